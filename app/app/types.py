@@ -1,0 +1,317 @@
+"""What crosses a module's border: frozen values, and the Protocols of the parts.
+
+Coordinates are pixels of the upright image, x to the right, y down, origin in the top left corner;
+boxes are (x1, y1, x2, y2). Pixels are BGR, uint8, (H, W, 3). Embeddings are float32, (512,), L2 norm 1,
+so that a dot product of two is their cosine similarity.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+BBox = tuple[float, float, float, float]
+Point = tuple[float, float]
+FoundBy = Literal["direct", "border"]
+
+EMBEDDING_SIZE: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPack:
+    """Two verified ONNX files that belong together.
+
+    `digest` is the SHA-256 (64 hex digits) over both files' digests and the preprocessing version:
+    two packs with the same digest give the same embeddings.
+    """
+
+    name: str
+    folder: Path
+    detector: Path
+    recogniser: Path
+    digest: str
+
+    @property
+    def short_digest(self) -> str:
+        """The first 8 hex digits, as in a collection's name."""
+        return self.digest[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded, upright picture. `image_id` is the SHA-256 (hex) of the file's bytes.
+
+    `taken_at` is EXIF's DateTimeOriginal as ISO 8601 without an offset, else None.
+    """
+
+    image_id: str
+    pixels: Pixels
+    format: str
+    taken_at: str | None
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face of one picture.
+
+    bbox and kps (5 landmarks: left eye, right eye, nose, left and right mouth corner, as seen) are pixels
+    of the upright image; the bbox lies within it. det_score and quality are in [0, 1]. `found_by` names
+    the step of the ladder that found it.
+    """
+
+    bbox: BBox
+    kps: tuple[Point, Point, Point, Point, Point]
+    det_score: float
+    quality: float
+    found_by: FoundBy
+    embedding: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class FacePayload:
+    """What the index keeps beside an embedding.
+
+    `path` is the absolute path of the first copy, `folder` every ancestor folder of it, outermost first
+    (a filter on a folder finds all below it). Times are ISO 8601; `person` is None or a name given by people.
+    """
+
+    image_id: str
+    path: str
+    folder: tuple[str, ...]
+    bbox: BBox
+    kps: tuple[Point, ...]
+    width: int
+    height: int
+    det_score: float
+    quality: float
+    person: str | None
+    taken_at: str | None
+    ingested_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class FacePoint:
+    """One point of the index. `face_id` is a UUID (text), see `face_id_of`."""
+
+    face_id: str
+    embedding: Floats
+    payload: FacePayload
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRecord:
+    """A stored face as read back; `embedding` only where it was asked for."""
+
+    face_id: str
+    payload: FacePayload
+    embedding: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A stored face that resembles a query; `similarity` is the raw cosine, -1 to 1."""
+
+    face_id: str
+    similarity: float
+    payload: FacePayload
+
+
+@dataclass(frozen=True, slots=True)
+class FaceFilter:
+    """Which stored faces count; None means no restriction, all conditions hold together.
+
+    `folder` matches everything below it; the time bounds are inclusive ISO 8601.
+    """
+
+    person: str | None = None
+    folder: str | None = None
+    image_id: str | None = None
+    taken_from: str | None = None
+    taken_to: str | None = None
+    ingested_from: str | None = None
+    ingested_to: str | None = None
+    min_det_score: float | None = None
+    min_quality: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """`collection` is the full name (faces__antelopev2__4ab1d643); `indexed` of `points` are in the HNSW graph."""
+
+    kind: Literal["embedded", "server"]
+    collection: str
+    points: int
+    indexed: int
+    segments: int
+    maintaining: bool
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScrollPage:
+    """One page of a scroll, ordered by face_id; `next_offset` is None at the end."""
+
+    records: tuple[FaceRecord, ...]
+    next_offset: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """Where the sessions really run; `reason` says why `auto` took it."""
+
+    device: Literal["cpu", "cuda"]
+    provider: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """The last comparison with the reference picture; `cosine` to the embedding kept from start-up."""
+
+    healthy: bool
+    cosine: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceMatches:
+    """One face of the query with its matches, best first. `face_index` is its place in the canonical order."""
+
+    face_index: int
+    face: Face
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer to one picture; width and height in pixels of the upright query, `took_ms` per stage and total."""
+
+    width: int
+    height: int
+    threshold: float
+    faces: tuple[FaceMatches, ...]
+    took_ms: dict[str, float]
+
+
+class Engine(Protocol):
+    """Finds and embeds faces. Safe to call from several threads."""
+
+    @property
+    def pack(self) -> ModelPack: ...
+
+    @property
+    def device(self) -> DeviceInfo: ...
+
+    def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        """Faces of each picture in canonical order (bbox x1, then y1); adds "detect" and "embed" ms to `timings`.
+
+        Raises OceanoError `engine_unhealthy`.
+        """
+        ...
+
+    def check(self) -> EngineHealth:
+        """Embed the reference picture again and compare it with start-up's."""
+        ...
+
+
+class FaceIndex(Protocol):
+    """A collection of embeddings with payloads. Safe to call from several threads.
+
+    Every method raises OceanoError `index_unavailable` when the index cannot be reached.
+    """
+
+    def upsert(self, points: Sequence[FacePoint]) -> None:
+        """Insert the points whose face_id is new; one that is there already stays exactly as it is.
+
+        Not durable before `flush`.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Return only when all earlier upserts are durable."""
+        ...
+
+    def search(
+        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
+    ) -> list[Match]:
+        """Best first; `threshold` is the least similarity."""
+        ...
+
+    def search_batch(
+        self,
+        embeddings: Sequence[Floats],
+        *,
+        limit: int,
+        threshold: float | None = None,
+        where: FaceFilter | None = None,
+    ) -> list[list[Match]]: ...
+
+    def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
+        """Those that exist, in the order asked for."""
+        ...
+
+    def scroll(
+        self,
+        *,
+        limit: int,
+        offset: str | None = None,
+        where: FaceFilter | None = None,
+        with_embedding: bool = False,
+    ) -> ScrollPage: ...
+
+    def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
+        """Give a name to faces, or take it away; durable on return."""
+        ...
+
+    def delete(self, face_ids: Sequence[str]) -> None:
+        """Forget faces; durable on return. Unknown ids are ignored."""
+        ...
+
+    def count(self, where: FaceFilter | None = None) -> int: ...
+
+    def facet(
+        self, key: Literal["person", "folder", "image_id"], *, limit: int = 100, where: FaceFilter | None = None
+    ) -> dict[str, int]:
+        """Values of a payload key with their number of faces, most first; null is left out."""
+        ...
+
+    def info(self) -> IndexInfo: ...
+
+    def maintain(self, *, wait: bool = False) -> None:
+        """Bring new points into the HNSW graph, without stopping searches or writes; returns at once unless `wait`."""
+        ...
+
+    def backup(self, folder: Path) -> None:
+        """A consistent, openable copy of the index in a new `folder`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+FACE_NAMESPACE: Final = uuid.UUID("a579510d-68e7-51d9-862f-fea30fcc201c")
+
+
+def face_id_of(image_id: str, model_digest: str, place: int) -> str:
+    """UUIDv5 of the image, the model's digest and the face's place (from 0) in the canonical order."""
+    return str(uuid.uuid5(FACE_NAMESPACE, f"{image_id}:{model_digest}:{place}"))
+
+
+def collection_name(alias: str, pack: ModelPack) -> str:
+    """`faces`, antelopev2 -> `faces__antelopev2__4ab1d643`."""
+    return f"{alias}__{pack.name}__{pack.short_digest}"
