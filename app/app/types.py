@@ -218,6 +218,11 @@ class Engine(Protocol):
     @property
     def device(self) -> DeviceInfo: ...
 
+    @property
+    def health(self) -> EngineHealth:
+        """What the last check said."""
+        ...
+
     def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
         """Faces of each picture in canonical order (bbox x1, then y1); adds "detect" and "embed" ms to `timings`.
 

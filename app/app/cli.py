@@ -1,0 +1,250 @@
+"""The command `oceano`. Commands import what they need when they run, so that `oceano --help` is quick."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app import __version__
+from app.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    EXIT_USAGE,
+    OceanoError,
+)
+
+if TYPE_CHECKING:
+    from app.config import Settings
+    from app.ledger import Ledger
+
+cli = typer.Typer(
+    name="oceano",
+    help="Finds a face in millions of photographs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="Model packs: list, install, verify.", no_args_is_help=True)
+cli.add_typer(models, name="models")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; returns the exit code.
+
+    0 all good; 1 done, some files failed; 2 wrong use or settings; 3 a part is not to be had (index,
+    model); 130 interrupted.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(cli)
+    try:
+        code = command.main(given, prog_name="oceano", standalone_mode=False)
+    except OceanoError as failure:
+        _say_error(failure, as_json="--json" in given)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Exception as failure:
+        show = getattr(failure, "show", None)  # the command line parser's own errors
+        if show is None:
+            raise
+        show()
+        return EXIT_USAGE
+    return code if isinstance(code, int) else EXIT_OK
+
+
+@cli.callback(invoke_without_command=True)
+def _oceano(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@cli.command()
+def serve() -> None:
+    """Start the service: the page, the JSON routes, the metrics."""
+    import uvicorn
+
+    from app.logs import configure_logging
+    from app.main import build_engine, create_app
+
+    settings = _settings("service")
+    configure_logging(settings.logs_dir, "service")
+    with _listening(settings) as listener:
+        app = create_app(settings, build_engine(settings))
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10
+        )
+        typer.echo(f"Oceano is at http://{settings.uvicorn_host}:{settings.uvicorn_port}", err=True)
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
+        if not server.started:
+            raise OceanoError("internal", f"the service did not start; see {settings.logs_dir}/service-errors.log")
+
+
+@cli.command()
+def ingest(
+    folder: Annotated[Path, typer.Argument(help="Every picture at or below this folder is taken up.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write failed and no-face files with reasons here (CSV).")] = None,
+    retry: Annotated[bool, typer.Option(help="Take up failed and no-face files again.")] = False,
+) -> int:
+    """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
+    from app.images import ThumbStore
+    from app.ingest import Ingest, only_one
+    from app.main import open_parts
+    from app.progress import IngestProgress
+
+    if not folder.is_dir():
+        raise OceanoError("not_found", f"{folder} is no folder", details={"folder": str(folder)})
+    settings = _settings("ingest")
+    with (
+        only_one(settings.state_dir),
+        _interruptible() as stop,
+        open_parts(settings) as (engine, index, ledger),
+        IngestProgress(folder, as_json=as_json) as progress,
+    ):
+        run = Ingest(
+            engine,
+            index,
+            ledger,
+            ThumbStore(settings.thumbs_dir),
+            max_pixels=settings.max_image_pixels,
+            retry=retry,
+            stop=stop,
+            on_progress=progress.update,
+        )
+        try:
+            counts = run.run(folder)
+        finally:
+            progress.finish(run.counts, interrupted=stop.is_set())
+        if report is not None:
+            _write_report(report, ledger, folder)
+    if stop.is_set():
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if counts.failed else EXIT_OK
+
+
+@models.command("list")
+def list_models() -> None:
+    """The packs that are here, and those that can be installed."""
+    from app.weights import LICENSE_NOTE, list_packs
+
+    for pack in list_packs(_settings("models").models_dir):
+        state = "installed" if pack.installed else "not installed"
+        typer.echo(f"{pack.name:16} {state:14} {(pack.digest or '')[:8]:9} {pack.message}")
+    typer.echo(LICENSE_NOTE)
+
+
+@models.command("install")
+def install_model(
+    name: Annotated[str, typer.Argument(help="A pack's name.")] = "antelopev2",
+    url: Annotated[str | None, typer.Option(help="Fetch the archive from here instead.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="Take this archive instead of fetching one.")] = None,
+) -> None:
+    """Fetch a pack, check it and put it under models/. Goes on where it was interrupted."""
+    from app.progress import download_bar
+    from app.weights import LICENSE_NOTE, install_pack
+
+    settings = _settings("models")
+    typer.echo(LICENSE_NOTE, err=True)
+    with download_bar(name) as advance:
+        pack = install_pack(name, settings.models_dir, url=url, archive=archive, progress=advance)
+    typer.echo(f"{pack.name} {pack.short_digest} is in {pack.folder}")
+
+
+@models.command("verify")
+def verify_model(name: Annotated[str, typer.Argument(help="A pack's name or folder.")] = "antelopev2") -> None:
+    """Hash a pack's files again and compare."""
+    from app.weights import verify_pack
+
+    pack = verify_pack(name, _settings("models").models_dir)
+    typer.echo(
+        f"{pack.name} {pack.short_digest}: {pack.detector.name} and {pack.recogniser.name} are as they should be"
+    )
+
+
+@cli.command()
+def demo() -> None:
+    """Draw the demo pack and a gallery of drawn people, for trying Oceano without a model."""
+    from app.demo import write_demo_gallery, write_demo_pack
+
+    settings = _settings("demo")
+    gallery = settings.state_dir / "demo-gallery"
+    write_demo_pack(settings.models_dir / "demo")
+    write_demo_gallery(gallery)
+    typer.echo(str(gallery))
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The service's socket, taken before the model is loaded: a port in use is said at once."""
+    host, port = settings.uvicorn_host, settings.uvicorn_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as failure:
+            raise OceanoError(
+                "invalid_setting",
+                f"UVICORN_HOST={host!r}, UVICORN_PORT={port}: cannot listen there: {failure.strerror}; "
+                "is another Oceano running? Set another port",
+            ) from failure
+        yield listener
+
+
+def _settings(process: str) -> Settings:
+    from app.config import load_settings
+    from app.logs import configure_logging
+
+    settings = load_settings()
+    configure_logging(settings.logs_dir, process)
+    return settings
+
+
+def _write_report(report: Path, ledger: Ledger, folder: Path) -> None:
+    """All failed and no-face files below the folder, of this run and earlier ones."""
+    from app.folders import readable
+
+    with report.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "status", "reason", "message"])
+        for record in ledger.without_faces(str(folder.absolute())):
+            writer.writerow([readable(record.path), record.status, record.reason, record.message])
+
+
+def _say_error(failure: OceanoError, *, as_json: bool) -> None:
+    if as_json:
+        body = {"error": {"code": failure.code, "message": failure.message, "details": failure.details}}
+        typer.echo(json.dumps(body))
+    typer.echo(f"oceano: {failure.message} ({failure.code})", err=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Event]:
+    """Ctrl-C and SIGTERM ask to stop; a second one stops at once."""
+    stop = Event()
+
+    def ask(number: int, _: object) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,30 @@
+"""The demo: drawn people, and a small model pack, built by hand, that finds them and tells them apart.
+
+For a first look where no real model can be had: everything runs through the same code as with antelopev2,
+but only these drawn faces are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.demo import scenes
+from app.demo.gallery import write_demo_gallery
+from app.demo.pack import write_demo_pack
+from app.demo.people import PEOPLE, person_name
+from app.types import Pixels
+
+__all__ = ["PEOPLE", "draw_group", "draw_portrait", "person_name", "write_demo_gallery", "write_demo_pack"]
+
+
+def draw_portrait(person: int, variant: int, size: tuple[int, int] = (480, 480)) -> Pixels:
+    """A picture, (width, height) pixels, of person 0 to PEOPLE - 1; `variant` changes pose, light and background.
+
+    The gallery holds variants 0 to 99: take 100 and above for a picture that is not in it.
+    """
+    return scenes.portrait(person, variant, size).pixels
+
+
+def draw_group(people: Sequence[int], variant: int = 0, size: tuple[int, int] = (1280, 720)) -> Pixels:
+    """A picture of several people, left to right in that order."""
+    return scenes.group(people, variant, size).pixels

@@ -1,0 +1,155 @@
+"""An anti-aliased canvas for flat drawings, and a pen that draws on it in a face's own units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from app.types import Pixels
+
+Points = npt.NDArray[np.float64]
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
+
+_FIXED_POINT: Final = 4  # fractional bits of cv2's coordinates
+
+
+def rgb(text: str) -> Colour:
+    """`"ff8000"` -> (255, 128, 0)."""
+    return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """`share` of the second colour, the rest of the first."""
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
+def oval(x: float, y: float, rx: float, ry: float, *, turned: float = 0.0, start: float = 0, end: float = 360) -> Points:
+    """An ellipse, or an arc of one, as a polygon; angles in degrees, clockwise from the right."""
+    angles = np.radians(np.linspace(start, end, max(8, round(abs(end - start) / 6)) + 1))
+    across, down = rx * np.cos(angles), ry * np.sin(angles)
+    cos, sin = math.cos(math.radians(turned)), math.sin(math.radians(turned))
+    return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], axis=1)
+
+
+def curve(*controls: tuple[float, float]) -> Points:
+    """A Bezier curve through the first and last of its control points."""
+    along = np.linspace(0.0, 1.0, 25)[:, None]
+    last = len(controls) - 1
+    points = np.zeros((25, 2))
+    for place, control in enumerate(controls):
+        weight = math.comb(last, place) * along**place * (1 - along) ** (last - place)
+        points += weight * np.asarray(control, np.float64)
+    return points
+
+
+class Canvas:
+    """A picture that is drawn `supersampling` times too large and made smaller at the end.
+
+    Coordinates are pixels of the finished picture, with pixel centres at whole numbers.
+    """
+
+    def __init__(self, size: tuple[int, int], background: Colour, supersampling: int = 3) -> None:
+        self.width, self.height = size
+        self.supersampling = supersampling
+        self._pixels: Pixels = np.empty((self.height * supersampling, self.width * supersampling, 3), np.uint8)
+        self._pixels[:] = background[::-1]
+
+    def fill(self, points: Points, colour: Colour, alpha: float = 1.0) -> None:
+        """Fill a polygon; with `alpha` below 1 what lies under it shines through."""
+        corners = self._fixed(points)
+        if alpha >= 1:
+            cv2.fillPoly(self._pixels, [corners], colour[::-1], lineType=cv2.LINE_AA, shift=_FIXED_POINT)
+            return
+        height, width = self._pixels.shape[:2]
+        (x1, y1), (x2, y2) = (corners.min(0) >> _FIXED_POINT) - 2, (corners.max(0) >> _FIXED_POINT) + 3
+        x1, y1, x2, y2 = max(int(x1), 0), max(int(y1), 0), min(int(x2), width), min(int(y2), height)
+        if x1 >= x2 or y1 >= y2:
+            return
+        part = self._pixels[y1:y2, x1:x2]
+        painted = part.copy()
+        moved = corners - (np.array([x1, y1]) << _FIXED_POINT)
+        cv2.fillPoly(painted, [moved.astype(np.int32)], colour[::-1], lineType=cv2.LINE_AA, shift=_FIXED_POINT)
+        cv2.addWeighted(painted, alpha, part, 1 - alpha, 0, dst=part)
+
+    def stroke(self, points: Points, colour: Colour, width: float, *, closed: bool = False) -> None:
+        """A line with round ends, `width` pixels wide."""
+        thickness = max(1, round(width * self.supersampling))
+        cv2.polylines(
+            self._pixels, [self._fixed(points)], closed, colour[::-1], thickness, cv2.LINE_AA, shift=_FIXED_POINT
+        )
+
+    def fade(self, top: Colour, bottom: Colour, *, upto: float = 1.0) -> None:
+        """Paint a vertical gradient over the upper part, `upto` of the height."""
+        rows = max(2, round(self._pixels.shape[0] * upto))
+        share = np.linspace(0, 1, rows)[:, None]
+        colours = np.rint(np.array(top[::-1]) * (1 - share) + np.array(bottom[::-1]) * share)
+        self._pixels[:rows] = colours.astype(np.uint8)[:, None, :]
+
+    def finish(self) -> Pixels:
+        """The picture: BGR, uint8, (height, width, 3)."""
+        finished = cv2.resize(self._pixels, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        return np.asarray(finished, np.uint8)
+
+    def _fixed(self, points: Points) -> npt.NDArray[np.int32]:
+        enlarged = (points + 0.5) * self.supersampling - 0.5
+        return np.rint(enlarged * (1 << _FIXED_POINT)).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a face stands: a unit is 1/112 of an aligned crop's side, `centre` is where its (56, 62) goes.
+
+    `scale` is pixels per unit, `roll` degrees clockwise, `turn` -1 (to the left) to 1 (to the right).
+    """
+
+    centre: tuple[float, float]
+    scale: float
+    roll: float = 0.0
+    turn: float = 0.0
+    smile: float = 0.5
+
+    def apply(self, points: Points) -> Points:
+        """Units of the face -> pixels."""
+        cos, sin = math.cos(math.radians(self.roll)) * self.scale, math.sin(math.radians(self.roll)) * self.scale
+        moved = points - np.array([56.0, 62.0])
+        turned = np.stack([moved[:, 0] * cos - moved[:, 1] * sin, moved[:, 0] * sin + moved[:, 1] * cos], axis=1)
+        return np.asarray(turned + np.array(self.centre), np.float64)
+
+
+class Pen:
+    """Draws in units of a face onto a canvas. `shift` moves everything sideways by as many units."""
+
+    def __init__(self, canvas: Canvas, placement: Placement, shift: float = 0.0) -> None:
+        self._canvas = canvas
+        self._placement = placement
+        self._shift = np.array([shift, 0.0])
+
+    def fill(self, points: Points | Sequence[tuple[float, float]], colour: Colour, alpha: float = 1.0) -> None:
+        self._canvas.fill(self._placed(points), colour, alpha)
+
+    def oval(self, x: float, y: float, rx: float, ry: float, colour: Colour, alpha: float = 1.0) -> None:
+        self.fill(oval(x, y, rx, ry), colour, alpha)
+
+    def dot(self, x: float, y: float, radius: float, colour: Colour, alpha: float = 1.0) -> None:
+        self.oval(x, y, radius, radius, colour, alpha)
+
+    def stroke(
+        self,
+        points: Points | Sequence[tuple[float, float]],
+        colour: Colour,
+        width: float,
+        *,
+        closed: bool = False,
+    ) -> None:
+        self._canvas.stroke(self._placed(points), colour, width * self._placement.scale, closed=closed)
+
+    def _placed(self, points: Points | Sequence[tuple[float, float]]) -> Points:
+        return self._placement.apply(np.asarray(points, np.float64) + self._shift)

@@ -1,0 +1,130 @@
+"""The drawn people: who they are and what they look like."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Final
+
+from app.demo.canvas import Colour, rgb
+
+NAMES: Final = tuple(
+    (
+        "ada bruno clara diego elena felix gaia hugo ines jonas kira leo lola milo nora oscar "
+        "olga pablo rosa ravi tessa silas vera theo alma victor bella xavier dora anton emma boris "
+        "fiona carlos greta dario hana emil iris franz julia gustav lena henri mira ivan nina jamal "
+        "paula karim rita luca sara marco tilda nico uma otto wanda quentin yara remy zoe sven"
+    ).split()
+)
+PEOPLE: Final = len(NAMES)
+
+SKINS: Final = ("fbe0cb", "f6cda9", "ebb68b", "d99f70", "bd7f55", "99643f", "75492c", "553524")
+HAIRS: Final = ("2c2424", "50342a", "7f4d2c", "a8602f", "cf6a2c", "e6b85a", "f2e2b4", "b7b6b8", "f3efe8", "e5879f", "5d9c69")
+STYLES: Final = (
+    "fringe", "side", "curls", "spikes", "curtains", "buzz", "afro", "bun", "mohawk", "swoop", "bald", "scarf", "waves",
+)  # fmt: skip
+LENGTHS: Final = ("short", "short", "bob", "long", "braids", "pigtails")
+GLASSES: Final = ("none", "none", "none", "round", "square", "half", "cat", "monocle")
+FRAMES: Final = ("2b2b33", "c0392b", "e0a63a", "3c8d5a", "f4f1ea", "8a5a3b")
+BEARDS: Final = ("none", "none", "stubble", "full", "moustache", "goatee", "handlebar")
+HATS: Final = ("none", "none", "none", "none", "beanie", "cap", "straw", "beret", "sailor", "party", "crown", "headband", "flowers")
+PAINTS: Final = ("none", "none", "freckles", "freckles", "stripes", "hearts", "stars", "dots", "whiskers", "plaster")
+CLOTHES: Final = ("e4572e", "f3a712", "669bbc", "3d5a80", "81b29a", "e07a5f", "f2cc8f", "6d597a", "bc4749", "a7c957", "2f3e46", "f4f1de")
+HAT_COLOURS: Final = ("d1495b", "edae49", "2e5e4e", "30455c", "f2e8cf", "8d5a97", "dd6e42", "4f6d3a")
+PAINT_COLOURS: Final = ("fff6e0", "ffd23f", "e4572e", "7cb518", "3a3238")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What tells a person from the others."""
+
+    skin: Colour
+    hair: Colour
+    style: str
+    length: str
+    glasses: str
+    frame: Colour
+    beard: str
+    hat: str
+    hat_colour: Colour
+    paint: str
+    paint_colour: Colour
+    clothes: Colour
+    collar: str
+    lashes: bool
+    earrings: bool
+    brow: float
+    width: float
+    jaw: float
+    cheeks: float
+
+
+_WEIGHTS: Final = {
+    "skin": 1.5, "hair": 1.5, "style": 2.0, "glasses": 2.0, "frame": 0.3, "beard": 2.0, "hat": 2.0, "hat_colour": 0.4,
+    "paint": 1.5, "paint_colour": 0.3, "length": 0.7, "clothes": 0.5,
+}  # fmt: skip
+
+
+def person_name(person: int) -> str:
+    """A friendly name of its own for each person, fit for a folder."""
+    return NAMES[person]
+
+
+def look_of(person: int) -> Look:
+    """What person 0 to PEOPLE - 1 looks like."""
+    return _looks()[person]
+
+
+@lru_cache(maxsize=1)
+def _looks() -> tuple[Look, ...]:
+    """Everybody, each unlike those before."""
+    looks: list[Look] = []
+    for person in range(PEOPLE):
+        chance = random.Random(f"oceano {person}")
+        candidates = [_any_look(chance, woman=person % 2 == 0) for _ in range(30)]
+        looks.append(max(candidates, key=lambda look: _unlike(look, looks)))
+    return tuple(looks)
+
+
+def _unlike(look: Look, others: list[Look]) -> float:
+    """How far the nearest of the others is."""
+    return min((_difference(look, other) for other in others), default=0.0)
+
+
+def _difference(one: Look, other: Look) -> float:
+    names = (field.name for field in fields(Look))
+    return sum(_WEIGHTS.get(name, 0.0) for name in names if getattr(one, name) != getattr(other, name))
+
+
+def _any_look(chance: random.Random, *, woman: bool) -> Look:
+    hat = chance.choice(HATS)
+    style = chance.choice(STYLES)
+    if woman:
+        style = {"bald": "waves", "mohawk": "curtains"}.get(style, style)
+    elif style == "scarf":
+        style = "buzz"
+    if style == "scarf" or (hat != "none" and style in {"afro", "bun", "mohawk", "spikes"}):
+        hat = "none"
+    long_hair = woman and style not in {"buzz", "scarf", "afro", "bald", "mohawk"}
+    return Look(
+        skin=rgb(chance.choice(SKINS)),
+        hair=rgb(chance.choice(HAIRS)),
+        style=style,
+        length=chance.choice(LENGTHS) if long_hair else "short",
+        glasses=chance.choice(GLASSES),
+        frame=rgb(chance.choice(FRAMES)),
+        beard="none" if woman else chance.choice(BEARDS),
+        hat=hat,
+        hat_colour=rgb(chance.choice(HAT_COLOURS)),
+        paint=chance.choice(PAINTS),
+        paint_colour=rgb(chance.choice(PAINT_COLOURS)),
+        clothes=rgb(chance.choice(CLOTHES)),
+        collar=chance.choice(("round", "vee", "shirt", "stripes", "roll")),
+        lashes=woman,
+        earrings=woman and chance.random() < 0.5,
+        brow=chance.uniform(2.2, 4.4),
+        width=chance.uniform(0.93, 1.05),
+        jaw=chance.uniform(0.12, 0.34),
+        cheeks=chance.choice((0.0, 0.25, 0.4)),
+    )

@@ -1,0 +1,108 @@
+"""The demo pack's recogniser: a fixed linear map from an aligned 112x112 crop to 512 numbers.
+
+The crop is averaged to 16x16 cells of three colours. A first matrix, solved for when the pack is written,
+answers for each drawn person how much the crop looks like them and not like the others, whatever the light,
+the background, the expression and a crop that is a little off. A second matrix spreads those answers over
+512 orthogonal directions of equal length, so cosines stay what they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.demo.canvas import Canvas, Placement, rgb
+from app.demo.faces import draw_face
+from app.demo.graph import GraphBuilder
+from app.demo.people import PEOPLE, look_of
+from app.types import EMBEDDING_SIZE, Pixels
+
+if TYPE_CHECKING:
+    import onnx
+
+Matrix = npt.NDArray[np.float64]
+
+_CROP: Final = 112
+_CELL: Final = 7
+_POSES: Final = ((0.0, 0.3, "ffffff"), (-1.0, 0.9, "404a55"), (1.0, 0.1, "c9d9a0"), (0.5, 0.7, "e8b89a"), (-0.5, 0.5, "8aa6c0"))
+_LIGHT: Final = 0.12  # standard deviation of a channel's brightness
+_OFF: Final = 1.2  # standard deviation of the crop's place, pixels
+_NOISE: Final = 0.03  # standard deviation of a cell, of the range -1 to 1
+_STEPS: Final = 1024  # the solved matrix is rounded, so that every machine writes the same bytes
+
+
+def recogniser_model(version: int) -> onnx.ModelProto:
+    """Input [N, 3, 112, 112] float, (x - 127.5) / 127.5, RGB; output [N, 512]."""
+    weights, bias = _answers()
+    graph = GraphBuilder("oceano_demo_recogniser", version)
+    cells = graph.node("AveragePool", "cells", ["data"], kernel_shape=[_CELL] * 2, strides=[_CELL] * 2)
+    flat = graph.node("Flatten", "flat", [cells], axis=1)
+    first = [flat, graph.constant("people", weights), graph.constant("offsets", bias)]
+    answers = graph.node("Gemm", "answers", first, transB=1)
+    spread = [answers, graph.constant("directions", _directions())]
+    embedding = graph.node("MatMul", "embedding", spread)
+    return graph.model(("data", ["batch", 3, _CROP, _CROP]), [(embedding, ["batch", EMBEDDING_SIZE])])
+
+
+def _answers() -> tuple[Matrix, Matrix]:
+    """(PEOPLE, 768) and (PEOPLE,): ridge regression of the people on their crops, against what varies within one."""
+    drawn = np.array([[_drawn(person, *pose) for pose in _POSES] for person in range(PEOPLE)])
+    cells = _cells(drawn)
+    means = cells.mean(axis=1)
+    average = means.mean(axis=0)
+    within = (cells - means[:, None]).reshape(-1, average.size) * len(_POSES) ** -0.5
+    varying = [within, *_light(means), *_misplaced(drawn[:, 0])]
+    scatter = sum((part.T @ part for part in varying), np.zeros((average.size, average.size)))
+    scatter += np.eye(average.size) * PEOPLE * _NOISE**2
+    centred = means - average
+    wanted = np.eye(PEOPLE) - 1 / PEOPLE
+    weights = np.linalg.solve(centred.T @ centred + scatter, centred.T @ wanted).T
+    step = float(np.abs(weights).max()) / _STEPS
+    # a power of two, so that the rounding itself is exact
+    step = 2.0 ** np.floor(np.log2(step))
+    rounded = np.rint(weights / step) * step
+    return rounded, np.rint(-(rounded @ average) / step) * step
+
+
+def _drawn(person: int, turn: float, smile: float, background: str) -> Pixels:
+    """The aligned crop of a person, drawn straight in its place."""
+    canvas = Canvas((_CROP, _CROP), rgb(background), supersampling=2)
+    draw_face(canvas, look_of(person), Placement((56.0, 62.0), 1.0, turn=turn, smile=smile))
+    return canvas.finish()
+
+
+def _cells(crops: npt.NDArray[np.uint8]) -> Matrix:
+    """(..., 112, 112, 3) BGR -> (..., 768), as the graph sees them."""
+    count = _CROP // _CELL
+    blocks = crops.astype(np.float64).reshape(*crops.shape[:-3], count, _CELL, count, _CELL, 3)
+    means = (blocks.mean(axis=(-4, -2)) - 127.5) / 127.5
+    return np.moveaxis(means[..., ::-1], -1, -3).reshape(*crops.shape[:-3], -1)
+
+
+def _light(means: Matrix) -> list[Matrix]:
+    """How the cells change with the brightness of each channel."""
+    by_channel = (means + 1).reshape(PEOPLE, 3, -1)
+    changes = []
+    for channel in range(3):
+        change = np.zeros_like(by_channel)
+        change[:, channel] = by_channel[:, channel] * _LIGHT
+        changes.append(change.reshape(PEOPLE, -1))
+    return changes
+
+
+def _misplaced(crops: npt.NDArray[np.uint8]) -> list[Matrix]:
+    """How the cells change when the crop is a pixel off."""
+    return [
+        (_cells(np.roll(crops, 1, axis)) - _cells(np.roll(crops, -1, axis))) / 2 * _OFF for axis in (1, 2)
+    ]
+
+
+def _directions() -> Matrix:
+    """(PEOPLE, 512), rows orthonormal: some of the rows of a Hadamard matrix."""
+    hadamard = np.ones((1, 1))
+    while hadamard.shape[0] < EMBEDDING_SIZE:
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    rows = (np.arange(PEOPLE) * 7 + 3) % EMBEDDING_SIZE
+    return np.asarray(hadamard[rows] / np.sqrt(EMBEDDING_SIZE))

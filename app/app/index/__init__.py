@@ -1,0 +1,41 @@
+"""The vector index behind one Protocol (`app.types.FaceIndex`): embedded today, a server later.
+
+The embedded index is a family of processes on one folder:
+
+- clients (`embedded.py`, `pool.py`): the service, the ingest script, in any number;
+- one owner (`owner.py`): listens on a Unix socket, orders writes, decides when to build; never calls Edge, so
+  nothing blocks it;
+- its worker (`worker.py`): holds the shard (`shard.py`). Edge keeps the GIL in every call, so it has a process
+  of its own, and a new one while a built graph is loaded;
+- a builder, now and then (`worker.py build`): HNSW on a copy (`maintenance.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.errors import OceanoError
+
+if TYPE_CHECKING:
+    from app.config import Settings
+    from app.types import FaceIndex, ModelPack
+
+__all__ = ["open_index"]
+
+
+def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> FaceIndex:
+    """The index that the settings name, for embeddings of this model.
+
+    With `create` false an index that does not exist yet is `not_found`. Raises OceanoError `invalid_setting`,
+    `index_model_mismatch` (the index was made by another model), `index_unavailable`, `not_found`, `disk_full`.
+    """
+    if settings.qdrant_url:
+        raise OceanoError(
+            "invalid_setting",
+            f"QDRANT_URL={settings.qdrant_url!r}: the server index is not built yet; "
+            "leave it empty for the embedded index",
+            details={"settings": ["QDRANT_URL"]},
+        )
+    from app.index.alias import open_embedded
+
+    return open_embedded(settings, pack, create=create)

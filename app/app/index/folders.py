@@ -1,0 +1,168 @@
+"""A collection's folder: which shard is the current one, locks, whole-file writes, quick copies.
+
+    faces__antelopev2__4ab1d643/
+        current             the name of the shard's folder that counts; replaced in one rename
+        shard-1f0c52aa/     the shard
+        build-…, backup-…   a copy in the making; left over only by a kill, removed by the next owner
+        owner.key  owner.lock  owner.sock  owner.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from app.index.wire import unavailable
+
+POINTER: Final = "current"
+# Written once, while a graph is built, and only read afterwards: a second name for the file is as good as a copy.
+# (Checked: tests/index/test_folders.py deletes, names and inserts, and compares the bytes.)
+FROZEN: Final = frozenset({"matrix.dat", "quantized.data", "links_compressed.bin", "links.bin", "graph.bin"})
+_FICLONE: Final = 0x40049409
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside, fsync, rename, fsync the folder: a reader finds the old text or the new, never half."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def try_lock(path: Path) -> int | None:
+    """An exclusive flock as a file descriptor (closing it lets go), or None if somebody holds it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as failure:
+        os.close(handle)
+        if failure.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        raise
+    return handle
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive flock, waiting for it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def new_name(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex[:8]}"
+
+
+def current_shard(folder: Path) -> Path | None:
+    """The shard that counts, or None in a new collection. Raises OceanoError `index_unavailable` on a damaged one."""
+    shards = sorted(path for path in folder.glob("shard-*") if (path / "edge_config.json").is_file())
+    pointer = folder / POINTER
+    if pointer.exists():
+        found = folder / pointer.read_text(encoding="utf-8").strip()
+        if found.parent != folder or found not in shards:
+            raise unavailable(f"{pointer} names {found.name}, which is not there; restore the index from a backup")
+        return found
+    if len(shards) > 1:
+        raise unavailable(f"{folder} holds {len(shards)} shards and no file {POINTER!r} that names the right one")
+    return shards[0] if shards else None  # one alone: its creation was cut off before it was pointed to
+
+
+def point_to(shard: Path) -> None:
+    write_whole(shard.parent / POINTER, shard.name + "\n")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Drop what a kill left behind: everything but the shard that is pointed to. Call with the owner's lock held."""
+    keep = current_shard(folder)
+    for path in folder.iterdir():
+        if path != keep and path.name.startswith(("shard-", "build-", "backup-", "old-")) and path.is_dir():
+            shutil.rmtree(path)
+        elif path.name.startswith((".current.", "owner.key.")):
+            path.unlink(missing_ok=True)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes on disk, holes not counted, a file with two names once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for base, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found = Path(base, name).lstat()
+                sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def copy_folder(source: Path, target: Path, *, link_frozen: bool) -> None:
+    """Copy a quiet shard's folder: shared blocks where the file system can, holes kept, files and folders fsynced.
+
+    With `link_frozen` the files that Edge only reads get a second name instead of a copy.
+    """
+    for base, _, names in os.walk(source):
+        there = target / Path(base).relative_to(source)
+        there.mkdir(parents=True)
+        for name in names:
+            if link_frozen and name in FROZEN:
+                os.link(Path(base, name), there / name)
+            else:
+                _copy_file(Path(base, name), there / name)
+        sync_folder(there)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with source.open("rb") as reading, target.open("xb") as writing:
+        try:
+            fcntl.ioctl(writing.fileno(), _FICLONE, reading.fileno())
+        except OSError:  # the file system cannot share blocks
+            _copy_data(reading.fileno(), writing.fileno())
+        os.fsync(writing.fileno())
+
+
+def _copy_data(reading: int, writing: int) -> None:
+    size = os.fstat(reading).st_size
+    os.ftruncate(writing, size)
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(reading, at, os.SEEK_DATA)
+        except OSError as failure:
+            if failure.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            raise
+        end = os.lseek(reading, at, os.SEEK_HOLE)
+        os.lseek(reading, at, os.SEEK_SET)
+        os.lseek(writing, at, os.SEEK_SET)
+        while at < end:
+            sent = os.sendfile(writing, reading, at, min(end - at, 1 << 24))
+            if not sent:
+                return
+            at += sent

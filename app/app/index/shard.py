@@ -1,0 +1,239 @@
+"""One Edge shard: every call into qdrant_edge is here.
+
+Plain values go in and out (raw float32, UUIDs, payloads as dicts), so that a worker starts without NumPy. Not safe
+for threads; every call keeps the GIL until it is done. Raises OceanoError `index_unavailable` or `disk_full`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import qdrant_edge as edge
+
+from app.errors import OceanoError
+from app.index.folders import new_name, sync_folder
+from app.index.options import OwnerOptions
+from app.index.wire import split_ids, unavailable
+
+SIZE: Final = 512
+_VECTOR_BYTES: Final = 4 * SIZE
+# Facets are counted without `exact`, which is 15 us per value; Edge cuts each segment's list at the limit, so it
+# is asked for more values than are wanted.
+_FACET_VALUES: Final = 10_000
+_INDEXES: Final = {
+    "image_id": edge.PayloadSchemaType.Keyword,
+    "person": edge.PayloadSchemaType.Keyword,
+    "folder": edge.PayloadSchemaType.Keyword,
+    "taken_at": edge.PayloadSchemaType.Datetime,
+    "ingested_at": edge.PayloadSchemaType.Datetime,
+    "det_score": edge.PayloadSchemaType.Float,
+    "quality": edge.PayloadSchemaType.Float,
+}
+_NO_SPACE: Final = ("no space left", "os error 28", "storagefull", "storage full", "disk full", "out of disk")
+
+Record = tuple[uuid.UUID, dict[str, Any], bytes | None]
+Hit = tuple[uuid.UUID, float, dict[str, Any]]
+
+
+@contextlib.contextmanager
+def _edge_errors() -> Iterator[None]:
+    """Edge raises plain Exception with a sentence; say which of ours it is."""
+    try:
+        yield
+    except OceanoError:
+        raise
+    except Exception as failure:
+        message = str(failure)
+        if any(sign in message.lower() for sign in _NO_SPACE):
+            raise OceanoError("disk_full", f"The disk of the index is full: {message}") from failure
+        raise unavailable(f"The index failed: {message}") from failure
+
+
+def config_of(options: OwnerOptions) -> edge.EdgeConfig:
+    """Originals, payloads and their indexes on disk (mmap), int8 copies in memory, one segment with a graph."""
+    return edge.EdgeConfig(
+        vectors=edge.EdgeVectorParams(size=SIZE, distance=edge.Distance.Cosine, memory=edge.Memory.Cold),
+        payload_memory=edge.Memory.Cold,
+        hnsw_config=edge.HnswIndexConfig(
+            m=options.hnsw_m,
+            ef_construct=options.hnsw_ef_construct,
+            full_scan_threshold=options.full_scan_kb,
+        ),
+        quantization_config=edge.ScalarQuantizationConfig(
+            type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Pinned
+        ),
+        optimizers=edge.EdgeOptimizersConfig(
+            default_segment_number=1,
+            max_segment_size=1 << 40,
+            indexing_threshold=options.indexing_kb,
+        ),
+    )
+
+
+class Shard:
+    """An open shard. `Shard.open` loads it or, where there is none, makes it."""
+
+    def __init__(self, shard: edge.EdgeShard) -> None:
+        self._shard = shard
+        self._dirty = False
+
+    @classmethod
+    def open(cls, folder: Path, options: OwnerOptions) -> Shard:
+        config = config_of(options)
+        with _edge_errors():
+            if not folder.exists():
+                _create(folder, config)
+            return cls(edge.EdgeShard.load(str(folder), config))
+
+    def upsert(self, ids: bytes, vectors: bytes, payloads: Sequence[dict[str, Any]], *, overwrite: bool) -> None:
+        """Insert points; those that are there already stay as they are, unless `overwrite`."""
+        mode = edge.UpdateMode.Upsert if overwrite else edge.UpdateMode.InsertOnly
+        numbers = array("f")
+        numbers.frombytes(vectors)
+        with _edge_errors():
+            points = [
+                edge.Point(one, numbers[at * SIZE : (at + 1) * SIZE].tolist(), payload)
+                for at, (one, payload) in enumerate(zip(split_ids(ids), payloads, strict=True))
+            ]
+            self._update(edge.UpdateOperation.upsert_points(points, update_mode=mode))
+
+    def set_person(self, ids: bytes, person: str | None) -> None:
+        with _edge_errors():
+            self._update(edge.UpdateOperation.set_payload(list(split_ids(ids)), {"person": person}))
+
+    def delete(self, ids: bytes) -> None:
+        with _edge_errors():
+            self._update(edge.UpdateOperation.delete_points(list(split_ids(ids))))
+
+    def flush(self) -> None:
+        """Durable on return; free when nothing was written since the last one."""
+        if self._dirty:
+            with _edge_errors():
+                self._shard.flush()
+            self._dirty = False
+
+    def search(
+        self, vectors: bytes, limit: int, threshold: float | None, where: Mapping[str, Any], ef: int
+    ) -> list[list[Hit]]:
+        """One list per vector, best first. Scores are cosines of the original vectors (rescored)."""
+        params = edge.SearchParams(
+            hnsw_ef=ef, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
+        )
+        condition = filter_of(where)
+        numbers = array("f")
+        numbers.frombytes(vectors)
+        queries = [
+            edge.QueryRequest(
+                limit=limit,
+                query=edge.Query.Nearest(numbers[at : at + SIZE].tolist()),
+                filter=condition,
+                params=params,
+                score_threshold=threshold,
+                with_payload=True,
+            )
+            for at in range(0, len(numbers), SIZE)
+        ]
+        with _edge_errors():
+            if len(queries) == 1:
+                found = [self._shard.query(queries[0])]
+            else:
+                found = self._shard.query_batch(edge.QueryBatchRequest(queries))
+        return [[(_uuid(hit.id), hit.score, hit.payload or {}) for hit in hits] for hits in found]
+
+    def retrieve(self, ids: bytes, with_vector: bool) -> list[Record]:
+        """Those that exist, in the order asked for."""
+        wanted = split_ids(ids)
+        with _edge_errors():
+            found = self._shard.retrieve(list(wanted), with_payload=True, with_vector=with_vector)
+        records = {record[0]: record for record in map(_record, found)}
+        return [records[one] for one in wanted if one in records]
+
+    def scroll(
+        self, limit: int, offset: uuid.UUID | None, where: Mapping[str, Any], with_vector: bool
+    ) -> tuple[list[Record], uuid.UUID | None]:
+        """A page in the order of the ids, from `offset` on (included), and where the next one begins."""
+        with _edge_errors():
+            found, following = self._shard.scroll(
+                edge.ScrollRequest(
+                    offset=offset, limit=limit, filter=filter_of(where), with_payload=True, with_vector=with_vector
+                )
+            )
+        return [_record(record) for record in found], None if following is None else _uuid(following)
+
+    def count(self, where: Mapping[str, Any]) -> int:
+        with _edge_errors():
+            return self._shard.count(edge.CountRequest(exact=True, filter=filter_of(where)))
+
+    def facet(self, key: str, limit: int, where: Mapping[str, Any]) -> list[tuple[str, int]]:
+        with _edge_errors():
+            found = self._shard.facet(
+                edge.FacetRequest(key, limit=max(limit, _FACET_VALUES), exact=False, filter=filter_of(where))
+            )
+        counts = [(str(hit.value), hit.count) for hit in found.hits if hit.count]
+        return sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:limit]
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Points, those of them in the graph, segments."""
+        with _edge_errors():
+            info = self._shard.info()
+            points = self._shard.count(edge.CountRequest(exact=True))
+        return points, min(points, info.indexed_vectors_count), info.segments_count
+
+    def optimize(self) -> bool:
+        """Build what is to be built; False if nothing was. Minutes, in which nothing else runs in this process."""
+        with _edge_errors():
+            self._dirty = True
+            return self._shard.optimize()
+
+    def close(self) -> None:
+        self.flush()
+        with _edge_errors():
+            self._shard.close()
+
+    def _update(self, operation: edge.UpdateOperation) -> None:
+        self._dirty = True
+        self._shard.update(operation)
+
+
+def _create(folder: Path, config: edge.EdgeConfig) -> None:
+    """Made under another name, so that a shard that is there is whole."""
+    beside = folder.with_name(new_name("build"))
+    beside.mkdir(mode=0o700)
+    shard = edge.EdgeShard.create(str(beside), config)
+    for key, schema in _INDEXES.items():
+        shard.update(edge.UpdateOperation.create_field_index(key, schema))
+    shard.flush()
+    shard.close()
+    beside.rename(folder)
+    sync_folder(folder.parent)
+
+
+def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
+    """`where` holds the fields of a FaceFilter that are not None."""
+    must: list[Any] = [
+        edge.FieldCondition(key, match=edge.MatchValue(where[key]))
+        for key in ("person", "folder", "image_id")
+        if key in where
+    ]
+    for key, name in (("taken_at", "taken"), ("ingested_at", "ingested")):
+        low, high = where.get(f"{name}_from"), where.get(f"{name}_to")
+        if low is not None or high is not None:
+            must.append(edge.FieldCondition(key, range=edge.RangeDateTime(gte=low, lte=high)))
+    for key in ("det_score", "quality"):
+        if f"min_{key}" in where:
+            must.append(edge.FieldCondition(key, range=edge.RangeFloat(gte=where[f"min_{key}"])))
+    return edge.Filter(must=must) if must else None
+
+
+def _record(found: edge.Record) -> Record:
+    vector = found.vector
+    return _uuid(found.id), found.payload or {}, None if vector is None else array("f", vector).tobytes()  # type: ignore[arg-type]
+
+
+def _uuid(point_id: edge.PointId) -> uuid.UUID:
+    return point_id if isinstance(point_id, uuid.UUID) else uuid.UUID(str(point_id))

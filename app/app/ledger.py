@@ -1,0 +1,196 @@
+"""SQLite: what was ingested, from where, with what result. The only module that imports sqlite3."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from app.errors import OceanoError
+
+Status = Literal["done", "no_face", "failed", "duplicate"]
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS files (
+    collection TEXT NOT NULL,      -- faces__antelopev2__4ab1d643
+    path BLOB NOT NULL,            -- the bytes of the absolute path: names can be in any encoding
+    size INTEGER NOT NULL,         -- bytes
+    mtime_ns INTEGER NOT NULL,
+    image_id TEXT,                 -- SHA-256 of the contents; NULL where they could not be read
+    status TEXT NOT NULL CHECK (status IN ('done', 'no_face', 'failed', 'duplicate')),
+    reason TEXT,                   -- an error code
+    message TEXT,
+    faces INTEGER NOT NULL DEFAULT 0,
+    updated_at TEXT NOT NULL,
+    PRIMARY KEY (collection, path)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_image ON files (collection, image_id);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file's result; `path` is absolute (os.fsdecode), `size` in bytes, `faces` points in the index."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    image_id: str | None
+    status: Status
+    faces: int = 0
+    reason: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Files by result, and the faces of all images together."""
+
+    done: int = 0
+    no_face: int = 0
+    failed: int = 0
+    duplicate: int = 0
+    faces: int = 0
+
+
+_COLUMNS: Final = "path, size, mtime_ns, image_id, status, faces, reason, message"
+
+
+class Ledger:
+    """The results for one collection. Safe to call from several threads; one process at a time should write.
+
+    Rollback journal and full synchronisation: a WAL that two connections reset can be corrupted by
+    SQLite 3.7.0 to 3.51.2, and the service reads while the ingest writes.
+    Every method raises OceanoError `ledger_unavailable`, or `disk_full`.
+    """
+
+    def __init__(self, path: Path, collection: str) -> None:
+        self._collection = collection
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _as_oceano_error(path):
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = TRUNCATE")
+            self._db.execute("PRAGMA synchronous = FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > _SCHEMA_VERSION:
+                raise OceanoError("ledger_unavailable", f"{path} was written by a newer Oceano (version {version})")
+            if version < _SCHEMA_VERSION:
+                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        self._path = path
+
+    def file(self, path: str) -> FileRecord | None:
+        """What is known of this path."""
+        rows = self._rows(f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND path = ?", os.fsencode(path))  # noqa: S608
+        return rows[0] if rows else None
+
+    def image(self, image_id: str) -> FileRecord | None:
+        """The file that stands for an image (`done` or `no_face`), not its copies."""
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND image_id = ? "  # noqa: S608
+            "AND status IN ('done', 'no_face') ORDER BY path LIMIT 1",
+            image_id,
+        )
+        return rows[0] if rows else None
+
+    def paths_of(self, image_id: str) -> list[str]:
+        """Every path at which an image was seen, sorted."""
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND image_id = ? ORDER BY path",  # noqa: S608
+            image_id,
+        )
+        return [row.path for row in rows]
+
+    def record(self, records: Sequence[FileRecord]) -> None:
+        """Write results in one durable transaction; an earlier result of the same path is replaced."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        rows = [
+            (
+                self._collection, os.fsencode(one.path), one.size, one.mtime_ns, one.image_id, one.status,
+                one.faces, one.reason, one.message, now,
+            )
+            for one in records
+        ]  # fmt: skip
+        with self._lock, _as_oceano_error(self._path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(
+                    f"INSERT OR REPLACE INTO files (collection, {_COLUMNS}, updated_at) "  # noqa: S608
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    rows,
+                )
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def forget_images(self, image_ids: Sequence[str]) -> None:
+        """Forget every path of these images, so that the next ingest takes them up again."""
+        with self._lock, _as_oceano_error(self._path):
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "DELETE FROM files WHERE collection = ? AND image_id = ?",
+                [(self._collection, image_id) for image_id in image_ids],
+            )
+            self._db.execute("COMMIT")
+
+    def totals(self) -> Totals:
+        """Files by result and all faces."""
+        with self._lock, _as_oceano_error(self._path):
+            rows = self._db.execute(
+                "SELECT status, COUNT(*), SUM(faces) FROM files WHERE collection = ? GROUP BY status",
+                (self._collection,),
+            ).fetchall()
+        counts = {status: count for status, count, _ in rows}
+        faces = sum(faces or 0 for status, _, faces in rows if status == "done")
+        return Totals(**counts, faces=faces)
+
+    def images(self) -> Iterator[FileRecord]:
+        """Every image with faces, by path, in pages: memory does not grow with their number."""
+        return self._pages("status = 'done'", "")
+
+    def without_faces(self, folder: str) -> Iterator[FileRecord]:
+        """Failed and no-face files at or below a folder, by path, with their reasons."""
+        return self._pages("status IN ('failed', 'no_face')", folder)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _pages(self, condition: str, folder: str, size: int = 1000) -> Iterator[FileRecord]:
+        below = os.fsencode(folder.rstrip("/"))
+        last = b""
+        while True:
+            rows = self._rows(
+                f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND {condition} AND path > ? "  # noqa: S608
+                "AND (path = ? OR substr(path, 1, ?) = ?) ORDER BY path LIMIT ?",
+                last, below, len(below) + 1, below + b"/", size,
+            )  # fmt: skip
+            yield from rows
+            if len(rows) < size:
+                return
+            last = os.fsencode(rows[-1].path)
+
+    def _rows(self, query: str, *values: object) -> list[FileRecord]:
+        with self._lock, _as_oceano_error(self._path):
+            rows = self._db.execute(query, (self._collection, *values)).fetchall()
+        return [FileRecord(os.fsdecode(row[0]), *row[1:]) for row in rows]
+
+
+@contextmanager
+def _as_oceano_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as failure:
+        full = getattr(failure, "sqlite_errorname", "") == "SQLITE_FULL"
+        raise OceanoError(
+            "disk_full" if full else "ledger_unavailable", f"{path}: {failure}", details={"path": str(path)}
+        ) from failure

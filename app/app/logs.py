@@ -1,0 +1,76 @@
+"""Application, access and error logs: rotating files under `logs/`, a line each, no picture, embedding or key."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+from typing import Final
+
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
+
+ACCESS: Final = "oceano.access"
+_BYTES: Final = 10_000_000
+_FILES: Final = 5
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
+
+
+class _OneLine(logging.Formatter):
+    """A record is one line, whatever it quotes: no forged lines. A traceback follows, indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+
+    def formatException(self, ei: object) -> str:
+        text = super().formatException(ei)  # type: ignore[arg-type]
+        return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _with_request_id(record: logging.LogRecord) -> bool:
+    record.request_id = request_id.get()
+    return True
+
+
+def configure_logging(logs_dir: Path, process: str, *, console: bool = True) -> None:
+    """Send the logs of this process to `logs_dir`.
+
+    `PROCESS.log` takes everything, `PROCESS-errors.log` what is at least an error, `access.log` one line a
+    request. Each process has files of its own: two that rotate the same file lose lines.
+    """
+    logs_dir.mkdir(parents=True, exist_ok=True)
+    handlers = [_file(logs_dir / f"{process}.log"), _file(logs_dir / f"{process}-errors.log", logging.ERROR)]
+    if console:
+        screen = logging.StreamHandler(sys.stderr)
+        screen.setFormatter(_OneLine("%(levelname)s %(message)s"))
+        screen.setLevel(logging.WARNING)
+        handlers.append(_prepared(screen))
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    access = logging.getLogger(ACCESS)
+    access.propagate = False
+    for handler in list(access.handlers):
+        access.removeHandler(handler)
+        handler.close()
+    if process == "service":
+        access.addHandler(_file(logs_dir / "access.log"))
+
+
+def _file(path: Path, level: int = logging.INFO) -> logging.Handler:
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace", delay=True
+    )
+    handler.setFormatter(_OneLine(_FORMAT))
+    handler.setLevel(level)
+    return _prepared(handler)
+
+
+def _prepared(handler: logging.Handler) -> logging.Handler:
+    handler.addFilter(_with_request_id)
+    return handler

@@ -1,0 +1,242 @@
+"""HTML routes: the page, which works without JavaScript and better with it.
+
+One renderer for both: a plain POST gets the whole page, a POST of page.js (`X-Requested-With: fetch`) only
+`_results.html`, the part that the whole page includes too. Errors come the same two ways.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Final, Protocol
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.requests import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import escape
+
+from app import logs
+from app.config import Settings
+from app.errors import OceanoError
+from app.i18n import LANGUAGES, Translator, translator
+from app.middleware import language_of
+from app.search import with_decoding
+from app.types import FaceFilter, Picture, SearchResult
+from app.uploads import read_upload
+from app.views import (
+    LIMIT_MAX,
+    LIMITS,
+    THRESHOLD_MAX,
+    THRESHOLD_MIN,
+    Asked,
+    ErrorView,
+    Shown,
+    error_view,
+    face_view,
+    preview,
+)
+
+_log = logging.getLogger(__name__)
+
+_HERE: Final = Path(__file__).parent
+_YEAR_SECONDS: Final = 365 * 24 * 3600
+
+
+class Searcher(Protocol):
+    async def run(
+        self,
+        picture: Picture,
+        *,
+        limit: int,
+        threshold: float,
+        max_faces: int | None = None,
+        where: FaceFilter | None = None,
+    ) -> SearchResult: ...
+
+
+class Services(Protocol):
+    """What the page needs of `app.state.services`."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def search(self) -> Searcher: ...
+    @property
+    def demo(self) -> bool:
+        """True while the drawn people's pack stands in for the real model."""
+        ...
+
+    def faces_indexed(self) -> int | None:
+        """None when the index cannot be reached."""
+        ...
+
+
+def router() -> APIRouter:
+    """`GET /` and `POST /`; both answer HTML whatever happens, and are no part of the API's schema."""
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+    routes.add_api_route("/", _start, methods=["GET"])
+    routes.add_api_route("/", _search, methods=["POST"])
+    return routes
+
+
+def error_page(request: Request, error: OceanoError) -> HTMLResponse:
+    """The error as the page shows it; also for what ends a request to `/` before it gets here (504, 503, 413)."""
+    return _answer_error(request, error, language_of(request), Asked(), None)
+
+
+def _start(request: Request) -> HTMLResponse:
+    response = _answer(request, language_of(request), Shown())
+    chosen = request.query_params.get("lang")
+    if chosen in LANGUAGES:
+        secure = request.url.scheme == "https"
+        response.set_cookie("lang", chosen, max_age=_YEAR_SECONDS, secure=secure, httponly=True, samesite="lax")
+    return response
+
+
+async def _search(request: Request) -> HTMLResponse:
+    lang, asked, picture = language_of(request), Asked(), None
+    services: Services = request.app.state.services
+    live = _is_fetch(request)
+    try:
+        upload = await read_upload(request)
+        picture = upload.picture
+        lang = _field_language(upload.fields, lang)
+        asked = _asked(upload.fields)
+        # page.js filters by the threshold itself, as the slider moves
+        threshold = THRESHOLD_MIN if live else asked.threshold
+        result = await services.search.run(picture, limit=asked.limit, threshold=threshold)
+    except OceanoError as error:
+        return await run_in_threadpool(_answer_error, request, error, lang, asked, picture)
+    result = with_decoding(result, upload.decode_ms)
+    return await run_in_threadpool(_answer_faces, request, lang, asked, picture, result)
+
+
+def _answer_faces(request: Request, lang: str, asked: Asked, picture: Picture, result: SearchResult) -> HTMLResponse:
+    shown = Shown(
+        asked=asked,
+        preview=preview(picture),
+        faces=tuple(face_view(face, result, asked) for face in result.faces),
+        took_ms=result.took_ms["total"],
+        live=_is_fetch(request),
+    )
+    return _answer(request, lang, shown)
+
+
+def _answer_error(
+    request: Request, error: OceanoError, lang: str, asked: Asked, picture: Picture | None
+) -> HTMLResponse:
+    request.app.state.metrics.errors.labels(error.code).inc()
+    if error.status >= 500:
+        _log.error("%s", error)
+    # with no face found, seeing the picture helps; with any other error it does not
+    seen = preview(picture) if picture is not None and error.code == "face_not_found" else None
+    view = error_view(error, translator(lang), logs.request_id.get())
+    response = _answer(request, lang, Shown(asked=asked, error=view, preview=seen), error.status)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return response
+
+
+def _answer(request: Request, lang: str, shown: Shown, status: int = 200) -> HTMLResponse:
+    template = "_results.html" if _is_fetch(request) else "index.html"
+    html = _render(template, request.app.state.services, translator(lang), shown)
+    headers = {
+        "Content-Language": lang,
+        "Cache-Control": "no-store" if request.method == "POST" else "no-cache",
+        "Vary": "Accept-Language, Cookie, X-Requested-With",
+    }
+    return HTMLResponse(html, status_code=status, headers=headers)
+
+
+def _render(template: str, services: Services, t: Translator, shown: Shown) -> str:
+    settings = services.settings
+    max_mb = f"{settings.max_upload_mb:g}"
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            t=t,
+            rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
+            static=_static,
+            shown=shown,
+            languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
+            demo=services.demo,
+            model=Path(settings.model_name).name,
+            faces_indexed=services.faces_indexed(),
+            thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),
+            limits=sorted({*LIMITS, shown.asked.limit}),
+            max_mb=max_mb,
+            max_bytes=settings.max_upload_bytes,
+            problems=(
+                ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
+                ErrorView("unexpected", t("title.500"), t("error.unexpected", status="{status}"), "", retry=True),
+                ErrorView("overloaded", t("title.503"), t("error.overloaded"), "", retry=True),
+                ErrorView(
+                    "image_too_large",
+                    t("title.413"),
+                    t("error.image_too_large.bytes", max_megabytes=max_mb),
+                    "",
+                    retry=False,
+                ),
+            ),
+        )
+    )
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _static(name: str) -> str:
+    """The address of a static file; it changes with the file, so that a browser never keeps an old one."""
+    digest = hashlib.sha256((_HERE / "static" / name).read_bytes()).hexdigest()
+    return f"/static/{name}?v={digest[:8]}"
+
+
+def _is_fetch(request: Request) -> bool:
+    return request.headers.get("x-requested-with") == "fetch"
+
+
+def _field_language(fields: Mapping[str, str], otherwise: str) -> str:
+    lang = fields.get("lang")
+    return lang if lang in LANGUAGES else otherwise
+
+
+def _asked(fields: Mapping[str, str]) -> Asked:
+    """The form's values; what is absent or empty keeps its default. Raises OceanoError `invalid_request`."""
+    asked = Asked()
+    if text := fields.get("threshold", "").strip():
+        asked = replace(asked, threshold=round(_number(text, "threshold", THRESHOLD_MIN, THRESHOLD_MAX), 2))
+    if text := fields.get("limit", "").strip():
+        limit = _number(text, "limit", 1, LIMIT_MAX)
+        asked = replace(asked, limit=int(limit))
+    return asked
+
+
+def _number(text: str, name: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise OceanoError(
+            "invalid_request",
+            f"{name} must be a number from {least:g} to {most:g}",
+            details={"field": name, "value": text[:64]},
+        )
+    return number

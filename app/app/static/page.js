@@ -1,0 +1,211 @@
+// Makes the page quicker to use: drop, paste, cancel, filter as the slider moves.
+// The server renders everything; this module moves it into place and fills in values.
+
+const $ = (selector, within = document) => within.querySelector(selector);
+const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+const main = $("main");
+const form = $("#search");
+const { image: chooser, threshold: slider, limit } = form.elements;
+const results = $("#results");
+const status = $("#status");
+
+let photograph = null; // the File last searched with
+let running = null; // the AbortController of the search in flight
+let before = null; // what stood there before it, to be put back when it is cancelled
+
+document.documentElement.classList.add("js");
+chooser.required = false;
+if (/Mac|iPhone|iPad/.test(navigator.platform)) $("[data-modifier]").textContent = "⌘";
+
+/* searching */
+
+async function search(file) {
+  before = running ? before : { nodes: [...results.childNodes], state: main.dataset.state, photograph };
+  running?.abort();
+  photograph = file;
+  running = null;
+  if (file.size > Number(chooser.dataset.maxBytes)) return show(problem("image_too_large"));
+
+  const mine = (running = new AbortController());
+  const local = showLoading(file);
+  try {
+    show(await ask(file, mine.signal));
+  } catch (failure) {
+    if (!mine.signal.aborted) show(problem("network"));
+    else if (running === mine) putBack();
+  } finally {
+    URL.revokeObjectURL(local);
+    if (running === mine) running = null;
+  }
+}
+
+async function ask(file, signal) {
+  const body = new FormData(form);
+  body.set("image", file, file.name || "photograph");
+  const headers = { "X-Requested-With": "fetch", Accept: "text/html" };
+  const response = await fetch(form.action, { method: "POST", body, headers, signal });
+  const text = await response.text();
+  const parsed = document.createElement("template");
+  if (/html/.test(response.headers.get("Content-Type"))) parsed.innerHTML = text;
+  return $("[data-outcome]", parsed.content) ? parsed.content : strange(response, text);
+}
+
+// An answer that this page did not render: the server turned the request away before, or a proxy did.
+function strange(response, text) {
+  let told = {};
+  try {
+    told = JSON.parse(text) ?? {};
+  } catch {
+    // not ours: the status says all there is
+  }
+  const code = told.error?.code ?? { 413: "image_too_large", 503: "overloaded" }[response.status];
+  const shown = problem(code, told.error?.message);
+  $("[data-message]", shown).textContent = $("[data-message]", shown).textContent.replace("{status}", response.status);
+  $("[data-problem-code]", shown).textContent = code ?? `HTTP ${response.status}`;
+  const id = told.request_id ?? response.headers.get("X-Request-ID") ?? "";
+  $("[data-request-id]", shown).textContent = id;
+  $("[data-request-id]", shown).parentElement.hidden = !id;
+  return shown;
+}
+
+function problem(code, message) {
+  const known = document.getElementById(`problem-${code}`);
+  const shown = (known ?? $("#problem-unexpected")).content.cloneNode(true);
+  if (!known && message) $("[data-message]", shown).textContent = message;
+  return shown;
+}
+
+/* showing */
+
+function show(content) {
+  results.replaceChildren(content);
+  results.removeAttribute("aria-busy");
+  main.dataset.state = "done";
+  filter();
+  $("[data-focus]", results)?.focus({ preventScroll: true });
+  window.scrollTo({ top: 0 });
+  announce();
+}
+
+function showLoading(file) {
+  const loading = $("#loading").content.cloneNode(true);
+  const local = URL.createObjectURL(file);
+  const picture = $("[data-local]", loading);
+  picture.addEventListener("error", () => picture.remove()); // a format that the browser does not know
+  picture.src = local;
+  results.replaceChildren(loading);
+  results.setAttribute("aria-busy", "true");
+  main.dataset.state = "loading";
+  status.textContent = $("h2", results).textContent;
+  return local;
+}
+
+function putBack() {
+  photograph = before.photograph;
+  results.replaceChildren(...before.nodes);
+  results.removeAttribute("aria-busy");
+  main.dataset.state = before.state;
+  status.textContent = main.dataset.cancelled;
+  filter();
+  chooser.focus();
+}
+
+/* filtering by similarity */
+
+function filter() {
+  const least = Number(slider.value);
+  for (const place of $$("[data-least]")) place.textContent = least.toFixed(2);
+  for (const face of $$("[data-face]", results)) {
+    const matches = $$("[data-similarity]", face);
+    for (const match of matches) match.hidden = Number(match.dataset.similarity) < least - 1e-9;
+    const shown = matches.filter((match) => !match.hidden).length;
+    for (const place of $$(`[data-count="${face.dataset.face}"]`, results)) place.textContent = counted(place, shown);
+    $("[data-none]", face)?.toggleAttribute("hidden", shown > 0);
+    $("[data-full]", face)?.toggleAttribute("hidden", shown < matches.length);
+  }
+}
+
+function counted({ dataset }, n) {
+  const text = n === 1 ? dataset.one : dataset.other;
+  return text.replace("{n}", n).replace("{threshold}", Number(slider.value).toFixed(2));
+}
+
+function announce() {
+  const outcome = $("[data-outcome='faces']", results);
+  status.textContent = outcome ? counted(outcome, $$("[data-similarity]:not([hidden])", outcome).length) : "";
+}
+
+/* what people do */
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (photograph) search(photograph);
+  else chooser.click();
+});
+
+chooser.addEventListener("change", () => {
+  const [file] = chooser.files;
+  chooser.value = ""; // the same file can be chosen again
+  if (file) search(file);
+});
+
+slider.addEventListener("input", filter);
+slider.addEventListener("change", announce);
+limit.addEventListener("change", () => photograph && search(photograph));
+
+document.addEventListener("paste", (event) => {
+  const [file] = event.clipboardData.files;
+  if (!file) return;
+  event.preventDefault();
+  search(file);
+});
+
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+const dragging = (is) => document.documentElement.classList.toggle("dragging", is);
+document.addEventListener("dragover", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  dragging(true);
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget || dragging(false));
+document.addEventListener("drop", (event) => {
+  dragging(false);
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (file) search(file);
+});
+
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("button");
+  if (!button) return;
+  if ("cancel" in button.dataset) running?.abort();
+  if ("retry" in button.dataset && photograph) search(photograph);
+  if ("lower" in button.dataset) {
+    slider.value = button.dataset.lower;
+    filter();
+    announce();
+  }
+  if ("copy" in button.dataset) copy(button);
+});
+
+async function copy(button) {
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+  } catch {
+    copyThePlainWay(button.dataset.copy); // there is no navigator.clipboard on a page that came over plain http
+  }
+  button.classList.add("copied");
+  status.textContent = main.dataset.copied;
+  setTimeout(() => button.classList.remove("copied"), 1600);
+}
+
+function copyThePlainWay(text) {
+  const give = (event) => {
+    event.clipboardData.setData("text/plain", text);
+    event.preventDefault();
+  };
+  document.addEventListener("copy", give, { once: true });
+  document.execCommand("copy");
+}

@@ -1,0 +1,65 @@
+"""Fixtures that several modules' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from app.config import Settings
+
+from tests.fakes import FakeEngine, MemoryIndex
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test sees default settings, whatever the shell that runs it has set."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Default settings over an empty data folder."""
+    return Settings(_env_file=None, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def index() -> MemoryIndex:
+    return MemoryIndex()
+
+
+@pytest.fixture
+def colour_pictures(tmp_path: Path) -> Path:
+    """A folder with eight pictures, each of a colour (a person to the FakeEngine) of its own."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for place in range(8):
+        colour = (30 + 28 * place, 250 - 28 * place, 30 + 60 * (place % 4))
+        Image.new("RGB", (64 + place, 48), colour).save(folder / f"{place}.png")
+    return folder
+
+
+def folder_from(variable: str) -> Path:
+    """The folder that an environment variable names; skips the test, saying why, if there is none."""
+    value = os.environ.get(variable, "")
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    return Path(value)
+
+
+@pytest.fixture
+def real_pack() -> Path:
+    return folder_from("REAL_PACK_DIR")
+
+
+@pytest.fixture
+def real_faces() -> Path:
+    return folder_from("REAL_FACES_DIR")
