@@ -270,7 +270,7 @@ def _face_body(place: int, face: Face) -> Body:
         "bbox": [round(value, 2) for value in face.bbox],
         "kps": [[round(x, 2), round(y, 2)] for x, y in face.kps],
         "det_score": round(face.det_score, 4),
-        "quality": face.quality,
+        "quality": round(face.quality, 4),
         "found_by": face.found_by,
     }
 

@@ -76,7 +76,8 @@ def serve() -> None:
     import uvicorn
 
     from app.logs import configure_logging
-    from app.main import build_engine, create_app
+    from app.main import create_app
+    from app.parts import build_engine
 
     settings = _settings("service")
     configure_logging(settings.logs_dir, "service")
@@ -87,6 +88,8 @@ def serve() -> None:
         )
         typer.echo(f"Oceano is at http://{settings.uvicorn_host}:{settings.uvicorn_port}", err=True)
         server = uvicorn.Server(config)
+        # uvicorn raises the signal again after it has shut down in good order: that is a good end
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
         server.run(sockets=[listener])
         if not server.started:
             raise OceanoError("internal", f"the service did not start; see {settings.logs_dir}/service-errors.log")
@@ -102,7 +105,7 @@ def ingest(
     """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
     from app.images import ThumbStore
     from app.ingest import Ingest, only_one
-    from app.main import open_parts
+    from app.parts import open_parts
     from app.progress import IngestProgress
 
     if not folder.is_dir():
@@ -248,3 +251,7 @@ def _interruptible() -> Iterator[Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

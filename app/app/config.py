@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import OceanoError
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
+
+_ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
 
 _WORKERS_REASON = (
     "one process holds the model and the index; a second would load the model again and gain nothing. "
@@ -26,7 +29,9 @@ class Settings(BaseSettings):
     same name in upper case, and stands in `.env.example`.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False, allow_inf_nan=False
+    )
 
     uvicorn_host: str = Field("127.0.0.1", description="address to listen on")
     uvicorn_port: int = Field(9100, ge=1, le=65535, description="TCP port to listen on")
@@ -71,8 +76,8 @@ class Settings(BaseSettings):
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            if origin != "*" and not origin.startswith(("http://", "https://")):
-                raise ValueError("each origin must be * or begin with http:// or https://")
+            if origin != "*" and not _ORIGIN.fullmatch(origin):  # a path or a slash at the end would never match
+                raise ValueError("each origin must be * or like https://host or https://host:port, without a path")
         return value
 
     @field_validator("api_keys")
@@ -111,11 +116,12 @@ class Settings(BaseSettings):
     def _absolute_data(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
-    @model_validator(mode="after")
-    def _url(self) -> Settings:
-        if self.qdrant_url and not self.qdrant_url.startswith(("http://", "https://")):
-            raise ValueError("QDRANT_URL must begin with http:// or https://")
-        return self
+    @field_validator("qdrant_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
 
     @property
     def logs_dir(self) -> Path:
@@ -160,6 +166,8 @@ def load_settings(env_file: Path | None = REPOSITORY / ".env", **overrides: Any)
             "; ".join(sentences),
             details={"settings": [_variable(error) for error in failure.errors()]},
         ) from None
+    except (OSError, UnicodeDecodeError) as failure:
+        raise OceanoError("invalid_setting", f"{env_file} cannot be read: {failure}") from None
 
 
 def _variable(error: ErrorDetails) -> str:

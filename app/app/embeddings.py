@@ -259,7 +259,7 @@ def _face(found: _Found, embedding: Floats) -> Face:
     kps = (points[0], points[1], points[2], points[3], points[4])
     x1, y1, x2, y2 = found.bbox
     size = min(1.0, min(x2 - x1, y2 - y1) / CROP_SIDE)
-    return Face(found.bbox, kps, found.score, round(found.score * size, 4), found.found_by, embedding)
+    return Face(found.bbox, kps, found.score, found.score * size, found.found_by, embedding)
 
 
 def _reference_crop() -> Pixels:

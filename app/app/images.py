@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
 import struct
 import uuid
+import zlib
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.errors import OceanoError
 from app.types import BBox, Picture, Pixels
@@ -32,6 +34,19 @@ SNIFF_BYTES: Final = 16
 THUMB_SIDE: Final = 192
 _THUMB_MARGIN: Final = 1.7  # the thumbnail's side over the face's longer side: hair and chin belong to a face
 
+# EXIF orientation -> what turns the picture upright.
+_TURNS: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
+
 # What Pillow's decoders raise on bytes that are not what they claim to be.
 _DECODER_ERRORS: Final = (
     OSError,
@@ -41,7 +56,11 @@ _DECODER_ERRORS: Final = (
     LookupError,
     ArithmeticError,
     EOFError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
     struct.error,
+    zlib.error,
     MemoryError,
 )
 
@@ -76,8 +95,13 @@ def decode(data: bytes, *, max_pixels: int, image_id: str | None = None) -> Pict
     try:
         with Image.open(io.BytesIO(data), formats=(name,)) as image:
             _check_size(image.width, image.height, max_pixels)
+            image.load()
+            pixels = _bgr(_upright(image))
             taken_at = _taken_at(image)
-            pixels = _bgr(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as failure:  # its own words name an object in memory
+        raise OceanoError(
+            "invalid_image", f"it begins like a {name} file, but is none", details={"format": name}
+        ) from failure
     except _DECODER_ERRORS as failure:
         raise OceanoError(
             "invalid_image", f"the {name} file is damaged: {failure}", details={"format": name}
@@ -99,7 +123,9 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _bgr(image: Image.Image) -> Pixels:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         grey = np.asarray(image, dtype=np.float32)
-        if image.mode != "F" and grey.max(initial=0) > 255:
+        if image.mode == "F":
+            grey = np.nan_to_num(grey) * (255 if np.nanmax(grey, initial=0) <= 1 else 1)  # 0 to 1, or 0 to 255
+        elif grey.max(initial=0) > 255:
             grey = grey / 257.0  # 16 bits: 65535 / 255
         return cv2.cvtColor(np.clip(grey, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
     if image.has_transparency_data:
@@ -108,6 +134,15 @@ def _bgr(image: Image.Image) -> Pixels:
         image = Image.alpha_composite(backdrop, image)
     rgb = np.asarray(image.convert("RGB"))
     return np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned by its EXIF orientation. `ImageOps.exif_transpose` gives up on a picture whose EXIF is damaged."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DECODER_ERRORS:
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _taken_at(image: Image.Image) -> str | None:
@@ -123,22 +158,34 @@ def face_thumbnail(pixels: Pixels, bbox: BBox, side: int = THUMB_SIDE) -> bytes:
     """A square WebP of `side` pixels around a face, with a margin; what lies outside the picture repeats its edge."""
     x1, y1, x2, y2 = bbox
     half = max(1.0, max(x2 - x1, y2 - y1) * _THUMB_MARGIN / 2)
-    centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
     height, width = pixels.shape[:2]
-    left, right = round(centre_x - half), round(centre_x + half)
-    top, bottom = round(centre_y - half), round(centre_y + half)
-    crop = pixels[max(0, top) : max(1, min(bottom, height)), max(0, left) : max(1, min(right, width))]
-    square = cv2.copyMakeBorder(
-        crop,
-        max(0, -top),
-        max(0, bottom - height),
-        max(0, -left),
-        max(0, right - width),
-        cv2.BORDER_REPLICATE,
-    )
-    shrinks = square.shape[0] > side
-    resized = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    return _webp(resized)
+    columns = _window((x1 + x2) / 2 - half, 2 * half, width, side)
+    rows = _window((y1 + y2) / 2 - half, 2 * half, height, side)
+    crop = pixels[rows.first : rows.last, columns.first : columns.last]
+    size = (side - columns.before - columns.after, side - rows.before - rows.after)
+    shrinks = crop.shape[0] > size[1] or crop.shape[1] > size[0]
+    resized = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    # the border comes after the resizing: around a face that fills a large picture it would take gigabytes
+    square = cv2.copyMakeBorder(resized, rows.before, rows.after, columns.before, columns.after, cv2.BORDER_REPLICATE)
+    return _webp(square)
+
+
+class _Window(NamedTuple):
+    """Pixels `first` to `last` (exclusive) of the picture, and how many of the thumbnail lie before and after them."""
+
+    first: int
+    last: int
+    before: int
+    after: int
+
+
+def _window(start: float, length: float, available: int, side: int) -> _Window:
+    """One axis of the square from `start`, `length` pixels long, of which the picture has those in [0, available)."""
+    first = min(max(0, round(start)), available - 1)
+    last = min(max(first + 1, round(start + length)), available)
+    before = min(max(0, round(-start / length * side)), side - 1)
+    after = min(max(0, round((start + length - available) / length * side)), side - 1 - before)
+    return _Window(first, last, before, after)
 
 
 def preview_webp(pixels: Pixels, longest_side: int) -> tuple[bytes, float]:
@@ -173,7 +220,7 @@ class ThumbStore:
     def write(self, face_id: str, webp: bytes) -> None:
         """Write beside, then rename: a reader sees a whole thumbnail or none. Raises OceanoError `disk_full`."""
         target = self.path(face_id)
-        beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        beside = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")  # two threads may draw the same one
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             beside.write_bytes(webp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from app.config import Settings, load_settings
 from app.errors import OceanoError
 from app.images import ThumbStore
 from app.index import open_index
-from app.ledger import Ledger
 from app.metrics import Metrics
 from app.middleware import BodyLimit, ConcurrencyLimit, RequestContext, TimeLimit, error_response
+from app.parts import build_engine, open_ledger
 from app.search import Search
 from app.services import Services
-from app.types import Engine, FaceIndex, collection_name
+from app.types import Engine, FaceIndex
 from app.uploads import decoding_limiter
 
 _log = logging.getLogger(__name__)
@@ -68,30 +68,6 @@ def create_app(
     _add_middleware(app, settings, metrics)
     _add_error_handlers(app)
     return app
-
-
-def build_engine(settings: Settings) -> Engine:
-    """The engine that the settings ask for; slow: reads and checks the model's files."""
-    from app.embeddings import FaceEngine
-    from app.weights import find_pack
-
-    return FaceEngine(find_pack(settings.model_name, settings.models_dir), settings)
-
-
-def open_ledger(settings: Settings, engine: Engine) -> Ledger:
-    """The ledger of the collection that this engine fills."""
-    return Ledger(settings.state_dir / "ledger.sqlite3", collection_name(settings.qdrant_collection, engine.pack))
-
-
-@contextlib.contextmanager
-def open_parts(settings: Settings) -> Iterator[tuple[Engine, FaceIndex, Ledger]]:
-    """Engine, index and ledger of these settings, for a process that is no server."""
-    engine = build_engine(settings)
-    with (
-        contextlib.closing(open_index(settings, engine.pack)) as index,
-        contextlib.closing(open_ledger(settings, engine)) as ledger,
-    ):
-        yield engine, index, ledger
 
 
 def _services(settings: Settings, metrics: Metrics, engine: Engine | None, index: FaceIndex | None) -> Services:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-import anyio
-import anyio.to_thread
-
 from app.errors import OceanoError
 from app.metrics import Metrics
+from app.threads import Threads
 from app.types import Engine, Face, FaceFilter, FaceIndex, FaceMatches, Floats, Match, Picture, SearchResult
 
 GroupBy = Literal["image_id", "person"]
@@ -38,7 +36,7 @@ class Search:
         self._engine = engine
         self._index = index
         self._metrics = metrics
-        self._limiter = anyio.CapacityLimiter(threads)
+        self._threads = Threads(threads, "search")
 
     async def run(
         self,
@@ -58,19 +56,22 @@ class Search:
         """
         query = _Query(limit, threshold, max_faces, where, group_by)
         with self._metrics.waiting.track_inprogress():
-            return await anyio.to_thread.run_sync(self._run, picture, query, limiter=self._limiter)
+            return await self._threads.run(self._run, picture, query)
 
     async def detect(self, picture: Picture) -> tuple[list[Face], dict[str, float]]:
         """The faces of a picture in canonical order, and milliseconds per stage. No face is an empty list."""
         with self._metrics.waiting.track_inprogress():
-            return await anyio.to_thread.run_sync(self._detect, picture, limiter=self._limiter)
+            return await self._threads.run(self._detect, picture)
 
     async def more_like(
         self, embedding: Floats, *, limit: int, threshold: float, where: FaceFilter | None = None
     ) -> list[Match]:
         """Matches of one embedding, best first."""
         query = _Query(limit, threshold, None, where, None)
-        return (await anyio.to_thread.run_sync(self._search, [embedding], query, limiter=self._limiter))[0]
+        return (await self._threads.run(self._search, [embedding], query))[0]
+
+    def close(self) -> None:
+        self._threads.close()
 
     def _run(self, picture: Picture, query: _Query) -> SearchResult:
         start = time.perf_counter()

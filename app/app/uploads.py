@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
-import anyio
-import anyio.to_thread
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -18,6 +16,7 @@ from starlette.exceptions import HTTPException
 from app.errors import OceanoError
 from app.images import decode
 from app.middleware import too_large
+from app.threads import Threads
 from app.types import Picture
 
 _MAX_FIELDS: Final = 40
@@ -53,25 +52,25 @@ async def read_upload(request: Request) -> Upload:
 async def read_uploads(request: Request, names: tuple[str, ...]) -> Uploads:
     """The pictures of these names; decoded off the event loop, as many at once as there are processors."""
     data, fields = await _read_form(request, names)
+    decoding: Threads = request.app.state.decoding
     max_pixels = request.app.state.settings.max_image_pixels
     start = time.perf_counter()
     pictures = []
     for one in data:
-        work = partial(decode, one, max_pixels=max_pixels)
-        pictures.append(await anyio.to_thread.run_sync(work, limiter=request.app.state.decoding))
+        pictures.append(await decoding.run(decode, one, max_pixels=max_pixels))
     decode_ms = (time.perf_counter() - start) * 1000
     request.app.state.metrics.stage.labels("decode").observe(decode_ms / 1000)
     return Uploads(tuple(pictures), fields, decode_ms)
 
 
-def decoding_limiter() -> anyio.CapacityLimiter:
-    """How many pictures are decoded at once: memory is bounded by it, too."""
-    return anyio.CapacityLimiter(os.cpu_count() or 1)
+def decoding_threads() -> Threads:
+    """As many pictures as there are processors are decoded at once: memory is bounded by it, too."""
+    return Threads(os.cpu_count() or 1, "decode")
 
 
 async def _read_form(request: Request, names: tuple[str, ...]) -> tuple[list[bytes], dict[str, str]]:
     max_bytes = request.app.state.settings.max_upload_bytes
-    wanted = " and ".join(f"`{name}`" for name in names)
+    wanted = _quoted(names)
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise OceanoError("invalid_request", f"send multipart/form-data with the file {wanted}")
     fields = dict(request.query_params)
@@ -87,7 +86,17 @@ async def _read_form(request: Request, names: tuple[str, ...]) -> tuple[list[byt
                     files[name] = await value.read()
     except HTTPException as failure:  # what Starlette's parser says of a malformed body
         raise OceanoError("invalid_request", str(failure.detail)) from failure
+    except OSError as failure:  # a large upload waits in a temporary file
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OceanoError("disk_full", "no room for the upload in the temporary folder") from failure
+        raise
     missing = [name for name in names if not files.get(name)]
     if missing:
-        raise OceanoError("invalid_request", f"the file {wanted} is missing or empty", details={"missing": [*missing]})
+        raise OceanoError(
+            "invalid_request", f"the file {_quoted(missing)} is missing or empty", details={"missing": [*missing]}
+        )
     return [files[name] for name in names], fields
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)

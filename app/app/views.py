@@ -22,6 +22,7 @@ LIMIT_MAX: Final = 1000
 
 _PREVIEW_SIDE: Final = 1024
 _RETRY_STATUSES: Final = frozenset({429, 500, 503, 504})
+_NAME_PART: Final = re.compile(r"[^_.\s-]*[_.\s-]+|[^_.\s-]+")  # a long file name may break after each
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -35,20 +36,28 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class PreviewView:
-    """The query as a data: address, with the size (pixels) of the upright original; outlines use its coordinates."""
+    """The query as a data: address, with the size (pixels) of the upright original; outlines use its coordinates.
+
+    It is laid out `shown_width` by `shown_height` CSS pixels large, or as much of that as there is room for.
+    """
 
     uri: str
     width: int
     height: int
+    shown_width: int
+    shown_height: int
 
 
 @dataclass(frozen=True, slots=True)
 class MatchView:
-    """One card. `similarity` is cut, not rounded, to two decimals, so that what shows as 0.40 passes 0.40."""
+    """One card; `name_parts` joined are the file's name.
+
+    `similarity` is cut, not rounded, to two decimals, so that what shows as 0.40 passes a threshold of 0.40.
+    """
 
     face_id: str
     similarity: float
-    name: str
+    name_parts: tuple[str, ...]
     folder: str
     path: str
     person: str | None
@@ -94,8 +103,14 @@ class Shown:
 
 def preview(picture: Picture) -> PreviewView:
     webp, _ = preview_webp(picture.pixels, _PREVIEW_SIDE)
-    uri = f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"
-    return PreviewView(uri, picture.width, picture.height)
+    enlarged = _PREVIEW_SIDE / max(picture.width, picture.height)
+    return PreviewView(
+        uri=f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}",
+        width=picture.width,
+        height=picture.height,
+        shown_width=max(1, round(picture.width * enlarged)),
+        shown_height=max(1, round(picture.height * enlarged)),
+    )
 
 
 def face_view(found: FaceMatches, result: SearchResult, asked: Asked) -> FaceView:
@@ -139,7 +154,7 @@ def _match_view(match: Match, threshold: float) -> MatchView:
     return MatchView(
         face_id=match.face_id,
         similarity=similarity,
-        name=path.name or str(path),
+        name_parts=tuple(_NAME_PART.findall(path.name or str(path))),
         folder=str(path.parent),
         path=str(path),
         person=_printable(match.payload.person) if match.payload.person else None,

@@ -182,13 +182,16 @@ def _nested(folder: Path) -> Path:
 
 
 def _onnx_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.onnx") if _is_there(path) and not path.name.startswith("."))
+    try:
+        return sorted(path for path in folder.glob("*.onnx") if path.is_file() and not path.name.startswith("."))
+    except OSError:  # it may not be entered
+        return []
 
 
 def _is_there(file: Path) -> bool:
     try:
         return file.is_file()
-    except OSError:  # a folder that may not be entered
+    except OSError:  # its folder may not be entered
         return False
 
 

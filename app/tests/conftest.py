@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from app.config import Settings
-
+from app.demo import write_demo_pack
+from app.types import ModelPack
+from app.weights import find_pack
 from tests.fakes import FakeEngine, MemoryIndex
 
 
@@ -45,6 +47,19 @@ def colour_pictures(tmp_path: Path) -> Path:
         colour = (30 + 28 * place, 250 - 28 * place, 30 + 60 * (place % 4))
         Image.new("RGB", (64 + place, 48), colour).save(folder / f"{place}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `models` folder with the demo pack in it."""
+    models = tmp_path_factory.mktemp("models")
+    write_demo_pack(models / "demo")
+    return models
+
+
+@pytest.fixture(scope="session")
+def demo_pack(demo_models: Path) -> ModelPack:
+    return find_pack("demo", demo_models)
 
 
 def folder_from(variable: str) -> Path:

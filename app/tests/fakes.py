@@ -58,7 +58,7 @@ class FakeEngine:
     @staticmethod
     def _faces(pixels: Pixels) -> list[Face]:
         height, width = pixels.shape[:2]
-        colour = tuple(int(round(float(value) / 16)) for value in pixels.reshape(-1, 3).mean(axis=0))
+        colour = tuple(round(float(value) / 16) for value in pixels.reshape(-1, 3).mean(axis=0))
         if colour == (0, 0, 0):
             return []
         seed = int.from_bytes(hashlib.sha256(repr(colour).encode()).digest()[:4], "big")

@@ -95,7 +95,7 @@ def _colour_masks(graph: GraphBuilder) -> dict[int, str]:
         np.stack([green - red, red - blue, blue - red]),
         np.stack([blue - red, blue - green, blue - green]),
     )
-    begins, full = np.array([28.0, 14.0, 26.0]), np.array([80.0, 48.0, 80.0])
+    begins, full = np.array([24.0, 12.0, 18.0]), np.array([68.0, 40.0, 54.0])
     gain = (128 / (full - begins))[:, None]
     sides = [
         graph.conv(f"difference{place}", "input.1", (weights * gain)[:, :, None, None], -begins / (full - begins))

@@ -19,9 +19,9 @@ from app.types import Point
 TEMPLATE: Final = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """Left eye, right eye, nose, left and right mouth corner in a 112x112 crop, as ArcFace aligns them."""
 
-IRIS: Final = rgb("00a3b8")
+IRIS: Final = rgb("00a5b8")
 NOSE: Final = rgb("ea3681")
-DIMPLE: Final = rgb("3f3bcb")
+DIMPLE: Final = rgb("4742dc")
 DARK: Final = rgb("33262b")
 WHITE: Final = rgb("fffdf8")
 
@@ -63,7 +63,7 @@ def outline(look: Look, grown: float = 0.0) -> Points:
     angles = np.radians(np.arange(0, 360, 5))
     down = np.sin(angles)
     across = np.cos(angles) * (1 - look.jaw * np.clip(down, 0, 1) ** 2)
-    height = np.where(down < 0, 57.0, 66.0) + grown
+    height = np.where(down < 0, 57.0, 63.0) + grown
     return np.stack([56 + across * (43.5 * look.width + grown), 57 + down * height], axis=1)
 
 
@@ -71,9 +71,9 @@ def _body(pen: Pen, look: Look) -> None:
     shadow = mix(look.skin, DARK, 0.22)
     pen.fill([(36, 95), (76, 95), (78, 150), (34, 150)], shadow)
     shoulders = np.concatenate(
-        [curve((-34, 260), (-34, 150), (10, 146), (34, 138)), curve((78, 138), (102, 146), (146, 150), (146, 260))]
+        [curve((-34, 250), (-34, 150), (10, 146), (34, 136)), curve((78, 136), (102, 146), (146, 150), (146, 250))]
     )
-    pen.fill(shoulders, look.clothes)
+    pen.fill(np.concatenate([shoulders, [(146, 520), (-34, 520)]]), look.clothes)
     dark, light = mix(look.clothes, DARK, 0.25), mix(look.clothes, WHITE, 0.55)
     if look.collar == "round":
         pen.fill(oval(56, 136, 23, 15, start=0, end=180), shadow)
@@ -86,8 +86,9 @@ def _body(pen: Pen, look: Look) -> None:
         pen.fill([(34, 132), (56, 156), (38, 168), (24, 144)], light)
         pen.fill([(78, 132), (56, 156), (74, 168), (88, 144)], light)
     elif look.collar == "stripes":
-        for y in (160, 178, 196, 214, 232):
-            pen.stroke(curve((-28, y), (56, y + 8), (140, y)), light, 6)
+        for y in range(158, 520, 18):
+            reach = float(np.interp(y, shoulders[24::-1, 1], 56 - shoulders[24::-1, 0])) - 4
+            pen.stroke([(56 - reach, y), (56 + reach, y)], light, 6)
         pen.fill(oval(56, 136, 23, 13, start=0, end=180), shadow)
     else:
         pen.fill([(33, 126), (79, 126), (82, 152), (30, 152)], dark)
@@ -150,14 +151,14 @@ def _beard(pen: Pen, head: Pen, look: Look) -> None:
     if look.beard == "full":
         jaw = outline(look, 2.5)
         low = jaw[jaw[:, 1] > 66]
-        head.fill(np.concatenate([low, curve((20, 76), (32, 80), (56, 74), (80, 80), (92, 76))[::1]]), colour)
+        head.fill(np.concatenate([low, curve((20, 76), (32, 80), (56, 74), (80, 80), (92, 76))]), colour)
         pen.oval(56, 93, 18.5, 9, look.skin)
     elif look.beard == "stubble":
         jaw = outline(look, 0)
         low = jaw[jaw[:, 1] > 72]
         head.fill(np.concatenate([low, curve((18, 80), (36, 82), (56, 78), (76, 82), (94, 80))]), colour, 0.28)
     elif look.beard == "goatee":
-        pen.fill(oval(56, 111, 13, 12), colour)
+        pen.fill(np.concatenate([curve((42, 106), (50, 101), (62, 101), (70, 106)), curve((70, 112), (64, 127), (48, 127), (42, 112))]), colour)
     if look.beard in {"full", "moustache"}:
         pen.fill(np.concatenate([curve((34, 87), (46, 77), (56, 80)), curve((56, 80), (66, 77), (78, 87), (56, 84))]), colour)
     elif look.beard == "handlebar":
@@ -166,11 +167,13 @@ def _beard(pen: Pen, head: Pen, look: Look) -> None:
 
 
 def _eye(pen: Pen, look: Look, x: float, y: float, side: int) -> None:
-    pen.oval(x, y, 11.5, 10.3, WHITE)
+    pen.oval(x, y, 11.5, 10.0, WHITE)
     pen.dot(x, y, 7.4, IRIS)
     pen.dot(x, y, 3.0, DARK)
     pen.dot(x + 2.5, y - 2.8, 1.9, WHITE)
-    pen.stroke(oval(x, y, 11.5, 10.3, start=195, end=345), DARK, 2.0)
+    lid = curve((x - 11.2, y - 3.6), (x - 5, y - 8.4), (x + 5, y - 8.4), (x + 11.2, y - 3.6))
+    pen.fill(np.concatenate([lid, oval(x, y, 12.2, 10.9, start=-20, end=-160)]), mix(look.skin, DARK, 0.1))
+    pen.stroke(lid, DARK, 2.0)
     if look.lashes:
         for reach in (0.0, 4.0):
             pen.stroke([(x + side * (10.5 - reach), y - 5 - reach * 0.7), (x + side * (15 - reach), y - 8.5 - reach)], DARK, 1.8)
@@ -221,11 +224,11 @@ def _glasses(pen: Pen, look: Look) -> None:
         elif look.glasses == "square":
             rim = np.array([(x - 16, y - 12), (x + 16, y - 12), (x + 15, y + 13), (x - 15, y + 13)])
         elif look.glasses == "half":
-            rim = np.concatenate([oval(x, y + 1, 15.5, 13.5, start=0, end=180)])
+            rim = oval(x, y + 1, 15.5, 13.5, start=0, end=180)
         else:
             rim = np.array(
                 [(x - side * 15, y - 8), (x + side * 20, y - 15), (x + side * 14, y + 11), (x, y + 14), (x - side * 12, y + 9)]
             )
-        pen.stroke(rim, colour, 3.2, closed=True)
+        pen.stroke(rim, colour, 3.2, closed=look.glasses != "half")
         pen.stroke([(x + side * 16, y - 3), (56 + side * 44 * look.width, y - 1)], colour, 2.4)
     pen.stroke(curve((lx + 15.5, ly), (56, ly - 6), (rx - 15.5, ry)), colour, 2.8)

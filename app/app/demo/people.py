@@ -20,18 +20,18 @@ NAMES: Final = tuple(
 PEOPLE: Final = len(NAMES)
 
 SKINS: Final = ("fbe0cb", "f6cda9", "ebb68b", "d99f70", "bd7f55", "99643f", "75492c", "553524")
-HAIRS: Final = ("2c2424", "50342a", "7f4d2c", "a8602f", "cf6a2c", "e6b85a", "f2e2b4", "b7b6b8", "f3efe8", "e5879f", "5d9c69")
+HAIRS: Final = ("2c2424", "50342a", "7f4d2c", "a8602f", "cf6a2c", "e6b85a", "f2e2b4", "b7b6b8", "f3efe8", "e5879f", "72a04e")
 STYLES: Final = (
     "fringe", "side", "curls", "spikes", "curtains", "buzz", "afro", "bun", "mohawk", "swoop", "bald", "scarf", "waves",
 )  # fmt: skip
 LENGTHS: Final = ("short", "short", "bob", "long", "braids", "pigtails")
 GLASSES: Final = ("none", "none", "none", "round", "square", "half", "cat", "monocle")
-FRAMES: Final = ("2b2b33", "c0392b", "e0a63a", "3c8d5a", "f4f1ea", "8a5a3b")
+FRAMES: Final = ("2b2b33", "c0392b", "e0a63a", "5f8f3a", "f4f1ea", "8a5a3b")
 BEARDS: Final = ("none", "none", "stubble", "full", "moustache", "goatee", "handlebar")
 HATS: Final = ("none", "none", "none", "none", "beanie", "cap", "straw", "beret", "sailor", "party", "crown", "headband", "flowers")
 PAINTS: Final = ("none", "none", "freckles", "freckles", "stripes", "hearts", "stars", "dots", "whiskers", "plaster")
 CLOTHES: Final = ("e4572e", "f3a712", "669bbc", "3d5a80", "81b29a", "e07a5f", "f2cc8f", "6d597a", "bc4749", "a7c957", "2f3e46", "f4f1de")
-HAT_COLOURS: Final = ("d1495b", "edae49", "2e5e4e", "30455c", "f2e8cf", "8d5a97", "dd6e42", "4f6d3a")
+HAT_COLOURS: Final = ("d1495b", "edae49", "47703a", "3a4a58", "f2e8cf", "8d5a97", "dd6e42", "4f6d3a")
 PAINT_COLOURS: Final = ("fff6e0", "ffd23f", "e4572e", "7cb518", "3a3238")
 
 
@@ -125,6 +125,6 @@ def _any_look(chance: random.Random, *, woman: bool) -> Look:
         earrings=woman and chance.random() < 0.5,
         brow=chance.uniform(2.2, 4.4),
         width=chance.uniform(0.93, 1.05),
-        jaw=chance.uniform(0.12, 0.34),
+        jaw=chance.uniform(0.04, 0.2),
         cheeks=chance.choice((0.0, 0.25, 0.4)),
     )

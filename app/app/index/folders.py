@@ -1,10 +1,10 @@
 """A collection's folder: which shard is the current one, locks, whole-file writes, quick copies.
 
-    faces__antelopev2__4ab1d643/
-        current             the name of the shard's folder that counts; replaced in one rename
-        shard-1f0c52aa/     the shard
-        build-…, backup-…   a copy in the making; left over only by a kill, removed by the next owner
-        owner.key  owner.lock  owner.sock  owner.json
+faces__antelopev2__4ab1d643/
+    current             the name of the shard's folder that counts; replaced in one rename
+    shard-1f0c52aa/     the shard
+    build-…, backup-…   a copy in the making; left over only by a kill, removed by the next owner
+    owner.key  owner.lock  owner.sock  owner.json
 """
 
 from __future__ import annotations

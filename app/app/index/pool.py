@@ -56,25 +56,27 @@ class Pool:
             self._reset()
         for last in (False, True):
             try:
-                with self._borrow(fresh=last) as connection:
+                with self._borrow() as connection:
                     connection.send_bytes(message)
                     if not connection.poll(seconds):
                         raise unavailable(f"The index did not answer within {seconds:.0f} s.")
                     reply = connection.recv_bytes()
                 return read_answer(reply)
-            except (EOFError, ConnectionError, BlockingIOError) as failure:
+            except (EOFError, ConnectionError) as failure:
                 if last:
                     raise unavailable(f"The index's owner ended twice over one request ({failure!r}).") from failure
         raise AssertionError("unreachable")
 
     def close(self) -> None:
         """Hang up. Requests in flight in other threads finish."""
+        if self._process != os.getpid():
+            self._reset()
         with self._free:
             self._closed = True
             self._drop_idle()
 
     @contextlib.contextmanager
-    def _borrow(self, *, fresh: bool) -> Iterator[Connection]:
+    def _borrow(self) -> Iterator[Connection]:
         """A connection for one request; it goes back only if the request went well."""
         with self._free:
             if not self._free.wait_for(lambda: self._in_use < CONNECTIONS, REQUEST_SECONDS):
@@ -82,8 +84,6 @@ class Pool:
             if self._closed:
                 raise unavailable("The index was closed.")
             self._in_use += 1
-            if fresh:
-                self._drop_idle()
             age = self._age
             connection = self._idle.pop() if self._idle else None
         good = False
@@ -96,8 +96,11 @@ class Pool:
                 self._in_use -= 1
                 if good and connection and age == self._age and not self._closed:
                     self._idle.append(connection)
-                elif connection:
-                    connection.close()
+                else:
+                    if connection:
+                        connection.close()
+                    if age == self._age:  # the first to fail; the others of that age lead nowhere either
+                        self._drop_idle()
                 self._free.notify()
 
     def _drop_idle(self) -> None:

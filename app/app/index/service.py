@@ -44,8 +44,8 @@ class Service:
                 self.maintenance.start()
                 return answer(None)
             case Op.BACKUP:
-                target, alias = request.load()
-                self.maintenance.backup(Path(target), alias)
+                target, collection, alias = request.load()
+                self.maintenance.backup(Path(target), collection, alias)
                 return answer(None)
         raise OceanoError("invalid_request", f"The index does not know {request.op.name}.")
 

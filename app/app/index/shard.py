@@ -231,8 +231,8 @@ def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
 
 
 def _record(found: edge.Record) -> Record:
-    vector = found.vector
-    return _uuid(found.id), found.payload or {}, None if vector is None else array("f", vector).tobytes()  # type: ignore[arg-type]
+    vector: Any = found.vector
+    return _uuid(found.id), found.payload or {}, None if vector is None else array("f", vector).tobytes()
 
 
 def _uuid(point_id: edge.PointId) -> uuid.UUID:

@@ -187,4 +187,3 @@ def _require_private(folder: Path) -> None:
     found = folder.lstat()
     if found.st_uid != os.getuid() or (found.st_mode & 0o170777) != 0o040700:
         raise unavailable(f"{folder} must be a folder of this user with mode 0700")
-

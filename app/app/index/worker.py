@@ -91,7 +91,7 @@ def _answer(shard: Shard, request: Request) -> bytes:
         return refusal(unavailable(f"The index failed: {type(failure).__name__}: {failure}"))
 
 
-def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911, PLR0912 - one line per operation
+def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911 - one line per operation
     body = request.load()
     match request.op:
         case Op.UPSERT:

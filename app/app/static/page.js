@@ -124,6 +124,8 @@ function filter() {
     $("[data-none]", face)?.toggleAttribute("hidden", shown > 0);
     $("[data-full]", face)?.toggleAttribute("hidden", shown < matches.length);
   }
+  const total = $("[data-total]", results);
+  if (total) total.textContent = counted(total, $$("[data-similarity]:not([hidden])", results).length);
 }
 
 function counted({ dataset }, n) {
@@ -132,8 +134,7 @@ function counted({ dataset }, n) {
 }
 
 function announce() {
-  const outcome = $("[data-outcome='faces']", results);
-  status.textContent = outcome ? counted(outcome, $$("[data-similarity]:not([hidden])", outcome).length) : "";
+  status.textContent = $("[data-total]", results)?.textContent ?? "";
 }
 
 /* what people do */

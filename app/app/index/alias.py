@@ -1,0 +1,117 @@
+"""Which collection an alias stands for: `faces` -> `faces__antelopev2__4ab1d643`, kept in one small file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from app.config import Settings
+from app.errors import OceanoError
+from app.index.embedded import EmbeddedIndex
+from app.index.folders import current_shard, locked, write_whole
+from app.index.options import OwnerOptions
+from app.index.pool import Pool
+from app.index.wire import unavailable
+from app.types import ModelPack, collection_name
+
+_FORMAT: Final = 1
+
+
+def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, **options: Any) -> EmbeddedIndex:
+    """The embedded index of these settings for this model; `options` are fields of OwnerOptions.
+
+    Raises OceanoError as `app.index.open_index` does.
+    """
+    root = settings.index_dir / "embedded"
+    path = alias_path(root, settings.qdrant_collection)
+    if not create and not path.exists():
+        raise OceanoError("not_found", f"There is no index in {root} yet; ingest pictures first.")
+    _make_private(root)
+    with locked(root / f"{settings.qdrant_collection}.lock"):
+        alias = read_alias(path)
+        if alias is None or alias["digest"] != pack.digest:
+            if alias is not None:
+                _require_empty(settings, alias, pack, options)
+            alias = {
+                "format": _FORMAT,
+                "collection": collection_name(settings.qdrant_collection, pack),
+                "model": pack.name,
+                "digest": pack.digest,
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            write_whole(path, json.dumps(alias, indent=1) + "\n")
+    index = _client(settings, alias, options)
+    try:
+        index.info()  # start the owner now, and say now what is wrong
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def alias_path(root: Path, alias: str) -> Path:
+    return root / f"{alias}.alias.json"
+
+
+def read_alias(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not {"collection", "model", "digest"} <= found.keys():
+            raise ValueError
+    except FileNotFoundError:
+        return None
+    except (ValueError, AttributeError):
+        raise unavailable(f"{path} is damaged; restore it from a backup.") from None
+    return dict(found)
+
+
+def _client(settings: Settings, alias: dict[str, Any], options: dict[str, Any]) -> EmbeddedIndex:
+    collection = alias["collection"]
+    folder = settings.index_dir / "embedded" / collection
+    _make_private(folder)
+    told = dataclasses.replace(
+        OwnerOptions(folder, hnsw_m=settings.hnsw_m, hnsw_ef_construct=settings.hnsw_ef_construct), **options
+    )
+    name = alias_path(Path(), settings.qdrant_collection).name
+    return EmbeddedIndex(
+        Pool(told, settings.logs_dir / "index.log"),
+        collection=collection,
+        hnsw_ef=settings.hnsw_ef,
+        alias=(name, json.dumps(alias, indent=1) + "\n"),
+    )
+
+
+def _require_empty(settings: Settings, alias: dict[str, Any], pack: ModelPack, options: dict[str, Any]) -> None:
+    """Nothing is lost by leaving an empty collection of another model; one with faces is not left behind unasked."""
+    points = 0
+    folder = settings.index_dir / "embedded" / alias["collection"]
+    if folder.is_dir() and current_shard(folder) is not None:
+        other = _client(settings, alias, options)
+        try:
+            points = other.count()
+        finally:
+            other.close()
+    if points:
+        raise OceanoError(
+            "index_model_mismatch",
+            f"The index {settings.qdrant_collection!r} holds {points} faces made by the model {alias['model']} "
+            f"({alias['digest'][:8]}); {pack.name} ({pack.short_digest}) makes other embeddings. Set MODEL_NAME back, "
+            "choose another QDRANT_COLLECTION, or rebuild the index with the new model.",
+            details={
+                "index_model": alias["model"],
+                "index_digest": alias["digest"],
+                "given_model": pack.name,
+                "given_digest": pack.digest,
+                "points": points,
+            },
+        )
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as failure:
+        raise unavailable(f"{folder} cannot be made: {failure.strerror}") from failure

@@ -1,0 +1,35 @@
+"""Threads for work that blocks, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+
+
+class Threads:
+    """At most `most` calls run at once; the others wait their turn, first come, first served.
+
+    A caller that gives up (the time limit of a request) takes a waiting call away with it. A call that runs cannot
+    be stopped: it keeps its place until it ends. So calls that hang never hold more than `most` threads, nor the
+    memory of more than `most` pictures, however many callers have given up on them.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
+
+    async def run(self, work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+        """What `work` returns or raises; it sees the caller's context (the request id in the logs)."""
+        context = contextvars.copy_context()
+        call = partial(work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
+
+    def close(self) -> None:
+        """Take no more calls and drop those that wait; those that run end on their own."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,133 @@
+"""ledger: results that survive."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from app.errors import OceanoError
+from app.ledger import FileRecord, Ledger, Totals
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "state" / "ledger.sqlite3", "faces__a__1")
+
+
+def _done(path: str, image_id: str = "i1", faces: int = 1) -> FileRecord:
+    return FileRecord(path, 10, 20, image_id, "done", faces)
+
+
+def test_what_was_recorded_is_found_by_path_and_by_image(ledger: Ledger) -> None:
+    record = FileRecord("/a/1.jpg", 10, 20, "i1", "done", 3)
+    ledger.record([record])
+    assert ledger.file("/a/1.jpg") == record
+    assert ledger.image("i1") == record
+    assert ledger.file("/a/2.jpg") is None
+    assert ledger.image("i2") is None
+
+
+def test_a_later_result_of_the_same_path_replaces_the_earlier(ledger: Ledger) -> None:
+    ledger.record([FileRecord("/a", 1, 1, None, "failed", 0, "unreadable", "no")])
+    ledger.record([_done("/a")])
+    assert ledger.totals() == Totals(done=1, faces=1)
+
+
+def test_a_copy_or_a_failure_does_not_stand_for_an_image(ledger: Ledger) -> None:
+    ledger.record([
+        FileRecord("/copy", 1, 1, "i1", "duplicate"),
+        FileRecord("/bad", 1, 1, "i2", "failed", 0, "invalid_image", "damaged"),
+    ])  # fmt: skip
+    assert ledger.image("i1") is None
+    assert ledger.image("i2") is None
+
+
+def test_all_paths_of_an_image_are_listed(ledger: Ledger) -> None:
+    ledger.record([_done("/b"), FileRecord("/a", 1, 1, "i1", "duplicate"), _done("/c", "i2")])
+    assert ledger.paths_of("i1") == ["/a", "/b"]
+
+
+def test_collections_do_not_see_each_other(tmp_path: Path) -> None:
+    one = Ledger(tmp_path / "l.sqlite3", "faces__a__1")
+    other = Ledger(tmp_path / "l.sqlite3", "faces__b__2")
+    one.record([_done("/a")])
+    assert other.file("/a") is None
+    assert other.totals() == Totals()
+
+
+def test_a_path_of_any_bytes_comes_back_as_it_was(ledger: Ledger) -> None:
+    path = os.fsdecode(b"/a/\xff\xfe \n'\";.jpg")
+    ledger.record([_done(path)])
+    found = ledger.file(path)
+    assert found is not None
+    assert os.fsencode(found.path) == b"/a/\xff\xfe \n'\";.jpg"
+
+
+def test_files_without_faces_are_listed_below_a_folder_only(ledger: Ledger) -> None:
+    ledger.record([FileRecord(path, 1, 1, None, "failed", 0, "unreadable", "no") for path in ("/a/1", "/ab/2", "/a")])
+    ledger.record([FileRecord("/a/3", 1, 1, "i", "no_face"), _done("/a/4")])
+    assert [record.path for record in ledger.without_faces("/a")] == ["/a", "/a/1", "/a/3"]
+    assert [record.path for record in ledger.without_faces("/")] == ["/a", "/a/1", "/a/3", "/ab/2"]
+
+
+def test_long_listings_come_in_pages_without_gaps(ledger: Ledger) -> None:
+    paths = [f"/a/{place:05}" for place in range(2500)]
+    ledger.record([_done(path, path) for path in paths])
+    assert [record.path for record in ledger.images()] == paths
+
+
+def test_a_transaction_is_whole_or_not_at_all(ledger: Ledger) -> None:
+    wrong = FileRecord("/b", 1, 1, None, "nonsense")  # type: ignore[arg-type]
+    with pytest.raises(OceanoError) as raised:
+        ledger.record([_done("/a"), wrong])
+    assert raised.value.code == "ledger_unavailable"
+    assert ledger.file("/a") is None
+    ledger.record([_done("/a")])
+    assert ledger.file("/a") is not None
+
+
+def test_a_forgotten_image_is_forgotten_at_all_its_paths(ledger: Ledger) -> None:
+    ledger.record([_done("/a"), FileRecord("/b", 1, 1, "i1", "duplicate"), _done("/c", "i2")])
+    ledger.forget_images(["i1"])
+    assert ledger.file("/a") is None
+    assert ledger.file("/b") is None
+    assert ledger.file("/c") is not None
+
+
+def test_the_journal_is_truncate_and_fully_synchronised(ledger: Ledger) -> None:
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
+    assert ledger._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_a_second_connection_reads_while_the_first_stays_open(tmp_path: Path) -> None:
+    writer = Ledger(tmp_path / "l.sqlite3", "c")
+    reader = Ledger(tmp_path / "l.sqlite3", "c")
+    writer.record([_done("/a")])
+    assert reader.totals() == Totals(done=1, faces=1)
+
+
+def test_a_file_that_is_no_database_is_ledger_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "l.sqlite3").write_bytes(b"rubbish" * 1000)
+    with pytest.raises(OceanoError) as raised:
+        Ledger(tmp_path / "l.sqlite3", "c")
+    assert raised.value.code == "ledger_unavailable"
+
+
+def test_a_ledger_of_a_newer_oceano_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "l.sqlite3") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(OceanoError, match="newer"):
+        Ledger(tmp_path / "l.sqlite3", "c")
+
+
+def test_a_full_disk_is_said_as_disk_full(ledger: Ledger) -> None:
+    pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(OceanoError) as raised:
+        ledger.record([_done(f"/{place:0100}", str(place)) for place in range(1000)])
+    assert raised.value.code == "disk_full"
+    assert ledger.totals() == Totals()

@@ -1,0 +1,267 @@
+#!/usr/bin/env bash
+# Sets Oceano up and starts it; `./quick-start.sh help` says what else it does.
+set -euo pipefail
+trap 'exit 130' INT # also where a command turns Ctrl-C into an exit code of its own
+
+uv_version=0.13.9
+script=$(readlink -f -- "${BASH_SOURCE[0]}")
+here=$(dirname -- "$script")
+venv=$here/.venv
+oceano=$venv/bin/oceano
+
+usage() {
+  cat <<'TEXT'
+./quick-start.sh                      set everything up and start the service on http://127.0.0.1:9100
+./quick-start.sh ingest FOLDER [...]  set everything up and take the pictures of a folder into the index
+./quick-start.sh test [...]           set everything up and run the checks and tests (words go to pytest)
+./quick-start.sh docker               the containers (not part of this version yet)
+./quick-start.sh help                 this
+
+OCEANO_VARIANT=cpu|cu118|cu12|cu13    which packages to install (default: what fits the GPU's driver, else cpu)
+OCEANO_DEMO=1                         start with the drawn demo people, without looking for the real model
+Settings of the service: .env.example
+TEXT
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() { # die CODE MESSAGE
+  say "quick-start: $2"
+  exit "$1"
+}
+
+# --- Python and the packages
+
+find_python() { # find_python HIGHEST_MINOR: prints a Python from 3.11 up to that one
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    # the base of a virtual environment: the environment may be the one that is about to be replaced
+    "$name" -c '
+import sys
+if not (3, 11) <= sys.version_info[:2] <= (3, int(sys.argv[1])):
+    raise SystemExit(1)
+print(sys._base_executable)' "$1" 2>/dev/null && return
+  done
+  return 1
+}
+
+cuda_of_driver() { # cuda_of_driver PYTHON: 12040 for CUDA 12.4; 0 without a working NVIDIA driver
+  if [[ $(uname -m) == x86_64 ]] && nvidia-smi -L >/dev/null 2>&1; then
+    "$1" -c '
+import ctypes
+version = ctypes.c_int()
+ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+print(version.value)' 2>/dev/null && return
+  fi
+  echo 0
+}
+
+choose_variant() { # choose_variant PYTHON
+  local cuda
+  if [[ -n ${OCEANO_VARIANT:-} ]]; then
+    case $OCEANO_VARIANT in
+      cpu | cu118 | cu12 | cu13) echo "$OCEANO_VARIANT" && return ;;
+      *) die 2 "OCEANO_VARIANT='$OCEANO_VARIANT': must be cpu, cu118, cu12 or cu13" ;;
+    esac
+  fi
+  cuda=$(cuda_of_driver "$1")
+  if ((cuda >= 13000)); then
+    echo cu13
+  elif ((cuda >= 12000)); then
+    echo cu12
+  elif ((cuda >= 11080)) && find_python 12 >/dev/null; then
+    echo cu118
+  else
+    echo cpu
+  fi
+}
+
+requirements_of() { # requirements_of SET: cpu, cu118, cu12, cu13 or dev
+  case $1 in
+    cu118) echo "$here/app/requirements.txt" ;;
+    *) echo "$here/app/requirements-$1.txt" ;;
+  esac
+}
+
+stamp_of() { # stamp_of SET PYTHON: all that an environment is made from
+  printf '%s\n' "$1" "$2" "$("$2" --version)" "$here"
+  sha256sum <"$(requirements_of "$1")"
+  sha256sum <"$here/app/pyproject.toml"
+}
+
+set_up() { # set_up SET PYTHON: leaves .venv with that set; does nothing where it is there already
+  local set=$1 python=$2 stamp found=
+  stamp=$(stamp_of "$set" "$python")
+  exec 9<"$script"
+  if command -v flock >/dev/null && ! flock -n 9; then
+    say "Another quick-start is installing; waiting for it."
+    flock 9 || say "The file system has no locks; going on."
+  fi
+  if [[ -x $oceano && -f $venv/oceano.stamp ]]; then
+    found=$(<"$venv/oceano.stamp")
+  fi
+  # the tests' set is the cpu set and more
+  if [[ $found != "$stamp" && ! ($set == cpu && $found == "$(stamp_of dev "$python")") ]]; then
+    if [[ $set == dev && $found == "$(stamp_of cpu "$python")" ]]; then
+      say "Adding what the tests need."
+      rm -f -- "$venv/oceano.stamp"
+    else
+      say "Setting up $venv: the $set packages for $("$python" --version). This is done once."
+      new_environment "$python"
+    fi
+    install "$(requirements_of "$set")"
+    "$oceano" --version >/dev/null || die 3 "what was installed does not run"
+    printf '%s\n' "$stamp" >"$venv/oceano.stamp" # last: what is cut off before is done again
+  fi
+  exec 9<&-
+}
+
+new_environment() { # new_environment PYTHON
+  local minor
+  if ! "$1" -c 'import ensurepip, venv' 2>/dev/null; then
+    minor=$("$1" -c 'import sys; print("python3.%d" % sys.version_info[1])')
+    die 2 "$1 cannot make virtual environments; on Debian and Ubuntu: apt install $minor-venv"
+  fi
+  rm -rf -- "$venv"
+  "$1" -m venv "$venv"
+}
+
+install() { # install REQUIREMENTS: with uv, which is quick; with pip where uv is not to be had
+  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+  local uv=("$venv/bin/uv" pip install --python "$venv/bin/python")
+  [[ -t 2 ]] || uv+=(--quiet)
+  if "${pip[@]}" "uv==$uv_version" && install_with "$1" "${uv[@]}"; then
+    return
+  fi
+  say "It did not work with uv; trying pip, which takes longer."
+  install_with "$1" "${pip[@]}" || die 3 "the packages could not be installed; see above. Run this again to try again"
+}
+
+install_with() { # install_with REQUIREMENTS COMMAND...
+  local requirements=$1
+  shift
+  # the lists are complete, and each holds one onnxruntime and one cv2: dependencies would bring a second
+  "$@" --no-deps --require-hashes -r "$requirements" && "$@" --no-deps --editable "$here/app"
+}
+
+set_up_to_run() {
+  local python variant
+  python=$(find_python 14) || die 2 "Python 3.11 to 3.14 is needed, and none was found as python3 or python3.11 to python3.14"
+  variant=$(choose_variant "$python")
+  if [[ $variant == cu118 ]]; then
+    python=$(find_python 12) || die 2 "CUDA 11.8 (cu118) needs Python 3.11 or 3.12, and none was found"
+  fi
+  set_up "$variant" "$python"
+}
+
+set_up_to_test() {
+  local python
+  python=$(find_python 14) || die 2 "Python 3.11 to 3.14 is needed, and none was found as python3 or python3.11 to python3.14"
+  set_up dev "$python"
+}
+
+# --- the model
+
+read_model_name() { # from the environment or .env, as the service reads it
+  model=$("$venv/bin/python" -P -c '
+import sys
+from app.config import load_settings
+from app.errors import OceanoError
+try:
+    print(load_settings().model_name)
+except OceanoError as failure:
+    print(f"oceano: {failure.message} ({failure.code})", file=sys.stderr)
+    sys.exit(failure.exit_code)')
+}
+
+can_download() { # in a few seconds: `oceano models install` itself is patient
+  timeout 10 "$venv/bin/python" -P -c '
+import requests
+from app.weights import KNOWN_PACKS
+with requests.get(KNOWN_PACKS["antelopev2"].url, stream=True, timeout=4) as answer:
+    answer.raise_for_status()' 2>/dev/null
+}
+
+have_model() { # is the model there, or can it be fetched? Ends with exit code 3 where neither helps
+  local said
+  if said=$("$oceano" models verify "$model" 2>&1); then
+    return 0
+  fi
+  if [[ $model != antelopev2 || $said != *"(model_not_found)"* ]]; then
+    say "$said"
+    exit 3
+  fi
+  if can_download; then
+    say "Fetching the model antelopev2 (361 MB)."
+    "$oceano" models install antelopev2 && return 0
+  fi
+  say "The model antelopev2 is not here, and it cannot be downloaded from this machine. Two ways to supply it:"
+  say "  1. Fetch antelopev2.zip (InsightFace, release v0.7) on another machine, copy it here, and run"
+  say "     $oceano models install antelopev2 --archive antelopev2.zip"
+  say "  2. Put an unpacked pack into models/antelopev2, or name its folder with MODEL_NAME in .env."
+  say "Its weights are for non-commercial research only."
+  return 1
+}
+
+use_demo() { # the demo has an index of its own: drawn people never get among photographs
+  local gallery
+  export MODEL_NAME=demo QDRANT_COLLECTION=demo
+  gallery=$("$oceano" demo)
+  say "Oceano runs as a demo: it finds drawn people only. Pictures to try it with: $gallery"
+  "$oceano" ingest "$gallery" >&2 || say "Not all of them were taken up; see above."
+}
+
+choose_model() { # choose_model: 0 the model of the settings, 1 only the demo is left
+  read_model_name || exit # `set -e` does not reach here: this function stands in a condition
+  [[ ${OCEANO_DEMO:-} != 1 && $model != demo ]] && have_model
+}
+
+# --- the words
+
+start() {
+  set_up_to_run
+  choose_model || use_demo
+  say "Starting; Ctrl-C ends it. From another terminal, ./quick-start.sh ingest FOLDER takes up your pictures."
+  exec "$oceano" serve
+}
+
+ingest() {
+  (($# > 0)) || die 2 "which folder? ./quick-start.sh ingest FOLDER"
+  set_up_to_run
+  if ! choose_model; then
+    [[ ${OCEANO_DEMO:-} == 1 || $model == demo ]] || exit 3
+    use_demo
+  fi
+  exec "$oceano" ingest "$@"
+}
+
+check() { # check COMMAND...: the tests run even if it fails, so that one run shows everything
+  say "--- $*"
+  "$venv/bin/$1" "${@:2}" || checks=1
+}
+
+run_tests() {
+  local checks=0 code=0
+  set_up_to_test
+  cd -- "$here/app"
+  check ruff check .
+  check ruff format --check .
+  check mypy
+  ((checks == 0)) || say "A check failed, see above; the tests run all the same."
+  say "--- pytest $*"
+  "$venv/bin/pytest" "$@" || code=$?
+  exit $((code ? code : checks))
+}
+
+case ${1:-} in
+  '') start ;;
+  test) run_tests "${@:2}" ;;
+  ingest) ingest "${@:2}" ;;
+  docker) die 3 "the containers are not part of this version yet; ./quick-start.sh runs Oceano without them" ;;
+  help | -h | --help) usage ;;
+  *)
+    say "quick-start: unknown word '$1'"
+    usage >&2
+    exit 2
+    ;;
+esac
