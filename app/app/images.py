@@ -95,9 +95,9 @@ def decode(data: bytes, *, max_pixels: int, image_id: str | None = None) -> Pict
     try:
         with Image.open(io.BytesIO(data), formats=(name,)) as image:
             _check_size(image.width, image.height, max_pixels)
-            image.load()
-            pixels = _bgr(_upright(image))
             taken_at = _taken_at(image)
+            image.load()  # a TIFF is turned upright by that
+            pixels = _bgr(_upright(image))
     except UnidentifiedImageError as failure:  # its own words name an object in memory
         raise OceanoError(
             "invalid_image", f"it begins like a {name} file, but is none", details={"format": name}
@@ -124,9 +124,12 @@ def _bgr(image: Image.Image) -> Pixels:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         grey = np.asarray(image, dtype=np.float32)
         if image.mode == "F":
-            grey = np.nan_to_num(grey) * (255 if np.nanmax(grey, initial=0) <= 1 else 1)  # 0 to 1, or 0 to 255
-        elif grey.max(initial=0) > 255:
+            grey = np.nan_to_num(grey)
+        brightest = grey.max(initial=0)
+        if brightest > 255:
             grey = grey / 257.0  # 16 bits: 65535 / 255
+        elif image.mode == "F" and brightest <= 1:
+            grey = grey * 255.0
         return cv2.cvtColor(np.clip(grey, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
     if image.has_transparency_data:
         image = image.convert("RGBA")

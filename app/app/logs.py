@@ -6,7 +6,9 @@ import contextvars
 import logging
 import logging.handlers
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
@@ -16,16 +18,23 @@ _BYTES: Final = 10_000_000
 _FILES: Final = 5
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 
+# Control characters (C0, DEL, C1) and the two line separators of Unicode, as Python writes them.
+_CONTROLS: Final = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
+_ESCAPED: Final[Mapping[int, str]] = MappingProxyType({code: ascii(chr(code))[1:-1] for code in _CONTROLS})
+
 
 class _OneLine(logging.Formatter):
-    """A record is one line, whatever it quotes: no forged lines. A traceback follows, indented."""
+    """A record is one line, whatever it quotes: no forged lines, nothing that moves a terminal's cursor.
+
+    A traceback follows, indented.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+        return super().formatMessage(record).translate(_ESCAPED)
 
     def formatException(self, ei: object) -> str:
         text = super().formatException(ei)  # type: ignore[arg-type]
-        return "\n".join(f"    {line}" for line in text.splitlines())
+        return "\n".join(f"    {line.translate(_ESCAPED)}" for line in text.splitlines())
 
 
 def _with_request_id(record: logging.LogRecord) -> bool:
@@ -53,6 +62,7 @@ def configure_logging(logs_dir: Path, process: str, *, console: bool = True) -> 
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)  # Pillow warns of odd pictures; that belongs in the log, not on the terminal
     access = logging.getLogger(ACCESS)
     access.propagate = False
     for handler in list(access.handlers):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -22,12 +22,13 @@ from app.errors import OceanoError
 from app.images import ThumbStore
 from app.index import open_index
 from app.metrics import Metrics
-from app.middleware import BodyLimit, ConcurrencyLimit, RequestContext, TimeLimit, error_response
+from app.middleware import BodyLimit, ConcurrencyLimit, RequestContext, TimeLimit, Unexpected, error_response
 from app.parts import build_engine, open_ledger
 from app.search import Search
+from app.security import require_key
 from app.services import Services
 from app.types import Engine, FaceIndex
-from app.uploads import decoding_limiter
+from app.uploads import Decoding
 
 _log = logging.getLogger(__name__)
 
@@ -48,22 +49,24 @@ def create_app(
             logs.configure_logging(settings.logs_dir, "service")
         services = await asyncio.to_thread(_services, settings, metrics, engine, index)
         app.state.services = services
-        app.state.decoding = decoding_limiter()
-        await services.look()
+        app.state.decoding = Decoding(searching=_search_threads(settings))
         watch = asyncio.create_task(services.watch())
         try:
+            await services.look()
             yield
         finally:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watch
+            app.state.decoding.close()
             await asyncio.to_thread(services.close)
 
-    app = FastAPI(title="Oceano", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Oceano", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.settings = settings
     app.state.metrics = metrics
+    app.state.error_page = pages.error_page
     app.include_router(api.router())
-    app.include_router(pages.router())
+    app.include_router(pages.router(), dependencies=[Depends(require_key)])
     app.mount("/static", StaticFiles(directory=Path(str(resources.files("app") / "static"))), name="static")
     _add_middleware(app, settings, metrics)
     _add_error_handlers(app)
@@ -71,11 +74,18 @@ def create_app(
 
 
 def _services(settings: Settings, metrics: Metrics, engine: Engine | None, index: FaceIndex | None) -> Services:
-    engine = engine or build_engine(settings)
-    index = index or open_index(settings, engine.pack)
-    ledger = open_ledger(settings, engine)
-    search = Search(engine, index, metrics, threads=max(4, 2 * settings.gpu_concurrency))
+    engine = build_engine(settings) if engine is None else engine
+    with contextlib.ExitStack() as opened:
+        index = open_index(settings, engine.pack) if index is None else index
+        opened.callback(index.close)
+        ledger = open_ledger(settings, engine)
+        opened.pop_all()  # nothing below can fail
+    search = Search(engine, index, metrics, threads=_search_threads(settings))
     return Services(settings, engine, index, ledger, ThumbStore(settings.thumbs_dir), search, metrics)
+
+
+def _search_threads(settings: Settings) -> int:
+    return max(4, 2 * settings.gpu_concurrency)
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
@@ -83,6 +93,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(BodyLimit, max_file_bytes=settings.max_upload_bytes, files_by_path={"/compare": 2})
     app.add_middleware(TimeLimit, seconds=settings.request_timeout_seconds)
     app.add_middleware(ConcurrencyLimit, most=settings.uvicorn_limit_concurrency)
+    app.add_middleware(Unexpected)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -103,17 +114,15 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, failure: Exception) -> Response:
         assert isinstance(failure, HTTPException)  # noqa: S101
-        code = {404: "not_found", 405: "method_not_allowed"}.get(failure.status_code, "invalid_request")
-        return error_response(OceanoError(code, str(failure.detail)), request)
+        code, message = {
+            404: ("not_found", "there is nothing at this address"),
+            405: ("method_not_allowed", f"this address does not take {request.method}"),
+        }.get(failure.status_code, ("invalid_request", str(failure.detail)))
+        return error_response(OceanoError(code, message), request, failure.headers)
 
     async def validation(request: Request, failure: Exception) -> Response:
         return error_response(OceanoError("invalid_request", "a parameter of the request is wrong"), request)
 
-    async def unexpected(request: Request, failure: Exception) -> Response:
-        _log.error("%s %s", request.method, request.url.path, exc_info=failure)
-        return error_response(OceanoError("internal", "something went wrong here; the log has the details"), request)
-
     app.add_exception_handler(OceanoError, oceano)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(Exception, unexpected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -52,12 +53,12 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class GpuUsage:
-    """One GPU; memory in bytes, utilisation 0 to 1."""
+    """One GPU; memory in bytes, utilisation 0 to 1, or None where the driver does not tell."""
 
     name: str
     memory_used: int
     memory_total: int
-    utilisation: float
+    utilisation: float | None
 
 
 def gpu_usage() -> list[GpuUsage]:
@@ -80,7 +81,9 @@ def _gpu(pynvml: Any, place: int) -> GpuUsage:
     handle = pynvml.nvmlDeviceGetHandleByIndex(place)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     name = pynvml.nvmlDeviceGetName(handle)
-    busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    busy: float | None = None
+    with contextlib.suppress(pynvml.NVMLError):  # a GPU that is cut into slices (MIG) does not tell
+        busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     return GpuUsage(name if isinstance(name, str) else name.decode(), int(memory.used), int(memory.total), busy)
 
 
@@ -98,5 +101,6 @@ class _Resources(Collector):
             label = [f"{place}:{gpu.name}"]
             used.add_metric(label, gpu.memory_used)
             total.add_metric(label, gpu.memory_total)
-            busy.add_metric(label, gpu.utilisation)
+            if gpu.utilisation is not None:
+                busy.add_metric(label, gpu.utilisation)
         yield from (used, total, busy)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
+import re
 import time
 import uuid
 from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +26,15 @@ _access = logging.getLogger(logs.ACCESS)
 _log = logging.getLogger(__name__)
 
 FORM_OVERHEAD: Final = 64_000  # bytes of a multipart body beside its files
+UNTIL_ANSWERED: Final = "oceano.until_answered"  # in a scope: an AsyncExitStack that is left with the request
+_RETRY_SECONDS: Final = 5  # where an error that passes does not say when
+_LEFT: Final = 499  # in log and metrics (nginx's number): the client was gone before there was an answer
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _DRAIN_FACTOR: Final = 8  # of a body that is too large, this many times the limit is still read and thrown away
+
+# A page asked for without a key would tell what it is there to protect; one that is broken cannot show itself.
+_NEVER_ON_THE_PAGE: Final = frozenset({"unauthorized", "internal"})
 
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": (
@@ -43,7 +54,22 @@ def language_of(request: Request) -> str:
     )
 
 
-def error_response(error: OceanoError, request: Request) -> Response:
+def error_response(error: OceanoError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+    """The error as JSON; on the page's own address as the page shows it, for a browser without JavaScript."""
+    if request.scope["path"] == "/" and error.code not in _NEVER_ON_THE_PAGE:
+        response: Response = request.app.state.error_page(request, error)
+    else:
+        response = _error_json(error, request)
+    response.headers.update(headers or {})
+    retry_after = _RETRY_SECONDS if error.retry_after is None and error.status in (429, 503) else error.retry_after
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="Oceano", charset="UTF-8"'
+    return response
+
+
+def _error_json(error: OceanoError, request: Request) -> Response:
     """`{"error": {"code", "message", "details"}, "request_id"}` with the error's status."""
     body = {
         "error": {
@@ -54,12 +80,7 @@ def error_response(error: OceanoError, request: Request) -> Response:
         "request_id": logs.request_id.get(),
     }
     request.app.state.metrics.errors.labels(error.code).inc()
-    response = JSONResponse(body, status_code=error.status)
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    if error.status == 401:
-        response.headers["WWW-Authenticate"] = 'Basic realm="Oceano", charset="UTF-8"'
-    return response
+    return JSONResponse(body, status_code=error.status)
 
 
 class RequestContext:
@@ -74,10 +95,10 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if given.isalnum() and given.isascii() and len(given) <= 64 else uuid.uuid4().hex
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         logs.request_id.set(request_id)
         start = time.perf_counter()
-        status = 500
+        status = _LEFT
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -97,10 +118,44 @@ class RequestContext:
 
     def _finished(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")  # never the raw path: labels must stay few
-        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+        method = scope["method"] if scope["method"] in _METHODS else "other"  # a client can invent any word
+        self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         client = (scope.get("client") or ("-",))[0]
         _access.info("%s %s %r %d %.1f ms", client, scope["method"], scope["path"], status, seconds * 1000)
+
+
+class Unexpected:
+    """What nobody foresaw is answered 500 `internal`, its traceback logged once; a client that left is no error.
+
+    Starlette's own handler for `Exception` lies outside of all middleware: its answers would have no request id
+    and no headers for other origins, and the server would log the traceback again.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            _log.info("the client left before its request was read")
+        except Exception as failure:
+            if begun:  # too late for another answer: the server logs it and breaks the connection off
+                raise
+            _log.error("%s %r", scope["method"], scope["path"], exc_info=failure)
+            error = OceanoError("internal", "something went wrong here; the log has the details")
+            await error_response(error, Request(scope))(scope, receive, send)
 
 
 class ConcurrencyLimit:
@@ -123,7 +178,9 @@ class ConcurrencyLimit:
             return
         self._now += 1
         try:
-            await self._app(scope, receive, send)
+            async with contextlib.AsyncExitStack() as until_answered:
+                scope[UNTIL_ANSWERED] = until_answered
+                await self._app(scope, receive, send)
         finally:
             self._now -= 1
 
@@ -175,21 +232,22 @@ class BodyLimit:
             return
         limit = self._max_file_bytes * self._files_by_path.get(scope["path"], 1) + FORM_OVERHEAD
         received = 0
-        over = False
 
         async def limited() -> Message:
-            nonlocal received, over
+            nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                over = True
-                await _drain(receive, limit * _DRAIN_FACTOR) if message.get("more_body") else None
+                if message.get("more_body"):
+                    await _drain(receive, limit * _DRAIN_FACTOR)
                 raise too_large(self._max_file_bytes)
             return message
 
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
-            await _drain(receive, limit * _DRAIN_FACTOR)
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > limit:
+            if headers.get("expect", "").lower() != "100-continue":  # such a client has not begun, and need not
+                await _drain(receive, limit * _DRAIN_FACTOR)
             await error_response(too_large(self._max_file_bytes), Request(scope))(scope, receive, send)
             return
         await self._app(scope, limited, send)

@@ -1,16 +1,15 @@
 """HTML routes: the page, which works without JavaScript and better with it.
 
-One renderer for both: a plain POST gets the whole page, a POST of page.js (`X-Requested-With: fetch`) only
+A plain POST gets the whole page, a POST of page.js (`X-Requested-With: fetch`) only
 `_results.html`, the part that the whole page includes too. Errors come the same two ways.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Protocol
@@ -29,7 +28,7 @@ from app.i18n import LANGUAGES, Translator, translator
 from app.middleware import language_of
 from app.search import with_decoding
 from app.types import FaceFilter, Picture, SearchResult
-from app.uploads import read_upload
+from app.uploads import Upload, read_upload
 from app.views import (
     LIMIT_MAX,
     LIMITS,
@@ -37,13 +36,12 @@ from app.views import (
     THRESHOLD_MIN,
     Asked,
     ErrorView,
+    PreviewView,
     Shown,
     error_view,
     face_view,
     preview,
 )
-
-_log = logging.getLogger(__name__)
 
 _HERE: Final = Path(__file__).parent
 _YEAR_SECONDS: Final = 365 * 24 * 3600
@@ -78,8 +76,17 @@ class Services(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Heard:
+    """What a request asked for, as far as it was read when an error ended it."""
+
+    lang: str
+    asked: Asked = field(default_factory=Asked)
+    preview: PreviewView | None = None
+
+
 def router() -> APIRouter:
-    """`GET /` and `POST /`; both answer HTML whatever happens, and are no part of the API's schema."""
+    """`GET /` and `POST /`, no part of the API's schema. Errors rise; `error_page` shows them."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     routes.add_api_route("/", _start, methods=["GET"])
     routes.add_api_route("/", _search, methods=["POST"])
@@ -87,8 +94,11 @@ def router() -> APIRouter:
 
 
 def error_page(request: Request, error: OceanoError) -> HTMLResponse:
-    """The error as the page shows it; also for what ends a request to `/` before it gets here (504, 503, 413)."""
-    return _answer_error(request, error, language_of(request), Asked(), None)
+    """The error as the page shows it, whether the page raised it or the request ended before (413, 503, 504)."""
+    request.app.state.metrics.errors.labels(error.code).inc()
+    heard = getattr(request.state, "heard", None) or _Heard(language_of(request))
+    view = error_view(error, translator(heard.lang), logs.request_id.get())
+    return _answer(request, heard.lang, Shown(asked=heard.asked, preview=heard.preview, error=view), error.status)
 
 
 def _start(request: Request) -> HTMLResponse:
@@ -101,47 +111,30 @@ def _start(request: Request) -> HTMLResponse:
 
 
 async def _search(request: Request) -> HTMLResponse:
-    lang, asked, picture = language_of(request), Asked(), None
     services: Services = request.app.state.services
-    live = _is_fetch(request)
+    upload = await read_upload(request)
+    heard = request.state.heard = _Heard(_field_language(upload.fields) or language_of(request))
+    heard.asked = _asked(upload.fields)
+    # page.js filters by the threshold itself, as the slider moves
+    threshold = THRESHOLD_MIN if _is_fetch(request) else heard.asked.threshold
     try:
-        upload = await read_upload(request)
-        picture = upload.picture
-        lang = _field_language(upload.fields, lang)
-        asked = _asked(upload.fields)
-        # page.js filters by the threshold itself, as the slider moves
-        threshold = THRESHOLD_MIN if live else asked.threshold
-        result = await services.search.run(picture, limit=asked.limit, threshold=threshold)
+        result = await services.search.run(upload.picture, limit=heard.asked.limit, threshold=threshold)
     except OceanoError as error:
-        return await run_in_threadpool(_answer_error, request, error, lang, asked, picture)
-    result = with_decoding(result, upload.decode_ms)
-    return await run_in_threadpool(_answer_faces, request, lang, asked, picture, result)
+        if error.code == "face_not_found":  # here it helps to see the picture
+            heard.preview = await run_in_threadpool(preview, upload.picture)
+        raise
+    return await run_in_threadpool(_answer_faces, request, heard, upload, result)
 
 
-def _answer_faces(request: Request, lang: str, asked: Asked, picture: Picture, result: SearchResult) -> HTMLResponse:
+def _answer_faces(request: Request, heard: _Heard, upload: Upload, result: SearchResult) -> HTMLResponse:
     shown = Shown(
-        asked=asked,
-        preview=preview(picture),
-        faces=tuple(face_view(face, result, asked) for face in result.faces),
-        took_ms=result.took_ms["total"],
+        asked=heard.asked,
+        preview=preview(upload.picture),
+        faces=tuple(face_view(face, result, heard.asked) for face in result.faces),
+        took_ms=with_decoding(result, upload.decode_ms).took_ms["total"],
         live=_is_fetch(request),
     )
-    return _answer(request, lang, shown)
-
-
-def _answer_error(
-    request: Request, error: OceanoError, lang: str, asked: Asked, picture: Picture | None
-) -> HTMLResponse:
-    request.app.state.metrics.errors.labels(error.code).inc()
-    if error.status >= 500:
-        _log.error("%s", error)
-    # with no face found, seeing the picture helps; with any other error it does not
-    seen = preview(picture) if picture is not None and error.code == "face_not_found" else None
-    view = error_view(error, translator(lang), logs.request_id.get())
-    response = _answer(request, lang, Shown(asked=asked, error=view, preview=seen), error.status)
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return response
+    return _answer(request, heard.lang, shown)
 
 
 def _answer(request: Request, lang: str, shown: Shown, status: int = 200) -> HTMLResponse:
@@ -212,9 +205,9 @@ def _is_fetch(request: Request) -> bool:
     return request.headers.get("x-requested-with") == "fetch"
 
 
-def _field_language(fields: Mapping[str, str], otherwise: str) -> str:
+def _field_language(fields: Mapping[str, str]) -> str | None:
     lang = fields.get("lang")
-    return lang if lang in LANGUAGES else otherwise
+    return lang if lang in LANGUAGES else None
 
 
 def _asked(fields: Mapping[str, str]) -> Asked:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
-
-import anyio.to_thread
 
 from app.config import Settings
 from app.errors import OceanoError
@@ -16,11 +16,13 @@ from app.images import ThumbStore
 from app.ledger import Ledger, Totals
 from app.metrics import Metrics
 from app.search import Search
+from app.threads import Threads
 from app.types import Engine, FaceIndex, IndexInfo
 
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 5.0
 CHECK_SECONDS: Final = 60.0
 STALE_SECONDS: Final = 10.0
 DEMO_PACK: Final = "demo"
@@ -28,12 +30,13 @@ DEMO_PACK: Final = "demo"
 
 @dataclass(slots=True)
 class Seen:
-    """What the watch saw last; `at` on the monotonic clock."""
+    """What the watch saw last; `at`, when the index last answered, on the monotonic clock."""
 
     index: IndexInfo | None = None
-    totals: Totals | None = None
     index_error: str = "not looked at yet"
     at: float = 0.0
+    totals: Totals | None = None
+    ledger_error: str = ""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,10 @@ class Services:
     metrics: Metrics
     started: float = field(default_factory=time.time)
     seen: Seen = field(default_factory=Seen)
+    _index_thread: Threads = field(default_factory=lambda: Threads(1, "watch-index"))
+    _ledger_thread: Threads = field(default_factory=lambda: Threads(1, "watch-ledger"))
+    _engine_thread: Threads = field(default_factory=lambda: Threads(1, "watch-engine"))
+    _checked: bool = False
 
     @property
     def demo(self) -> bool:
@@ -65,43 +72,79 @@ class Services:
         return self.seen.index is not None and time.monotonic() - self.seen.at < STALE_SECONDS
 
     async def watch(self) -> None:
-        """Look at the index every `LOOK_SECONDS`, check the engine every `CHECK_SECONDS`, until cancelled.
+        """Look at the index, the ledger and the engine again and again, until cancelled.
 
-        So `/health`, `/status` and the page answer at once, whatever the parts are doing.
+        So `/health`, `/status` and the page answer at once, whatever the parts are doing. Each has a loop and a
+        thread of its own: one that hangs, or fails in a way nobody foresaw, does not keep the others unseen.
         """
-        checked = time.monotonic()
-        while True:
-            await self.look()
-            if time.monotonic() - checked >= CHECK_SECONDS:
-                checked = time.monotonic()
-                health = await anyio.to_thread.run_sync(self.engine.check)
-                if not health.healthy:
-                    _log.error("the engine is unhealthy: %s", health.message)
-            self.metrics.engine_healthy.set(self.engine.health.healthy)
-            await asyncio.sleep(LOOK_SECONDS)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._again_and_again(self.look))
+            loops.create_task(self._again_and_again(self.look_at_ledger))
+            loops.create_task(self._again_and_again(self.check_engine))
 
     async def look(self) -> None:
-        """Ask index and ledger once."""
+        """Ask the index once; it has `ANSWER_SECONDS`. What an index that hangs said before is believed until stale."""
+        self.metrics.engine_healthy.set(self.engine.health.healthy)
         try:
-            info, totals = await anyio.to_thread.run_sync(self._ask, abandon_on_cancel=True)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                info = await self._index_thread.run(self.index.info)
+        except TimeoutError:
+            self._index_failed(f"the index has not answered within {ANSWER_SECONDS:g} s")
         except OceanoError as failure:
-            if self.seen.index_error != failure.message:
+            self.seen.index = None
+            self._index_failed(failure.message)
+        else:
+            self.seen.index, self.seen.index_error, self.seen.at = info, "", time.monotonic()
+            self.metrics.index_points.set(info.points)
+            self.metrics.index_indexed.set(info.indexed)
+            self.metrics.index_bytes.set(info.disk_bytes)
+            self.metrics.index_maintaining.set(info.maintaining)
+        self.metrics.index_up.set(self.index_ok)
+
+    def _index_failed(self, message: str) -> None:
+        if self.seen.index_error != message:
+            _log.error("%s", message)
+        self.seen.index_error = message
+
+    async def look_at_ledger(self) -> float:
+        """Ask the ledger once; seconds to wait before the next time. Searches go on without it."""
+        began = time.monotonic()
+        try:
+            totals = await self._ledger_thread.run(self.ledger.totals)
+        except OceanoError as failure:
+            if self.seen.ledger_error != failure.message:
                 _log.error("%s", failure)
-            self.seen = Seen(index_error=failure.message)
-            self.metrics.index_up.set(0)
-            return
-        self.seen = Seen(info, totals, "", time.monotonic())
-        self.metrics.index_up.set(1)
-        self.metrics.index_points.set(info.points)
-        self.metrics.index_indexed.set(info.indexed)
-        self.metrics.index_bytes.set(info.disk_bytes)
-        self.metrics.index_maintaining.set(info.maintaining)
+            self.seen.totals, self.seen.ledger_error = None, failure.message
+            return LOOK_SECONDS
+        self.seen.totals, self.seen.ledger_error = totals, ""
         for status in ("done", "no_face", "failed", "duplicate"):
             self.metrics.ledger_files.labels(status).set(getattr(totals, status))
+        # it reads every row, and an ingest that wants to write waits meanwhile: a twentieth of the time, no more
+        return max(LOOK_SECONDS, 20 * (time.monotonic() - began))
 
-    def _ask(self) -> tuple[IndexInfo, Totals]:
-        return self.index.info(), self.ledger.totals()
+    async def check_engine(self) -> float:
+        """Let the engine compare itself with its reference; seconds to wait before the next time."""
+        if self._checked:  # it was checked when it was built
+            health = await self._engine_thread.run(self.engine.check)
+            if not health.healthy:
+                _log.error("the engine is unhealthy: %s", health.message)
+        self._checked = True
+        return CHECK_SECONDS
+
+    @staticmethod
+    async def _again_and_again(step: Callable[[], Awaitable[float | None]]) -> None:
+        while True:
+            seconds = None
+            try:
+                seconds = await step()
+            except Exception:  # noqa: BLE001 - the watch must go on; what it did not see goes stale
+                _log.exception("the watch failed")
+            await asyncio.sleep(LOOK_SECONDS if seconds is None else seconds)
 
     def close(self) -> None:
-        self.index.close()
-        self.ledger.close()
+        """Close every part, also when one of them fails at it."""
+        with contextlib.ExitStack() as parts:
+            for part in (self.ledger, self.index, self.search):
+                parts.callback(part.close)
+            for threads in (self._index_thread, self._ledger_thread, self._engine_thread):
+                parts.callback(threads.close)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import time
@@ -10,12 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from app.errors import OceanoError
 from app.images import decode
-from app.middleware import too_large
+from app.middleware import UNTIL_ANSWERED, too_large
 from app.threads import Threads
 from app.types import Picture
 
@@ -40,6 +42,23 @@ class Uploads:
     decode_ms: float
 
 
+class Decoding:
+    """As many pictures as there are processors are decoded at once.
+
+    A request takes one of the `places` before its upload is read into memory, and gives it back with its answer:
+    a decoded picture can take 200 MB, so few may wait for the model. There is a place for each thread that decodes
+    and for each of the `searching` threads.
+    """
+
+    def __init__(self, searching: int) -> None:
+        processors = os.cpu_count() or 1
+        self.threads = Threads(processors, "decode")
+        self.places = asyncio.Semaphore(processors + searching)
+
+    def close(self) -> None:
+        self.threads.close()
+
+
 async def read_upload(request: Request) -> Upload:
     """The one picture `image` and the other fields; a query parameter counts as a field.
 
@@ -52,50 +71,45 @@ async def read_upload(request: Request) -> Upload:
 async def read_uploads(request: Request, names: tuple[str, ...]) -> Uploads:
     """The pictures of these names; decoded off the event loop, as many at once as there are processors."""
     data, fields = await _read_form(request, names)
-    decoding: Threads = request.app.state.decoding
+    decoding: Decoding = request.app.state.decoding
     max_pixels = request.app.state.settings.max_image_pixels
     start = time.perf_counter()
     pictures = []
     for one in data:
-        pictures.append(await decoding.run(decode, one, max_pixels=max_pixels))
+        pictures.append(await decoding.threads.run(decode, one, max_pixels=max_pixels))
     decode_ms = (time.perf_counter() - start) * 1000
     request.app.state.metrics.stage.labels("decode").observe(decode_ms / 1000)
     return Uploads(tuple(pictures), fields, decode_ms)
 
 
-def decoding_threads() -> Threads:
-    """As many pictures as there are processors are decoded at once: memory is bounded by it, too."""
-    return Threads(os.cpu_count() or 1, "decode")
-
-
 async def _read_form(request: Request, names: tuple[str, ...]) -> tuple[list[bytes], dict[str, str]]:
-    max_bytes = request.app.state.settings.max_upload_bytes
-    wanted = _quoted(names)
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise OceanoError("invalid_request", f"send multipart/form-data with the file {wanted}")
-    fields = dict(request.query_params)
-    files: dict[str, bytes] = {}
+        raise OceanoError("invalid_request", f"send multipart/form-data with the file {_quoted(names)}")
     try:
         async with request.form(max_files=len(names), max_fields=_MAX_FIELDS) as form:
-            for name, value in form.multi_items():
-                if not isinstance(value, UploadFile):
-                    fields[name] = value
-                elif (value.size or 0) > max_bytes:
-                    raise too_large(max_bytes)
-                else:
-                    files[name] = await value.read()
+            files = _files(form, names, request.app.state.settings.max_upload_bytes)
+            fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+            until_answered: contextlib.AsyncExitStack = request.scope[UNTIL_ANSWERED]
+            await until_answered.enter_async_context(request.app.state.decoding.places)
+            return [await file.read() for file in files], {**request.query_params, **fields}
     except HTTPException as failure:  # what Starlette's parser says of a malformed body
         raise OceanoError("invalid_request", str(failure.detail)) from failure
     except OSError as failure:  # a large upload waits in a temporary file
         if failure.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OceanoError("disk_full", "no room for the upload in the temporary folder") from failure
         raise
-    missing = [name for name in names if not files.get(name)]
+
+
+def _files(form: FormData, names: tuple[str, ...], max_bytes: int) -> list[UploadFile]:
+    sent = {name: value for name, value in form.multi_items() if isinstance(value, UploadFile)}
+    if any((file.size or 0) > max_bytes for file in sent.values()):
+        raise too_large(max_bytes)
+    missing = [name for name in names if name not in sent or not sent[name].size]
     if missing:
         raise OceanoError(
             "invalid_request", f"the file {_quoted(missing)} is missing or empty", details={"missing": [*missing]}
         )
-    return [files[name] for name in names], fields
+    return [sent[name] for name in names]
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import lzma
 import os
 import re
 import shutil
@@ -45,6 +46,8 @@ _TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds between two chunks
 _ATTEMPTS: Final = 5
 _WAIT: Final = tenacity.wait_exponential_jitter(initial=1, max=20)
 _SETTLED_NS: Final = 2 * 10**9
+# RuntimeError: encrypted, or a compression that zipfile does not know.
+_ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 log = logging.getLogger(__name__)
 
@@ -400,7 +403,7 @@ def _install(place: _Place, url: str | None, archive: Path | None, progress: Pro
             raise OceanoError("model_not_found", f"no such zip: {archive}", details={"file": str(archive)}) from None
         if failure.code == "model_corrupt":
             _set_aside_altered(place)
-    log.warning("%s: %s", place.name, LICENSE_NOTE)
+    log.info("%s: %s", place.name, LICENSE_NOTE)
     found = _unpack(place, archive) if archive else _download_and_unpack(place, url or "", progress)
     _remember(place, found)
     return _compare(place, found)[0]
@@ -440,13 +443,14 @@ def _unpack(place: _Place, archive: Path) -> _Pins:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        with zipfile.ZipFile(archive) as opened:
-            _extract(opened, place, aside)
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                _extract(opened, place, aside)
+        except _ZIP_ERRORS as failure:
+            _raise_bad_zip(archive, f"it cannot be unpacked ({failure})")
         _, found = _compare(replace(place, folder=aside), {})
         for pin in found.values():
             (aside / pin.file).replace(place.folder / pin.file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as failure:
-        _raise_bad_zip(archive, f"it cannot be unpacked ({failure})")
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return found
@@ -475,9 +479,8 @@ def _extract(opened: zipfile.ZipFile, place: _Place, aside: Path) -> None:
     for member in opened.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))
         regular = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG) and not member.is_dir()
-        readable = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
         inside = not path.is_absolute() and ".." not in path.parts
-        if regular and readable and inside and path.suffix == ".onnx" and path.name in (wanted or {path.name}):
+        if regular and inside and path.suffix == ".onnx" and path.name in (wanted or {path.name}):
             chosen.setdefault(path.name, member)
     total = sum(member.file_size for member in chosen.values())
     if total > _MAX_BYTES:

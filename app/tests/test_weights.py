@@ -72,7 +72,7 @@ OTHERS = {
     "2d106det.onnx": graph([["N", 3, 192, 192]], [[1, 212]]),
     "genderage.onnx": graph([["N", 3, 96, 96]], [[1, 3]]),
     "inswapper.onnx": graph([[1, 3, 128, 128], [1, 512]], [[1, 3, 128, 128]]),
-    "._rec.onnx": b"a resource fork of a Mac",
+    ".rec.onnx": recogniser(seed=12),
 }
 PACK = {DETECTOR: detector(), RECOGNISER: recogniser(filling=900_000)}
 
@@ -96,9 +96,11 @@ def put(folder: Path, files: Mapping[str, bytes] = PACK) -> Path:
     return folder
 
 
-def zipped(files: Mapping[str | zipfile.ZipInfo, bytes] | Mapping[str, bytes]) -> bytes:
+def zipped(
+    files: Mapping[str | zipfile.ZipInfo, bytes] | Mapping[str, bytes], compression: int = zipfile.ZIP_STORED
+) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -158,6 +160,9 @@ class Handler(BaseHTTPRequestHandler):
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         body = content[start:]
+        if word == "piece":
+            body = body[: int(value)]
+            headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{len(content)}"
         headers["Content-Length"] = str(len(body))
         if word == "untold":
             del headers["Content-Length"]
@@ -291,6 +296,12 @@ def test_weights_listed_among_the_inputs_do_not_hide_a_recogniser(models: Path) 
         ({DETECTOR: detector(5, landmarks=False), RECOGNISER: recogniser()}, "a detector without landmarks"),
         ({DETECTOR: detector(4), RECOGNISER: recogniser()}, "another model"),
         ({DETECTOR: graph([[1, 3, 0, 0]], [[1, 7]] * 9), RECOGNISER: recogniser()}, "det.onnx: another model"),
+        *[
+            ({DETECTOR: detector(), RECOGNISER: recogniser(size)}, f"another model, input {size}x{size}")
+            for size in (96, 120, 192)
+        ],
+        ({DETECTOR: detector(), RECOGNISER: graph([[1, 3, 112, 128]], [[1, 512]])}, "another model, input 128x112"),
+        ({DETECTOR: detector(), RECOGNISER: graph([[1, 1, 112, 112]], [[1, 512]])}, "rec.onnx: another model"),
         ({DETECTOR: detector(), RECOGNISER: recogniser(width=128)}, "embeddings of 128 values, not 512"),
         ({DETECTOR: detector(), RECOGNISER: recogniser(), "x.onnx": recogniser()}, "exactly one recogniser needed, 2"),
         ({DETECTOR: detector(), RECOGNISER: b"\x0a\xff"}, "not a readable ONNX file"),
@@ -513,6 +524,7 @@ def test_the_list_names_antelopev2_where_there_is_no_models_folder(models: Path)
 def test_a_published_zip_is_downloaded_verified_and_unpacked_flat(
     models: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     steps: list[tuple[int, int | None]] = []
     pack = install_pack("tiny", models, known=known_as(url=server.url), progress=lambda *step: steps.append(step))
     assert (pack.folder, pack.digest) == (models / "tiny", PACK_DIGEST)
@@ -564,7 +576,22 @@ def test_a_connection_that_keeps_breaking_gives_up_and_a_later_run_goes_on(model
 def test_a_server_that_knows_no_ranges_sends_it_all_again(models: Path, server: Server) -> None:
     server.plan = ["cut 400000", "whole"]
     assert install_pack("tiny", models, known=known_as(url=server.url)).digest == PACK_DIGEST
-    assert server.sent[1] == len(ZIP)
+    assert server.sent[1:] == [len(ZIP)]
+
+
+def test_a_server_that_hands_out_pieces_is_asked_for_the_next_one(models: Path, server: Server) -> None:
+    server.plan = ["cut 400000", "piece 200000"]
+    assert install_pack("mine", models, url=server.url).digest == PACK_DIGEST
+    assert len(server.asked) == 3
+    start = int(str(server.ranges[1]).strip("bytes=-"))
+    assert server.ranges[2] == f"bytes={start + 200_000}-"
+
+
+def test_the_part_of_another_address_is_not_gone_on_with(models: Path, server: Server) -> None:
+    server.plan = ["cut 400000", *["cut 0"] * 4]
+    refused("model_download_failed", lambda: install_pack("mine", models, url=server.url))
+    install_pack("mine", models, url=f"{server.url}?other")
+    assert server.ranges[-1] is None
 
 
 def test_a_zip_that_changed_on_the_server_is_not_glued_together(models: Path, server: Server) -> None:
@@ -588,6 +615,7 @@ def test_an_answer_that_does_not_fit_the_part_begins_again(models: Path, server:
     server.plan = ["cut 400000", word]
     assert install_pack("tiny", models, known=known_as(url=server.url)).digest == PACK_DIGEST
     assert [asked is None for asked in server.ranges] == [True, False, True]
+    assert everything(models) == INSTALLED  # nothing was glued together and set aside
 
 
 def test_a_part_that_is_complete_is_not_fetched_again(models: Path, server: Server) -> None:
@@ -637,6 +665,22 @@ def test_what_is_no_sound_zip_is_model_corrupt(models: Path, server: Server, con
     assert "mine.zip.corrupt" in everything(models)
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compressed_zip_is_unpacked(models: Path, server: Server, compression: int) -> None:
+    files = {"det.onnx": detector(), "rec.onnx": recogniser()}
+    server.content = zipped(files, compression)
+    assert install_pack("mine", models, url=server.url).digest == digest_of(*files.values())
+
+
+def test_an_encrypted_zip_is_refused_as_such(models: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "encrypted.zip"
+    content = bytearray(zipped({"det.onnx": detector()}))
+    content[6] |= 1  # in the member's header
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # and in the directory
+    archive.write_bytes(content)
+    assert "encrypted" in refused("model_corrupt", lambda: install_pack("mine", models, archive=archive)).message
+
+
 def test_a_zip_without_a_recogniser_is_refused_and_does_not_block_a_better_one(models: Path, server: Server) -> None:
     server.content = zipped({"x/det.onnx": detector()})
     failure = refused("model_not_found", lambda: install_pack("mine", models, url=server.url))
@@ -667,7 +711,7 @@ def test_members_that_point_outside_or_are_links_are_not_unpacked(models: Path, 
             f"{tmp_path}/absolute.onnx": evil,
             "..\\..\\windows.onnx": evil,
             "tiny/../../../deep.onnx": evil,
-            link_to("link.onnx"): str(tmp_path / "target").encode(),
+            link_to("link.onnx"): evil,
             "folder.onnx/": b"",
             **{f"tiny/{name}": content for name, content in PACK.items()},
         }
@@ -758,7 +802,8 @@ def test_a_disk_that_fills_up_while_unpacking_keeps_the_zip_and_leaves_no_half_p
 ) -> None:
     with monkeypatch.context() as full:
         fill_disk(full, RECOGNISER, 100_000)
-        refused("disk_full", lambda: install_pack("tiny", models, known=known_as(url=server.url)))
+        failure = refused("disk_full", lambda: install_pack("tiny", models, known=known_as(url=server.url)))
+    assert failure.details["needed_bytes"] == sum(len(content) for content in PACK.values())  # not the other models
     assert everything(models) == {"tiny.zip.part", "tiny.zip.json"}
     assert install_pack("tiny", models, known=known_as(url=server.url)).digest == PACK_DIGEST
     assert len(server.asked) == 1

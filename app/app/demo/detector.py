@@ -36,6 +36,7 @@ _COLOUR_OF: Final = (0, 0, 1, 2, 2)  # which mask each landmark shows in
 _WINDOWS: Final = ((0.48, 0.5), (0.48, 0.5), (0.46, 0.46), (0.40, 0.48), (0.40, 0.48))  # half width and height
 _AREAS: Final = np.array([0.115, 0.115, 0.065, 0.036, 0.036])
 _VARIANCES: Final = np.array([0.034, 0.034, 0.024, 0.020, 0.020])  # the most a spot may have
+_MOST: Final = np.array([[1.35, 1.35, 1.5, 1.7, 1.7], [1.7, 1.7, 2.0, 2.4, 2.4]])  # times its area, good and bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ def _look(graph: GraphBuilder, level: Level, masks: str) -> str:
     off = graph.node("Add", f"{name}_off", [graph.node("Mul", f"{name}_{part}2", [part, part]) for part in (x, y)])
     variance = graph.node("Sub", f"{name}_variance", [square, off])
     spots = graph.node("Concat", f"{name}_spots", [x, y], axis=1)
-    terms = [_spot_terms(graph, name, mass, variance), *_shape_terms(graph, name, spots)]
+    size, shape_terms = _shape_terms(graph, name, spots)
+    terms = [_spot_terms(graph, name, mass, variance, size), *shape_terms]
     score = graph.clip(f"{name}_score", graph.node("Min", f"{name}_least", terms))
     return graph.node("Concat", f"{name}_seen", [score, spots], axis=1)
 
@@ -155,29 +157,39 @@ def _expected() -> Matrix:
     return np.asarray((np.array(TEMPLATE) - FACE_CENTRE) / EYE_DISTANCE)
 
 
-def _spot_terms(graph: GraphBuilder, name: str, mass: str, variance: str) -> str:
-    """[N, 1, h, w]: for the worst landmark, is there enough of its colour, not too much, and all in one spot?"""
+def _spot_terms(graph: GraphBuilder, name: str, mass: str, variance: str, size: str) -> str:
+    """[N, 1, h, w]: for the worst landmark, is there enough of its colour, not too much, and all in one spot?
+
+    Areas and variances are taken in squares of the eye distance found, `size`.
+    """
+    area = graph.node("Div", f"{name}_area", [mass, size])
+    spread = graph.node("Div", f"{name}_spread", [variance, size])
     terms = [
-        graph.ramp(f"{name}_enough", mass, _AREAS * 0.15, _AREAS * 0.5),
-        graph.ramp(f"{name}_not_much", mass, _AREAS * 3.2, _AREAS * 2.2),
-        graph.ramp(f"{name}_one_spot", variance, _VARIANCES * 2, _VARIANCES),
+        graph.ramp(f"{name}_enough", area, _AREAS * 0.10, _AREAS * 0.35),
+        graph.ramp(f"{name}_not_much", area, _AREAS * _MOST[1], _AREAS * _MOST[0]),
+        graph.ramp(f"{name}_one_spot", spread, _VARIANCES * 2, _VARIANCES),
     ]
     least = graph.node("Min", f"{name}_least_mark", terms)
     return graph.node("ReduceMin", f"{name}_worst_mark", [least], axes=[1], keepdims=1)
 
 
-def _shape_terms(graph: GraphBuilder, name: str, spots: str) -> list[str]:
-    """[N, 1, h, w] each: do the spots lie as in a face of about this size, here, and about upright?"""
+def _shape_terms(graph: GraphBuilder, name: str, spots: str) -> tuple[str, list[str]]:
+    """The eye distance squared, in the level's, and terms [N, 1, h, w] each.
+
+    Do the spots lie as in a face of about this size, here, and about upright?
+    """
     similarity, residual = _shape_matrices()
     upright = _expected().T.reshape(10)
     fit = graph.conv(f"{name}_fit", spots, similarity[:, :, None, None], similarity @ upright)
     rest = graph.conv(f"{name}_rest", spots, residual[:, :, None, None], residual @ upright)
-    cos, sin, shift = (
+    cos, sin, turn, shift = (
         graph.slice(f"{name}_{part}", fit, (1, start, stop, 1))
-        for part, start, stop in (("cos", 0, 1), ("sin", 1, 2), ("shift", 2, 4))
+        for part, start, stop in (("cos", 0, 1), ("sin", 1, 2), ("turn", 0, 2), ("shift", 2, 4))
     )
-    return [
-        graph.ramp(f"{name}_alike", graph.square_sum(f"{name}_misfit", rest), 0.10, 0.02),
+    size = graph.linear(f"{name}_size", graph.square_sum(f"{name}_turn2", turn), 1.0, 1e-6)
+    misfit = graph.node("Div", f"{name}_misfit", [graph.square_sum(f"{name}_rest2", rest), size])
+    return size, [
+        graph.ramp(f"{name}_alike", misfit, 0.06, 0.02),
         graph.ramp(f"{name}_near", graph.square_sum(f"{name}_distance", shift), 0.5**2, 0.25**2),
         graph.ramp(f"{name}_large", cos, 0.6, 0.8),
         graph.ramp(f"{name}_small", cos, 1.5, 1.28),

@@ -48,10 +48,13 @@ class EmbeddedIndex:
         self._alias = alias
 
     def upsert(self, points: Sequence[FacePoint]) -> None:
-        for some in _chunks(points, _UPSERT_POINTS):
-            ids = join_ids([_face_id(point.face_id) for point in some])
-            vectors = _vectors([point.embedding for point in some])
-            self._pool.call(pack(Op.UPSERT, ids, (vectors, [_to_wire(point.payload) for point in some])))
+        fresh: dict[uuid.UUID, FacePoint] = {}
+        for point in points:
+            fresh.setdefault(_face_id(point.face_id), point)  # the first of two with the same id, as with two calls
+        for some in _chunks(fresh, _UPSERT_POINTS):
+            vectors = _vectors([fresh[one].embedding for one in some])
+            payloads = [_to_wire(fresh[one].payload) for one in some]
+            self._pool.call(pack(Op.UPSERT, join_ids(some), (vectors, payloads)))
 
     def flush(self) -> None:
         self._pool.call(pack(Op.FLUSH))
@@ -125,12 +128,22 @@ class EmbeddedIndex:
         return dict(self._pool.call(pack(Op.FACET, body=(key, limit, _conditions(where)))))
 
     def info(self) -> IndexInfo:
-        return IndexInfo(kind="embedded", collection=self._collection, **self._pool.call(pack(Op.INFO)))
+        return self._look()[0]
 
     def maintain(self, *, wait: bool = False) -> None:
         self._pool.call(pack(Op.MAINTAIN))
-        while wait and self.info().maintaining:
+        if not wait:
+            return
+        while (found := self._look())[0].maintaining:
             time.sleep(_POLL_SECONDS)
+        if found[1] is not None:
+            raise found[1]
+
+    def _look(self) -> tuple[IndexInfo, OceanoError | None]:
+        """The state of the index, and why the last build failed, if it did."""
+        found = self._pool.call(pack(Op.INFO))
+        failure: OceanoError | None = found.pop("failure")
+        return IndexInfo(kind="embedded", collection=self._collection, **found), failure
 
     def backup(self, folder: Path) -> None:
         target = folder.expanduser().absolute()
@@ -213,8 +226,8 @@ def _from_wire(stored: Mapping[str, Any]) -> FacePayload:
         height=stored["height"],
         det_score=stored["det_score"],
         quality=stored["quality"],
-        person=stored["person"],
-        taken_at=stored["taken_at"],
+        person=stored.get("person"),  # Edge drops a key that is set to null
+        taken_at=stored.get("taken_at"),
         ingested_at=stored["ingested_at"],
     )
 

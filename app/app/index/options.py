@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
+
+# How a builder ends.
+EXIT_BUILT: Final = 0
+EXIT_NOTHING_TO_BUILD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)

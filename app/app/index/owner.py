@@ -68,7 +68,7 @@ class Owner:
         self._key = read_key(folder)
         remove_leftovers(folder)
         shard = current_shard(folder) or folder / new_name("shard")
-        self._service = Service(options, Desk(shard, options, lock))
+        self._service = Service(options, Desk(shard, options, lock), lock)
         self._clients = 0
         self._last_change = time.monotonic() + _FIRST_CLIENT_SECONDS
         self._count = threading.Lock()

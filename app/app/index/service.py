@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.errors import OceanoError
+from app.index.backup import backup
 from app.index.desk import Desk
 from app.index.folders import disk_bytes, free_bytes
 from app.index.maintenance import Maintenance
@@ -19,16 +20,16 @@ _NEEDS_ROOM: Final = frozenset({Op.UPSERT, Op.SET_PERSON})
 class Service:
     """Answers requests. Safe for threads; `writing` is held while the shard changes and while it is copied."""
 
-    def __init__(self, options: OwnerOptions, desk: Desk) -> None:
+    def __init__(self, options: OwnerOptions, desk: Desk, lock: int) -> None:
         self._options = options
         self._desk = desk
         self._writing = threading.Lock()
-        self.maintenance = Maintenance(options, desk, self._writing)
+        self.maintenance = Maintenance(options, desk, self._writing, lock)
 
     def open(self) -> None:
         """Open the shard now rather than with the first request."""
         self._desk.worker()
-        self.maintenance.consider()
+        self.maintenance.consider(first=True)
 
     def answer(self, message: bytes) -> bytes:
         """Raises OceanoError."""
@@ -45,7 +46,7 @@ class Service:
                 return answer(None)
             case Op.BACKUP:
                 target, collection, alias = request.load()
-                self.maintenance.backup(Path(target), collection, alias)
+                backup(self._desk, self._writing, Path(target), collection, alias)
                 return answer(None)
         raise OceanoError("invalid_request", f"The index does not know {request.op.name}.")
 
@@ -84,4 +85,5 @@ class Service:
             "segments": segments,
             "maintaining": self.maintenance.running,
             "disk_bytes": disk_bytes(self._desk.shard),
+            "failure": self.maintenance.failure,
         }

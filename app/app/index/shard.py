@@ -104,7 +104,10 @@ class Shard:
 
     def set_person(self, ids: bytes, person: str | None) -> None:
         with _edge_errors():
-            self._update(edge.UpdateOperation.set_payload(list(split_ids(ids)), {"person": person}))
+            # Edge stops at the first id it does not know, with the operation half done and in its log.
+            found = self._shard.retrieve(list(split_ids(ids)), with_payload=False, with_vector=False)
+            if found:
+                self._update(edge.UpdateOperation.set_payload([one.id for one in found], {"person": person}))
 
     def delete(self, ids: bytes) -> None:
         with _edge_errors():

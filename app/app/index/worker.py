@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.errors import OceanoError
-from app.index.options import OwnerOptions
+from app.index.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
 from app.index.shard import Shard
 from app.index.wire import Op, Request, answer, refusal, unavailable, unpack
 
 log = logging.getLogger("app.index.worker")
 
 BUILD_NICENESS: Final = 10
-EXIT_BUILT: Final = 0
-EXIT_NOTHING_TO_BUILD: Final = 4
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -67,6 +65,8 @@ def build(folder: Path, options: OwnerOptions, *, owner: int) -> int:
     if os.getppid() != owner:
         return 1
     os.nice(BUILD_NICENESS)
+    with contextlib.suppress(OSError):  # if memory runs out, rather the build than the search
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     shard = Shard.open(folder, options)
     built = shard.optimize()
     shard.close()

@@ -61,7 +61,8 @@ function strange(response, text) {
   }
   const code = told.error?.code ?? { 413: "image_too_large", 503: "overloaded" }[response.status];
   const shown = problem(code, told.error?.message);
-  $("[data-message]", shown).textContent = $("[data-message]", shown).textContent.replace("{status}", response.status);
+  const message = $("[data-message]", shown);
+  message.textContent = message.textContent.replace("{status}", response.status);
   $("[data-problem-code]", shown).textContent = code ?? `HTTP ${response.status}`;
   const id = told.request_id ?? response.headers.get("X-Request-ID") ?? "";
   $("[data-request-id]", shown).textContent = id;
@@ -78,11 +79,15 @@ function problem(code, message) {
 
 /* showing */
 
-function show(content) {
-  results.replaceChildren(content);
-  results.removeAttribute("aria-busy");
-  main.dataset.state = "done";
+function place(state, ...nodes) {
+  results.replaceChildren(...nodes);
+  results.ariaBusy = String(state === "loading");
+  main.dataset.state = state;
   filter();
+}
+
+function show(content) {
+  place("done", content);
   $("[data-focus]", results)?.focus({ preventScroll: true });
   window.scrollTo({ top: 0 });
   announce();
@@ -90,24 +95,18 @@ function show(content) {
 
 function showLoading(file) {
   const loading = $("#loading").content.cloneNode(true);
-  const local = URL.createObjectURL(file);
   const picture = $("[data-local]", loading);
   picture.addEventListener("error", () => picture.remove()); // a format that the browser does not know
-  picture.src = local;
-  results.replaceChildren(loading);
-  results.setAttribute("aria-busy", "true");
-  main.dataset.state = "loading";
-  status.textContent = $("h2", results).textContent;
-  return local;
+  picture.src = URL.createObjectURL(file);
+  status.textContent = $("h2", loading).textContent;
+  place("loading", loading);
+  return picture.src;
 }
 
 function putBack() {
   photograph = before.photograph;
-  results.replaceChildren(...before.nodes);
-  results.removeAttribute("aria-busy");
-  main.dataset.state = before.state;
+  place(before.state, ...before.nodes);
   status.textContent = main.dataset.cancelled;
-  filter();
   chooser.focus();
 }
 
@@ -139,10 +138,10 @@ function announce() {
 
 /* what people do */
 
+const again = () => (photograph ? search(photograph) : chooser.click());
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (photograph) search(photograph);
-  else chooser.click();
+  again();
 });
 
 chooser.addEventListener("change", () => {
@@ -182,7 +181,7 @@ document.addEventListener("click", ({ target }) => {
   const button = target.closest("button");
   if (!button) return;
   if ("cancel" in button.dataset) running?.abort();
-  if ("retry" in button.dataset && photograph) search(photograph);
+  if ("retry" in button.dataset) again();
   if ("lower" in button.dataset) {
     slider.value = button.dataset.lower;
     filter();
@@ -210,3 +209,5 @@ function copyThePlainWay(text) {
   document.addEventListener("copy", give, { once: true });
   document.execCommand("copy");
 }
+
+filter(); // a browser may have kept the slider where it was before a reload

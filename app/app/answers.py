@@ -1,0 +1,72 @@
+"""JSON bodies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from app.types import Face, FaceRecord, Match, Picture, SearchResult
+
+Body = dict[str, Any]
+
+
+def search_body(result: SearchResult) -> Body:
+    return {
+        "threshold": result.threshold,
+        "image": {"width": result.width, "height": result.height},
+        "faces": [
+            face_body(found.face_index, found.face) | {"matches": [match_body(match) for match in found.matches]}
+            for found in result.faces
+        ],
+        "took_ms": rounded(result.took_ms),
+    }
+
+
+def image_body(picture: Picture) -> Body:
+    return {"width": picture.width, "height": picture.height}
+
+
+def face_body(place: int, face: Face) -> Body:
+    return {
+        "face_index": place,
+        "bbox": [round(value, 2) for value in face.bbox],
+        "kps": [[round(x, 2), round(y, 2)] for x, y in face.kps],
+        "det_score": round(face.det_score, 4),
+        "quality": round(face.quality, 4),
+        "found_by": face.found_by,
+    }
+
+
+def match_body(match: Match) -> Body:
+    return {
+        "face_id": match.face_id,
+        "image_id": match.payload.image_id,
+        "similarity": round(match.similarity, 6),
+        "person": match.payload.person,
+        "path": printable(match.payload.path),
+        "bbox": [round(value, 2) for value in match.payload.bbox],
+        "thumb_url": f"/thumbs/{match.face_id}",
+    }
+
+
+def record_body(record: FaceRecord) -> Body:
+    stored = asdict(record.payload)
+    stored |= {
+        "path": printable(record.payload.path),
+        "folder": [printable(folder) for folder in record.payload.folder],
+    }
+    return {"face_id": record.face_id, "thumb_url": f"/thumbs/{record.face_id}"} | stored
+
+
+def printable(path: str) -> str:
+    """Bytes of a file name that are no UTF-8 are lone surrogates here, which JSON cannot carry."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no NaN
+
+
+def rounded(took: dict[str, float]) -> dict[str, float]:
+    return {stage: round(milliseconds, 2) for stage, milliseconds in took.items()}

@@ -1,0 +1,56 @@
+"""A copy of the index that can be put in its place: `embedded/` with one collection and its alias file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from app.errors import OceanoError
+from app.index.desk import Desk
+from app.index.folders import copy_folder, disk_bytes, free_bytes, new_name, point_to, sync_folder, write_whole
+from app.index.wire import Op, pack, read_answer
+
+
+def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, alias: tuple[str, str]) -> None:
+    """Copy the shard as it is now into a new folder; `alias` is the alias file's name and text.
+
+    Writes are held for a copy within the index's folder that shares what Edge only reads; the real copy, which
+    shares nothing, is made from that one. Raises OceanoError `invalid_request`, `disk_full`, `index_unavailable`.
+    """
+    if target.exists():
+        raise OceanoError("invalid_request", f"{target} is there already; a backup goes into a new folder.")
+    still = desk.shard.with_name(new_name("backup"))
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with writing:
+            read_answer(desk.call(pack(Op.FLUSH)))
+            _require_room(desk.shard, desk.shard.parent)
+            copy_folder(desk.shard, still, link_frozen=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _require_room(still, target.parent)
+        partial.mkdir(mode=0o700)
+        place = partial / collection
+        place.mkdir(mode=0o700)
+        copy_folder(still, place / "shard-backup", link_frozen=False)
+        point_to(place / "shard-backup")
+        name, text = alias
+        write_whole(partial / name, text)
+        partial.rename(target)
+        sync_folder(target.parent)
+    except OSError as failure:
+        raise OceanoError("invalid_request", f"The backup into {target} failed: {failure.strerror}.") from failure
+    finally:
+        shutil.rmtree(still, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _require_room(source: Path, there: Path) -> None:
+    needed, free = disk_bytes(source), free_bytes(there)
+    if free < needed:
+        raise OceanoError(
+            "disk_full",
+            f"A copy of the index needs {needed // 1_000_000} MB; {there} has {free // 1_000_000} MB free.",
+            details={"needed_bytes": needed, "free_bytes": free},
+        )

@@ -1,0 +1,139 @@
+"""Indexes in temporary folders, seeded vectors, and a watch over processes that stay behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from app.config import Settings
+from app.index.alias import open_embedded
+from app.types import FaceFilter, FaceIndex, FacePayload, FacePoint, Floats, ModelPack, face_id_of
+
+PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56)
+OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"), "5b7d0001" + "0" * 56)
+QUICK: dict[str, Any] = {"linger_s": 0.1, "build_min": 1_000_000}
+IMPLEMENTATIONS = ["embedded"]  # the server's twin joins here
+
+
+def unit_vectors(count: int, seed: int) -> Floats:
+    rows = np.random.default_rng(seed).standard_normal((count, 512)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def payload(place: int, **changed: Any) -> FacePayload:
+    values: dict[str, Any] = {
+        "image_id": f"{place // 2:064x}",
+        "path": f"/photos/{place % 4}/img {place // 2}.jpg",
+        "folder": ("/", "/photos", f"/photos/{place % 4}"),
+        "bbox": (1.5, 2.0, 30.25, 40.0),
+        "kps": ((10.0, 10.5), (20.0, 10.0), (15.0, 15.0), (11.0, 20.0), (19.0, 20.0)),
+        "width": 640,
+        "height": 480,
+        "det_score": 0.5 + place % 5 / 10,
+        "quality": place % 10 / 10,
+        "person": None,
+        "taken_at": f"2020-01-{1 + place % 28:02d}T12:00:00",
+        "ingested_at": "2024-05-01T10:00:00+00:00",
+    }
+    return FacePayload(**{**values, **changed})
+
+
+def points(count: int, *, seed: int = 0, start: int = 0, **changed: Any) -> list[FacePoint]:
+    vectors = unit_vectors(count, seed)
+    return [
+        FacePoint(face_id_of(f"seed{seed}", PACK.digest, start + at), vectors[at], payload(start + at, **changed))
+        for at in range(count)
+    ]
+
+
+def settings_at(folder: Path) -> Settings:
+    return Settings(_env_file=None, data_dir=folder)  # type: ignore[call-arg]
+
+
+def collection_folder(settings: Settings) -> Path:
+    return settings.index_dir / "embedded" / "faces__testpack__4ab1d643"
+
+
+def owner_pid(settings: Settings) -> int:
+    found: int = json.loads((collection_folder(settings) / "owner.json").read_text())["pid"]
+    return found
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Owners, workers and builders of indexes below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if "app.index." in line and str(folder) in line:
+                found.append(process)
+    return found
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "did not come true in time"
+        time.sleep(0.02)
+
+
+def open_quick(settings: Settings, **options: Any) -> FaceIndex:
+    return open_embedded(settings, PACK, **{**QUICK, **options})
+
+
+def ids_of(some: list[FacePoint]) -> list[str]:
+    return [point.face_id for point in some]
+
+
+def everything(index: FaceIndex, where: FaceFilter | None = None) -> set[str]:
+    """All face_ids, page by page."""
+    found: set[str] = set()
+    offset: str | None = None
+    while True:
+        page = index.scroll(limit=1000, offset=offset, where=where)
+        found.update(record.face_id for record in page.records)
+        if page.next_offset is None:
+            return found
+        offset = page.next_offset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_stays_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    yield
+    base = tmp_path_factory.getbasetemp()
+    wait_until(lambda: not processes_of(base))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_at(tmp_path / "data")
+
+
+@pytest.fixture
+def index(settings: Settings) -> Iterator[FaceIndex]:
+    """An empty embedded index of its own."""
+    opened = open_quick(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaceIndex]:
+    """An index that a module's tests share: each uses a seed, thus ids, of its own."""
+    opened = open_quick(settings_at(tmp_path_factory.mktemp("shared")))
+    yield opened
+    opened.close()
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, 9)
+    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

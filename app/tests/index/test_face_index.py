@@ -1,0 +1,289 @@
+"""What every implementation of `FaceIndex` does: the suite runs once per implementation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from app.errors import OceanoError
+from app.types import FaceFilter, FaceIndex, FacePoint
+from tests.index.conftest import everything, ids_of, payload, points, unit_vectors
+
+
+@pytest.fixture(scope="module")
+def gallery(shared: FaceIndex) -> list[FacePoint]:
+    """300 faces that no test changes; in a folder of their own."""
+    faces = [
+        FacePoint(p.face_id, p.embedding, payload(at, folder=("/", "/gallery", f"/gallery/{at % 4}")))
+        for at, p in enumerate(points(300, seed=1))
+    ]
+    faces[0] = FacePoint(faces[0].face_id, faces[0].embedding, payload(0, folder=("/", "/gallery"), person="Ana"))
+    faces[1] = FacePoint(faces[1].face_id, faces[1].embedding, payload(1, folder=("/", "/gallery"), taken_at=None))
+    shared.upsert(faces)
+    shared.flush()
+    return faces
+
+
+GALLERY = "/gallery"
+
+
+def test_similarities_are_the_cosines_that_numpy_computes(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+    rows = np.stack([face.embedding for face in gallery])
+    queries = unit_vectors(5, seed=77)
+    assert len(queries)
+    for query in queries:
+        cosines = rows @ query
+        best = np.argsort(-cosines)[:10]
+        found = shared.search(query, limit=10, where=FaceFilter(folder=GALLERY))
+        assert [match.face_id for match in found] == [gallery[at].face_id for at in best]
+        assert np.allclose([match.similarity for match in found], cosines[best], atol=1e-4)
+
+
+def test_a_face_finds_itself_first_with_a_similarity_of_one_and_its_payload(
+    shared: FaceIndex, gallery: list[FacePoint]
+) -> None:
+    (match,) = shared.search(gallery[7].embedding, limit=1)
+    assert match.face_id == gallery[7].face_id
+    assert 0.9999 < match.similarity <= 1.0
+    assert match.payload == gallery[7].payload
+
+
+def test_a_search_returns_nothing_below_the_threshold(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+    query = unit_vectors(1, seed=78)[0]
+    cosines = np.sort(np.stack([face.embedding for face in gallery]) @ query)[::-1]
+    threshold = float(cosines[4] + cosines[5]) / 2
+    found = shared.search(query, limit=100, threshold=threshold, where=FaceFilter(folder=GALLERY))
+    assert len(found) == 5
+    assert shared.search(query, limit=100, threshold=0.99, where=FaceFilter(folder=GALLERY)) == []
+
+
+def test_a_batch_finds_for_each_query_what_a_search_finds(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+    queries = list(unit_vectors(40, seed=79))
+    batch = shared.search_batch(queries, limit=3)
+    assert len(batch) == 40
+    assert batch[0] == shared.search(queries[0], limit=3)
+    assert batch[39] == shared.search(queries[39], limit=3)
+    assert shared.search_batch([], limit=3) == []
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        FaceFilter(person="Ana"),
+        FaceFilter(folder="/gallery/3"),
+        FaceFilter(image_id=f"{5:064x}"),
+        FaceFilter(taken_from="2020-01-20T00:00:00"),
+        FaceFilter(taken_to="2020-01-03T12:00:00"),
+        FaceFilter(taken_from="2020-01-05", taken_to="2020-01-07"),
+        FaceFilter(ingested_from="2024-05-01T10:00:00+00:00", ingested_to="2024-05-01T12:00:00+02:00"),
+        FaceFilter(ingested_from="2024-05-02"),
+        FaceFilter(min_det_score=0.8),
+        FaceFilter(min_quality=0.9),
+        FaceFilter(folder="/gallery/2", min_quality=0.3, taken_from="2020-01-10"),
+        FaceFilter(person="nobody"),
+        FaceFilter(),
+    ],
+    ids=lambda where: "+".join(key for key in where.__slots__ if getattr(where, key) is not None) or "none",
+)
+def test_a_filter_admits_just_the_faces_that_meet_it(
+    shared: FaceIndex, gallery: list[FacePoint], where: FaceFilter
+) -> None:
+    wanted = {face.face_id for face in gallery if _meets(face, where)}
+    ours = set(ids_of(gallery))
+    assert everything(shared, where) & ours == wanted
+    found = shared.search(gallery[0].embedding, limit=1000, where=where)
+    assert {match.face_id for match in found} & ours == wanted
+    if where.folder:
+        assert shared.count(where) == len(wanted)
+
+
+def _meets(face: FacePoint, where: FaceFilter) -> bool:
+    p = face.payload
+    day = (p.taken_at or "")[:10]
+    return all(
+        [
+            where.person in (None, p.person),
+            where.folder is None or where.folder in p.folder,
+            where.image_id in (None, p.image_id),
+            where.taken_from is None or (bool(day) and day >= where.taken_from[:10]),
+            where.taken_to is None or (bool(day) and day <= where.taken_to[:10]),
+            where.ingested_from != "2024-05-02",
+            p.det_score >= (where.min_det_score or 0),
+            p.quality >= (where.min_quality or 0),
+        ]
+    )
+
+
+def test_filters_are_told_apart_by_the_cases_above(gallery: list[FacePoint]) -> None:
+    assert 0 < sum(_meets(face, FaceFilter(folder="/gallery/2", min_quality=0.3)) for face in gallery) < 300
+
+
+def test_a_filter_with_a_time_that_is_none_is_refused(shared: FaceIndex) -> None:
+    with pytest.raises(OceanoError, match="ISO 8601") as caught:
+        shared.count(FaceFilter(taken_from="yesterday"))
+    assert caught.value.code == "invalid_request"
+
+
+def test_inserting_again_changes_nothing(shared: FaceIndex) -> None:
+    (first,) = points(1, seed=20)
+    shared.upsert([first])
+    other = FacePoint(first.face_id, unit_vectors(1, seed=21)[0], payload(9, person="Somebody else"))
+    shared.upsert([other])
+    (stored,) = shared.retrieve([first.face_id], with_embedding=True)
+    assert stored.payload == first.payload
+    assert stored.embedding is not None
+    assert np.allclose(stored.embedding, first.embedding, atol=1e-6)
+
+
+def test_inserting_the_same_face_twice_in_one_call_keeps_the_first(shared: FaceIndex) -> None:
+    (first,) = points(1, seed=22)
+    other = FacePoint(first.face_id, first.embedding, payload(9, person="Second"))
+    shared.upsert([first, other])
+    (stored,) = shared.retrieve([first.face_id])
+    assert stored.payload.person is None
+
+
+def test_a_name_survives_inserting_again(shared: FaceIndex) -> None:
+    faces = points(3, seed=23)
+    shared.upsert(faces)
+    shared.set_payload(ids_of(faces[:2]), person="Zoë Ñandú")
+    shared.upsert(faces)
+    stored = shared.retrieve(ids_of(faces))
+    assert [record.payload.person for record in stored] == ["Zoë Ñandú", "Zoë Ñandú", None]
+    assert shared.count(FaceFilter(person="Zoë Ñandú")) == 2
+    shared.set_payload([faces[0].face_id], person=None)
+    assert shared.count(FaceFilter(person="Zoë Ñandú")) == 1
+    assert shared.retrieve([faces[0].face_id])[0].payload == faces[0].payload
+
+
+def test_naming_a_face_that_is_not_there_makes_none(shared: FaceIndex) -> None:
+    (absent,) = points(1, seed=24)
+    shared.set_payload([absent.face_id], person="Nobody")
+    assert shared.retrieve([absent.face_id]) == []
+    assert shared.count(FaceFilter(person="Nobody")) == 0
+
+
+def test_retrieving_keeps_the_order_asked_for_and_leaves_out_the_unknown(
+    shared: FaceIndex, gallery: list[FacePoint]
+) -> None:
+    (absent,) = points(1, seed=25)
+    asked = [gallery[9].face_id, absent.face_id, gallery[2].face_id, "not a uuid", gallery[5].face_id]
+    found = shared.retrieve(asked, with_embedding=True)
+    assert [record.face_id for record in found] == [gallery[9].face_id, gallery[2].face_id, gallery[5].face_id]
+    assert all(record.embedding is not None and record.embedding.dtype == np.float32 for record in found)
+    assert shared.retrieve([gallery[9].face_id])[0].embedding is None
+    assert shared.retrieve([]) == []
+
+
+@pytest.mark.parametrize("limit", [7, 300, 1000])
+def test_scrolling_sees_every_face_once_in_the_order_of_ids(
+    shared: FaceIndex, gallery: list[FacePoint], limit: int
+) -> None:
+    seen: list[str] = []
+    offset: str | None = None
+    while True:
+        page = shared.scroll(limit=limit, offset=offset, where=FaceFilter(folder=GALLERY))
+        assert len(page.records) <= limit
+        seen.extend(record.face_id for record in page.records)
+        offset = page.next_offset
+        if offset is None:
+            break
+    assert seen == sorted(ids_of(gallery))
+
+
+def test_scrolling_brings_payloads_and_embeddings_when_asked(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+    by_id = {face.face_id: face for face in gallery}
+    page = shared.scroll(limit=5, where=FaceFilter(folder=GALLERY), with_embedding=True)
+    assert len(page.records) == 5
+    for record in page.records:
+        assert record.payload == by_id[record.face_id].payload
+        assert record.embedding is not None
+        assert np.allclose(record.embedding, by_id[record.face_id].embedding, atol=1e-6)
+
+
+def test_deleted_faces_are_gone_and_unknown_ones_are_ignored(shared: FaceIndex) -> None:
+    faces = points(10, seed=26, folder=("/", "/deleted"))
+    shared.upsert(faces)
+    (absent,) = points(1, seed=27)
+    shared.delete([*ids_of(faces[:4]), absent.face_id, "not a uuid"])
+    assert shared.count(FaceFilter(folder="/deleted")) == 6
+    assert shared.retrieve(ids_of(faces[:4])) == []
+    found = shared.search(faces[0].embedding, limit=50, where=FaceFilter(folder="/deleted"))
+    assert {match.face_id for match in found} == set(ids_of(faces[4:]))
+
+
+def test_a_deleted_face_can_come_back(shared: FaceIndex) -> None:
+    (face,) = points(1, seed=28)
+    shared.upsert([face])
+    shared.delete([face.face_id])
+    shared.upsert([face])
+    assert shared.retrieve([face.face_id])[0].payload == face.payload
+
+
+def test_facets_count_faces_most_first_and_leave_out_null(shared: FaceIndex) -> None:
+    faces = points(12, seed=29, folder=("/", "/facets"))
+    shared.upsert(faces)
+    shared.set_payload(ids_of(faces[:5]), person="Five")
+    shared.set_payload(ids_of(faces[5:8]), person="Three")
+    shared.set_payload(ids_of(faces[8:9]), person="One")
+    shared.set_payload(ids_of(faces[8:9]), person=None)
+    where = FaceFilter(folder="/facets")
+    assert list(shared.facet("person", where=where).items()) == [("Five", 5), ("Three", 3)]
+    assert list(shared.facet("person", where=where, limit=1).items()) == [("Five", 5)]
+    assert shared.facet("folder", where=where) == {"/": 12, "/facets": 12}
+    assert set(shared.facet("image_id", where=where).values()) == {2}
+
+
+def test_counts_with_and_without_a_filter_agree_with_the_faces(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+    assert shared.count(FaceFilter(folder=GALLERY)) == 300
+    assert shared.count() == len(everything(shared)) == shared.info().points >= 300
+
+
+def test_info_tells_what_the_index_is(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+    info = shared.info()
+    assert info.kind in ("embedded", "server")
+    assert info.collection == "faces__testpack__4ab1d643"
+    assert info.disk_bytes > 300 * 2048
+    assert info.segments >= 1
+    assert not info.maintaining
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [np.zeros(512), np.full(512, np.nan), np.ones(512), np.ones(128) / np.sqrt(128), np.ones((1, 512)) / np.sqrt(512)],
+    ids=["zero", "nan", "too long", "128 numbers", "a matrix"],
+)
+def test_an_embedding_that_is_no_unit_vector_of_512_is_refused(shared: FaceIndex, embedding: np.ndarray) -> None:
+    (face,) = points(1, seed=30)
+    bad = FacePoint(face.face_id, embedding.astype(np.float32), face.payload)
+    for attempt in (lambda: shared.upsert([bad]), lambda: shared.search(bad.embedding, limit=1)):
+        with pytest.raises(OceanoError) as caught:
+            attempt()
+        assert caught.value.code == "invalid_request"
+    assert shared.retrieve([face.face_id]) == []
+
+
+def test_a_face_id_that_is_no_uuid_is_refused(shared: FaceIndex) -> None:
+    (face,) = points(1, seed=31)
+    with pytest.raises(OceanoError) as caught:
+        shared.upsert([FacePoint("face-1", face.embedding, face.payload)])
+    assert caught.value.code == "invalid_request"
+
+
+def test_a_limit_below_one_is_refused(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+    for attempt in (lambda: shared.search(gallery[0].embedding, limit=0), lambda: shared.scroll(limit=0)):
+        with pytest.raises(OceanoError) as caught:
+            attempt()
+        assert caught.value.code == "invalid_request"
+
+
+def test_more_points_than_fit_into_one_request_all_arrive(shared: FaceIndex) -> None:
+    faces = points(1500, seed=32, folder=("/", "/many"))
+    shared.upsert(faces)
+    shared.flush()
+    assert shared.count(FaceFilter(folder="/many")) == 1500
+    assert len(shared.scroll(limit=1400, where=FaceFilter(folder="/many")).records) == 1400
+    assert len(shared.retrieve(ids_of(faces))) == 1500
+    shared.upsert([])
+    shared.delete(ids_of(faces))
+    assert shared.count(FaceFilter(folder="/many")) == 0
