@@ -32,15 +32,15 @@ die() { # die CODE MESSAGE
 
 # --- Python and the packages
 
-find_python() { # find_python HIGHEST_MINOR: prints a Python from 3.11 up to that one
+find_python() { # find_python HIGHEST_MINOR: prints a Python from 3.11 up to that one, rather the one of .venv
   local name
-  for name in python3 python3.14 python3.13 python3.12 python3.11; do
-    # the base of a virtual environment: the environment may be the one that is about to be replaced
+  for name in "$venv/bin/python" python3 python3.14 python3.13 python3.12 python3.11; do
+    # a virtual environment's base, since the environment may be the one that is about to be replaced
     "$name" -c '
-import sys
+import os, sys
 if not (3, 11) <= sys.version_info[:2] <= (3, int(sys.argv[1])):
     raise SystemExit(1)
-print(sys._base_executable)' "$1" 2>/dev/null && return
+print(os.path.realpath(sys._base_executable))' "$1" 2>/dev/null && return
   done
   return 1
 }
@@ -56,6 +56,12 @@ print(version.value)' 2>/dev/null && return
   echo 0
 }
 
+oldest_gpu() { # compute capability: 75 for a GPU of 7.5; 0 where the driver does not tell
+  local found
+  found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -dc '0-9\n' | sort -n | head -n 1)
+  echo "${found:-0}"
+}
+
 choose_variant() { # choose_variant PYTHON
   local cuda
   if [[ -n ${OCEANO_VARIANT:-} ]]; then
@@ -65,7 +71,7 @@ choose_variant() { # choose_variant PYTHON
     esac
   fi
   cuda=$(cuda_of_driver "$1")
-  if ((cuda >= 13000)); then
+  if ((cuda >= 13000 && $(oldest_gpu) >= 75)); then # CUDA 13 left out older ones, which its driver still knows
     echo cu13
   elif ((cuda >= 12000)); then
     echo cu12

@@ -1,7 +1,7 @@
 """HTML routes: the page, which works without JavaScript and better with it.
 
-A plain POST gets the whole page, a POST of page.js (`X-Requested-With: fetch`) only
-`_results.html`, the part that the whole page includes too. Errors come the same two ways.
+A plain POST gets the whole page, a POST of page.js (`X-Requested-With: fetch`) only `_results.html`, the part that
+the whole page includes too. Errors come the same two ways.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
@@ -22,12 +22,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from app import logs
-from app.config import Settings
 from app.errors import OceanoError
 from app.i18n import LANGUAGES, Translator, translator
 from app.middleware import language_of
 from app.search import with_decoding
-from app.types import FaceFilter, Picture, SearchResult
+from app.services import Services
+from app.types import SearchResult
 from app.uploads import Upload, read_upload
 from app.views import (
     LIMIT_MAX,
@@ -45,35 +45,6 @@ from app.views import (
 
 _HERE: Final = Path(__file__).parent
 _YEAR_SECONDS: Final = 365 * 24 * 3600
-
-
-class Searcher(Protocol):
-    async def run(
-        self,
-        picture: Picture,
-        *,
-        limit: int,
-        threshold: float,
-        max_faces: int | None = None,
-        where: FaceFilter | None = None,
-    ) -> SearchResult: ...
-
-
-class Services(Protocol):
-    """What the page needs of `app.state.services`."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def search(self) -> Searcher: ...
-    @property
-    def demo(self) -> bool:
-        """True while the drawn people's pack stands in for the real model."""
-        ...
-
-    def faces_indexed(self) -> int | None:
-        """None when the index cannot be reached."""
-        ...
 
 
 @dataclass(slots=True)
@@ -151,35 +122,32 @@ def _answer(request: Request, lang: str, shown: Shown, status: int = 200) -> HTM
 def _render(template: str, services: Services, t: Translator, shown: Shown) -> str:
     settings = services.settings
     max_mb = f"{settings.max_upload_mb:g}"
+    page = _templates().get_template(template)
+    return page.render(
+        t=t,
+        rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
+        static=_static,
+        shown=shown,
+        languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
+        demo=services.demo,
+        model=services.engine.pack.name,
+        faces_indexed=services.faces_indexed(),
+        thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),
+        limits=sorted({*LIMITS, shown.asked.limit}),
+        max_mb=max_mb,
+        max_bytes=settings.max_upload_bytes,
+        problems=_problems(t, max_mb),
+    )
+
+
+def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:
+    """What page.js shows when there is no answer of this page to show; it fills in code, status and request id."""
+    too_large = t("error.image_too_large.bytes", max_megabytes=max_mb)
     return (
-        _templates()
-        .get_template(template)
-        .render(
-            t=t,
-            rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
-            static=_static,
-            shown=shown,
-            languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
-            demo=services.demo,
-            model=Path(settings.model_name).name,
-            faces_indexed=services.faces_indexed(),
-            thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),
-            limits=sorted({*LIMITS, shown.asked.limit}),
-            max_mb=max_mb,
-            max_bytes=settings.max_upload_bytes,
-            problems=(
-                ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
-                ErrorView("unexpected", t("title.500"), t("error.unexpected", status="{status}"), "", retry=True),
-                ErrorView("overloaded", t("title.503"), t("error.overloaded"), "", retry=True),
-                ErrorView(
-                    "image_too_large",
-                    t("title.413"),
-                    t("error.image_too_large.bytes", max_megabytes=max_mb),
-                    "",
-                    retry=False,
-                ),
-            ),
-        )
+        ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
+        ErrorView("unexpected", t("title.500"), t("error.unexpected", status="{status}"), "", retry=True),
+        ErrorView("overloaded", t("title.503"), t("error.overloaded"), "", retry=True),
+        ErrorView("image_too_large", t("title.413"), too_large, "", retry=False),
     )
 
 

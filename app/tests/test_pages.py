@@ -171,7 +171,7 @@ def test_the_start_page_asks_for_a_photograph(client: TestClient, filled: None) 
 
 def test_the_footer_names_the_model_and_leads_to_status_metrics_and_api(client: TestClient, filled: None) -> None:
     html = client.get("/").text
-    assert "Model antelopev2" in html
+    assert "Model fake" in html
     links = {link.attributes["href"] for link in elements(html, "a")}
     assert {"/status", "/metrics", "/docs"} <= links
 

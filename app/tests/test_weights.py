@@ -28,7 +28,7 @@ import pytest
 import tenacity
 from onnx import TensorProto, helper
 
-from app import weights
+from app import downloads, weights
 from app.errors import OceanoError
 from app.weights import KnownPack, find_pack, install_pack, list_packs, verify_pack
 
@@ -200,7 +200,7 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_WAIT", tenacity.wait_none())
+    monkeypatch.setattr(downloads, "_WAIT", tenacity.wait_none())
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -727,7 +727,7 @@ def test_members_that_point_outside_or_are_links_are_not_unpacked(models: Path, 
 def test_a_zip_that_unpacks_to_too_much_is_refused(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_MAX_BYTES", 2_000_000)
+    monkeypatch.setattr(downloads, "_MAX_BYTES", 2_000_000)
     archive = tmp_path / "bomb.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("bomb.onnx", bytes(3_000_000))
@@ -902,14 +902,14 @@ def test_two_installs_at_once_download_once(models: Path, server: Server, caplog
                 waiting.set()
 
     watch = Watch()
-    weights.log.addHandler(watch)
+    downloads.log.addHandler(watch)
     try:
         with ThreadPoolExecutor(2) as pool:
             known = known_as(url=server.url)
             runs = [pool.submit(install_pack, "tiny", models, known=known, progress=hold) for _ in range(2)]
             packs = [run.result() for run in runs]
     finally:
-        weights.log.removeHandler(watch)
+        downloads.log.removeHandler(watch)
     assert waiting.is_set()
     assert packs[0] == packs[1]
     assert len(server.asked) == 1

@@ -22,9 +22,7 @@ from tests.index.conftest import (
     ids_of,
     open_quick,
     points,
-    processes_of,
     settings_at,
-    wait_until,
 )
 
 
@@ -53,7 +51,7 @@ def test_an_index_that_does_not_exist_is_not_made_unasked(settings: Settings) ->
 
 def test_an_index_with_faces_of_another_model_is_refused_with_what_to_do(settings: Settings, index: FaceIndex) -> None:
     index.upsert(points(3))
-    with pytest.raises(OceanoError, match="MODEL_NAME.*QDRANT_COLLECTION.*rebuild") as caught:
+    with pytest.raises(OceanoError, match=r"MODEL_NAME.*QDRANT_COLLECTION.*rebuild") as caught:
         open_embedded(settings, OTHER_PACK, **QUICK)
     assert caught.value.code == "index_model_mismatch"
     assert caught.value.details == {
@@ -148,8 +146,3 @@ def test_a_backup_that_fails_leaves_nothing(settings: Settings, index: FaceIndex
         index.backup(tmp_path / "file" / "copy")
     assert not list(collection_folder(settings).glob("backup-*"))
     assert index.count() == 0
-
-
-def test_a_closed_index_leaves_no_process(settings: Settings) -> None:
-    open_quick(settings).close()
-    wait_until(lambda: not processes_of(settings.data_dir))

@@ -24,8 +24,10 @@ from app.errors import OceanoError
 from app.index import wire
 from app.types import FaceFilter, FaceIndex
 from tests.index.conftest import (
+    children_of,
     collection_folder,
     ids_of,
+    is_gone,
     kill,
     open_quick,
     owner_pid,
@@ -59,8 +61,8 @@ def client(settings: Settings, code: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def worker_pid(settings: Settings) -> int:
-    (worker,) = psutil.Process(owner_pid(settings)).children()
-    return worker.pid
+    (worker,) = children_of(owner_pid(settings))
+    return worker
 
 
 def test_what_was_flushed_is_there_after_the_owner_is_killed(settings: Settings, index: FaceIndex) -> None:
@@ -177,7 +179,7 @@ def test_the_owner_ends_also_when_its_last_client_was_killed(settings: Settings)
 
 
 def test_an_owner_about_to_leave_is_no_trouble_for_a_client_that_comes(settings: Settings) -> None:
-    for round_ in range(8):
+    for round_ in range(4):
         index = open_quick(settings, linger_s=0.0)
         index.upsert(points(1, start=round_, seed=round_))
         assert index.count() == round_ + 1
@@ -188,7 +190,7 @@ def test_many_who_start_at_once_get_one_owner(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         others = [
             stack.enter_context(client(settings, "print(owner_pid(settings), flush=True); sys.stdin.read()"))
-            for _ in range(5)
+            for _ in range(4)
         ]
         pids = {other.stdout.readline() for other in others if other.stdout}
         for other in others:
@@ -201,8 +203,8 @@ def test_a_socket_left_behind_by_a_killed_owner_does_not_matter(settings: Settin
     index = open_quick(settings)
     index.upsert(points(5))
     index.flush()
-    index.close()
     kill(owner_pid(settings))
+    index.close()
     wait_until(lambda: not processes_of(settings.data_dir))
     assert (collection_folder(settings) / "owner.sock").exists()
     assert (collection_folder(settings) / "owner.json").exists()
@@ -215,7 +217,7 @@ def test_sigterm_ends_the_owner_with_everything_flushed(settings: Settings, inde
     index.upsert(points(500))
     owner = owner_pid(settings)
     os.kill(owner, signal.SIGTERM)
-    wait_until(lambda: not psutil.pid_exists(owner) or psutil.Process(owner).status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: is_gone(owner))
     assert index.count() == 500
     assert owner_pid(settings) != owner
 
