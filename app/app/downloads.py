@@ -41,13 +41,6 @@ _ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, 
 log = logging.getLogger(__name__)
 
 
-class _TransientError(Exception):
-    """Worth another try."""
-
-
-_RETRIED: Final = (_TransientError, requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
-
-
 def download(
     url: str,
     part: Path,
@@ -115,6 +108,13 @@ def unzip(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
 
 
 # --- HTTP
+
+
+class _TransientError(Exception):
+    """Worth another try."""
+
+
+_RETRIED: Final = (_TransientError, requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 
 def _complete(url: str, part: Path, size: int | None, progress: Progress | None, otherwise: str) -> None:

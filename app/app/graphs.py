@@ -45,11 +45,19 @@ def fingerprint(path: Path, before: Fingerprint | None = None) -> Fingerprint:
 
 
 def onnx_files(folder: Path) -> list[Path]:
-    """Sorted by name, hidden ones left out; none where there is no such folder, or none that may be entered."""
+    """Sorted by name, hidden ones left out; none where the folder is missing or may not be entered."""
     try:
-        return sorted(path for path in folder.glob("*.onnx") if path.is_file() and not path.name.startswith("."))
+        return sorted(path for path in folder.glob("*.onnx") if is_there(path) and not path.name.startswith("."))
     except OSError:
         return []
+
+
+def is_there(file: Path) -> bool:
+    """Not so where its folder may not be entered."""
+    try:
+        return file.is_file()
+    except OSError:
+        return False
 
 
 def find_roles(folder: Path) -> dict[Role, Path]:
@@ -60,9 +68,9 @@ def find_roles(folder: Path) -> dict[Role, Path]:
     looks = {path: look(path) for path in onnx_files(folder)}
     found: dict[Role, Path] = {}
     for role in ROLES:
-        candidates = [path for path, seen in looks.items() if seen == role]
+        candidates = [path for path, told in looks.items() if told == role]
         if len(candidates) != 1:
-            seen = "; ".join(f"{path.name}: {seen}" for path, seen in looks.items()) or "no .onnx files"
+            seen = "; ".join(f"{path.name}: {told}" for path, told in looks.items()) or "no .onnx files"
             message = f"exactly one {role} needed, {len(candidates)} found: {seen}"
             raise OceanoError("model_not_found", message, details={"folder": str(folder)})
         found[role] = candidates[0]

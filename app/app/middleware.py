@@ -98,6 +98,7 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         logs.request_id.set(request_id)
         start = time.perf_counter()
+        outside = len(scope.get("root_path", ""))
         status = _LEFT
 
         async def send_with_headers(message: Message) -> None:
@@ -114,10 +115,11 @@ class RequestContext:
             try:
                 await self._app(scope, receive, send_with_headers)
             finally:
-                self._finished(scope, status, time.perf_counter() - start)
+                mount = scope.get("root_path", "")[outside:]
+                self._finished(scope, mount or "unmatched", status, time.perf_counter() - start)
 
-    def _finished(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")  # never the raw path: labels must stay few
+    def _finished(self, scope: Scope, otherwise: str, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", otherwise)  # never the raw path: labels must stay few
         method = scope["method"] if scope["method"] in _METHODS else "other"  # a client can invent any word
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)

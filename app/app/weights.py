@@ -16,7 +16,7 @@ from typing import Final
 
 from app.downloads import Progress, download, locked, room, unzip, verify, write_json
 from app.errors import OceanoError
-from app.graphs import ROLES, Fingerprint, Role, find_roles, fingerprint, onnx_files
+from app.graphs import ROLES, Fingerprint, Role, find_roles, fingerprint, is_there, onnx_files
 from app.types import ModelPack
 
 PREPROCESSING_VERSION: Final = "1"
@@ -152,7 +152,7 @@ def _place(name_or_folder: str, models_dir: Path, known: KnownPack | None = None
     outer = Path(os.path.normpath(Path(name_or_folder).expanduser().absolute()))
     name, folder = re.sub(r"[^A-Za-z0-9._-]", "_", outer.name) or "pack", _nested(outer)
     known = KNOWN_PACKS.get(name)
-    if known and not all(_is_there(folder / file) for file, _ in known.files.values()):
+    if known and not all(is_there(folder / file) for file, _ in known.files.values()):
         known = None  # somebody's own models in a folder that happens to have the name
     return _Place(name, str(folder), folder, models_dir, known)
 
@@ -161,13 +161,6 @@ def _nested(folder: Path) -> Path:
     """Unzipping a published pack by hand gives `NAME/NAME/*.onnx`."""
     inner = folder / folder.name
     return inner if onnx_files(inner) and not onnx_files(folder) else folder
-
-
-def _is_there(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except OSError:  # its folder may not be entered
-        return False
 
 
 def _status(place: _Place) -> PackStatus:
@@ -210,7 +203,7 @@ def _wanted(place: _Place, pins: _Pins) -> Mapping[Role, tuple[str, str]]:
 def _files(place: _Place, wanted: Mapping[Role, tuple[str, str]]) -> dict[Role, Path]:
     """By their names, or else, where the names were not published, by a look into each file."""
     files = {role: place.folder / name for role, (name, _) in wanted.items()}
-    missing = [path.name for path in files.values() if not _is_there(path)]
+    missing = [path.name for path in files.values() if not is_there(path)]
     if files and not missing:
         return files
     if place.known:
@@ -284,7 +277,7 @@ def _remember(place: _Place, found: _Pins) -> None:
             raw = {key: {role: asdict(pin) for role, pin in pins.items()} for key, pins in packs.items() if pins}
             write_json(place.models_dir / "pins.json", raw)
     except OSError as failure:
-        log.warning("the digest of %s cannot be pinned anew under %s: %s", place.key, place.models_dir, failure)
+        log.warning("the digest of %s cannot be pinned under %s: %s", place.key, place.models_dir, failure)
 
 
 # --- install

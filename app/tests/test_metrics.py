@@ -71,27 +71,27 @@ class _Nvml:
         self._gpus, self._sliced, self._broken = gpus, sliced, broken
         self.open = 0
 
-    def nvmlInit(self) -> None:  # noqa: N802
+    def nvmlInit(self) -> None:
         self.open += 1
 
-    def nvmlShutdown(self) -> None:  # noqa: N802
+    def nvmlShutdown(self) -> None:
         self.open -= 1
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int:
         return self._gpus
 
-    def nvmlDeviceGetHandleByIndex(self, place: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, place: int) -> int:
         if self._broken:
             raise self.NVMLError("the GPU is lost")
         return place
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> object:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> object:
         return SimpleNamespace(used=10 + handle, total=100)
 
-    def nvmlDeviceGetName(self, handle: int) -> bytes | str:  # noqa: N802
+    def nvmlDeviceGetName(self, handle: int) -> bytes | str:
         return b"H200" if handle == 0 else "H100"
 
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> object:  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> object:
         if self._sliced:
             raise self.NVMLError("Not Supported")
         return SimpleNamespace(gpu=50)

@@ -173,7 +173,7 @@ def test_the_footer_names_the_model_and_leads_to_status_metrics_and_api(client: 
     html = client.get("/").text
     assert "Model fake" in html
     links = {link.attributes["href"] for link in elements(html, "a")}
-    assert {"/status", "/metrics", "/docs"} <= links
+    assert {"/status", "/metrics", "/openapi.json"} <= links
 
 
 def test_every_field_has_a_label_and_every_button_a_name(client: TestClient, filled: None) -> None:

@@ -32,8 +32,18 @@ EYE_DISTANCE: Final = 35.24  # units of the template
 FACE_CENTRE: Final = (56.0, 62.0)  # units
 _HALF_SIZE: Final = (42.0 / EYE_DISTANCE, 56.0 / EYE_DISTANCE)
 
-_COLOUR_OF: Final = (0, 0, 1, 2, 2)  # which mask each landmark shows in
+_EYE, _NOSE, _DIMPLE, _WHITE = range(4)
+_COLOUR_OF: Final = (_EYE, _EYE, _NOSE, _DIMPLE, _DIMPLE)  # which mask each landmark shows in
 _WINDOWS: Final = ((0.48, 0.5), (0.48, 0.5), (0.46, 0.46), (0.40, 0.48), (0.40, 0.48))  # half width and height
+_WHITES: Final = ((_WHITE, (-0.5, -0.3), (0.45, 0.4)), (_WHITE, (0.5, -0.3), (0.45, 0.4)))
+"""Colour, middle, half width and height of where the white of the eyes must be."""
+_FORBIDDEN: Final = (
+    (_EYE, (0.0, 0.65), (0.75, 0.35)),
+    (_NOSE, (0.0, -0.4), (0.75, 0.15)),
+    (_NOSE, (0.0, 0.85), (0.60, 0.15)),
+    (_DIMPLE, (0.0, -0.15), (0.75, 0.4)),
+)
+"""The same, for where a colour must not be."""
 _AREAS: Final = np.array([0.115, 0.115, 0.065, 0.036, 0.036])
 _VARIANCES: Final = np.array([0.034, 0.034, 0.024, 0.020, 0.020])  # the most a spot may have
 _MOST: Final = np.array([[1.35, 1.35, 1.5, 1.7, 1.7], [1.7, 1.7, 2.0, 2.4, 2.4]])  # times its area, good and bad
@@ -89,20 +99,23 @@ def detector_model(version: int) -> onnx.ModelProto:
 
 
 def _colour_masks(graph: GraphBuilder) -> dict[int, str]:
-    """Cell size -> [N, 3, H / cell, W / cell]: how much of each colour there is, 0 to 1."""
+    """Cell size -> [N, 4, H / cell, W / cell]: how much of each colour and of white there is, 0 to 1."""
     # a colour is where two differences of channels are both large enough; in values of 255:
     red, green, blue = np.eye(3)
     differences = (
         np.stack([green - red, red - blue, blue - red]),
         np.stack([blue - red, blue - green, blue - green]),
     )
-    begins, full = np.array([24.0, 12.0, 18.0]), np.array([68.0, 40.0, 54.0])
+    begins, full = np.array([18.0, 9.0, 13.0]), np.array([52.0, 30.0, 40.0])
     gain = (128 / (full - begins))[:, None]
     sides = [
         graph.conv(f"difference{place}", "input.1", (weights * gain)[:, :, None, None], -begins / (full - begins))
         for place, weights in enumerate(differences)
     ]
-    masks = {1: graph.clip("mask1", graph.node("Min", "least_difference", sides))}
+    colours = graph.node("Min", "least_difference", sides)
+    darkest = graph.node("ReduceMin", "darkest", ["input.1"], axes=[1], keepdims=1)
+    white = graph.ramp("white", darkest, (165 - 127.5) / 128, (205 - 127.5) / 128)
+    masks = {1: graph.clip("mask1", graph.node("Concat", "colours_white", [colours, white], axis=1))}
     for cell in (2, 4, 8, 16):
         masks[cell] = graph.node("AveragePool", f"mask{cell}", [masks[cell // 2]], kernel_shape=[2, 2], strides=[2, 2])
     return masks
@@ -127,7 +140,7 @@ def _look(graph: GraphBuilder, level: Level, masks: str) -> str:
     variance = graph.node("Sub", f"{name}_variance", [square, off])
     spots = graph.node("Concat", f"{name}_spots", [x, y], axis=1)
     size, shape_terms = _shape_terms(graph, name, spots)
-    terms = [_spot_terms(graph, name, mass, variance, size), *shape_terms]
+    terms = [_spot_terms(graph, name, mass, variance, size), _place_terms(graph, level, masks, size), *shape_terms]
     score = graph.clip(f"{name}_score", graph.node("Min", f"{name}_least", terms))
     return graph.node("Concat", f"{name}_seen", [score, spots], axis=1)
 
@@ -135,12 +148,12 @@ def _look(graph: GraphBuilder, level: Level, masks: str) -> str:
 def _window_kernels(level: Level) -> tuple[Matrix, Matrix]:
     """A window's sums as two convolutions, one along the rows and one along the columns.
 
-    (15, 3, 1, k): for each landmark the row sums of its mask m, of m x and of m x^2. (20, 3, k, 1), five groups:
+    (15, 4, 1, k): for each landmark the row sums of its mask m, of m x and of m x^2. (20, 3, k, 1), five groups:
     from those the sums of m, m x, m y and m (x^2 + y^2). x and y count from the window's middle.
     """
     reach = round(1.35 * level.eyes)
     cells = np.arange(-reach, reach + 1) / level.eyes
-    rows = np.zeros((5, 3, 3, cells.size))
+    rows = np.zeros((5, 3, 4, cells.size))
     columns = np.zeros((5, 4, 3, cells.size))
     for mark, ((middle_x, middle_y), (half_x, half_y)) in enumerate(zip(_expected(), _WINDOWS, strict=True)):
         dx, dy = cells - middle_x, cells - middle_y
@@ -149,7 +162,7 @@ def _window_kernels(level: Level) -> tuple[Matrix, Matrix]:
         one, first, second = inside_y * np.stack([dy**0, dy, dy**2]) / level.eyes
         columns[mark, 0, 0] = columns[mark, 1, 1] = columns[mark, 3, 2] = one
         columns[mark, 2, 0], columns[mark, 3, 0] = first, second
-    return rows.reshape(15, 3, 1, -1), columns.reshape(20, 3, -1, 1)
+    return rows.reshape(15, 4, 1, -1), columns.reshape(20, 3, -1, 1)
 
 
 def _expected() -> Matrix:
@@ -165,12 +178,32 @@ def _spot_terms(graph: GraphBuilder, name: str, mass: str, variance: str, size: 
     area = graph.node("Div", f"{name}_area", [mass, size])
     spread = graph.node("Div", f"{name}_spread", [variance, size])
     terms = [
-        graph.ramp(f"{name}_enough", area, _AREAS * 0.10, _AREAS * 0.35),
+        graph.ramp(f"{name}_enough", area, _AREAS * 0.06, _AREAS * 0.25),
         graph.ramp(f"{name}_not_much", area, _AREAS * _MOST[1], _AREAS * _MOST[0]),
         graph.ramp(f"{name}_one_spot", spread, _VARIANCES * 2, _VARIANCES),
     ]
     least = graph.node("Min", f"{name}_least_mark", terms)
     return graph.node("ReduceMin", f"{name}_worst_mark", [least], axes=[1], keepdims=1)
+
+
+def _place_terms(graph: GraphBuilder, level: Level, masks: str, size: str) -> str:
+    """[N, 1, h, w]: is there white around both irises, and no colour where it does not belong?"""
+    name, places = level.name, (*_WHITES, *_FORBIDDEN)
+    reach = round(1.35 * level.eyes)
+    cells = np.arange(-reach, reach + 1) / level.eyes
+    rows = np.zeros((len(places), 4, 1, cells.size))
+    columns = np.zeros((len(places), 1, cells.size, 1))
+    for place, (colour, (x, y), (half_x, half_y)) in enumerate(places):
+        rows[place, colour, 0] = (np.abs(cells - x) <= half_x) / level.eyes
+        columns[place, 0, :, 0] = (np.abs(cells - y) <= half_y) / level.eyes
+    across = graph.conv(f"{name}_places_across", masks, rows, pads=[0, reach, 0, reach], strides=[1, level.step])
+    sums = graph.conv(
+        f"{name}_places", across, columns, pads=[reach, 0, reach, 0], strides=[level.step, 1], group=len(places)
+    )
+    area = graph.node("Div", f"{name}_places_area", [sums, size])
+    none, some = np.r_[[0.01] * len(_WHITES), [0.10] * len(_FORBIDDEN)], np.r_[[0.04] * len(_WHITES), [0.04] * len(_FORBIDDEN)]
+    terms = graph.ramp(f"{name}_places_right", area, none, some)
+    return graph.node("ReduceMin", f"{name}_places_worst", [terms], axes=[1], keepdims=1)
 
 
 def _shape_terms(graph: GraphBuilder, name: str, spots: str) -> tuple[str, list[str]]:

@@ -63,9 +63,14 @@ def collection_folder(settings: Settings) -> Path:
     return settings.index_dir / "embedded" / "faces__testpack__4ab1d643"
 
 
-def owner_pid(settings: Settings) -> int:
-    found: int = json.loads((collection_folder(settings) / "owner.json").read_text())["pid"]
+def about_owner(settings: Settings) -> dict[str, Any]:
+    """What the owner says of itself: protocol, pid, socket."""
+    found: dict[str, Any] = json.loads((collection_folder(settings) / "owner.json").read_text())
     return found
+
+
+def owner_pid(settings: Settings) -> int:
+    return int(about_owner(settings)["pid"])
 
 
 def processes_of(folder: Path) -> list[int]:

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from app.errors import OceanoError
 from app.index import wire
 from app.types import FaceFilter, FaceIndex
 from tests.index.conftest import (
+    about_owner,
     children_of,
     collection_folder,
     ids_of,
@@ -110,27 +112,25 @@ def test_a_client_in_use_survives_the_death_of_its_owner_again_and_again(setting
     index.upsert(faces)
     index.flush()
     ended = threading.Event()
-    failures: list[BaseException] = []
+    done = [0] * 4
 
-    def search() -> int:
-        done = 0
+    def search(place: int) -> None:
         while not ended.is_set():
-            try:
-                assert index.search(faces[done % 64].embedding, limit=1)[0].face_id == faces[done % 64].face_id
-            except OceanoError as failure:
-                failures.append(failure)
-            done += 1
-        return done
+            face = faces[done[place] % 64]
+            assert index.search(face.embedding, limit=1)[0].face_id == face.face_id
+            done[place] += 1
 
     with ThreadPoolExecutor(4) as threads:
-        running = [threads.submit(search) for _ in range(4)]
-        for _ in range(3):
+        running = [threads.submit(search, place) for place in range(4)]
+        try:
+            for _ in range(3):
+                before = list(done)
+                wait_until(lambda: all(now > then for now, then in zip(done, before, strict=True)))  # noqa: B023
+                kill(owner_pid(settings))
             wait_until(lambda: index.count() == 64)
-            kill(owner_pid(settings))
-        wait_until(lambda: index.count() == 64)
-        ended.set()
-        assert all(one.result() for one in running)
-    assert failures == []
+        finally:
+            ended.set()
+        assert [one.result() for one in running] == [None] * 4
 
 
 def test_two_processes_use_the_index_at_once(settings: Settings, index: FaceIndex) -> None:
@@ -159,13 +159,13 @@ sys.stdin.read()
 
 def test_the_owner_ends_with_its_last_client(settings: Settings) -> None:
     first, second = open_quick(settings), open_quick(settings)
-    owner = owner_pid(settings)
+    owner, path = owner_pid(settings), Path(about_owner(settings)["socket"])
     first.close()
     assert second.count() == 0
     assert owner_pid(settings) == owner
     second.close()
     wait_until(lambda: not processes_of(settings.data_dir))
-    assert not (collection_folder(settings) / "owner.sock").exists()
+    assert not path.exists()
     assert not (collection_folder(settings) / "owner.json").exists()
 
 
@@ -206,8 +206,7 @@ def test_a_socket_left_behind_by_a_killed_owner_does_not_matter(settings: Settin
     kill(owner_pid(settings))
     index.close()
     wait_until(lambda: not processes_of(settings.data_dir))
-    assert (collection_folder(settings) / "owner.sock").exists()
-    assert (collection_folder(settings) / "owner.json").exists()
+    assert Path(about_owner(settings)["socket"]).exists()
     again = open_quick(settings)
     assert again.count() == 5
     again.close()
@@ -225,7 +224,7 @@ def test_sigterm_ends_the_owner_with_everything_flushed(settings: Settings, inde
 def test_a_long_data_folder_puts_the_socket_into_a_private_folder(tmp_path: Path) -> None:
     settings = settings_at(tmp_path / ("long" * 20) / ("longer" * 20))
     index = open_quick(settings)
-    path = Path(json.loads((collection_folder(settings) / "owner.json").read_text())["socket"])
+    path = Path(about_owner(settings)["socket"])
     assert len(os.fsencode(path)) <= 107
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -235,23 +234,32 @@ def test_a_long_data_folder_puts_the_socket_into_a_private_folder(tmp_path: Path
     wait_until(lambda: not path.exists())
 
 
-def test_a_private_folder_that_others_may_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    (tmp_path / f"oceano-{os.getuid()}").mkdir(mode=0o777)
-    (tmp_path / f"oceano-{os.getuid()}").chmod(0o777)
-    with pytest.raises(OceanoError, match="mode 0700"):
-        wire.socket_path(Path("/" + "x" * 200))
+def test_a_private_folder_that_others_may_write_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setattr(tempfile, "gettempdir", lambda: short)
+        private = Path(short) / f"oceano-{os.getuid()}"
+        private.mkdir()
+        private.chmod(0o777)
+        with pytest.raises(OceanoError, match="mode 0700"):
+            wire.socket_path(Path("/" + "x" * 200))
+        private.rmdir()
+        private.symlink_to("/tmp")
+        with pytest.raises(OceanoError, match="mode 0700"):
+            wire.socket_path(Path("/" + "x" * 200))
 
 
 def test_socket_and_key_are_for_this_user_alone(settings: Settings, index: FaceIndex) -> None:
     folder = collection_folder(settings)
-    modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in ("owner.sock", "owner.key", ".")}
-    assert modes == {"owner.sock": 0o600, "owner.key": 0o600, ".": 0o700}
+    found = {path: stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "owner.key")}
+    assert list(found.values()) == [0o700, 0o600]
+    listening = Path(about_owner(settings)["socket"])
+    assert stat.S_IMODE(listening.stat().st_mode) == 0o600
+    assert stat.S_IMODE(listening.parent.stat().st_mode) == 0o700
     assert len((folder / "owner.key").read_bytes()) == 32
 
 
 def test_a_client_with_a_wrong_key_is_refused_and_harms_nobody(settings: Settings, index: FaceIndex) -> None:
-    path = str(collection_folder(settings) / "owner.sock")
+    path = about_owner(settings)["socket"]
     owner = owner_pid(settings)
     for _ in range(3):
         with pytest.raises(AuthenticationError):
@@ -319,7 +327,7 @@ def test_a_disk_that_is_nearly_full_refuses_writes_and_goes_on_searching(setting
 
 def test_an_owner_of_another_version_is_not_talked_to(settings: Settings, index: FaceIndex) -> None:
     path = collection_folder(settings) / "owner.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"protocol": 99}))
+    path.write_text(json.dumps(about_owner(settings) | {"protocol": 99}))
     with pytest.raises(OceanoError) as caught:
         open_quick(settings)
     assert caught.value.code == "index_in_use"

@@ -1,0 +1,135 @@
+"""Which of the ONNX files in a folder is what, told by their graphs alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.graphs import Fingerprint, find_roles, fingerprint, look, onnx_files
+from app.weights import find_pack
+from tests.packs import DETECTOR, OTHERS, PACK, PACK_DIGEST, RECOGNISER, detector, graph, put, recogniser, refused, sha
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+# --- roles
+
+
+def test_the_other_models_of_a_pack_are_passed_over(models: Path) -> None:
+    put(models / "tiny", {**OTHERS, **PACK})
+    assert find_pack("tiny", models).digest == PACK_DIGEST
+
+
+@pytest.mark.parametrize("strides", [3, 5])
+@pytest.mark.parametrize("size", [112, 128, 224])
+def test_each_kind_of_detector_and_recogniser_is_recognised(models: Path, strides: int, size: int) -> None:
+    put(models / "tiny", {"a.onnx": recogniser(size), "b.onnx": detector(strides)})
+    pack = find_pack("tiny", models)
+    assert (pack.detector.name, pack.recogniser.name) == ("b.onnx", "a.onnx")
+
+
+def test_weights_listed_among_the_inputs_do_not_hide_a_recogniser(models: Path) -> None:
+    put(models / "tiny", {DETECTOR: detector(), RECOGNISER: recogniser(old=True)})
+    assert find_pack("tiny", models).recogniser.name == RECOGNISER
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "no .onnx files"),
+        ({DETECTOR: detector(), **OTHERS}, "exactly one recogniser needed, 0 found"),
+        ({RECOGNISER: recogniser()}, "exactly one detector needed, 0 found"),
+        ({DETECTOR: detector(3, landmarks=False), RECOGNISER: recogniser()}, "a detector without landmarks"),
+        ({DETECTOR: detector(5, landmarks=False), RECOGNISER: recogniser()}, "a detector without landmarks"),
+        ({DETECTOR: detector(4), RECOGNISER: recogniser()}, "another model"),
+        ({DETECTOR: graph([[1, 3, 0, 0]], [[1, 7]] * 9), RECOGNISER: recogniser()}, "det.onnx: another model"),
+        *[
+            ({DETECTOR: detector(), RECOGNISER: recogniser(size)}, f"another model, input {size}x{size}")
+            for size in (96, 120, 192)
+        ],
+        ({DETECTOR: detector(), RECOGNISER: graph([[1, 3, 112, 128]], [[1, 512]])}, "another model, input 128x112"),
+        ({DETECTOR: detector(), RECOGNISER: graph([[1, 1, 112, 112]], [[1, 512]])}, "rec.onnx: another model"),
+        ({DETECTOR: detector(), RECOGNISER: recogniser(width=128)}, "embeddings of 128 values, not 512"),
+        ({DETECTOR: detector(), RECOGNISER: recogniser(), "x.onnx": recogniser()}, "exactly one recogniser needed, 2"),
+        ({DETECTOR: detector(), RECOGNISER: b"\x0a\xff"}, "not a readable ONNX file"),
+        (
+            {DETECTOR: detector(), RECOGNISER: graph([[1, 3, 112, 112]], [[1, 512]], external=True)},
+            "weights lie in another file",
+        ),
+    ],
+)
+def test_a_folder_without_the_two_models_is_refused_with_what_was_seen(
+    models: Path, files: dict[str, bytes], said: str
+) -> None:
+    put(models / "tiny", files)
+    assert said in refused("model_not_found", lambda: find_pack("tiny", models)).message
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_models_of_insightface_have_no_role_and_hidden_files_are_not_looked_at(
+    tmp_path: Path, name: str
+) -> None:
+    folder = put(tmp_path, {name: OTHERS[name]})
+    assert name.startswith(".") or look(folder / name).startswith("another model")
+    assert "0 found" in refused("model_not_found", lambda: find_roles(folder)).message
+
+
+def test_a_graph_that_may_not_be_read_has_no_role(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("onnx.load", refuse)
+    message = refused("model_not_found", lambda: find_roles(tmp_path)).message
+    assert f"{RECOGNISER}: it cannot be read (Permission denied)" in message
+
+
+def test_a_missing_folder_holds_no_graphs(tmp_path: Path) -> None:
+    assert onnx_files(tmp_path / "none") == []
+    assert "no .onnx files" in refused("model_not_found", lambda: find_roles(tmp_path / "none")).message
+
+
+# --- fingerprints
+
+
+def test_a_fingerprint_is_the_sha_256_and_a_stamp_that_vouches_for_it(tmp_path: Path) -> None:
+    file = put(tmp_path) / DETECTOR
+    found = fingerprint(file)
+    info = file.stat()
+    assert found == Fingerprint(DETECTOR, sha(PACK[DETECTOR]), (info.st_size, info.st_mtime_ns, info.st_ino))
+    assert fingerprint(file, found) is found
+
+
+@pytest.mark.parametrize("change", ["content", "mtime", "inode", "name"])
+def test_a_changed_stamp_or_another_name_is_hashed_again(tmp_path: Path, change: str) -> None:
+    file = put(tmp_path) / DETECTOR
+    before = fingerprint(file)
+    if change == "content":
+        file.write_bytes(PACK[DETECTOR] + b"x")
+    elif change == "mtime":
+        os.utime(file, ns=(10**18, 10**18 + 1))
+    elif change == "inode":
+        beside = tmp_path / "beside"
+        beside.write_bytes(PACK[DETECTOR])
+        os.utime(beside, ns=(10**18, 10**18))
+        beside.replace(file)
+    else:
+        file = file.rename(tmp_path / "new.onnx")
+    assert fingerprint(file, before) is not before
+    assert fingerprint(file, before).sha256 == sha(file.read_bytes())
+
+
+def test_a_file_just_written_has_no_stamp(tmp_path: Path) -> None:
+    file = tmp_path / DETECTOR
+    file.write_bytes(b"new")
+    assert fingerprint(file).stamp is None
+
+
+def test_a_file_that_cannot_be_read_is_model_corrupt(tmp_path: Path) -> None:
+    assert "cannot be read" in refused("model_corrupt", lambda: fingerprint(tmp_path / "none.onnx")).message
