@@ -104,7 +104,8 @@ def ingest(
 ) -> int:
     """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
     from app.images import ThumbStore
-    from app.ingest import Ingest, only_one
+    from app.ingest import Ingest
+    from app.ledger import only_writer
     from app.parts import open_parts
     from app.progress import IngestProgress
 
@@ -112,7 +113,7 @@ def ingest(
         raise OceanoError("not_found", f"{folder} is no folder", details={"folder": str(folder)})
     settings = _settings("ingest")
     with (
-        only_one(settings.state_dir),
+        only_writer(settings.state_dir),
         _interruptible() as stop,
         open_parts(settings) as (engine, index, ledger),
         IngestProgress(folder, as_json=as_json) as progress,

@@ -135,8 +135,8 @@ def _bgr(image: Image.Image) -> Pixels:
         image = image.convert("RGBA")
         backdrop = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(backdrop, image)
-    rgb = np.asarray(image.convert("RGB"))
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+    rgb = image if image.mode == "RGB" else image.convert("RGB")  # convert copies in any case
+    return cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
 
 def _upright(image: Image.Image) -> Image.Image:

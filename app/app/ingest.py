@@ -17,14 +17,12 @@ if __name__ == "__main__":  # as a script: this folder comes first on the path a
 
     sys.exit(main(["ingest", *sys.argv[1:]]))
 
-import fcntl
 import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -79,11 +77,15 @@ class _Read:
 
 @dataclass(slots=True)
 class _Batch:
-    """Pictures to analyze together, their copies among the files read with them, and results already known."""
+    """Pictures to analyze together, their copies among the files read with them, and results already known.
+
+    `unchanged` are files of which only the time changed: they keep their result.
+    """
 
     pictures: list[tuple[File, Picture]] = field(default_factory=list)
     copies: list[tuple[File, str]] = field(default_factory=list)
     records: list[FileRecord] = field(default_factory=list)
+    unchanged: list[FileRecord] = field(default_factory=list)
     pixels: int = 0
 
     def add(self, file: File, picture: Picture) -> None:
@@ -95,7 +97,8 @@ class _Batch:
 
     @property
     def full(self) -> bool:
-        return len(self.pictures) + len(self.records) >= BATCH_PICTURES or self.pixels >= BATCH_PIXELS
+        results = len(self.pictures) + len(self.records) + len(self.unchanged)
+        return results >= BATCH_PICTURES or self.pixels >= BATCH_PIXELS
 
 
 class Ingest:
@@ -198,8 +201,8 @@ class Ingest:
             if data is None:
                 return _Read(file)
             image_id = image_id_of(data)
-            if self._ledger.image(image_id) is not None:
-                return _Read(file, record=_record(file, "duplicate", image_id))
+            if (known := self._known(file, image_id)) is not None:
+                return _Read(file, record=known)
             return _Read(file, decode(data, max_pixels=self._max_pixels, image_id=image_id))
         except OceanoError as failure:
             if failure.code in ("ledger_unavailable", "disk_full"):
@@ -210,15 +213,25 @@ class Ingest:
         except Exception as failure:  # noqa: BLE001 - one file never ends the run
             return _Read(file, record=_unexpected(file, image_id, failure))
 
+    def _known(self, file: File, image_id: str) -> FileRecord | None:
+        """What to record of a file whose picture is in the ledger already; None if there is work to do."""
+        known = self._ledger.image(image_id)
+        if known is None or (self._retry and known.status == "no_face"):
+            return None
+        if known.path == file.path:  # only its time changed
+            return replace(known, size=file.size, mtime_ns=file.mtime_ns)
+        return _record(file, "duplicate", image_id)
+
     def _sort_in(self, read: _Read, batch: _Batch) -> None:
         if read.record is not None:
-            batch.records.append(read.record)
+            unchanged = read.record.status in ("done", "no_face")
+            (batch.unchanged if unchanged else batch.records).append(read.record)
         elif read.picture is None:
             self.counts.ignored += 1
         elif batch.holds(read.picture.image_id):
             batch.copies.append((read.file, read.picture.image_id))
-        elif self._ledger.image(read.picture.image_id) is not None:  # became known since it was read
-            batch.records.append(_record(read.file, "duplicate", read.picture.image_id))
+        elif (known := self._known(read.file, read.picture.image_id)) is not None:  # became known since it was read
+            batch.records.append(known)
         else:
             batch.add(read.file, read.picture)
 
@@ -240,8 +253,9 @@ class Ingest:
             self._index.flush()
         copies = [_copy(file, fates[image_id]) for file, image_id in batch.copies]
         records = [*batch.records, *fates.values(), *copies]
-        if records:
-            self._ledger.record(records)
+        if records or batch.unchanged:
+            self._ledger.record([*records, *batch.unchanged])
+        self.counts.skipped += len(batch.unchanged)
         for record in records:
             setattr(self.counts, record.status, getattr(self.counts, record.status) + 1)
             self.counts.faces += record.faces
@@ -285,28 +299,6 @@ class Ingest:
             )
             points.append(FacePoint(face_id, face.embedding, payload))
         return points
-
-
-@contextmanager
-def only_one(state_dir: Path) -> Iterator[None]:
-    """One ingest at a time per data folder. Raises OceanoError `ingest_in_progress`."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with (state_dir / "ingest.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read(20).strip() or "unknown"
-            raise OceanoError(
-                "ingest_in_progress",
-                f"another ingest is running (process {holder}); wait for it or stop it",
-                details={"pid": holder},
-            ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def _record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -95,7 +96,7 @@ class Ledger:
         """The file that stands for an image (`done` or `no_face`), not its copies."""
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND image_id = ? "  # noqa: S608
-            "AND status IN ('done', 'no_face') ORDER BY path LIMIT 1",
+            "AND status IN ('done', 'no_face') ORDER BY status, path LIMIT 1",
             image_id,
         )
         return rows[0] if rows else None
@@ -183,6 +184,28 @@ class Ledger:
         with self._lock, _as_oceano_error(self._path):
             rows = self._db.execute(query, (self._collection, *values)).fetchall()
         return [FileRecord(os.fsdecode(row[0]), *row[1:]) for row in rows]
+
+
+@contextmanager
+def only_writer(state_dir: Path) -> Iterator[None]:
+    """One ingest at a time per data folder writes the ledger. Raises OceanoError `ingest_in_progress`."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with (state_dir / "ingest.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read(20).strip() or "unknown"
+            raise OceanoError(
+                "ingest_in_progress",
+                f"another ingest is running (process {holder}); wait for it or stop it",
+                details={"pid": holder},
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 @contextmanager

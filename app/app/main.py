@@ -56,10 +56,12 @@ def create_app(
             yield
         finally:
             watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watch
-            app.state.decoding.close()
-            await asyncio.to_thread(services.close)
+            try:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watch
+            finally:
+                app.state.decoding.close()
+                await asyncio.to_thread(services.close)
 
     app = FastAPI(title="Oceano", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.settings = settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from PIL import Image
 from app.config import Settings
 from app.errors import OceanoError
 from app.images import ThumbStore
-from app.ingest import Ingest, IngestCounts, only_one
-from app.ledger import Ledger
+from app.ingest import Ingest, IngestCounts
+from app.ledger import Ledger, Totals
 from app.types import Face, FacePoint, Pixels
 from tests.fakes import FakeEngine, MemoryIndex
 
@@ -108,6 +109,28 @@ def test_failed_files_go_again_with_retry_or_when_they_changed(bench: Bench, col
     assert bench.run(colour_pictures).duplicate == 1
 
 
+def test_a_file_of_which_only_the_time_changed_keeps_its_result(bench: Bench, colour_pictures: Path) -> None:
+    bench.run(colour_pictures)
+    seen = bench.engine.pictures
+    os.utime(colour_pictures / "0.png", ns=(1, 1))
+    counts = bench.run(colour_pictures)
+    assert (counts.skipped, counts.duplicate, counts.done) == (8, 0, 0)
+    assert bench.engine.pictures == seen
+    assert bench.ledger.totals() == Totals(done=8, faces=8)
+    known = bench.ledger.file(str(colour_pictures / "0.png"))
+    assert known is not None
+    assert known.mtime_ns == 1
+
+
+def test_a_picture_without_a_face_goes_again_with_retry(bench: Bench, colour_pictures: Path) -> None:
+    Image.new("RGB", (64, 64)).save(colour_pictures / "black.png")
+    bench.run(colour_pictures)
+    seen = bench.engine.pictures
+    again = bench.run(colour_pictures, retry=True)
+    assert (again.no_face, again.duplicate, again.skipped) == (1, 0, 8)
+    assert bench.engine.pictures == seen + 1
+
+
 def test_a_file_that_cannot_be_read_is_tried_again_without_being_asked(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,12 +217,3 @@ def test_a_stop_finishes_and_records_what_is_in_work(bench: Bench, colour_pictur
     counts = bench.run(colour_pictures, stop=stop)
     assert counts.images == len(bench.index.flushed) == bench.ledger.totals().done < 8
     assert bench.run(colour_pictures).done + counts.done == 8
-
-
-def test_a_second_ingest_at_the_same_time_is_refused(tmp_path: Path) -> None:
-    with only_one(tmp_path / "state"):
-        with pytest.raises(OceanoError) as raised, only_one(tmp_path / "state"):
-            pass
-        assert raised.value.code == "ingest_in_progress"
-    with only_one(tmp_path / "state"):
-        pass

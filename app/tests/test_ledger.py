@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import OceanoError
-from app.ledger import FileRecord, Ledger, Totals
+from app.ledger import FileRecord, Ledger, Totals, only_writer
 
 
 @pytest.fixture
@@ -131,3 +131,12 @@ def test_a_full_disk_is_said_as_disk_full(ledger: Ledger) -> None:
         ledger.record([_done(f"/{place:0100}", str(place)) for place in range(1000)])
     assert raised.value.code == "disk_full"
     assert ledger.totals() == Totals()
+
+
+def test_a_second_ingest_at_the_same_time_is_refused(tmp_path: Path) -> None:
+    with only_writer(tmp_path / "state"):
+        with pytest.raises(OceanoError) as raised, only_writer(tmp_path / "state"):
+            pass
+        assert raised.value.code == "ingest_in_progress"
+    with only_writer(tmp_path / "state"):
+        pass

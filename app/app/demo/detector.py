@@ -34,7 +34,7 @@ _HALF_SIZE: Final = (42.0 / EYE_DISTANCE, 56.0 / EYE_DISTANCE)
 
 _EYE, _NOSE, _DIMPLE, _WHITE = range(4)
 _COLOUR_OF: Final = (_EYE, _EYE, _NOSE, _DIMPLE, _DIMPLE)  # which mask each landmark shows in
-_WINDOWS: Final = ((0.48, 0.5), (0.48, 0.5), (0.46, 0.46), (0.40, 0.48), (0.40, 0.48))  # half width and height
+_WINDOWS: Final = ((0.48, 0.55), (0.48, 0.55), (0.46, 0.46), (0.40, 0.48), (0.40, 0.48))  # half width and height
 _WHITES: Final = ((_WHITE, (-0.5, -0.3), (0.45, 0.4)), (_WHITE, (0.5, -0.3), (0.45, 0.4)))
 """Colour, middle, half width and height of where the white of the eyes must be."""
 _FORBIDDEN: Final = (
@@ -139,9 +139,10 @@ def _look(graph: GraphBuilder, level: Level, masks: str) -> str:
     off = graph.node("Add", f"{name}_off", [graph.node("Mul", f"{name}_{part}2", [part, part]) for part in (x, y)])
     variance = graph.node("Sub", f"{name}_variance", [square, off])
     spots = graph.node("Concat", f"{name}_spots", [x, y], axis=1)
-    size, shape_terms = _shape_terms(graph, name, spots)
+    size, aim, shape_terms = _shape_terms(graph, name, spots)
     terms = [_spot_terms(graph, name, mass, variance, size), _place_terms(graph, level, masks, size), *shape_terms]
-    score = graph.clip(f"{name}_score", graph.node("Min", f"{name}_least", terms))
+    sure = graph.clip(f"{name}_sure", graph.node("Min", f"{name}_least", terms))
+    score = graph.node("Mul", f"{name}_score", [sure, aim])
     return graph.node("Concat", f"{name}_seen", [score, spots], axis=1)
 
 
@@ -206,10 +207,11 @@ def _place_terms(graph: GraphBuilder, level: Level, masks: str, size: str) -> st
     return graph.node("ReduceMin", f"{name}_places_worst", [terms], axes=[1], keepdims=1)
 
 
-def _shape_terms(graph: GraphBuilder, name: str, spots: str) -> tuple[str, list[str]]:
-    """The eye distance squared, in the level's, and terms [N, 1, h, w] each.
+def _shape_terms(graph: GraphBuilder, name: str, spots: str) -> tuple[str, str, list[str]]:
+    """The square of the eye distance found; how well place and level fit it; and the terms. [N, 1, h, w] each.
 
-    Do the spots lie as in a face of about this size, here, and about upright?
+    The terms: do the spots lie as in a face of about this size, here, and about upright? Of several places that
+    see the same face the one that fits best must win, because its windows cut nothing off.
     """
     similarity, residual = _shape_matrices()
     upright = _expected().T.reshape(10)
@@ -221,7 +223,9 @@ def _shape_terms(graph: GraphBuilder, name: str, spots: str) -> tuple[str, list[
     )
     size = graph.linear(f"{name}_size", graph.square_sum(f"{name}_turn2", turn), 1.0, 1e-6)
     misfit = graph.node("Div", f"{name}_misfit", [graph.square_sum(f"{name}_rest2", rest), size])
-    return size, [
+    off = graph.node("Concat", f"{name}_off_all", [shift, graph.linear(f"{name}_off_size", cos, 1.0, -1.0)], axis=1)
+    aim = graph.clip(f"{name}_aim", graph.linear(f"{name}_aim_line", graph.square_sum(f"{name}_off_sum", off), -0.7, 0.97))
+    return size, aim, [
         graph.ramp(f"{name}_alike", misfit, 0.06, 0.02),
         graph.ramp(f"{name}_near", graph.square_sum(f"{name}_distance", shift), 0.5**2, 0.25**2),
         graph.ramp(f"{name}_large", cos, 0.6, 0.8),
@@ -286,7 +290,7 @@ def _stride_outputs(graph: GraphBuilder, stride: int, anchors: list[str]) -> lis
         both = graph.node("Concat", f"{name}_centre_scale", [centre, scale], axis=1)
         wide, high = _HALF_SIZE
         sides = np.array([[-1, 0, wide], [0, -1, high], [1, 0, wide], [0, 1, high]])
-        parts[0].append(graph.linear(f"{name}_score", graph.slice(f"{name}_best", best, (1, 0, 1, 1)), 0.95, 0.0))
+        parts[0].append(graph.slice(f"{name}_score", best, (1, 0, 1, 1)))
         parts[1].append(graph.conv(f"{name}_box", both, sides[:, :, None, None]))
         parts[2].append(graph.conv(f"{name}_kps", spots, np.eye(10)[order][:, :, None, None]))
     outputs: list[tuple[str, list[int | str]]] = []

@@ -10,12 +10,7 @@ from typing import Final
 from app.demo.canvas import Colour, rgb
 
 NAMES: Final = tuple(
-    (
-        "ada bruno clara diego elena felix gaia hugo ines jonas kira leo lola milo nora oscar "
-        "olga pablo rosa ravi tessa silas vera theo alma victor bella xavier dora anton emma boris "
-        "fiona carlos greta dario hana emil iris franz julia gustav lena henri mira ivan nina jamal "
-        "paula karim rita luca sara marco tilda nico uma otto wanda quentin yara remy zoe sven"
-    ).split()
+    ["ada", "bruno", "clara", "diego", "elena", "felix", "gaia", "hugo", "ines", "jonas", "kira", "leo", "lola", "milo", "nora", "oscar", "olga", "pablo", "rosa", "ravi", "tessa", "silas", "vera", "theo", "alma", "victor", "bella", "xavier", "dora", "anton", "emma", "boris", "fiona", "carlos", "greta", "dario", "hana", "emil", "iris", "franz", "julia", "gustav", "lena", "henri", "mira", "ivan", "nina", "jamal", "paula", "karim", "rita", "luca", "sara", "marco", "tilda", "nico", "uma", "otto", "wanda", "quentin", "yara", "remy", "zoe", "sven"]
 )
 PEOPLE: Final = len(NAMES)
 

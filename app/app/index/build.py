@@ -203,7 +203,7 @@ class Build:
             vectors = b"".join(ours[one][1] for one in put)
             read_answer(worker.call(pack(Op.PUT, join_ids(put), (vectors, [ours[one][0] for one in put]))))
         if drop := [one for one in theirs if one not in ours]:
-            read_answer(worker.call(pack(Op.DROP, join_ids(drop))))
+            read_answer(worker.call(pack(Op.DELETE, join_ids(drop))))
 
     def _require_same(self, worker: Worker) -> None:
         """The last line of defence: a shard that lacks points, or has too many, is never switched to."""

@@ -1,7 +1,13 @@
-"""What the owner does with a request: reads go straight to the worker, writes one after the other."""
+"""What the owner does with a request: reads go straight to the worker, writes one after the other.
+
+Durable is what is in Edge's log and on the disk: the log is replayed when the shard is loaded (checked: an older
+state of everything else, with the log of now, opens complete). So `flush` is one or two fsyncs here, beside the
+worker; Edge's own flush takes a hundred, during which nothing can be searched, and the worker does it now and then.
+"""
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -9,12 +15,13 @@ from typing import Any, Final
 from app.errors import OceanoError
 from app.index.backup import backup
 from app.index.desk import Desk
-from app.index.folders import disk_bytes, free_bytes
+from app.index.folders import disk_bytes, free_bytes, sync_log
 from app.index.maintenance import Maintenance
 from app.index.options import OwnerOptions
 from app.index.wire import READS, WRITES, Op, Request, answer, pack, read_answer, unpack
 
 _NEEDS_ROOM: Final = frozenset({Op.UPSERT, Op.SET_PERSON})
+_DURABLE_ON_RETURN: Final = frozenset({Op.SET_PERSON, Op.DELETE})
 
 
 class Service:
@@ -39,6 +46,10 @@ class Service:
         if request.op in WRITES:
             return self._write(request, message)
         match request.op:
+            case Op.FLUSH:
+                self._make_durable()
+                self.maintenance.consider()
+                return answer(None)
             case Op.INFO:
                 return answer(self._info())
             case Op.MAINTAIN:
@@ -62,9 +73,20 @@ class Service:
                 self._require_room()
             self.maintenance.note(request.ids)
             reply = self._desk.call(message)
-        if request.op is Op.FLUSH:
-            self.maintenance.consider()
+        if request.op in _DURABLE_ON_RETURN:
+            self._make_durable()
         return reply
+
+    def _make_durable(self) -> None:
+        """All writes answered so far are on the disk on return."""
+        shard = self._desk.shard
+        try:
+            sync_log(shard)
+        except OSError as failure:
+            if shard != self._desk.shard:
+                return  # a built shard took its place, and was flushed with everything in it before it did
+            code = "disk_full" if failure.errno == errno.ENOSPC else "index_unavailable"
+            raise OceanoError(code, f"The index's log cannot be written: {failure.strerror}.") from failure
 
     def _require_room(self) -> None:
         """A full disk is told before Edge meets it: its files are mapped, and a page without a block is a SIGBUS."""

@@ -81,6 +81,7 @@ class Shard:
     def __init__(self, shard: edge.EdgeShard) -> None:
         self._shard = shard
         self._dirty = False
+        self.unflushed = 0
 
     @classmethod
     def open(cls, folder: Path, options: OwnerOptions) -> Shard:
@@ -88,6 +89,8 @@ class Shard:
         with _edge_errors():
             if not folder.exists():
                 _create(folder, config)
+            if not any((folder / "segments").glob("*/segment.json")):  # Edge would make an empty shard of it
+                raise unavailable(f"{folder} is damaged; restore the index from a backup.")
             return cls(edge.EdgeShard.load(str(folder), config))
 
     def upsert(self, ids: bytes, vectors: bytes, payloads: Sequence[dict[str, Any]], *, overwrite: bool) -> None:
@@ -100,25 +103,29 @@ class Shard:
                 edge.Point(one, numbers[at * SIZE : (at + 1) * SIZE].tolist(), payload)
                 for at, (one, payload) in enumerate(zip(split_ids(ids), payloads, strict=True))
             ]
-            self._update(edge.UpdateOperation.upsert_points(points, update_mode=mode))
+            self._update(edge.UpdateOperation.upsert_points(points, update_mode=mode), len(points))
 
     def set_person(self, ids: bytes, person: str | None) -> None:
         with _edge_errors():
             # Edge stops at the first id it does not know, with the operation half done and in its log.
             found = self._shard.retrieve(list(split_ids(ids)), with_payload=False, with_vector=False)
             if found:
-                self._update(edge.UpdateOperation.set_payload([one.id for one in found], {"person": person}))
+                self._update(
+                    edge.UpdateOperation.set_payload([one.id for one in found], {"person": person}), len(found)
+                )
 
     def delete(self, ids: bytes) -> None:
         with _edge_errors():
-            self._update(edge.UpdateOperation.delete_points(list(split_ids(ids))))
+            gone: list[edge.PointId] = list(split_ids(ids))
+            self._update(edge.UpdateOperation.delete_points(gone), len(gone))
 
     def flush(self) -> None:
-        """Durable on return; free when nothing was written since the last one."""
+        """Everything where Edge wants it, its log cut; free when nothing was written since the last one."""
         if self._dirty:
             with _edge_errors():
                 self._shard.flush()
             self._dirty = False
+            self.unflushed = 0
 
     def search(
         self, vectors: bytes, limit: int, threshold: float | None, where: Mapping[str, Any], ef: int
@@ -198,8 +205,9 @@ class Shard:
         with _edge_errors():
             self._shard.close()
 
-    def _update(self, operation: edge.UpdateOperation) -> None:
+    def _update(self, operation: edge.UpdateOperation, points: int) -> None:
         self._dirty = True
+        self.unflushed += points
         self._shard.update(operation)
 
 

@@ -49,12 +49,10 @@ class Op(enum.IntEnum):
     MAINTAIN = 11
     BACKUP = 12
     PUT = 20
-    READ = 21
-    DROP = 22
-    CLOSE = 23
+    CLOSE = 21
 
 
-WRITES: Final = frozenset({Op.UPSERT, Op.FLUSH, Op.SET_PERSON, Op.DELETE})
+WRITES: Final = frozenset({Op.UPSERT, Op.SET_PERSON, Op.DELETE})
 READS: Final = frozenset({Op.SEARCH, Op.RETRIEVE, Op.SCROLL, Op.COUNT, Op.FACET})
 
 

@@ -1,0 +1,378 @@
+"""The docs name everything there is, and nothing there is not."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from packaging.markers import Marker
+
+from app import __version__, api, pages
+from app.cli import cli
+from app.config import Settings, load_settings
+from app.errors import STATUS, OceanoError
+from app.index import open_index
+from app.main import create_app
+from app.metrics import Metrics
+from app.options import CompareOptions, DetectOptions, SearchOptions
+
+from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+from tests.test_floors import FLOORS
+
+APP = Path(__file__).parents[1]
+TOP = APP.parent
+PACKAGE = APP / "app"
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in sorted(TOP.glob("*.md"))}
+EXAMPLE = (TOP / ".env.example").read_text(encoding="utf-8")
+ALL = "\n".join(DOCS.values())
+CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
+
+
+def code_spans(text: str) -> list[str]:
+    """What stands in backticks, and the lines of code blocks."""
+    return [line for span in CODE.findall(text) for line in span.strip("`").splitlines()]
+
+
+def test_there_are_docs() -> None:
+    assert set(DOCS) >= {"README.md", "INSTALL.md", "FAQ.md", "STRUCTURE.md", "CHANGELOG.md"}
+    assert len(code_spans(ALL)) > 100
+
+
+# --- settings
+
+
+def test_the_example_names_every_setting_once() -> None:
+    names = re.findall(r"^([A-Z_0-9]+)=", EXAMPLE, re.MULTILINE)
+    assert sorted(names) == sorted(name.upper() for name in Settings.model_fields)
+
+
+def test_the_example_holds_the_defaults() -> None:
+    assert load_settings(TOP / ".env.example") == load_settings(None)
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_a_default_is_written_out_unless_it_is_empty(name: str) -> None:
+    """So that reading the example tells what counts, without starting anything."""
+    value = re.search(rf"^{name.upper()}=(.*)$", EXAMPLE, re.MULTILINE)
+    assert value is not None
+    default = Settings.model_fields[name].default
+    if default in ("", ()) or name == "data_dir":
+        assert value[1] == ""
+    else:
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else f"{default}"
+        assert value[1] == shown
+
+
+def test_every_setting_of_the_example_is_explained() -> None:
+    for block in re.split(r"\n\n+", EXAMPLE):
+        lines = block.splitlines()
+        settings = [line for line in lines if not line.startswith("#")]
+        assert len(settings) <= 1
+        if settings:
+            assert lines[0].startswith("# "), settings
+
+
+def test_the_docs_name_only_settings_that_exist() -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    others = {"OCEANO_VARIANT", "OCEANO_DEMO", "REAL_PACK_DIR", "REAL_FACES_DIR"}
+    named = {word for span in code_spans(ALL) for word in re.findall(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b", span)}
+    assert named - others <= known
+    assert others <= named
+
+
+def test_the_server_index_is_still_to_come_as_the_example_says(settings: Settings) -> None:
+    with pytest.raises(OceanoError, match="QDRANT_URL"):
+        open_index(settings.model_copy(update={"qdrant_url": "http://127.0.0.1:9101"}), FAKE_PACK)
+
+
+# --- routes
+
+
+def app_routes(settings: Settings) -> set[tuple[str, str]]:
+    """(method, path) of every route that handlers answer."""
+    app = create_app(settings, FakeEngine(), MemoryIndex())
+    return set(_routes(app))
+
+
+def _routes(app: FastAPI) -> Iterator[tuple[str, str]]:
+    routers = [api.router(), pages.router()]
+    waiting = [*app.routes, *(route for router in routers for route in router.routes)]
+    while waiting:
+        route = waiting.pop()
+        if isinstance(route, APIRoute):
+            yield from ((method, route.path) for method in route.methods)
+        included = getattr(route, "original_router", None)  # how FastAPI keeps an included router
+        waiting += included.routes if included is not None else []
+
+
+def named_routes() -> set[tuple[str, str]]:
+    found = [re.match(r"([A-Z]+) (/[^\s?]*)$", span) for span in code_spans(ALL)]
+    return {(match[1], match[2]) for match in found if match and match[1] in METHODS}
+
+
+def test_every_route_is_in_the_docs(settings: Settings) -> None:
+    routes = app_routes(settings) - {("HEAD", "/health")}
+    assert len(routes) > 8
+    assert routes <= named_routes()
+
+
+def test_the_docs_name_only_routes_that_exist(settings: Settings) -> None:
+    assert named_routes() <= app_routes(settings)
+
+
+@pytest.mark.parametrize("options", [SearchOptions, DetectOptions, CompareOptions])
+def test_every_field_of_a_route_is_in_the_readme(options: type) -> None:
+    fields = options.model_fields  # type: ignore[attr-defined]
+    assert {name for name in fields if f"`{name}`" not in DOCS["README.md"]} == set()
+
+
+@pytest.mark.parametrize("code", sorted(STATUS))
+def test_every_error_code_is_explained_with_its_status(code: str) -> None:
+    assert re.search(rf"^\| `{code}` \| {STATUS[code]} \| \S", DOCS["INSTALL.md"], re.MULTILINE)
+
+
+def test_the_docs_explain_only_error_codes_that_exist() -> None:
+    named = set(re.findall(r"^\| `([a-z_]+)` \| \d{3} \|", DOCS["INSTALL.md"], re.MULTILINE))
+    assert named == set(STATUS)
+
+
+# --- commands
+
+
+def commands() -> dict[str, Any]:
+    """Full name of a command, without `oceano` -> the command."""
+    found: dict[str, Any] = {}
+
+    def collect(command: Any, name: str) -> None:
+        for word, one in getattr(command, "commands", {}).items():
+            collect(one, f"{name} {word}".strip())
+        if not hasattr(command, "commands"):
+            found[name] = command
+
+    collect(typer.main.get_command(cli), "")
+    return found
+
+
+def test_every_command_is_in_the_docs() -> None:
+    assert {"serve", "ingest", "models install"} <= set(commands())
+    text = "\n".join(code_spans(DOCS["README.md"] + DOCS["INSTALL.md"]))
+    assert [name for name in commands() if not re.search(rf"\boceano {name}\b", text)] == []
+
+
+def test_the_docs_name_only_commands_and_options_that_exist() -> None:
+    known = commands()
+    groups = {name.split()[0] for name in known if " " in name}
+    spans = [span for span in code_spans(ALL) if re.search(r"(^|[\s/])oceano [a-z]", span)]
+    assert spans
+    for span in spans:
+        words = re.split(r"(?:^|[\s/])oceano ", span, maxsplit=1)[1].split()
+        name = " ".join(words[:2]) if words[0] in groups and len(words) > 1 else words[0]
+        assert name in known or name in groups, span
+        if name in known:
+            options = {option for parameter in known[name].params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= options, span
+
+
+def test_the_words_of_quick_start_are_in_its_help() -> None:
+    script = (TOP / "quick-start.sh").read_text(encoding="utf-8")
+    words = set(re.findall(r"^  ([a-z]+)(?: \| [^)]*)?\) ", script, re.MULTILINE)) - {"cpu"}
+    assert words == {"test", "ingest", "docker", "help"}
+    named = {match for span in code_spans(ALL) for match in re.findall(r"quick-start\.sh ([a-z]+)", span)}
+    assert named <= words
+    assert all(f"./quick-start.sh {word} " in script for word in words)
+
+
+# --- metrics
+
+
+def test_structure_names_every_metric_and_none_that_does_not_exist() -> None:
+    families = [one for one in Metrics().registry.collect() if one.name.startswith("oceano_")]
+    metrics = {one.name + ("_total" if one.type == "counter" else "") for one in families}
+    assert len(metrics) > 10
+    rows = re.findall(r"^\| `(oceano_\w+)` \| ([^|]*) \|", DOCS["STRUCTURE.md"], re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(metrics)
+    assert set(re.findall(r"\boceano_[a-z_]+\b", ALL)) <= metrics
+
+
+def test_structure_says_where_a_metric_is_set() -> None:
+    attributes = {name: value for name, value in vars(Metrics()).items() if name != "registry"}
+    rows = {
+        name: re.findall(r"`(\w+)`", where)
+        for name, where in re.findall(r"^\| `(oceano_\w+)` \|.*\| ([^|]+) \|$", DOCS["STRUCTURE.md"], re.MULTILINE)
+    }
+    for attribute, metric in attributes.items():
+        name = next(family.name + ("_total" if family.type == "counter" else "") for family in metric.collect())
+        users = {
+            path.stem
+            for path in PACKAGE.glob("*.py")
+            if path.stem != "metrics" and re.search(rf"metrics\.{attribute}\b", path.read_text(encoding="utf-8"))
+        }
+        assert set(rows[name]) == users, name
+
+
+# --- structure
+
+
+def tree() -> dict[str, str]:
+    """Paths of STRUCTURE's tree below app/, each with what it says."""
+    block = re.search(r"```text\napp/\n(.*?)\n```", DOCS["STRUCTURE.md"], re.DOTALL)
+    assert block
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in block[1].splitlines():
+        entry = re.match(r"((?:│   |    )*)[├└]── (\S+)\s*(.*)", line)
+        if not entry:
+            break  # what lies beside app/
+        above = [*above[: len(entry[1]) // 4], entry[2].rstrip("/")]
+        found["/".join(above)] = entry[3]
+    return found
+
+
+def test_the_tree_shows_every_module_and_only_those() -> None:
+    modules = {path.relative_to(APP).as_posix() for path in PACKAGE.rglob("*.py")}
+    assert len(modules) > 30
+    assert {path for path in tree() if path.endswith(".py")} == modules
+
+
+def test_all_that_the_tree_shows_exists_and_is_explained() -> None:
+    assert [path for path in tree() if not any(APP.glob(path))] == []
+    assert [path for path, what in tree().items() if not what] == []
+
+
+def test_structure_has_the_floors_as_they_are_tested() -> None:
+    lines = re.findall(r"^\d+\. ((?:`\w+`(?:, )?)+)$", DOCS["STRUCTURE.md"], re.MULTILINE)
+    assert [frozenset(re.findall(r"`(\w+)`", line)) for line in lines] == list(FLOORS)
+
+
+def test_links_lead_somewhere() -> None:
+    links = [(name, link) for name, text in DOCS.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    inside = [(name, *link.partition("#")[::2]) for name, link in links if not link.startswith("https://")]
+    assert len(inside) > 10
+    for name, target, anchor in inside:
+        assert not target or (TOP / target).exists(), f"{name}: {target}"
+        assert not anchor or anchor in _anchors(DOCS[target or name]), f"{name}: {target}#{anchor}"
+
+
+def _anchors(text: str) -> set[str]:
+    """As GitHub makes them from headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"## {__version__}" in DOCS["CHANGELOG.md"]
+
+
+# --- requirements
+
+SETS = {
+    "requirements.txt": ("cu118", False),
+    "requirements-cpu.txt": ("cpu", False),
+    "requirements-cu12.txt": ("cu12", False),
+    "requirements-cu13.txt": ("cu13", False),
+    "requirements-dev.txt": ("cpu", True),
+}
+PLACES = [
+    {"python_full_version": f"3.{minor}.1", "python_version": f"3.{minor}", "platform_machine": machine}
+    for minor in range(11, 15)
+    for machine in ("x86_64", "aarch64")
+]
+
+
+@functools.cache
+def listed(file: str) -> Mapping[tuple[str, str], tuple[str, frozenset[str]]]:
+    """(name, version) -> marker, hashes."""
+    text = (APP / file).read_text(encoding="utf-8").replace("\\\n", " ")
+    found = {}
+    for line in text.splitlines():
+        if entry := re.match(r"([a-z0-9.-]+)==(\S+) ; (.*?)(?=\s+--hash|$)", line):
+            found[entry[1], entry[2]] = (entry[3].strip(), frozenset(re.findall(r"--hash=(\S+)", line)))
+    return found
+
+
+@functools.cache
+def locked() -> Mapping[tuple[str, str], frozenset[str]]:
+    """(name, version) -> hashes of uv.lock."""
+    lock = tomllib.loads((APP / "uv.lock").read_text(encoding="utf-8"))
+    return {
+        (one["name"], one["version"]): frozenset(
+            file["hash"] for file in [*one.get("wheels", []), *([one["sdist"]] if "sdist" in one else [])]
+        )
+        for one in lock["package"]
+        if "registry" in one["source"]
+    }
+
+
+def installed(file: str, place: Mapping[str, str]) -> dict[str, list[str]]:
+    """name -> versions that this list gives a machine."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for (name, version), (marker, _) in listed(file).items():
+        if Marker(marker).evaluate({**place, "sys_platform": "linux", "platform_system": "Linux"}):
+            found[name].append(version)
+    return found
+
+
+def test_every_list_is_there() -> None:
+    assert {path.name for path in APP.glob("requirements*.txt")} == set(SETS)
+
+
+@pytest.mark.parametrize("file", SETS)
+def test_a_list_agrees_with_the_lock(file: str) -> None:
+    assert len(listed(file)) > 40
+    for package, (_, hashes) in listed(file).items():
+        assert package in locked(), f"{package}: make the lists anew (STRUCTURE.md says how)"
+        assert hashes == locked()[package], package
+
+
+@pytest.mark.parametrize("file", SETS)
+def test_a_list_says_how_it_was_made_and_how_it_is_installed(file: str) -> None:
+    extra, dev = SETS[file]
+    header = [line for line in (APP / file).read_text(encoding="utf-8").splitlines()[:3] if line.startswith("# ")]
+    assert header[1].endswith(f"pip install --no-deps -r {file}")
+    no_dev = "" if dev else "--no-dev "
+    assert header[2] == f"# Made with: uv export --frozen --no-emit-project --no-header {no_dev}--extra {extra}"
+
+
+@pytest.mark.parametrize("file", SETS)
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place['python_version']}-{place['platform_machine']}")
+def test_a_machine_gets_one_onnxruntime_one_cv2_and_one_version_of_each(file: str, place: dict[str, str]) -> None:
+    packages = installed(file, place)
+    assert {name: versions for name, versions in packages.items() if len(versions) > 1} == {}
+    runtimes = [name for name in packages if name.startswith("onnxruntime")]
+    gpu = SETS[file][0] != "cpu"
+    fits = not gpu or place["platform_machine"] == "x86_64"
+    if SETS[file][0] == "cu118" and place["python_version"] not in ("3.11", "3.12"):
+        fits = False
+    assert runtimes == ([f"onnxruntime{'-gpu' if gpu else ''}"] if fits else [])
+    assert [name for name in packages if name.startswith("opencv")] == ["opencv-python-headless"]
+
+
+def test_every_package_of_the_project_is_in_every_list() -> None:
+    project = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.match(r"[A-Za-z0-9.-]+", one)[0].lower() for one in project["dependencies"]}  # type: ignore[index]
+    for file in SETS:
+        assert wanted <= {name for name, _ in listed(file)}, file
+
+
+def test_the_docs_name_no_package_registry() -> None:
+    hosts = ("py" + "pi.org", "python" + "hosted.org")
+    files = [*TOP.glob("*.md"), *APP.glob("requirements*.txt"), TOP / "quick-start.sh", TOP / ".ci/run"]
+    assert [path.name for path in files for host in hosts if host in path.read_text(encoding="utf-8")] == []
+
+
+def test_exit_codes_in_the_readme_are_those_of_the_command_line() -> None:
+    doc = inspect.getdoc(__import__("app.cli", fromlist=["main"]).main) or ""
+    codes = re.findall(r"\b(\d+) ", doc)
+    readme = re.search(r"Exit codes: (.*)", DOCS["README.md"])
+    assert readme and re.findall(r"\b(\d+) ", readme[1]) == codes
