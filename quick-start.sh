@@ -259,6 +259,8 @@ run_tests() {
   exit $((code ? code : checks))
 }
 
+[[ ${BASH_SOURCE[0]} == "$0" ]] || return 0 # read by the tests, not run
+
 case ${1:-} in
   '') start ;;
   test) run_tests "${@:2}" ;;

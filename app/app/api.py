@@ -109,8 +109,8 @@ async def compare(request: Request) -> Body:
 async def face(face_id: str, request: Request) -> Body:
     """A stored face, and every path at which its image was seen."""
     services = services_of(request)
-    record = await anyio.to_thread.run_sync(_retrieve, services, face_id_from(face_id))
-    paths = await anyio.to_thread.run_sync(services.ledger.paths_of, record.payload.image_id)
+    record = await services.lookups.run(_retrieve, services, face_id_from(face_id))
+    paths = await services.lookups.run(services.ledger.paths_of, record.payload.image_id)
     return (
         _head(services) | record_body(record) | {"paths": [printable(path) for path in paths or [record.payload.path]]}
     )
@@ -122,7 +122,8 @@ async def thumb(face_id: str, request: Request) -> Response:
     face_id = face_id_from(face_id)
     webp = await anyio.to_thread.run_sync(services.thumbs.read, face_id)
     if webp is None:
-        webp = await request.app.state.decoding.threads.run(_redraw, services, face_id)
+        record = await services.lookups.run(_retrieve, services, face_id)
+        webp = await request.app.state.decoding.threads.run(_redraw, services, record)
     return Response(webp, media_type="image/webp", headers={"Cache-Control": _THUMB_CACHE})
 
 
@@ -190,8 +191,8 @@ def _retrieve(services: Services, face_id: str) -> FaceRecord:
     return records[0]
 
 
-def _redraw(services: Services, face_id: str) -> bytes:
-    payload = _retrieve(services, face_id).payload
+def _redraw(services: Services, record: FaceRecord) -> bytes:
+    face_id, payload = record.face_id, record.payload
     missing = OceanoError(
         "thumbnail_missing",
         "the thumbnail is gone, and so is the picture it was made from",

@@ -25,6 +25,7 @@ LOOK_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
 CHECK_SECONDS: Final = 60.0
 STALE_SECONDS: Final = 10.0
+LOOKUPS: Final = 16
 DEMO_PACK: Final = "demo"
 
 
@@ -36,7 +37,7 @@ class Seen:
     index_error: str = "not looked at yet"
     at: float = 0.0
     totals: Totals | None = None
-    ledger_error: str = ""
+    ledger_error: str = "not looked at yet"
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class Services:
     metrics: Metrics
     started: float = field(default_factory=time.time)
     seen: Seen = field(default_factory=Seen)
+    # for what asks the index or the ledger in a few words: an index that hangs fills these, and no others
+    lookups: Threads = field(default_factory=lambda: Threads(LOOKUPS, "lookup"))
     _index_thread: Threads = field(default_factory=lambda: Threads(1, "watch-index"))
     _ledger_thread: Threads = field(default_factory=lambda: Threads(1, "watch-ledger"))
     _engine_thread: Threads = field(default_factory=lambda: Threads(1, "watch-engine"))
@@ -146,5 +149,5 @@ class Services:
         with contextlib.ExitStack() as parts:
             for part in (self.ledger, self.index, self.search):
                 parts.callback(part.close)
-            for threads in (self._index_thread, self._ledger_thread, self._engine_thread):
+            for threads in (self.lookups, self._index_thread, self._ledger_thread, self._engine_thread):
                 parts.callback(threads.close)

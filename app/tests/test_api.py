@@ -563,7 +563,7 @@ def test_health_answers_at_once_while_the_index_hangs(
     def timed(client: TestClient, path: str) -> Any:
         start = time.perf_counter()
         answer = client.get(path)
-        assert time.perf_counter() - start < 1
+        assert time.perf_counter() - start < 3, "the index hangs for 20 s"
         return answer
 
     index.hang = threading.Event()
@@ -583,8 +583,34 @@ def test_health_answers_at_once_while_the_index_hangs(
         index.hang.set()
 
 
+def test_lookups_that_hang_hold_up_neither_the_page_nor_the_metrics(
+    settings: Settings, engine: FakeEngine, index: Index
+) -> None:
+    app = create_app(settings.model_copy(update={"request_timeout_seconds": 2}), engine=engine, index=index)
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+                index.hang = threading.Event()
+                paths = [f"/{route}/{point(number).face_id}" for number in range(50) for route in ("faces", "thumbs")]
+                hanging = [asyncio.create_task(client.get(path)) for path in paths]
+                await asyncio.sleep(0.1)
+                for path in ("/", "/metrics", "/status", "/health"):
+                    assert (await asyncio.wait_for(client.get(path), 5)).status_code == 200
+                detected = await client.post("/detect", files={"image": encoded()})
+                assert detected.status_code == 200
+                assert {answer.status_code for answer in await asyncio.gather(*hanging)} == {504}
+                index.hang.set()
+
+    asyncio.run(run())
+    assert sum(thread.name.startswith("lookup") for thread in threading.enumerate()) <= services_module.LOOKUPS
+
+
 def test_status_tells_model_device_index_ingest_versions_and_uptime(client: TestClient, index: Index) -> None:
-    body = client.get("/status").json()
+    end = time.monotonic() + 5
+    while (body := client.get("/status").json())["ingest"] == {"message": "not looked at yet"}:
+        assert time.monotonic() < end
     uptime = body.pop("uptime_seconds")
     started = body.pop("started_at")
     versions = body.pop("versions")
@@ -728,25 +754,26 @@ def test_few_decoded_pictures_wait_for_the_model_at_once(settings: Settings, ind
     async def run() -> tuple[int, int, list[int]]:
         async with app.router.lifespan_context(app):
             places = app.state.decoding.places._value
+
+            def decoded() -> int:
+                samples = [one for family in app.state.metrics.stage.collect() for one in family.samples]
+                counts = [one for one in samples if one.name.endswith("_count") and one.labels["stage"] == "decode"]
+                return int(sum(one.value for one in counts))
+
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
                 work = [asyncio.create_task(client.post("/search", files={"image": encoded()})) for _ in range(60)]
-                await asyncio.sleep(0.3)
-                decoded = app.state.metrics.stage.labels("decode")._sum.get() > 0
-                assert decoded
-                count = sum(
-                    sample.value
-                    for family in app.state.metrics.stage.collect()
-                    for sample in family.samples
-                    if sample.name.endswith("_count") and sample.labels["stage"] == "decode"
-                )
+                while decoded() < places:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+                count = decoded()
                 release.set()
                 answers = await asyncio.gather(*work)
                 assert app.state.decoding.places._value == places, "every place was given back"
-                return int(count), places, [answer.status_code for answer in answers]
+                return count, places, [answer.status_code for answer in answers]
 
     count, places, statuses = asyncio.run(run())
-    assert 1 <= count <= places < 60
+    assert count == places < 60
     assert statuses == [200] * 60
 
 

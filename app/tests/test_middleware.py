@@ -393,15 +393,18 @@ def test_draining_ends_with_the_body_with_the_client_or_at_the_limit() -> None:
 def test_more_requests_at_once_than_allowed_are_503_and_health_is_answered(settings: Settings) -> None:
     async def run() -> tuple[list[httpx.Response], httpx.Response, httpx.Response]:
         release = asyncio.Event()
+        come: list[Request] = []
 
         async def wait(request: Request) -> str:
+            come.append(request)
             await release.wait()
             return "done"
 
         app = _app(settings.model_copy(update={"uvicorn_limit_concurrency": 3}), wait=wait)
         async with _running(app) as client:
             waiting = [asyncio.create_task(client.get("/wait")) for _ in range(3)]
-            await asyncio.sleep(0.05)
+            while len(come) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
             refused, health = await client.get("/wait"), await client.get("/health")
             release.set()
             answers = await asyncio.gather(*waiting)

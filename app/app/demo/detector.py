@@ -106,7 +106,7 @@ def _colour_masks(graph: GraphBuilder) -> dict[int, str]:
         np.stack([green - red, red - blue, blue - red]),
         np.stack([blue - red, blue - green, blue - green]),
     )
-    begins, full = np.array([18.0, 9.0, 13.0]), np.array([52.0, 30.0, 40.0])
+    begins, full = np.array([22.0, 11.0, 15.0]), np.array([62.0, 36.0, 48.0])
     gain = (128 / (full - begins))[:, None]
     sides = [
         graph.conv(f"difference{place}", "input.1", (weights * gain)[:, :, None, None], -begins / (full - begins))
@@ -114,7 +114,7 @@ def _colour_masks(graph: GraphBuilder) -> dict[int, str]:
     ]
     colours = graph.node("Min", "least_difference", sides)
     darkest = graph.node("ReduceMin", "darkest", ["input.1"], axes=[1], keepdims=1)
-    white = graph.ramp("white", darkest, (165 - 127.5) / 128, (205 - 127.5) / 128)
+    white = graph.ramp("white", darkest, (135 - 127.5) / 128, (175 - 127.5) / 128)
     masks = {1: graph.clip("mask1", graph.node("Concat", "colours_white", [colours, white], axis=1))}
     for cell in (2, 4, 8, 16):
         masks[cell] = graph.node("AveragePool", f"mask{cell}", [masks[cell // 2]], kernel_shape=[2, 2], strides=[2, 2])
@@ -202,7 +202,7 @@ def _place_terms(graph: GraphBuilder, level: Level, masks: str, size: str) -> st
         f"{name}_places", across, columns, pads=[reach, 0, reach, 0], strides=[level.step, 1], group=len(places)
     )
     area = graph.node("Div", f"{name}_places_area", [sums, size])
-    none, some = np.r_[[0.01] * len(_WHITES), [0.10] * len(_FORBIDDEN)], np.r_[[0.04] * len(_WHITES), [0.04] * len(_FORBIDDEN)]
+    none, some = np.r_[[0.005] * len(_WHITES), [0.10] * len(_FORBIDDEN)], np.r_[[0.03] * len(_WHITES), [0.04] * len(_FORBIDDEN)]
     terms = graph.ramp(f"{name}_places_right", area, none, some)
     return graph.node("ReduceMin", f"{name}_places_worst", [terms], axes=[1], keepdims=1)
 
