@@ -45,6 +45,10 @@ print(os.path.realpath(sys._base_executable))' "$1" 2>/dev/null && return
   return 1
 }
 
+any_python() {
+  find_python 14 || die 2 "Python 3.11 to 3.14 is needed, and none was found as python3 or python3.11 to python3.14"
+}
+
 cuda_of_driver() { # cuda_of_driver PYTHON: 12040 for CUDA 12.4; 0 without a working NVIDIA driver
   if [[ $(uname -m) == x86_64 ]] && nvidia-smi -L >/dev/null 2>&1; then
     "$1" -c '
@@ -152,7 +156,7 @@ install_with() { # install_with REQUIREMENTS COMMAND...
 
 set_up_to_run() {
   local python variant
-  python=$(find_python 14) || die 2 "Python 3.11 to 3.14 is needed, and none was found as python3 or python3.11 to python3.14"
+  python=$(any_python)
   variant=$(choose_variant "$python")
   if [[ $variant == cu118 ]]; then
     python=$(find_python 12) || die 2 "CUDA 11.8 (cu118) needs Python 3.11 or 3.12, and none was found"
@@ -162,7 +166,7 @@ set_up_to_run() {
 
 set_up_to_test() {
   local python
-  python=$(find_python 14) || die 2 "Python 3.11 to 3.14 is needed, and none was found as python3 or python3.11 to python3.14"
+  python=$(any_python)
   set_up dev "$python"
 }
 

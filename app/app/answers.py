@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from app.folders import readable
 from app.types import Face, FaceRecord, Match, Picture, SearchResult
 
 Body = dict[str, Any]
@@ -44,7 +45,7 @@ def match_body(match: Match) -> Body:
         "image_id": match.payload.image_id,
         "similarity": round(match.similarity, 6),
         "person": match.payload.person,
-        "path": printable(match.payload.path),
+        "path": readable(match.payload.path),
         "bbox": [round(value, 2) for value in match.payload.bbox],
         "thumb_url": f"/thumbs/{match.face_id}",
     }
@@ -53,15 +54,10 @@ def match_body(match: Match) -> Body:
 def record_body(record: FaceRecord) -> Body:
     stored = asdict(record.payload)
     stored |= {
-        "path": printable(record.payload.path),
-        "folder": [printable(folder) for folder in record.payload.folder],
+        "path": readable(record.payload.path),
+        "folder": [readable(folder) for folder in record.payload.folder],
     }
     return {"face_id": record.face_id, "thumb_url": f"/thumbs/{record.face_id}"} | stored
-
-
-def printable(path: str) -> str:
-    """Bytes of a file name that are no UTF-8 are lone surrogates here, which JSON cannot carry."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def finite(value: float) -> float | None:

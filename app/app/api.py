@@ -15,8 +15,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app import __version__, logs
-from app.answers import Body, face_body, finite, image_body, printable, record_body, rounded, search_body
+from app.answers import Body, face_body, finite, image_body, record_body, rounded, search_body
 from app.errors import OceanoError
+from app.folders import readable
 from app.images import decode, face_thumbnail, image_id_of
 from app.metrics import CONTENT_TYPE, gpu_usage
 from app.options import CompareOptions, DetectOptions, SearchOptions, multipart, read_options
@@ -112,7 +113,7 @@ async def face(face_id: str, request: Request) -> Body:
     record = await services.lookups.run(_retrieve, services, face_id_from(face_id))
     paths = await services.lookups.run(services.ledger.paths_of, record.payload.image_id)
     return (
-        _head(services) | record_body(record) | {"paths": [printable(path) for path in paths or [record.payload.path]]}
+        _head(services) | record_body(record) | {"paths": [readable(path) for path in paths or [record.payload.path]]}
     )
 
 

@@ -59,7 +59,7 @@ class _Heard:
 def router() -> APIRouter:
     """`GET /` and `POST /`, no part of the API's schema. Errors rise; `error_page` shows them."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    routes.add_api_route("/", _start, methods=["GET"])
+    routes.add_api_route("/", _start, methods=["GET", "HEAD"])
     routes.add_api_route("/", _search, methods=["POST"])
     return routes
 

@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parents[1] / "app"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"config", "i18n", "logs", "metrics", "threads", "types"}),
-    frozenset({"answers", "demo", "downloads", "graphs", "images", "index", "ledger", "options"}),
+    frozenset({"demo", "downloads", "graphs", "images", "index", "ledger", "options"}),
     frozenset({"embeddings", "folders", "views", "weights"}),
-    frozenset({"ingest", "parts", "search"}),
+    frozenset({"answers", "ingest", "parts", "search"}),
     frozenset({"middleware", "progress", "security", "services"}),
     frozenset({"uploads"}),
     frozenset({"api", "pages"}),

@@ -19,7 +19,7 @@ from app.types import Point
 TEMPLATE: Final = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """Left eye, right eye, nose, left and right mouth corner in a 112x112 crop, as ArcFace aligns them."""
 
-IRIS: Final = rgb("00a5b8")
+IRIS: Final = rgb("00aeae")
 NOSE: Final = rgb("ea3681")
 DIMPLE: Final = rgb("4742dc")
 DARK: Final = rgb("33262b")

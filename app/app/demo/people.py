@@ -15,7 +15,7 @@ NAMES: Final = tuple(
 PEOPLE: Final = len(NAMES)
 
 SKINS: Final = ("fbe0cb", "f6cda9", "ebb68b", "d99f70", "bd7f55", "99643f", "75492c", "553524")
-HAIRS: Final = ("2c2424", "50342a", "7f4d2c", "a8602f", "cf6a2c", "e6b85a", "f2e2b4", "b7b6b8", "f3efe8", "e5879f", "72a04e")
+HAIRS: Final = ("2c2424", "50342a", "7f4d2c", "a8602f", "cf6a2c", "e6b85a", "f2e2b4", "b7b6b8", "f3efe8", "e58c8a", "72a04e")
 STYLES: Final = (
     "fringe", "side", "curls", "spikes", "curtains", "buzz", "afro", "bun", "mohawk", "swoop", "bald", "scarf", "waves",
 )  # fmt: skip

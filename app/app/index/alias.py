@@ -14,7 +14,7 @@ from app.index.embedded import EmbeddedIndex
 from app.index.folders import current_shard, locked, write_whole
 from app.index.options import OwnerOptions
 from app.index.pool import Pool
-from app.index.wire import unavailable
+from app.index.wire import storage_failure, unavailable
 from app.types import ModelPack, collection_name
 
 _FORMAT: Final = 1
@@ -30,7 +30,22 @@ def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, *
     if not create and not path.exists():
         raise OceanoError("not_found", f"There is no index in {root} yet; ingest pictures first.")
     _make_private(root)
-    with locked(root / f"{settings.qdrant_collection}.lock"):
+    try:
+        alias = _choose(settings, pack, path, options)
+    except OSError as failure:
+        raise storage_failure(failure, f"{path} cannot be read or written") from failure
+    index = _client(settings, alias, options)
+    try:
+        index.info()  # start the owner now, and say now what is wrong
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def _choose(settings: Settings, pack: ModelPack, path: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """The alias as it is, or, in a new index and in one that held nothing, set to this model's collection."""
+    with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
         alias = read_alias(path)
         if alias is None or alias["digest"] != pack.digest:
             if alias is not None:
@@ -43,13 +58,7 @@ def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, *
                 "since": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             write_whole(path, json.dumps(alias, indent=1) + "\n")
-    index = _client(settings, alias, options)
-    try:
-        index.info()  # start the owner now, and say now what is wrong
-    except BaseException:
-        index.close()
-        raise
-    return index
+        return alias
 
 
 def alias_path(root: Path, alias: str) -> Path:
@@ -114,4 +123,4 @@ def _make_private(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as failure:
-        raise unavailable(f"{folder} cannot be made: {failure.strerror}") from failure
+        raise storage_failure(failure, f"{folder} cannot be made") from failure

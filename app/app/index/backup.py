@@ -10,7 +10,7 @@ from pathlib import Path
 from app.errors import OceanoError
 from app.index.desk import Desk
 from app.index.folders import copy_folder, disk_bytes, free_bytes, new_name, point_to, sync_folder, write_whole
-from app.index.wire import Op, pack, read_answer
+from app.index.wire import Op, pack, read_answer, storage_failure
 
 
 def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, alias: tuple[str, str]) -> None:
@@ -40,7 +40,7 @@ def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, a
         partial.rename(target)
         sync_folder(target.parent)
     except OSError as failure:
-        raise OceanoError("invalid_request", f"The backup into {target} failed: {failure.strerror}.") from failure
+        raise storage_failure(failure, f"The backup into {target} failed") from failure
     finally:
         shutil.rmtree(still, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)

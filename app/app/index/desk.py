@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import OceanoError
-from app.index.folders import POINTER, free_bytes, point_to
+from app.index.folders import POINTER, point_to
 from app.index.options import OwnerOptions
 from app.index.wire import Op, pack, read_answer, unavailable
 
@@ -25,6 +25,7 @@ log = logging.getLogger("app.index.owner")
 CALL_SECONDS: Final = 300.0
 LOAD_SECONDS: Final = 900.0
 _FAILURE_SECONDS: Final = 2.0
+_ATTEMPTS: Final = 3
 
 
 class WorkerGone(Exception):
@@ -104,15 +105,14 @@ class Desk:
         return self._shard
 
     def call(self, message: bytes) -> bytes:
-        """Ask the worker; one that dies is replaced and asked again, once. Raises OceanoError."""
-        for last in (False, False, True):
+        """Ask the worker; one that dies over it is replaced, and the next one asked. Raises OceanoError."""
+        for _ in range(_ATTEMPTS):
             worker = self.worker()
             try:
                 return worker.call(message)
             except WorkerGone:
-                if not self._forget(worker) and last:
-                    break
-        raise unavailable("The index's worker ended twice in the middle of this request.")
+                self._forget(worker)
+        raise unavailable(f"The index's worker ended {_ATTEMPTS} times over this request; see the owner's log.")
 
     def worker(self) -> Worker:
         """The worker, started if there is none. Raises what keeps the shard from opening."""
@@ -157,17 +157,16 @@ class Desk:
         self._failure = (time.monotonic(), failure)
         raise failure
 
-    def _forget(self, worker: Worker) -> bool:
-        """Take note that this worker is gone; False if it still was the current one (a crash, not a change)."""
+    def _forget(self, worker: Worker) -> None:
+        """Take note that this worker is gone; nothing to note if it had been replaced on purpose."""
         with self._change:
             if self._worker is not worker:
-                return True
+                return
             self._worker = None
         worker.kill()
         log.error("worker of %s ended unasked", worker.shard.name)
-        if worker.ended_for_want_of_space or not free_bytes(worker.shard.parent):
+        if worker.ended_for_want_of_space:
             raise OceanoError("disk_full", "The disk of the index is full; make room and try again.")
-        return False
 
 
 def command(task: str, options: OwnerOptions, shard: Path, number: int) -> list[str]:

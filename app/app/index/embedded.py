@@ -118,7 +118,9 @@ class EmbeddedIndex:
             self._pool.call(pack(Op.DELETE, join_ids(some)))
 
     def count(self, where: FaceFilter | None = None) -> int:
-        found: int = self._pool.call(pack(Op.COUNT, body=_conditions(where)))
+        if not (conditions := _conditions(where)):
+            return self.info().points  # counting one by one takes 80 ms per million
+        found: int = self._pool.call(pack(Op.COUNT, body=conditions))
         return found
 
     def facet(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
@@ -19,7 +20,7 @@ import app
 from app.errors import OceanoError
 from app.index.folders import locked, try_lock
 from app.index.options import OwnerOptions
-from app.index.wire import PROTOCOL, dial, read_answer, read_key, socket_path, unavailable
+from app.index.wire import PROTOCOL, dial, read_answer, read_key, socket_path, storage_failure, unavailable
 
 CONNECTIONS: Final = 8
 CONNECT_SECONDS: Final = 20.0
@@ -38,9 +39,10 @@ class Pool:
         self._log_file = log_file
         self._closed = False
         self._reset()
+        reset = weakref.WeakMethod(self._reset)
+        os.register_at_fork(after_in_child=lambda: (mine := reset()) and mine())
 
     def _reset(self) -> None:
-        self._process = os.getpid()
         self._free = threading.Condition()
         self._idle: list[Connection] = []
         self._in_use = 0
@@ -52,8 +54,6 @@ class Pool:
 
         Every request may be repeated: inserting, naming and deleting twice is the same as once. Raises OceanoError.
         """
-        if self._process != os.getpid():
-            self._reset()
         for last in (False, True):
             try:
                 with self._borrow() as connection:
@@ -65,12 +65,12 @@ class Pool:
             except (EOFError, ConnectionError) as failure:
                 if last:
                     raise unavailable(f"The index's owner ended twice over one request ({failure!r}).") from failure
+            except OSError as failure:
+                raise storage_failure(failure, f"The index in {self._options.folder} cannot be reached") from failure
         raise AssertionError("unreachable")
 
     def close(self) -> None:
         """Hang up. Requests in flight in other threads finish."""
-        if self._process != os.getpid():
-            self._reset()
         with self._free:
             self._closed = True
             self._drop_idle()
@@ -177,14 +177,16 @@ class Pool:
 
     @contextlib.contextmanager
     def _log(self) -> Iterator[int]:
-        if self._log_file is None:
-            yield subprocess.DEVNULL
-            return
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
-        if self._log_file.exists() and self._log_file.stat().st_size > _LOG_BYTES:
-            self._log_file.replace(self._log_file.with_suffix(".log.1"))
-        with self._log_file.open("ab") as file:
-            yield file.fileno()
+        """Where the owner writes; nowhere if that cannot be had, for an index is worth more than its log."""
+        with contextlib.ExitStack() as stack:
+            file = None
+            with contextlib.suppress(OSError):
+                if self._log_file is not None:
+                    self._log_file.parent.mkdir(parents=True, exist_ok=True)
+                    if self._log_file.exists() and self._log_file.stat().st_size > _LOG_BYTES:
+                        self._log_file.replace(self._log_file.with_suffix(".log.1"))
+                    file = stack.enter_context(self._log_file.open("ab"))
+            yield file.fileno() if file else subprocess.DEVNULL
 
     def _about(self) -> dict[str, Any]:
         """What the owner says of itself: protocol, pid, socket; or why it could not start."""

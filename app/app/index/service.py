@@ -7,7 +7,6 @@ worker; Edge's own flush takes a hundred, during which nothing can be searched, 
 
 from __future__ import annotations
 
-import errno
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,7 @@ from app.index.desk import Desk
 from app.index.folders import disk_bytes, free_bytes, sync_log
 from app.index.maintenance import Maintenance
 from app.index.options import OwnerOptions
-from app.index.wire import READS, WRITES, Op, Request, answer, pack, read_answer, unpack
+from app.index.wire import READS, WRITES, Op, Request, answer, pack, read_answer, storage_failure, unpack
 
 _NEEDS_ROOM: Final = frozenset({Op.UPSERT, Op.SET_PERSON})
 _DURABLE_ON_RETURN: Final = frozenset({Op.SET_PERSON, Op.DELETE})
@@ -85,8 +84,7 @@ class Service:
         except OSError as failure:
             if shard != self._desk.shard:
                 return  # a built shard took its place, and was flushed with everything in it before it did
-            code = "disk_full" if failure.errno == errno.ENOSPC else "index_unavailable"
-            raise OceanoError(code, f"The index's log cannot be written: {failure.strerror}.") from failure
+            raise storage_failure(failure, "The index's log cannot be written") from failure
 
     def _require_room(self) -> None:
         """A full disk is told before Edge meets it: its files are mapped, and a page without a block is a SIGBUS."""

@@ -25,10 +25,12 @@ _VECTOR_BYTES: Final = 4 * SIZE
 # Facets are counted without `exact`, which is 15 us per value; Edge cuts each segment's list at the limit, so it
 # is asked for more values than are wanted.
 _FACET_VALUES: Final = 10_000
+# On disk what has many values and is looked up by one: 0.3 KB of memory less per face.
+_ON_DISK: Final = edge.KeywordIndexParams(memory=edge.Memory.Cold)
 _INDEXES: Final = {
-    "image_id": edge.PayloadSchemaType.Keyword,
+    "image_id": _ON_DISK,
+    "folder": _ON_DISK,
     "person": edge.PayloadSchemaType.Keyword,
-    "folder": edge.PayloadSchemaType.Keyword,
     "taken_at": edge.PayloadSchemaType.Datetime,
     "ingested_at": edge.PayloadSchemaType.Datetime,
     "det_score": edge.PayloadSchemaType.Float,
@@ -191,8 +193,7 @@ class Shard:
         """Points, those of them in the graph, segments."""
         with _edge_errors():
             info = self._shard.info()
-            points = self._shard.count(edge.CountRequest(exact=True))
-        return points, min(points, info.indexed_vectors_count), info.segments_count
+        return info.points_count, min(info.points_count, info.indexed_vectors_count), info.segments_count
 
     def optimize(self) -> bool:
         """Build what is to be built; False if nothing was. Minutes, in which nothing else runs in this process."""

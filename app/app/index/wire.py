@@ -9,6 +9,7 @@ socket prove that they know the index's key before anything is unpickled.
 from __future__ import annotations
 
 import enum
+import errno
 import hashlib
 import os
 import pickle
@@ -104,6 +105,12 @@ def split_ids(ids: bytes) -> list[uuid.UUID]:
 
 def unavailable(message: str) -> OceanoError:
     return OceanoError("index_unavailable", message, retry_after=RETRY_AFTER_SECONDS)
+
+
+def storage_failure(failure: OSError, sentence: str) -> OceanoError:
+    """`sentence` says what could not be done, and ends without a full stop."""
+    code = "disk_full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else "index_unavailable"
+    return OceanoError(code, f"{sentence}: {failure.strerror or failure}.")
 
 
 def greet(plug: socket.socket, key: bytes) -> Connection:

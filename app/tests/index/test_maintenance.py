@@ -208,6 +208,14 @@ def test_a_kill_during_a_build_leaves_a_whole_index(
     assert everything(index) == {*ids_of(FACES), *ids_of(more)}
 
 
+def test_a_builder_dies_with_its_owner(settings: Settings, slow_index: FaceIndex) -> None:
+    slow_index.maintain()
+    builder = wait_for_builder(settings)
+    kill(owner_pid(settings))
+    wait_until(lambda: is_gone(builder), 0.5)
+    assert slow_index.count() == COUNT
+
+
 @pytest.mark.parametrize("moment", range(4))
 def test_a_kill_at_any_moment_of_a_build_leaves_a_whole_index(
     settings: Settings, index: FaceIndex, moment: int

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -266,6 +267,15 @@ def test_a_client_with_a_wrong_key_is_refused_and_harms_nobody(settings: Setting
             wire.dial(path, b"x" * 32)
     assert index.count() == 0
     assert owner_pid(settings) == owner
+
+
+def test_a_connection_that_says_nothing_holds_up_nobody(settings: Settings) -> None:
+    index = open_quick(settings)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(about_owner(settings)["socket"])
+        assert index.count() == 0
+        index.close()
+        wait_until(lambda: not processes_of(settings.data_dir), 8)
 
 
 def test_an_owner_with_a_wrong_key_is_not_believed(settings: Settings, index: FaceIndex) -> None:

@@ -13,7 +13,8 @@ import pytest
 from app.errors import OceanoError
 from app.index.folders import copy_folder
 from app.index.options import OwnerOptions
-from app.index.shard import Shard
+from app.index.shard import SIZE, Shard
+from app.types import EMBEDDING_SIZE
 from tests.index.conftest import unit_vectors
 
 
@@ -64,6 +65,10 @@ def test_a_copy_of_a_flushed_shard_opens_while_the_shard_is_open(options: OwnerO
     copy.delete(ids(*range(100)))
     copy.close()
     assert shard.sizes()[0] == 500
+
+
+def test_the_shard_takes_embeddings_of_the_size_that_the_rest_of_the_app_makes() -> None:
+    assert SIZE == EMBEDDING_SIZE
 
 
 def test_a_shard_has_one_opener(options: OwnerOptions, shard: Shard) -> None:
