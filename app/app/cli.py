@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -75,17 +76,17 @@ def serve() -> None:
     """Start the service: the page, the JSON routes, the metrics."""
     import uvicorn
 
-    from app.logs import configure_logging
     from app.main import create_app
     from app.parts import build_engine
 
     settings = _settings("service")
-    configure_logging(settings.logs_dir, "service")
     with _listening(settings) as listener:
         app = create_app(settings, build_engine(settings))
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10
         )
+        if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
+            typer.echo("Anyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
         typer.echo(f"Oceano is at http://{settings.uvicorn_host}:{settings.uvicorn_port}", err=True)
         server = uvicorn.Server(config)
         # uvicorn raises the signal again after it has shut down in good order: that is a good end

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,26 @@ def test_what_is_stamped_changes_with_the_lists(tmp_path: Path) -> None:
     assert before == ask(question).stdout
     (tmp_path / "app" / "requirements-cpu.txt").write_text("two")
     assert ask(question).stdout != before
+
+
+def test_before_a_download_it_looks_whether_there_is_a_way() -> None:
+    """Where there is none, the demo starts in seconds: `oceano models install` itself tries for longer."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(30)
+        heard = []
+
+        def refuse() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                heard.append(connection.recv(4096).decode())
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        done = ask(f"venv='{sys.prefix}'\ncan_download && echo yes", HTTPS_PROXY=address, https_proxy=address)
+        thread.join()
+    assert done.stdout == ""
+    assert heard[0].startswith("CONNECT github.com:443 ")
 
 
 def _executable(path: Path, body: str) -> None:

@@ -38,7 +38,7 @@ _WINDOWS: Final = ((0.48, 0.55), (0.48, 0.55), (0.46, 0.46), (0.40, 0.48), (0.40
 _WHITES: Final = ((_WHITE, (-0.5, -0.3), (0.45, 0.4)), (_WHITE, (0.5, -0.3), (0.45, 0.4)))
 """Colour, middle, half width and height of where the white of the eyes must be."""
 _FORBIDDEN: Final = (
-    (_EYE, (0.0, 0.65), (0.75, 0.35)),
+    (_EYE, (0.0, 0.6), (0.70, 0.3)),
     (_NOSE, (0.0, -0.4), (0.75, 0.15)),
     (_NOSE, (0.0, 0.85), (0.60, 0.15)),
     (_DIMPLE, (0.0, -0.15), (0.75, 0.4)),
@@ -104,7 +104,7 @@ def _colour_masks(graph: GraphBuilder) -> dict[int, str]:
     red, green, blue = np.eye(3)
     differences = (
         np.stack([green - red, red - blue, blue - red]),
-        np.stack([blue - red, blue - green, blue - green]),
+        np.stack([blue - red, blue - green, blue - 2 * green + red]),
     )
     begins, full = np.array([22.0, 11.0, 15.0]), np.array([62.0, 36.0, 48.0])
     gain = (128 / (full - begins))[:, None]

@@ -168,7 +168,7 @@ def _beard(pen: Pen, head: Pen, look: Look) -> None:
 
 def _eye(pen: Pen, look: Look, x: float, y: float, side: int) -> None:
     pen.oval(x, y, 11.5, 10.0, WHITE)
-    pen.dot(x, y, 7.4, IRIS)
+    pen.dot(x, y - 0.8, 7.4, IRIS)  # the lid and the light hide some of its upper half
     pen.dot(x, y, 3.0, DARK)
     pen.dot(x + 2.5, y - 2.8, 1.9, WHITE)
     lid = curve((x - 11.2, y - 3.6), (x - 5, y - 8.4), (x + 5, y - 8.4), (x + 11.2, y - 3.6))

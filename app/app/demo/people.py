@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -55,12 +55,6 @@ class Look:
     cheeks: float
 
 
-_WEIGHTS: Final = {
-    "skin": 1.5, "hair": 1.5, "style": 2.0, "glasses": 2.0, "frame": 0.3, "beard": 2.0, "hat": 2.0, "hat_colour": 0.4,
-    "paint": 1.5, "paint_colour": 0.3, "length": 0.7, "clothes": 0.5,
-}  # fmt: skip
-
-
 def person_name(person: int) -> str:
     """A friendly name of its own for each person, fit for a folder."""
     return NAMES[person]
@@ -77,7 +71,7 @@ def _looks() -> tuple[Look, ...]:
     looks: list[Look] = []
     for person in range(PEOPLE):
         chance = random.Random(f"oceano {person}")
-        candidates = [_any_look(chance, woman=person % 2 == 0) for _ in range(30)]
+        candidates = [_any_look(chance, woman=person % 2 == 0) for _ in range(40)]
         looks.append(max(candidates, key=lambda look: _unlike(look, looks)))
     return tuple(looks)
 
@@ -88,8 +82,16 @@ def _unlike(look: Look, others: list[Look]) -> float:
 
 
 def _difference(one: Look, other: Look) -> float:
-    names = (field.name for field in fields(Look))
-    return sum(_WEIGHTS.get(name, 0.0) for name in names if getattr(one, name) != getattr(other, name))
+    """How differently two people's faces come out, from the forehead to the chin."""
+    kinds = (("style", 1.0), ("glasses", 2.0), ("beard", 2.0), ("hat", 1.0), ("paint", 1.5))
+    colours = [(one.skin, other.skin, 3.0), (one.hair, other.hair, 1.5)]
+    if "none" not in (one.hat, other.hat):
+        colours.append((one.hat_colour, other.hat_colour, 2.0))
+    elif one.hat != other.hat:
+        colours.append(((0, 0, 0), (255, 255, 255), 2.0))
+    return sum(weight for name, weight in kinds if getattr(one, name) != getattr(other, name)) + sum(
+        weight * sum(abs(a - b) for a, b in zip(mine, yours, strict=True)) / 765 for mine, yours, weight in colours
+    )
 
 
 def _any_look(chance: random.Random, *, woman: bool) -> Look:

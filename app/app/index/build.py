@@ -26,7 +26,16 @@ from typing import Final
 
 from app.errors import OceanoError
 from app.index.desk import Desk, Worker, command
-from app.index.folders import copy_folder, current_shard, disk_bytes, free_bytes, new_name, point_to, sync_folder
+from app.index.folders import (
+    copy_folder,
+    current_shard,
+    disk_bytes,
+    free_bytes,
+    new_name,
+    point_to,
+    sync_folder,
+    sync_tree,
+)
 from app.index.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
 from app.index.wire import ID_BYTES, Op, join_ids, pack, read_answer, split_ids, unavailable
 
@@ -95,6 +104,7 @@ class Build:
             if not self._make_graph(copy):
                 log.info("nothing to build")
                 return
+            sync_tree(copy)  # the old shard is removed soon, so this one has to be on the disk
             fresh = copy.rename(copy.with_name(new_name("shard")))
             sync_folder(fresh.parent)
             try:

@@ -44,11 +44,16 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Put a folder's names on the disk."""
+    _sync(folder)
+
+
+def sync_tree(folder: Path) -> None:
+    """Put every file below a folder on the disk, whoever wrote it and however."""
+    for base, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(base, name))
+        sync_folder(Path(base))
 
 
 def sync_log(shard: Path) -> None:
@@ -56,12 +61,16 @@ def sync_log(shard: Path) -> None:
     log = shard / "wal"
     for path in log.iterdir():
         with contextlib.suppress(FileNotFoundError):  # Edge drops what it no longer needs
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            _sync(path)
     sync_folder(log)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def try_lock(path: Path) -> int | None:
@@ -86,6 +95,26 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def read_key(folder: Path, *, make: bool = False) -> bytes:
+    """The key beside the index, 32 random bytes in a file that only this user can read; the owner makes it.
+
+    Raises OceanoError `index_unavailable`.
+    """
+    path = folder / "owner.key"
+    if make and not path.exists():
+        fresh = folder / "owner.key.new"
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(os.urandom(32))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    key = path.read_bytes() if path.exists() else b""
+    if len(key) != 32:
+        raise unavailable(f"{path} is missing or damaged; remove it while nothing uses the index.")
+    return key
 
 
 def new_name(kind: str) -> str:
@@ -144,11 +173,17 @@ def copy_folder(source: Path, target: Path, *, link_frozen: bool) -> None:
         there = target / Path(base).relative_to(source)
         there.mkdir(parents=True)
         for name in names:
-            if link_frozen and name in FROZEN:
-                os.link(Path(base, name), there / name)
-            else:
+            if not (link_frozen and name in FROZEN and _link(Path(base, name), there / name)):
                 _copy_file(Path(base, name), there / name)
         sync_folder(there)
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # the file system knows no second names
+        return False
+    return True
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -24,10 +24,10 @@ from typing import Final
 
 from app.errors import OceanoError
 from app.index.desk import Desk
-from app.index.folders import current_shard, new_name, remove_leftovers, try_lock, write_whole
+from app.index.folders import current_shard, new_name, read_key, remove_leftovers, try_lock, write_whole
 from app.index.options import OwnerOptions
 from app.index.service import Service
-from app.index.wire import PROTOCOL, greet, read_key, refusal, socket_path, unavailable
+from app.index.wire import PROTOCOL, greet, refusal, socket_places, unavailable
 
 log = logging.getLogger("app.index.owner")
 
@@ -65,8 +65,9 @@ class Owner:
     def __init__(self, options: OwnerOptions, lock: int) -> None:
         self._options = options
         folder = options.folder
-        self._key = read_key(folder)
+        self._key = read_key(folder, make=True)
         remove_leftovers(folder)
+        self._listener, self._path = _listen(folder)
         shard = current_shard(folder) or folder / new_name("shard")
         self._service = Service(options, Desk(shard, options, lock), lock)
         self._clients = 0
@@ -79,17 +80,15 @@ class Owner:
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        path = socket_path(self._options.folder)
-        listener = _listen(path)
         threading.Thread(target=self._open, daemon=True).start()
         try:
-            about = {"protocol": PROTOCOL, "pid": os.getpid(), "socket": str(path)}
+            about = {"protocol": PROTOCOL, "pid": os.getpid(), "socket": str(self._path)}
             write_whole(self._options.folder / "owner.json", json.dumps(about))
-            log.info("owner %d of %s listens on %s", os.getpid(), self._options.folder, path)
-            self._accept(listener)
+            log.info("owner %d of %s listens on %s", os.getpid(), self._options.folder, self._path)
+            self._accept(self._listener)
         finally:
-            listener.close()
-            path.unlink(missing_ok=True)
+            self._listener.close()
+            self._path.unlink(missing_ok=True)
             (self._options.folder / "owner.json").unlink(missing_ok=True)
             self._service.close()
             log.info("owner %d ends", os.getpid())
@@ -168,18 +167,25 @@ class Owner:
         self._wake()
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(folder: Path) -> tuple[socket.socket, Path]:
     """The socket, for this user alone; one left behind by a killed owner is in nobody's way."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    listener.listen(_BACKLOG)
-    listener.setblocking(False)
-    return listener
+    failures = []
+    for path in socket_places(folder):
+        listener = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            path.unlink(missing_ok=True)
+            listener.bind(str(path))
+        except OSError as failure:  # some mounted file systems know no sockets
+            listener.close()
+            failures.append(f"{path}: {failure.strerror}")
+        else:
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+            return listener, path
+        finally:
+            os.umask(before)
+    raise unavailable(f"No socket for the index can be made; set TMPDIR to a short path ({'; '.join(failures)}).")
 
 
 if __name__ == "__main__":

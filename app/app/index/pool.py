@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import app
 from app.errors import OceanoError
-from app.index.folders import locked, try_lock
+from app.index.folders import locked, read_key, try_lock
 from app.index.options import OwnerOptions
-from app.index.wire import PROTOCOL, dial, read_answer, read_key, socket_path, storage_failure, unavailable
+from app.index.wire import PROTOCOL, dial, read_answer, storage_failure, unavailable
 
 CONNECTIONS: Final = 8
 CONNECT_SECONDS: Final = 20.0
@@ -150,7 +150,6 @@ class Pool:
             return
         (folder / "owner.json").unlink(missing_ok=True)
         os.close(lock)
-        socket_path(folder)  # raises what would keep the owner from listening
         process = self._spawn()
         while process.poll() is None and "socket" not in self._about() and time.monotonic() < until:
             time.sleep(0.005)
@@ -192,7 +191,7 @@ class Pool:
         """What the owner says of itself: protocol, pid, socket; or why it could not start."""
         try:
             found: dict[str, Any] = json.loads((self._options.folder / "owner.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return {}
         return found
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import qdrant_edge as edge
 
 from app.errors import OceanoError
-from app.index.folders import new_name, sync_folder
+from app.index.folders import new_name, sync_folder, sync_tree
 from app.index.options import OwnerOptions
 from app.index.wire import split_ids, unavailable
 
@@ -27,7 +27,7 @@ _VECTOR_BYTES: Final = 4 * SIZE
 _FACET_VALUES: Final = 10_000
 # On disk what has many values and is looked up by one: 0.3 KB of memory less per face.
 _ON_DISK: Final = edge.KeywordIndexParams(memory=edge.Memory.Cold)
-_INDEXES: Final = {
+_INDEXES: Final[dict[str, Any]] = {
     "image_id": _ON_DISK,
     "folder": _ON_DISK,
     "person": edge.PayloadSchemaType.Keyword,
@@ -221,6 +221,7 @@ def _create(folder: Path, config: edge.EdgeConfig) -> None:
         shard.update(edge.UpdateOperation.create_field_index(key, schema))
     shard.flush()
     shard.close()
+    sync_tree(beside)
     beside.rename(folder)
     sync_folder(folder.parent)
 

@@ -17,7 +17,7 @@ import socket
 import struct
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
@@ -149,42 +149,20 @@ def _patience(plug: socket.socket, seconds: float) -> None:
     plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), 0))
 
 
-def read_key(folder: Path) -> bytes:
-    """The key beside the index, 32 random bytes in a file only its owner can read; made on first use."""
-    path = folder / "owner.key"
-    try:
-        key = path.read_bytes()
-    except FileNotFoundError:
-        fresh = folder / f"owner.key.{os.getpid()}.{uuid.uuid4().hex}"
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(os.urandom(32))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(fresh, path)  # the first of several makers wins
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
-        key = path.read_bytes()
-    if len(key) != 32:
-        raise unavailable(f"{path} is damaged; remove it while nothing uses the index")
-    return key
+def socket_places(folder: Path) -> Iterator[Path]:
+    """Where the socket may be: beside the index; where that is too long or does not work, in the temporary directory.
 
-
-def socket_path(folder: Path) -> Path:
-    """Beside the index; if that is too long for a socket, in a private folder of the temporary directory."""
+    There it is in a folder of this user alone. Raises OceanoError `index_unavailable` if that is not so.
+    """
     beside = folder / "owner.sock"
     if len(os.fsencode(beside)) <= _PATH_BYTES:
-        return beside
+        yield beside
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32] + ".sock"
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a private folder in it, checked below
         private = Path(parent) / f"oceano-{os.getuid()}"
         if len(os.fsencode(private / name)) <= _PATH_BYTES:
             _require_private(private)
-            return private / name
-    raise unavailable(f"no folder is short enough for the socket of {folder}; set TMPDIR to a short path")
+            yield private / name
 
 
 def _require_private(folder: Path) -> None:

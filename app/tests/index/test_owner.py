@@ -235,6 +235,19 @@ def test_a_long_data_folder_puts_the_socket_into_a_private_folder(tmp_path: Path
     wait_until(lambda: not path.exists())
 
 
+def test_where_no_socket_can_be_made_beside_the_index_the_private_folder_serves(tmp_path: Path) -> None:
+    """As on some mounted file systems; here a folder stands where the socket should."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        settings = settings_at(Path(short))
+        (collection_folder(settings) / "owner.sock").mkdir(parents=True)
+        index = open_quick(settings)
+        assert about_owner(settings)["socket"].startswith(f"{tempfile.gettempdir()}/oceano-")
+        index.upsert(points(2))
+        assert index.count() == 2
+        index.close()
+        wait_until(lambda: not processes_of(settings.data_dir))
+
+
 def test_a_private_folder_that_others_may_write_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         monkeypatch.setattr(tempfile, "gettempdir", lambda: short)
@@ -242,11 +255,11 @@ def test_a_private_folder_that_others_may_write_is_refused(monkeypatch: pytest.M
         private.mkdir()
         private.chmod(0o777)
         with pytest.raises(OceanoError, match="mode 0700"):
-            wire.socket_path(Path("/" + "x" * 200))
+            list(wire.socket_places(Path("/" + "x" * 200)))
         private.rmdir()
         private.symlink_to("/tmp")
         with pytest.raises(OceanoError, match="mode 0700"):
-            wire.socket_path(Path("/" + "x" * 200))
+            list(wire.socket_places(Path("/" + "x" * 200)))
 
 
 def test_socket_and_key_are_for_this_user_alone(settings: Settings, index: FaceIndex) -> None:
