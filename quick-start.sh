@@ -215,8 +215,10 @@ have_model() { # is the model there, or can it be fetched? Ends with exit code 3
 
 use_demo() { # the demo has an index of its own: drawn people never get among photographs
   local gallery
-  export MODEL_NAME=demo QDRANT_COLLECTION=demo
+  export MODEL_NAME=demo
   gallery=$("$oceano" demo)
+  QDRANT_COLLECTION=${gallery##*/} # demo-1: drawings of another version would be strangers to each other
+  export QDRANT_COLLECTION
   say "Oceano runs as a demo: it finds drawn people only. Pictures to try it with: $gallery"
   "$oceano" ingest "$gallery" >&2 || say "Not all of them were taken up; see above."
 }
@@ -230,8 +232,12 @@ choose_model() { # choose_model: 0 the model of the settings, 1 only the demo is
 
 start() {
   set_up_to_run
-  choose_model || use_demo
-  say "Starting; Ctrl-C ends it. From another terminal, ./quick-start.sh ingest FOLDER takes up your pictures."
+  if choose_model; then
+    say "Starting; Ctrl-C ends it. From another terminal, ./quick-start.sh ingest FOLDER takes up your pictures."
+  else
+    use_demo
+    say "Starting; Ctrl-C ends it."
+  fi
   exec "$oceano" serve
 }
 

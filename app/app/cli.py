@@ -182,11 +182,13 @@ def verify_model(name: Annotated[str, typer.Argument(help="A pack's name or fold
 @cli.command()
 def demo() -> None:
     """Draw the demo pack and a gallery of drawn people, for trying Oceano without a model."""
-    from app.demo import write_demo_gallery, write_demo_pack
+    from app.demo import PACK_VERSION, write_demo_gallery, write_demo_pack
+    from app.weights import forget_pin
 
     settings = _settings("demo")
-    gallery = settings.state_dir / "demo-gallery"
-    write_demo_pack(settings.models_dir / "demo")
+    gallery = settings.state_dir / f"demo-{PACK_VERSION}"
+    if write_demo_pack(settings.models_dir / "demo"):
+        forget_pin("demo", settings.models_dir)  # it was drawn anew: another version's digest stands there
     write_demo_gallery(gallery)
     typer.echo(str(gallery))
 

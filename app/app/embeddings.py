@@ -18,6 +18,7 @@ import onnxruntime
 from insightface.model_zoo import get_model
 
 from app.config import Settings
+from app.cuda import driver_problem, preload_libraries
 from app.errors import OceanoError
 from app.types import (
     EMBEDDING_SIZE,
@@ -72,7 +73,9 @@ class FaceEngine:
         self._device = self._real_device(settings.device, reason)
         self._reference = self._embed([_reference_crop()])[0]
         self._health = self._first_check()
-        _log.info("engine ready: %s %s on %s (%s)", pack.name, pack.short_digest, self._device.device, reason)
+        _log.info(
+            "engine ready: %s %s on %s (%s)", pack.name, pack.short_digest, self._device.device, self._device.reason
+        )
 
     @property
     def pack(self) -> ModelPack:
@@ -185,17 +188,22 @@ def _providers(wanted: str) -> tuple[list[str], str]:
     available = onnxruntime.get_available_providers()
     if wanted == "cpu":
         return ["CPUExecutionProvider"], "DEVICE=cpu"
-    if "CUDAExecutionProvider" in available:
-        # insightface preloads the CUDA libraries of the environment before its first CUDA session
+    if "CUDAExecutionProvider" not in available:
+        problem = "the installed onnxruntime has no CUDA"
+        advice = "install requirements.txt (CUDA 11.8), requirements-cu12.txt or requirements-cu13.txt"
+    elif (problem := driver_problem() or "") == "":
+        if not hasattr(onnxruntime, "preload_dlls"):  # else insightface calls it before its first CUDA session
+            preload_libraries()
         return ["CUDAExecutionProvider", "CPUExecutionProvider"], f"CUDA is there (DEVICE={wanted})"
+    else:
+        advice = "install a driver that fits; see INSTALL.md"
     if wanted == "cuda":
         raise OceanoError(
             "device_unavailable",
-            "DEVICE=cuda, but the installed onnxruntime has no CUDA: install one of requirements.txt (CUDA 11.8), "
-            "requirements-cu12.txt or requirements-cu13.txt, or set DEVICE=cpu",
+            f"DEVICE=cuda, but {problem}: {advice}, or set DEVICE=cpu",
             details={"available": list(available)},
         )
-    return ["CPUExecutionProvider"], "the installed onnxruntime has no CUDA"
+    return ["CPUExecutionProvider"], problem
 
 
 def _load(pack: ModelPack, name: str, path: str, providers: list[str]) -> Any:

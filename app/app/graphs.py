@@ -80,7 +80,7 @@ def find_roles(folder: Path) -> dict[Role, Path]:
 def look(path: Path) -> str:
     """A role, or in words why it is none, as InsightFace's own router tells it from inputs and outputs."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         graph = onnx.load(path, load_external_data=False).graph

@@ -163,12 +163,26 @@ def test_cuda_that_is_not_there_is_refused_and_auto_says_what_it_took(
     assert "no CUDA" in device.reason
 
 
+def test_without_a_driver_cuda_is_refused_before_onnxruntime_is_asked(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("app.embeddings.onnxruntime.get_available_providers", lambda: offered)
+    monkeypatch.setattr("app.embeddings.driver_problem", lambda: "no NVIDIA driver is installed")
+    with pytest.raises(OceanoError, match="no NVIDIA driver") as raised:
+        FaceEngine(demo_pack, Settings(_env_file=None, device="cuda"))
+    assert raised.value.code == "device_unavailable"
+    device = FaceEngine(demo_pack, Settings(_env_file=None, device="auto")).device
+    assert (device.device, device.reason) == ("cpu", "no NVIDIA driver is installed")
+
+
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
 def test_cuda_that_is_offered_but_falls_back_to_the_cpu_is_refused(
     demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr("app.embeddings.onnxruntime.get_available_providers", lambda: offered)
+    monkeypatch.setattr("app.embeddings.driver_problem", lambda: None)
     with pytest.raises(OceanoError) as raised:
         FaceEngine(demo_pack, Settings(_env_file=None, device="cuda"))
     assert raised.value.code == "device_unavailable"

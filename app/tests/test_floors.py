@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "app"
 # Lowest first; modules of one floor do not know each other. A package (demo, index) counts as one module.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"config", "i18n", "logs", "metrics", "threads", "types"}),
+    frozenset({"config", "cuda", "i18n", "logs", "metrics", "threads", "types"}),
     frozenset({"demo", "downloads", "graphs", "images", "index", "ledger", "options"}),
     frozenset({"embeddings", "folders", "weights"}),
     frozenset({"answers", "ingest", "parts", "search", "views"}),

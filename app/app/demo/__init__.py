@@ -10,11 +10,19 @@ from collections.abc import Sequence
 
 from app.demo import scenes
 from app.demo.gallery import write_demo_gallery
-from app.demo.pack import write_demo_pack
+from app.demo.pack import PACK_VERSION, write_demo_pack
 from app.demo.people import PEOPLE, person_name
 from app.types import Pixels
 
-__all__ = ["PEOPLE", "draw_group", "draw_portrait", "person_name", "write_demo_gallery", "write_demo_pack"]
+__all__ = [
+    "PACK_VERSION",
+    "PEOPLE",
+    "draw_group",
+    "draw_portrait",
+    "person_name",
+    "write_demo_gallery",
+    "write_demo_pack",
+]
 
 
 def draw_portrait(person: int, variant: int, size: tuple[int, int] = (480, 480)) -> Pixels:

@@ -26,13 +26,13 @@ _MAKERS: Final[tuple[tuple[str, Callable[[int], onnx.ModelProto]], ...]] = (
 )
 
 
-def write_demo_pack(folder: Path) -> None:
-    """Write the files that are missing, damaged or of another version; the others stay untouched."""
+def write_demo_pack(folder: Path) -> bool:
+    """Write the files that are missing, damaged or of another version, say if there were any; leave the others."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, make in _MAKERS:
-        path = folder / name
-        if not _current(path):
-            write_whole(path, make(PACK_VERSION).SerializeToString(deterministic=True))
+    missing = [(name, make) for name, make in _MAKERS if not _current(folder / name)]
+    for name, make in missing:
+        write_whole(folder / name, make(PACK_VERSION).SerializeToString(deterministic=True))
+    return bool(missing)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -26,10 +26,18 @@ Matrix = npt.NDArray[np.float64]
 
 _CROP: Final = 112
 _CELL: Final = 7
-_POSES: Final = ((0.0, 0.3, "ffffff"), (-1.0, 0.9, "404a55"), (1.0, 0.1, "c9d9a0"), (0.5, 0.7, "e8b89a"), (-0.5, 0.5, "8aa6c0"))
+_POSES: Final = (
+    (0.0, 0.3, "ffffff"),
+    (-1.0, 0.9, "404a55"),
+    (1.0, 0.1, "c9d9a0"),
+    (0.5, 0.7, "f0c060"),
+    (-0.5, 0.5, "6a9cc0"),
+)  # turn, smile, background
+_POSE: Final = 2.0  # what poses and backgrounds change counts so many times
 _LIGHT: Final = 0.12  # standard deviation of a channel's brightness
+_SLOPE: Final = 0.06  # standard deviation of the change of brightness from one side to the other
 _OFF: Final = 1.2  # standard deviation of the crop's place, pixels
-_NOISE: Final = 0.03  # standard deviation of a cell, of the range -1 to 1
+_NOISE: Final = 0.08  # standard deviation of a cell, of the range -1 to 1
 _STEPS: Final = 1024  # the solved matrix is rounded, so that every machine writes the same bytes
 
 
@@ -52,7 +60,7 @@ def _answers() -> tuple[Matrix, Matrix]:
     cells = _cells(drawn)
     means = cells.mean(axis=1)
     average = means.mean(axis=0)
-    within = (cells - means[:, None]).reshape(-1, average.size) * len(_POSES) ** -0.5
+    within = (cells - means[:, None]).reshape(-1, average.size) * (_POSE * len(_POSES) ** -0.5)
     varying = [within, *_light(means), *_misplaced(drawn[:, 0])]
     scatter = sum((part.T @ part for part in varying), np.zeros((average.size, average.size)))
     scatter += np.eye(average.size) * PEOPLE * _NOISE**2
@@ -82,14 +90,13 @@ def _cells(crops: npt.NDArray[np.uint8]) -> Matrix:
 
 
 def _light(means: Matrix) -> list[Matrix]:
-    """How the cells change with the brightness of each channel."""
-    by_channel = (means + 1).reshape(PEOPLE, 3, -1)
-    changes = []
-    for channel in range(3):
-        change = np.zeros_like(by_channel)
-        change[:, channel] = by_channel[:, channel] * _LIGHT
-        changes.append(change.reshape(PEOPLE, -1))
-    return changes
+    """How the cells change with the brightness of each channel, and with light from one side."""
+    count = _CROP // _CELL
+    brightness = (means + 1).reshape(PEOPLE, 3, count, count)
+    channels, slope = np.eye(3)[:, None, :, None, None], np.linspace(-1, 1, count)
+    changes = [brightness * channel * _LIGHT for channel in channels]
+    changes += [brightness * slope * _SLOPE, brightness * slope[:, None] * _SLOPE]
+    return [change.reshape(PEOPLE, -1) for change in changes]
 
 
 def _misplaced(crops: npt.NDArray[np.uint8]) -> list[Matrix]:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from app.errors import OceanoError
 from app.index.desk import Desk
-from app.index.folders import copy_folder, disk_bytes, free_bytes, new_name, point_to, sync_folder, write_whole
+from app.index.folders import (
+    copy_folder,
+    disk_bytes,
+    free_bytes,
+    new_name,
+    point_to,
+    sync_folder,
+    sync_tree,
+    write_whole,
+)
 from app.index.wire import Op, pack, read_answer, storage_failure
 
 
@@ -37,6 +46,7 @@ def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, a
         point_to(place / "shard-backup")
         name, text = alias
         write_whole(partial / name, text)
+        sync_tree(partial)
         partial.rename(target)
         sync_folder(target.parent)
     except OSError as failure:

@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> int:
         owner = Owner(options, lock)
     except OceanoError as failure:
         log.error("%s", failure)
-        write_whole(options.folder / "owner.json", json.dumps({"error": [failure.code, failure.message]}))
+        write_whole(
+            options.folder / "owner.json", json.dumps({"error": [failure.code, failure.message]}), durable=False
+        )
         return 3
     owner.run()
     return 0
@@ -83,7 +85,7 @@ class Owner:
         threading.Thread(target=self._open, daemon=True).start()
         try:
             about = {"protocol": PROTOCOL, "pid": os.getpid(), "socket": str(self._path)}
-            write_whole(self._options.folder / "owner.json", json.dumps(about))
+            write_whole(self._options.folder / "owner.json", json.dumps(about), durable=False)
             log.info("owner %d of %s listens on %s", os.getpid(), self._options.folder, self._path)
             self._accept(self._listener)
         finally:

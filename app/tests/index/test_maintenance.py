@@ -36,15 +36,16 @@ from tests.index.conftest import (
     wait_until,
 )
 
-COUNT = 2500
+COUNT = 1200
 FACES = points(COUNT)
-LOW: dict[str, Any] = {"indexing_kb": 500, "full_scan_kb": 100, "hnsw_m": 16, "hnsw_ef_construct": 100}
+LOW: dict[str, Any] = {"indexing_kb": 500, "full_scan_kb": 100, "hnsw_m": 8, "hnsw_ef_construct": 32}
+SLOW: dict[str, Any] = {**LOW, "hnsw_m": 48, "hnsw_ef_construct": 800}
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(base: Path) -> Path:
     """A data folder whose index holds FACES, none of them in the graph; copied, never opened."""
-    settings = settings_at(tmp_path_factory.mktemp("filled"))
+    settings = settings_at(base / "filled")
     index = open_quick(settings, **LOW)
     index.upsert(FACES)
     index.close()
@@ -65,7 +66,7 @@ def index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
 def slow_index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
     """The same, with a graph that takes long enough to do much meanwhile."""
     shutil.copytree(filled, settings.index_dir)
-    opened = open_quick(settings, **{**LOW, "hnsw_m": 48, "hnsw_ef_construct": 800})
+    opened = open_quick(settings, **SLOW)
     yield opened
     opened.close()
 
@@ -127,35 +128,35 @@ def test_searches_and_writes_go_on_during_a_build_and_nothing_written_is_lost(
         at = 0
         while not built.is_set():
             began = time.perf_counter()
-            assert index.search(FACES[at % 1000].embedding, limit=1)[0].face_id == FACES[at % 1000].face_id
+            assert index.search(FACES[at % 600].embedding, limit=1)[0].face_id == FACES[at % 600].face_id
             longest = max(longest, time.perf_counter() - began)
             at += 1
 
-    more = points(1000, seed=11, folder=("/", "/more"))
+    more = points(500, seed=11, folder=("/", "/more"))
     searching = threading.Thread(target=search)
     searching.start()
     try:
         index.maintain()
         wait_for_builder(settings)
         assert index.info().maintaining
-        for at in range(0, 1000, 20):
+        for at in range(0, 500, 20):
             index.upsert(more[at : at + 20])
-        index.set_payload(ids_of(FACES[1000:1400]), person="Named during")
+        index.set_payload(ids_of(FACES[600:1000]), person="Named during")
         index.set_payload(ids_of(more[:5]), person="Named during")
-        index.delete(ids_of(FACES[2000:2300]))
-        index.delete(ids_of(more[900:]))
+        index.delete(ids_of(FACES[1000:1150]))
+        index.delete(ids_of(more[400:]))
         index.upsert(FACES[:300])  # again: nothing changes
         assert index.info().maintaining, "the build was over before the writes were: too quick for this test"
         wait_until(lambda: not index.info().maintaining, 60)
     finally:
         built.set()
         searching.join()
-    kept = {*ids_of(FACES), *ids_of(more[:900])} - {*ids_of(FACES[2000:2300])}
+    kept = {*ids_of(FACES), *ids_of(more[:400])} - {*ids_of(FACES[1000:1150])}
     assert everything(index) == kept
     assert index.count(FaceFilter(person="Named during")) == 405
-    assert index.count(FaceFilter(folder="/more")) == 900
+    assert index.count(FaceFilter(folder="/more")) == 400
     assert index.retrieve([FACES[5].face_id])[0].payload == FACES[5].payload
-    assert index.info().indexed >= COUNT - 700
+    assert index.info().indexed >= COUNT - 550
     assert longest < 2.0
 
 
@@ -192,9 +193,9 @@ def kill_everyone(settings: Settings) -> None:
 
 @pytest.mark.parametrize("blow", [kill_builder, kill_owner, kill_all])
 def test_a_kill_during_a_build_leaves_a_whole_index(
-    settings: Settings, index: FaceIndex, blow: Callable[[Settings], None]
+    settings: Settings, slow_index: FaceIndex, blow: Callable[[Settings], None]
 ) -> None:
-    more = points(100, seed=13)
+    index, more = slow_index, points(100, seed=13)
     index.maintain()
     wait_for_builder(settings)
     index.upsert(more)
@@ -246,18 +247,18 @@ def test_the_owner_builds_by_itself_when_enough_points_wait(settings: Settings) 
 
 def test_the_owner_builds_what_it_finds_waiting_at_its_start(settings: Settings) -> None:
     index = open_quick(settings, **LOW)
-    index.upsert(points(1500))
+    index.upsert(points(1100))
     index.close()
     wait_until(lambda: not processes_of(settings.data_dir))
     index = open_quick(settings, **LOW, build_min=1000)
-    wait_until(lambda: index.info().indexed == 1500, 60)
+    wait_until(lambda: index.info().indexed == 1100, 60)
     index.close()
 
 
-def test_a_build_in_flight_is_given_up_with_the_last_client(settings: Settings, index: FaceIndex) -> None:
-    index.maintain()
+def test_a_build_in_flight_is_given_up_with_the_last_client(settings: Settings, slow_index: FaceIndex) -> None:
+    slow_index.maintain()
     wait_for_builder(settings)
-    index.close()
+    slow_index.close()
     wait_until(lambda: not processes_of(settings.data_dir))
     assert len(folders_of(settings)) == 1
     again = open_quick(settings, **LOW)
@@ -308,9 +309,9 @@ def test_edge_never_writes_into_the_files_that_a_copy_shares(settings: Settings,
     (shard,) = collection_folder(settings).glob("shard-*")
     before = _digests(shard)
     assert {name for name, _ in before} >= {"matrix.dat", "quantized.data"}
-    index.delete(ids_of(FACES[:500]))
-    index.set_payload(ids_of(FACES[500:900]), person="Ana")
-    index.upsert(points(700, seed=16))
+    index.delete(ids_of(FACES[:300]))
+    index.set_payload(ids_of(FACES[300:600]), person="Ana")
+    index.upsert(points(400, seed=16))
     index.flush()
     assert _digests(shard) == before
     held = {path: path.open("rb") for path in shard.rglob("*") if path.name in FROZEN}
