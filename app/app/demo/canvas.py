@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,9 +21,18 @@ Colour = tuple[int, int, int]
 _FIXED_POINT: Final = 4  # fractional bits of cv2's coordinates
 
 
+def seeded(*parts: object) -> random.Random:
+    """Chance that falls the same way on every machine and in every run."""
+    return random.Random(" ".join(map(str, parts)))  # noqa: S311 - drawings, no secrets
+
+
 def rgb(text: str) -> Colour:
     """`"ff8000"` -> (255, 128, 0)."""
     return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
+
+
+DARK: Final = rgb("33262b")
+WHITE: Final = rgb("fffdf8")
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
@@ -31,7 +41,23 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
     return red, green, blue
 
 
-def oval(x: float, y: float, rx: float, ry: float, *, turned: float = 0.0, start: float = 0, end: float = 360) -> Points:
+def path(text: str) -> Points:
+    """`"0,1 2.5,3"` -> the points (0, 1) and (2.5, 3)."""
+    return np.array([[float(number) for number in point.split(",")] for point in text.split()])
+
+
+def joined(*parts: Points | Sequence[tuple[float, float]]) -> Points:
+    """Lines put end to end."""
+    return np.concatenate([np.asarray(part, np.float64) for part in parts])
+
+
+def moved(points: Points, x: float, y: float) -> Points:
+    return np.asarray(points + np.array([x, y]))
+
+
+def oval(
+    x: float, y: float, rx: float, ry: float, *, turned: float = 0.0, start: float = 0, end: float = 360
+) -> Points:
     """An ellipse, or an arc of one, as a polygon; angles in degrees, clockwise from the right."""
     angles = np.radians(np.linspace(start, end, max(8, round(abs(end - start) / 6)) + 1))
     across, down = rx * np.cos(angles), ry * np.sin(angles)

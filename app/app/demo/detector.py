@@ -132,7 +132,8 @@ def _look(graph: GraphBuilder, level: Level, masks: str) -> str:
     across = graph.conv(f"{name}_across", masks, rows, pads=[0, reach, 0, reach], strides=[1, level.step])
     sums = graph.conv(f"{name}_sums", across, columns, pads=[reach, 0, reach, 0], strides=[level.step, 1], group=5)
     mass, *moments = (
-        graph.slice(f"{name}_{part}", sums, (1, place, None, 4)) for place, part in enumerate(("mass", "mx", "my", "mq"))
+        graph.slice(f"{name}_{part}", sums, (1, place, None, 4))
+        for place, part in enumerate(("mass", "mx", "my", "mq"))
     )
     some = graph.linear(f"{name}_some", mass, 1.0, 1e-6)
     x, y, square = (graph.node("Div", f"{moment}_mean", [moment, some]) for moment in moments)
@@ -202,7 +203,10 @@ def _place_terms(graph: GraphBuilder, level: Level, masks: str, size: str) -> st
         f"{name}_places", across, columns, pads=[reach, 0, reach, 0], strides=[level.step, 1], group=len(places)
     )
     area = graph.node("Div", f"{name}_places_area", [sums, size])
-    none, some = np.r_[[0.005] * len(_WHITES), [0.10] * len(_FORBIDDEN)], np.r_[[0.03] * len(_WHITES), [0.04] * len(_FORBIDDEN)]
+    none, some = (
+        np.r_[[0.005] * len(_WHITES), [0.10] * len(_FORBIDDEN)],
+        np.r_[[0.03] * len(_WHITES), [0.04] * len(_FORBIDDEN)],
+    )
     terms = graph.ramp(f"{name}_places_right", area, none, some)
     return graph.node("ReduceMin", f"{name}_places_worst", [terms], axes=[1], keepdims=1)
 
@@ -224,15 +228,21 @@ def _shape_terms(graph: GraphBuilder, name: str, spots: str) -> tuple[str, str, 
     size = graph.linear(f"{name}_size", graph.square_sum(f"{name}_turn2", turn), 1.0, 1e-6)
     misfit = graph.node("Div", f"{name}_misfit", [graph.square_sum(f"{name}_rest2", rest), size])
     off = graph.node("Concat", f"{name}_off_all", [shift, graph.linear(f"{name}_off_size", cos, 1.0, -1.0)], axis=1)
-    aim = graph.clip(f"{name}_aim", graph.linear(f"{name}_aim_line", graph.square_sum(f"{name}_off_sum", off), -0.7, 0.97))
-    return size, aim, [
-        graph.ramp(f"{name}_alike", misfit, 0.06, 0.02),
-        graph.ramp(f"{name}_near", graph.square_sum(f"{name}_distance", shift), 0.5**2, 0.25**2),
-        graph.ramp(f"{name}_large", cos, 0.6, 0.8),
-        graph.ramp(f"{name}_small", cos, 1.5, 1.28),
-        graph.ramp(f"{name}_left", sin, -0.6, -0.4),
-        graph.ramp(f"{name}_right", sin, 0.6, 0.4),
-    ]
+    aim = graph.clip(
+        f"{name}_aim", graph.linear(f"{name}_aim_line", graph.square_sum(f"{name}_off_sum", off), -0.7, 0.97)
+    )
+    return (
+        size,
+        aim,
+        [
+            graph.ramp(f"{name}_alike", misfit, 0.06, 0.02),
+            graph.ramp(f"{name}_near", graph.square_sum(f"{name}_distance", shift), 0.5**2, 0.25**2),
+            graph.ramp(f"{name}_large", cos, 0.6, 0.8),
+            graph.ramp(f"{name}_small", cos, 1.5, 1.28),
+            graph.ramp(f"{name}_left", sin, -0.6, -0.4),
+            graph.ramp(f"{name}_right", sin, 0.6, 0.4),
+        ],
+    )
 
 
 def _shape_matrices() -> tuple[Matrix, Matrix]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from app.demo import scenes
+from app.demo.canvas import seeded
 from app.demo.pack import write_whole
 from app.demo.people import PEOPLE, person_name
 from app.types import Pixels
@@ -39,7 +39,7 @@ def write_demo_gallery(folder: Path, *, people: int = 24, portraits: int = 4, gr
     for number in range(groups if people else 0):
         path = folder / "groups" / f"group-{number + 1}.jpg"
         if not path.exists():
-            chance = random.Random(f"gallery group {number} of {people}")
+            chance = seeded("gallery group", number, people)
             together = chance.sample(range(people), min(people, 3 + number % 4))
             _save(path, scenes.group(together, number, (1280, 720)).pixels)
     return people * portraits + (groups if people else 0)

@@ -39,10 +39,14 @@ class GraphBuilder:
 
         array = np.asarray(value)
         kind = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array.astype(kind)).reshape(array.shape), name))
+        self._constants.append(
+            numpy_helper.from_array(np.ascontiguousarray(array.astype(kind)).reshape(array.shape), name)
+        )
         return name
 
-    def conv(self, name: str, source: str, weights: npt.ArrayLike, bias: npt.ArrayLike | None = None, **attributes: Any) -> str:
+    def conv(
+        self, name: str, source: str, weights: npt.ArrayLike, bias: npt.ArrayLike | None = None, **attributes: Any
+    ) -> str:
         inputs = [source, self.constant(f"{name}_weights", weights)]
         if bias is not None:
             inputs.append(self.constant(f"{name}_bias", bias))
@@ -76,14 +80,18 @@ class GraphBuilder:
     def clip(self, name: str, source: str) -> str:
         """Between 0 and 1."""
         return self.node(
-            "Clip", name, [source, self.constant(f"{name}_zero", np.array(0.0)), self.constant(f"{name}_one", np.array(1.0))]
+            "Clip",
+            name,
+            [source, self.constant(f"{name}_zero", np.array(0.0)), self.constant(f"{name}_one", np.array(1.0))],
         )
 
     def square_sum(self, name: str, source: str) -> str:
         """The sum of squares over the channels."""
         return self.node("ReduceSumSquare", name, [source], axes=[1], keepdims=1)
 
-    def model(self, source: tuple[str, list[int | str]], outputs: Sequence[tuple[str, list[int | str]]]) -> onnx.ModelProto:
+    def model(
+        self, source: tuple[str, list[int | str]], outputs: Sequence[tuple[str, list[int | str]]]
+    ) -> onnx.ModelProto:
         """The checked model. Shapes hold numbers and, where a side is free, names."""
         import onnx
         from onnx import helper

@@ -86,7 +86,7 @@ def _cells(crops: npt.NDArray[np.uint8]) -> Matrix:
     count = _CROP // _CELL
     blocks = crops.astype(np.float64).reshape(*crops.shape[:-3], count, _CELL, count, _CELL, 3)
     means = (blocks.mean(axis=(-4, -2)) - 127.5) / 127.5
-    return np.moveaxis(means[..., ::-1], -1, -3).reshape(*crops.shape[:-3], -1)
+    return np.asarray(np.moveaxis(means[..., ::-1], -1, -3).reshape(*crops.shape[:-3], -1))
 
 
 def _light(means: Matrix) -> list[Matrix]:
@@ -101,9 +101,7 @@ def _light(means: Matrix) -> list[Matrix]:
 
 def _misplaced(crops: npt.NDArray[np.uint8]) -> list[Matrix]:
     """How the cells change when the crop is a pixel off."""
-    return [
-        (_cells(np.roll(crops, 1, axis)) - _cells(np.roll(crops, -1, axis))) / 2 * _OFF for axis in (1, 2)
-    ]
+    return [(_cells(np.roll(crops, 1, axis)) - _cells(np.roll(crops, -1, axis))) / 2 * _OFF for axis in (1, 2)]
 
 
 def _directions() -> Matrix:

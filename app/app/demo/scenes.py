@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from app.demo import faces
-from app.demo.canvas import Canvas, Placement, curve, mix, oval, rgb
+from app.demo.canvas import Canvas, Placement, curve, mix, oval, rgb, seeded
 from app.demo.people import look_of
 from app.types import Pixels, Point
 
@@ -30,7 +30,7 @@ class Drawing:
 
 def portrait(person: int, variant: int, size: tuple[int, int]) -> Drawing:
     """One person; `variant` changes pose, light, background, scale and position."""
-    chance = random.Random(f"portrait {person} {variant}")
+    chance = seeded("portrait", person, variant)
     width, height = size
     side = min(width, height)
     scale = side / 112 * chance.uniform(0.4, 0.62)
@@ -49,7 +49,7 @@ def portrait(person: int, variant: int, size: tuple[int, int]) -> Drawing:
 
 def group(people: Sequence[int], variant: int, size: tuple[int, int]) -> Drawing:
     """Several people side by side, left to right."""
-    chance = random.Random(f"group {variant} {list(people)}")
+    chance = seeded("group", variant, *people)
     width, height = size
     room = width / max(len(people), 1)
     canvas = Canvas(size, rgb("ffffff"), supersampling=2 if width > 1000 else 3)
@@ -133,7 +133,9 @@ def _room(canvas: Canvas, chance: random.Random) -> None:
     stripes = max(6, int(width / height * 9))
     for stripe in range(stripes):
         left = width * stripe / stripes
-        edge = np.array([(left, 0), (left + width / stripes / 2, 0), (left + width / stripes / 2, height), (left, height)])
+        edge = np.array(
+            [(left, 0), (left + width / stripes / 2, 0), (left + width / stripes / 2, height), (left, height)]
+        )
         canvas.fill(edge, mix(wall, rgb("ffffff"), 0.35))
     x, y, side = width * chance.uniform(0.08, 0.7), height * 0.1, height * 0.26
     frame = np.array([(x, y), (x + side * 0.8, y), (x + side * 0.8, y + side), (x, y + side)])
@@ -144,7 +146,7 @@ def _room(canvas: Canvas, chance: random.Random) -> None:
 def _lit(pixels: Pixels, chance: random.Random) -> Pixels:
     """Brighter or darker, warmer or cooler, lit from one side."""
     height, width = pixels.shape[:2]
-    gain, warmth = chance.uniform(0.86, 1.06), chance.uniform(-0.05, 0.05)
+    gain, warmth = chance.uniform(0.85, 1.03), chance.uniform(-0.05, 0.05)
     tint = np.array([1 - warmth, 1.0, 1 + warmth], np.float32)
     across, down = chance.uniform(-0.08, 0.08), chance.uniform(-0.08, 0.08)
     light = (
@@ -153,4 +155,4 @@ def _lit(pixels: Pixels, chance: random.Random) -> Pixels:
         + down * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     )
     lit = pixels * (np.float32(gain) * light)[:, :, None] * tint
-    return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(lit), 0, 255), np.uint8)

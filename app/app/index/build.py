@@ -7,8 +7,9 @@
 4. Hold the writes for the last round, flush, compare the numbers of points, point `current` to the new shard in one
    rename, and send requests there. The old worker ends, its folder is removed.
 
-Searches never wait; writes wait for 1 and 4. The journal needs no fsync: until the rename the old shard has it all,
-and a kill at any instant leaves a pointer to a whole shard and a leftover that the next owner removes.
+Writes wait for the copy in 1 and for 4; searches wait for nothing but Edge's flush (a hundred fsyncs). The journal
+needs no fsync: until the rename the old shard has it all, and a kill at any instant leaves a pointer to a whole shard
+and a leftover that the next owner removes.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ _LAST_ROUND_BYTES: Final = 512 * ID_BYTES
 _MOST_ROUNDS: Final = 20
 # The copy shares the vectors; the new graph, vectors and payloads are as large as the old ones, and some.
 _ROOM: Final = 1.5
+_VECTOR_KB: Final = 2.0
+# The share of deleted points from which Edge rewrites a segment.
+_VACUUM: Final = 0.2
 
 
 class GivenUp(Exception):
@@ -97,6 +101,9 @@ class Build:
 
     def run(self) -> None:
         """Raises GivenUp, OceanoError, OSError, WorkerGone; the index then is as it was."""
+        if not self._is_due():
+            log.info("nothing to build")
+            return
         began = time.monotonic()
         copy = self._options.folder / new_name("build")
         try:
@@ -121,6 +128,14 @@ class Build:
             if journal is not None:
                 journal.close()
             shutil.rmtree(copy, ignore_errors=True)
+
+    def _is_due(self) -> bool:
+        """Would Edge build? It spares a copy to ask first; Edge decides by the same numbers."""
+        with self._writing:
+            read_answer(self._desk.call(pack(Op.FLUSH)))
+        points, indexed, left, _ = read_answer(self._desk.call(pack(Op.INFO)))
+        many_wait = (points - indexed) * _VECTOR_KB >= self._options.indexing_kb
+        return bool(many_wait or left > _VACUUM * (indexed + left))
 
     def _copy(self, copy: Path) -> float:
         """Copy the shard and start the journal; the seconds for which writes were held."""

@@ -56,7 +56,7 @@ class Maintenance:
         if self.running or (few and not first) or time.monotonic() < self._not_before:
             return
         self._written = 0
-        points, indexed, _ = read_answer(self._desk.call(pack(Op.INFO)))
+        points, indexed, _, _ = read_answer(self._desk.call(pack(Op.INFO)))
         waiting = points - indexed
         if waiting >= self._options.build_min and waiting >= self._options.build_share * points:
             log.info("%d of %d points are not in the graph: building", waiting, points)

@@ -74,6 +74,7 @@ class Service:
             reply = self._desk.call(message)
         if request.op in _DURABLE_ON_RETURN:
             self._make_durable()
+            self.maintenance.consider()  # a face that is named leaves the graph
         return reply
 
     def _make_durable(self) -> None:
@@ -98,7 +99,7 @@ class Service:
             )
 
     def _info(self) -> dict[str, Any]:
-        points, indexed, segments = read_answer(self._desk.call(pack(Op.INFO)))
+        points, indexed, _, segments = read_answer(self._desk.call(pack(Op.INFO)))
         return {
             "points": points,
             "indexed": indexed,

@@ -80,8 +80,9 @@ def config_of(options: OwnerOptions) -> edge.EdgeConfig:
 class Shard:
     """An open shard. `Shard.open` loads it or, where there is none, makes it."""
 
-    def __init__(self, shard: edge.EdgeShard) -> None:
+    def __init__(self, shard: edge.EdgeShard, folder: Path) -> None:
         self._shard = shard
+        self._folder = folder
         self._dirty = False
         self.unflushed = 0
 
@@ -93,7 +94,7 @@ class Shard:
                 _create(folder, config)
             if not any((folder / "segments").glob("*/segment.json")):  # Edge would make an empty shard of it
                 raise unavailable(f"{folder} is damaged; restore the index from a backup.")
-            return cls(edge.EdgeShard.load(str(folder), config))
+            return cls(edge.EdgeShard.load(str(folder), config), folder)
 
     def upsert(self, ids: bytes, vectors: bytes, payloads: Sequence[dict[str, Any]], *, overwrite: bool) -> None:
         """Insert points; those that are there already stay as they are, unless `overwrite`."""
@@ -189,11 +190,17 @@ class Shard:
         counts = [(str(hit.value), hit.count) for hit in found.hits if hit.count]
         return sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:limit]
 
-    def sizes(self) -> tuple[int, int, int]:
-        """Points, those of them in the graph, segments."""
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Points, those of them in the graph, those that left it (as of the last flush), segments.
+
+        A face that is named or deleted leaves the graph, but Edge goes on counting it as indexed; a segment's file
+        `id_tracker.deleted` has a bit for each.
+        """
         with _edge_errors():
             info = self._shard.info()
-        return info.points_count, min(info.points_count, info.indexed_vectors_count), info.segments_count
+        masks = (path.read_bytes() for path in (self._folder / "segments").glob("*/id_tracker.deleted"))
+        left = sum(int.from_bytes(mask, "little").bit_count() for mask in masks)
+        return info.points_count, max(0, info.indexed_vectors_count - left), left, info.segments_count
 
     def optimize(self) -> bool:
         """Build what is to be built; False if nothing was. Minutes, in which nothing else runs in this process."""

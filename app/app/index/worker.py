@@ -24,7 +24,8 @@ from app.index.wire import Op, Request, answer, refusal, unavailable, unpack
 
 log = logging.getLogger("app.index.worker")
 
-BUILD_NICENESS: Final = 10
+# Behind searches, but not so far behind an ingest on the same cores that a build never ends.
+BUILD_NICENESS: Final = 5
 # When Edge's own flush is due (see service.py): what is not flushed is replayed at the next start, 15,000 points/s.
 FLUSH_POINTS: Final = 20_000
 FLUSH_SECONDS: Final = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -55,6 +56,26 @@ def test_the_log_alone_brings_back_what_no_flush_has_written(options: OwnerOptio
     wanted = ids(*range(1000))
     assert cut.retrieve(wanted, True) == shard.retrieve(wanted, True)
     cut.close()
+
+
+def test_named_and_deleted_faces_are_not_counted_as_in_the_graph(options: OwnerOptions) -> None:
+    quick = dataclasses.replace(options, hnsw_m=8, hnsw_ef_construct=32, indexing_kb=200)
+    shard = Shard.open(options.folder / "shard-graph", quick)
+    fill(shard, 0, 800)
+    shard.optimize()
+    shard.close()
+    shard = Shard.open(options.folder / "shard-graph", quick)
+    assert shard.sizes() == (800, 800, 0, 2)
+    shard.set_person(ids(*range(100)), "Ana")
+    shard.delete(ids(*range(700, 750)))
+    shard.flush()
+    assert shard.sizes() == (750, 650, 150, 2)
+    shard.optimize()
+    shard.close()
+    shard = Shard.open(options.folder / "shard-graph", quick)
+    points, indexed, left, _ = shard.sizes()
+    assert (points, indexed, left) == (750, 750, 0)
+    shard.close()
 
 
 def test_a_copy_of_a_flushed_shard_opens_while_the_shard_is_open(options: OwnerOptions, shard: Shard) -> None:
