@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,7 +27,7 @@ from app.errors import (
 
 if TYPE_CHECKING:
     from app.config import Settings
-    from app.ledger import Ledger
+    from app.ledger import FileRecord
 
 cli = typer.Typer(
     name="oceano",
@@ -76,19 +76,29 @@ def serve() -> None:
     """Start the service: the page, the JSON routes, the metrics."""
     import uvicorn
 
+    from app.index import open_index
     from app.main import create_app
-    from app.parts import build_engine
+    from app.parts import build_engine, open_ledger
 
     settings = _settings("service")
+    address = f"http://{settings.uvicorn_host}:{settings.uvicorn_port}"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                typer.echo(f"Oceano is at {address}", err=True)
+
     with _listening(settings) as listener:
-        app = create_app(settings, build_engine(settings))
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10
-        )
         if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
             typer.echo("Anyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
-        typer.echo(f"Oceano is at http://{settings.uvicorn_host}:{settings.uvicorn_port}", err=True)
-        server = uvicorn.Server(config)
+        # each part is opened before the server starts: what is wrong with one is a sentence and an exit code
+        engine = build_engine(settings)
+        open_ledger(settings, engine).close()
+        app = create_app(settings, engine, open_index(settings, engine.pack))
+        server = Server(
+            uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
+        )
         # uvicorn raises the signal again after it has shut down in good order: that is a good end
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
         server.run(sockets=[listener])
@@ -111,8 +121,10 @@ def ingest(
     from app.progress import IngestProgress
 
     if not folder.is_dir():
-        raise OceanoError("not_found", f"{folder} is no folder", details={"folder": str(folder)})
+        raise OceanoError("not_found", f"{folder} is not a folder", details={"folder": str(folder)})
     settings = _settings("ingest")
+    if report is not None:
+        _write_report(report, [])  # a report that cannot be written is said before the work, not after it
     with (
         only_writer(settings.state_dir),
         _interruptible() as stop,
@@ -134,7 +146,7 @@ def ingest(
         finally:
             progress.finish(run.counts, interrupted=stop.is_set())
         if report is not None:
-            _write_report(report, ledger, folder)
+            _write_report(report, ledger.without_faces(str(folder.absolute())))
     if stop.is_set():
         return EXIT_INTERRUPTED
     return EXIT_SOME_FAILED if counts.failed else EXIT_OK
@@ -169,11 +181,14 @@ def install_model(
 
 
 @models.command("verify")
-def verify_model(name: Annotated[str, typer.Argument(help="A pack's name or folder.")] = "antelopev2") -> None:
+def verify_model(
+    name: Annotated[str | None, typer.Argument(help="A pack's name or folder; MODEL_NAME if left out.")] = None,
+) -> None:
     """Hash a pack's files again and compare."""
     from app.weights import verify_pack
 
-    pack = verify_pack(name, _settings("models").models_dir)
+    settings = _settings("models")
+    pack = verify_pack(name or settings.model_name, settings.models_dir)
     typer.echo(
         f"{pack.name} {pack.short_digest}: {pack.detector.name} and {pack.recogniser.name} are as they should be"
     )
@@ -220,15 +235,18 @@ def _settings(process: str) -> Settings:
     return settings
 
 
-def _write_report(report: Path, ledger: Ledger, folder: Path) -> None:
-    """All failed and no-face files below the folder, of this run and earlier ones."""
+def _write_report(report: Path, records: Iterable[FileRecord]) -> None:
+    """Files with their reasons, of this run and earlier ones."""
     from app.folders import readable
 
-    with report.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "status", "reason", "message"])
-        for record in ledger.without_faces(str(folder.absolute())):
-            writer.writerow([readable(record.path), record.status, record.reason, record.message])
+    try:
+        with report.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "status", "reason", "message"])
+            for record in records:
+                writer.writerow([readable(record.path), record.status, record.reason, record.message])
+    except OSError as failure:
+        raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure
 
 
 def _say_error(failure: OceanoError, *, as_json: bool) -> None:
@@ -247,6 +265,7 @@ def _interruptible() -> Iterator[Event]:
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        typer.echo("Finishing what is in work; once more stops at once.", err=True)
         stop.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

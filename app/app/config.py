@@ -18,7 +18,7 @@ _ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
 
 _WORKERS_REASON = (
     "one process holds the model and the index; a second would load the model again and gain nothing. "
-    "Serve more requests with GPU_CONCURRENCY, or run more replicas on a Qdrant server"
+    "GPU_CONCURRENCY lets more requests into the model at once"
 )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 import cv2
 import numpy as np
@@ -158,37 +158,21 @@ def _taken_at(image: Image.Image) -> str | None:
 
 
 def face_thumbnail(pixels: Pixels, bbox: BBox, side: int = THUMB_SIDE) -> bytes:
-    """A square WebP of `side` pixels around a face, with a margin; what lies outside the picture repeats its edge."""
+    """A square WebP of `side` pixels around a face, with a margin; at the picture's edge it moves inwards, and it is
+    never larger than the picture is high or wide."""
     x1, y1, x2, y2 = bbox
-    half = max(1.0, max(x2 - x1, y2 - y1) * _THUMB_MARGIN / 2)
     height, width = pixels.shape[:2]
-    columns = _window((x1 + x2) / 2 - half, 2 * half, width, side)
-    rows = _window((y1 + y2) / 2 - half, 2 * half, height, side)
-    crop = pixels[rows.first : rows.last, columns.first : columns.last]
-    size = (side - columns.before - columns.after, side - rows.before - rows.after)
-    shrinks = crop.shape[0] > size[1] or crop.shape[1] > size[0]
-    resized = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    # the border comes after the resizing: around a face that fills a large picture it would take gigabytes
-    square = cv2.copyMakeBorder(resized, rows.before, rows.after, columns.before, columns.after, cv2.BORDER_REPLICATE)
-    return _webp(square)
+    length = round(min(max(1.0, max(x2 - x1, y2 - y1) * _THUMB_MARGIN), height, width))
+    left = _start((x1 + x2) / 2, length, width)
+    top = _start((y1 + y2) / 2, length, height)
+    square = pixels[top : top + length, left : left + length]
+    interpolation = cv2.INTER_AREA if length > side else cv2.INTER_CUBIC
+    return _webp(cv2.resize(square, (side, side), interpolation=interpolation))
 
 
-class _Window(NamedTuple):
-    """Pixels `first` to `last` (exclusive) of the picture, and how many of the thumbnail lie before and after them."""
-
-    first: int
-    last: int
-    before: int
-    after: int
-
-
-def _window(start: float, length: float, available: int, side: int) -> _Window:
-    """One axis of the square from `start`, `length` pixels long, of which the picture has those in [0, available)."""
-    first = min(max(0, round(start)), available - 1)
-    last = min(max(first + 1, round(start + length)), available)
-    before = min(max(0, round(-start / length * side)), side - 1)
-    after = min(max(0, round((start + length - available) / length * side)), side - 1 - before)
-    return _Window(first, last, before, after)
+def _start(centre: float, length: int, available: int) -> int:
+    """Where a window of `length` pixels around `centre` begins, moved into [0, available)."""
+    return min(max(0, round(centre - length / 2)), available - length)
 
 
 def preview_webp(pixels: Pixels, longest_side: int) -> tuple[bytes, float]:

@@ -139,6 +139,7 @@ class Ingest:
         Raises OceanoError for what no file is to blame for: `index_unavailable`, `disk_full`,
         `engine_unhealthy`, `ledger_unavailable`. All that was recorded until then stays.
         """
+        _log.info("ingest of %s begins", folder)
         self._take_up_what_the_index_lost()
         batch = _Batch()
         for read in self._read_ahead(folder):
@@ -147,6 +148,7 @@ class Ingest:
                 self._finish(batch)
                 batch = _Batch()
         self._finish(batch)
+        _log.info("ingest of %s ends: %s", folder, self.counts)
         return self.counts
 
     def _take_up_what_the_index_lost(self) -> None:
@@ -257,6 +259,8 @@ class Ingest:
             self._ledger.record([*records, *batch.unchanged])
         self.counts.skipped += len(batch.unchanged)
         for record in records:
+            if record.status == "failed":
+                _log.info("failed: %s: %s (%s)", readable(record.path), record.message, record.reason)
             setattr(self.counts, record.status, getattr(self.counts, record.status) + 1)
             self.counts.faces += record.faces
         self._on_progress(self.counts)

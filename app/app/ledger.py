@@ -199,7 +199,7 @@ def only_writer(state_dir: Path) -> Iterator[None]:
             raise OceanoError(
                 "ingest_in_progress",
                 f"another ingest is running (process {holder}); wait for it or stop it",
-                details={"pid": holder},
+                details={"pid": int(holder) if holder.isdecimal() else None},
             ) from None
         lock.seek(0)
         lock.truncate()

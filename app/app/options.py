@@ -25,6 +25,14 @@ def _is_a_time(text: str) -> str:
 
 
 IsoTime = Annotated[str, StringConstraints(pattern=_ISO_TIME), AfterValidator(_is_a_time)]
+
+
+def _absolute(folder: str) -> str:
+    if not folder.startswith("/"):
+        raise ValueError("must be an absolute path, as stored")
+    return str(Path(folder))  # without a trailing slash
+
+
 _Options = TypeVar("_Options", bound=BaseModel)
 
 
@@ -50,7 +58,9 @@ class SearchOptions(BaseModel):
     max_faces: int | None = Field(None, ge=1, le=1000, description="search only the largest faces")
     group_by: Literal["image_id", "person"] | None = Field(None, description="only the best match of each")
     person: str | None = Field(None, max_length=200, description="only faces with this name")
-    folder: str | None = Field(None, max_length=4096, description="only pictures at or below this folder")
+    folder: Annotated[str, AfterValidator(_absolute)] | None = Field(
+        None, max_length=4096, description="only pictures at or below this folder; absolute"
+    )
     image_id: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="only faces of this image")
     taken_from: IsoTime | None = Field(None, description="taken at or after, ISO 8601")
     taken_to: IsoTime | None = Field(None, description="taken at or before, ISO 8601")
@@ -62,8 +72,6 @@ class SearchOptions(BaseModel):
     def where(self) -> FaceFilter | None:
         """The filter these fields make; None if they make none."""
         given = self.model_dump(exclude={"limit", "threshold", "max_faces", "group_by"}, exclude_none=True)
-        if "folder" in given:
-            given["folder"] = str(Path(given["folder"]))  # without a trailing slash, as stored
         return FaceFilter(**given) if given else None
 
 

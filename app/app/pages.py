@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from app import logs
+from app.demo import PACK_VERSION
 from app.errors import OceanoError
 from app.i18n import LANGUAGES, Translator, translator
 from app.middleware import language_of
@@ -130,6 +131,7 @@ def _render(template: str, services: Services, t: Translator, shown: Shown) -> s
         shown=shown,
         languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
         demo=services.demo,
+        demo_version=PACK_VERSION,
         model=services.engine.pack.name,
         faces_indexed=services.faces_indexed(),
         thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),

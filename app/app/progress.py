@@ -86,13 +86,15 @@ class IngestProgress:
             print(json.dumps(said), flush=True)  # noqa: T201
             return
         parts = [
-            f"{counts.images} images, {counts.faces} faces",
+            f"{counts.images} image{'s'[: counts.images != 1]}, {counts.faces} face{'s'[: counts.faces != 1]}",
             f"{counts.done} done, {counts.no_face} without a face",
             f"{counts.failed} failed, {counts.duplicate} duplicates",
             f"{counts.skipped} skipped" + (f" ({counts.failed_before} failed before)" if counts.failed_before else ""),
             f"{seconds:.1f} s, {rate:.0f} images/s",
         ]
         print(("interrupted: " if interrupted else "") + "; ".join(parts), flush=True)  # noqa: T201
+        if counts.failed or counts.failed_before:
+            print("--report FILE.csv lists what failed, with reasons; --retry tries it again")  # noqa: T201
 
     def _count(self) -> None:
         total = 0

@@ -53,7 +53,7 @@ def test_a_folder_that_is_not_there_is_exit_2_before_anything_is_loaded(
     assert main(["ingest", str(data / "gone"), "--json"]) == 2
     said = capsys.readouterr()
     assert json.loads(said.out)["error"]["code"] == "not_found"
-    assert "gone is no folder" in said.err
+    assert "gone is not a folder" in said.err
 
 
 def test_a_model_that_is_not_there_is_exit_3_and_says_how_to_get_it(

@@ -497,14 +497,18 @@ def test_a_thumbnail_shows_the_face_in_its_middle_with_a_margin() -> None:
     assert columns.max() - columns.min() == pytest.approx(THUMB_SIDE / 1.7, abs=4)
 
 
-def test_a_thumbnail_at_the_edge_keeps_the_face_in_its_middle_and_repeats_the_edge() -> None:
-    pixels = np.full((400, 600, 3), 90, np.uint8)
-    pixels[:, :40] = (0, 0, 200)  # a face that is cut by the left edge
-    thumb = _thumb(pixels, (0.0, 100.0, 80.0, 180.0))
-    middle = THUMB_SIDE // 2
-    assert thumb[middle, 2, 2] > 150, "what lies outside repeats the edge"
-    assert thumb[middle, middle - 15, 2] > 150
-    assert thumb[middle, middle + 15, 2] < 120
+def test_a_thumbnail_at_the_edge_moves_inwards_and_shows_the_picture_only() -> None:
+    pixels = np.zeros((400, 600, 3), np.uint8)
+    pixels[:, :, 2] = np.arange(600) // 3  # the redder, the further to the right
+    thumb = _thumb(pixels, (0.0, 100.0, 80.0, 180.0)).astype(int)
+    assert thumb[:, :4, 2].mean() < 4, "it begins at the picture's edge"
+    assert thumb[:, -4:, 2].mean() == pytest.approx(80 * 1.7 / 3, abs=4)
+
+
+def test_a_thumbnail_of_a_face_that_fills_its_picture_is_the_picture() -> None:
+    pixels = _decode(_saved(_quadrants(), "PNG"))[:40, :40]
+    thumb = _thumb(pixels, (0.0, 0.0, 40.0, 40.0), side=40)
+    assert np.abs(thumb.astype(int) - pixels.astype(int)).mean() < 12
 
 
 def test_a_thumbnail_is_not_stretched() -> None:

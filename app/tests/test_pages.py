@@ -188,7 +188,7 @@ def test_every_field_has_a_label_and_every_button_a_name(client: TestClient, fil
 def test_an_empty_index_shows_how_to_fill_it(client: TestClient) -> None:
     html = client.get("/").text
     assert "Nothing is indexed yet" in html
-    assert "oceano ingest FOLDER" in html
+    assert "./quick-start.sh ingest FOLDER" in html
 
 
 def test_a_filled_index_does_not(client: TestClient, filled: None) -> None:
@@ -211,7 +211,7 @@ def test_the_demo_says_so_and_how_to_get_the_real_model(
     assert "oceano models install" not in client.get("/").text
     monkeypatch.setattr(Services, "demo", True)
     html = client.get("/", params={"lang": lang}).text
-    assert "<code>oceano models install</code>" in html
+    assert "<code>.venv/bin/oceano models install</code>" in html
     assert license in html
 
 
@@ -331,7 +331,7 @@ def test_without_javascript_a_face_without_matches_suggests_a_lower_similarity(p
 def test_results_over_an_empty_index_say_how_to_fill_it(client: TestClient, photograph: bytes) -> None:
     response = client.post("/", files={"image": photograph}, headers=FETCH)
     assert response.status_code == 200
-    assert "oceano ingest FOLDER" in response.text
+    assert "./quick-start.sh ingest FOLDER" in response.text
     assert elements(response.text, "", "data-none") == []
 
 

@@ -1,6 +1,6 @@
 """The demo pack's recogniser: a fixed linear map from an aligned 112x112 crop to 512 numbers.
 
-The crop is averaged to 16x16 cells of three colours. A first matrix, solved for when the pack is written,
+The crop is averaged to 28x28 cells of three colours. A first matrix, solved for when the pack is written,
 answers for each drawn person how much the crop looks like them and not like the others, whatever the light,
 the background, the expression and a crop that is a little off. A second matrix spreads those answers over
 512 orthogonal directions of equal length, so cosines stay what they are.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Matrix = npt.NDArray[np.float64]
 
 _CROP: Final = 112
-_CELL: Final = 7
+_CELL: Final = 4
 _POSES: Final = (
     (0.0, 0.3, "ffffff"),
     (-1.0, 0.9, "404a55"),
@@ -34,10 +34,11 @@ _POSES: Final = (
     (-0.5, 0.5, "6a9cc0"),
 )  # turn, smile, background
 _POSE: Final = 2.0  # what poses and backgrounds change counts so many times
-_LIGHT: Final = 0.12  # standard deviation of a channel's brightness
+_LIGHT: Final = 0.08  # standard deviation of a channel's brightness
 _SLOPE: Final = 0.06  # standard deviation of the change of brightness from one side to the other
 _OFF: Final = 1.2  # standard deviation of the crop's place, pixels
-_NOISE: Final = 0.08  # standard deviation of a cell, of the range -1 to 1
+_BLUR: Final = 0.6  # how much of a blur over 9 pixels counts
+_NOISE: Final = 0.1  # standard deviation of a cell, of the range -1 to 1
 _STEPS: Final = 1024  # the solved matrix is rounded, so that every machine writes the same bytes
 
 
@@ -55,13 +56,13 @@ def recogniser_model(version: int) -> onnx.ModelProto:
 
 
 def _answers() -> tuple[Matrix, Matrix]:
-    """(PEOPLE, 768) and (PEOPLE,): ridge regression of the people on their crops, against what varies within one."""
+    """(PEOPLE, 2352) and (PEOPLE,): ridge regression of the people on their crops, against what varies within one."""
     drawn = np.array([[_drawn(person, *pose) for pose in _POSES] for person in range(PEOPLE)])
     cells = _cells(drawn)
     means = cells.mean(axis=1)
     average = means.mean(axis=0)
     within = (cells - means[:, None]).reshape(-1, average.size) * (_POSE * len(_POSES) ** -0.5)
-    varying = [within, *_light(means), *_misplaced(drawn[:, 0])]
+    varying = [within, *_light(means), *_misplaced(drawn[:, 0]), _blurred(drawn[:, 0])]
     scatter = sum((part.T @ part for part in varying), np.zeros((average.size, average.size)))
     scatter += np.eye(average.size) * PEOPLE * _NOISE**2
     centred = means - average
@@ -81,8 +82,8 @@ def _drawn(person: int, turn: float, smile: float, background: str) -> Pixels:
     return canvas.finish()
 
 
-def _cells(crops: npt.NDArray[np.uint8]) -> Matrix:
-    """(..., 112, 112, 3) BGR -> (..., 768), as the graph sees them."""
+def _cells(crops: npt.NDArray[np.uint8] | Matrix) -> Matrix:
+    """(..., 112, 112, 3) BGR -> (..., 2352), as the graph sees them."""
     count = _CROP // _CELL
     blocks = crops.astype(np.float64).reshape(*crops.shape[:-3], count, _CELL, count, _CELL, 3)
     means = (blocks.mean(axis=(-4, -2)) - 127.5) / 127.5
@@ -102,6 +103,14 @@ def _light(means: Matrix) -> list[Matrix]:
 def _misplaced(crops: npt.NDArray[np.uint8]) -> list[Matrix]:
     """How the cells change when the crop is a pixel off."""
     return [(_cells(np.roll(crops, 1, axis)) - _cells(np.roll(crops, -1, axis))) / 2 * _OFF for axis in (1, 2)]
+
+
+def _blurred(crops: npt.NDArray[np.uint8]) -> Matrix:
+    """How the cells change when the face was small in its picture."""
+    around = [np.roll(crops, shift, axis=1).astype(np.float64) for shift in range(-4, 5)]
+    rows = np.mean(around, axis=0)
+    blurred = np.mean([np.roll(rows, shift, axis=2) for shift in range(-4, 5)], axis=0)
+    return np.asarray((_cells(blurred) - _cells(crops)) * _BLUR)
 
 
 def _directions() -> Matrix:
