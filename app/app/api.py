@@ -18,12 +18,13 @@ from app import __version__, logs
 from app.answers import Body, face_body, finite, image_body, record_body, rounded, search_body
 from app.errors import OceanoError
 from app.folders import readable
-from app.images import decode, face_thumbnail, image_id_of
+from app.images import decode, image_id_of
 from app.metrics import CONTENT_TYPE, gpu_usage
 from app.options import CompareOptions, DetectOptions, SearchOptions, multipart, read_options
 from app.search import with_decoding
 from app.security import require_key
 from app.services import Services
+from app.thumbs import MEDIA_TYPE, face_thumbnail
 from app.types import Face, FaceRecord
 from app.uploads import read_upload, read_uploads
 
@@ -121,11 +122,11 @@ async def thumb(face_id: str, request: Request) -> Response:
     """The thumbnail, WebP; drawn anew from the original picture if it was lost."""
     services = services_of(request)
     face_id = face_id_from(face_id)
-    webp = await anyio.to_thread.run_sync(services.thumbs.read, face_id)
-    if webp is None:
+    jpeg = await anyio.to_thread.run_sync(services.thumbs.read, face_id)
+    if jpeg is None:
         record = await services.lookups.run(_retrieve, services, face_id)
-        webp = await request.app.state.decoding.threads.run(_redraw, services, record)
-    return Response(webp, media_type="image/webp", headers={"Cache-Control": _THUMB_CACHE})
+        jpeg = await request.app.state.decoding.threads.run(_redraw, services, record)
+    return Response(jpeg, media_type=MEDIA_TYPE, headers={"Cache-Control": _THUMB_CACHE})
 
 
 async def health(request: Request) -> Response:
@@ -209,12 +210,12 @@ def _redraw(services: Services, record: FaceRecord) -> bytes:
         picture = decode(data, max_pixels=services.settings.max_image_pixels, image_id=payload.image_id)
     except OceanoError as failure:  # it was decoded once; the limit may have been lowered since
         raise missing from failure
-    webp = face_thumbnail(picture.pixels, payload.bbox)
+    jpeg = face_thumbnail(picture, payload.bbox)
     try:
-        services.thumbs.write(face_id, webp)
+        services.thumbs.write(face_id, jpeg)
     except (OceanoError, OSError) as failure:  # a full or read-only disk: it can still be shown
         _log.warning("a thumbnail could not be kept: %s", failure)
-    return webp
+    return jpeg
 
 
 def _head(services: Services) -> Body:

@@ -34,9 +34,10 @@ cli = typer.Typer(
     help="Finds a face in millions of photographs.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="Model packs: list, install, verify.", no_args_is_help=True)
+models = typer.Typer(help="Model packs: list, install, verify.", no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(models, name="models")
 
 
@@ -114,11 +115,11 @@ def ingest(
     retry: Annotated[bool, typer.Option(help="Take up failed and no-face files again.")] = False,
 ) -> int:
     """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
-    from app.images import ThumbStore
-    from app.ingest import Ingest
+    from app.ingest import Ingest, IngestOptions
     from app.ledger import only_writer
     from app.parts import open_parts
     from app.progress import IngestProgress
+    from app.thumbs import ThumbStore
 
     if not folder.is_dir():
         raise OceanoError("not_found", f"{folder} is not a folder", details={"folder": str(folder)})
@@ -136,8 +137,7 @@ def ingest(
             index,
             ledger,
             ThumbStore(settings.thumbs_dir),
-            max_pixels=settings.max_image_pixels,
-            retry=retry,
+            IngestOptions(settings.max_image_pixels, enough=2 * max(settings.det_size), retry=retry),
             stop=stop,
             on_progress=progress.update,
         )
@@ -213,7 +213,8 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     """The service's socket, taken before the model is loaded: a port in use is said at once."""
     host, port = settings.uvicorn_host, settings.uvicorn_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits 40 ms for the client's ACK
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))

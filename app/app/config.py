@@ -22,6 +22,9 @@ _WORKERS_REASON = (
 )
 
 
+Rung = Literal["border", "larger", "rotated", "contrast"]
+
+
 class Settings(BaseSettings):
     """Checked, frozen settings; `load_settings` reads them.
 
@@ -45,6 +48,10 @@ class Settings(BaseSettings):
     det_threshold: float = Field(0.5, gt=0, lt=1, description="least det_score of a face")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     gpu_concurrency: int = Field(1, ge=1, le=64, description="model runs at once")
+    precision: Literal["fp32", "fp16"] = Field("fp32", description="numbers the model reckons with; fp16 for GPUs")
+    fallbacks: Annotated[tuple[Rung, ...], NoDecode] = Field(
+        ("border", "larger", "rotated", "contrast"), description="tried in order when no face is found"
+    )
     qdrant_url: str = Field("", description="a Qdrant server; empty: the embedded index")
     qdrant_api_key: str = Field("", repr=False, description="key for that server")
     qdrant_collection: str = Field("faces", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="alias of the collection")
@@ -64,6 +71,11 @@ class Settings(BaseSettings):
         if value != 1:
             raise ValueError(f"must be 1: {_WORKERS_REASON}")
         return value
+
+    @field_validator("fallbacks", mode="before")
+    @classmethod
+    def _rungs(cls, value: Any) -> Any:
+        return () if value == "none" else cls._comma_separated(value)
 
     @field_validator("cors_origins", "api_keys", "ingest_roots", mode="before")
     @classmethod

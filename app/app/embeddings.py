@@ -1,6 +1,6 @@
-"""FaceEngine: detect, align, embed; the border fallback; the reference-picture check.
+"""FaceEngine: detect, align, embed; the check against references.
 
-The only module that imports onnxruntime and insightface.
+The networks are in `sessions`, finding faces in `finding`, crops in `alignment`.
 """
 
 from __future__ import annotations
@@ -8,74 +8,88 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
-import onnxruntime
-from insightface.model_zoo import get_model
 
+from app.alignment import CROP_SIDE, align
 from app.config import Settings
-from app.cuda import driver_problem, preload_libraries
 from app.errors import OceanoError
+from app.finding import Finder, Found
+from app.quality import rate
+from app.sessions import Network, Placement, place, real_device
+from app.threads import processors
 from app.types import (
     EMBEDDING_SIZE,
-    BBox,
     DeviceInfo,
     EngineHealth,
     Face,
     Floats,
-    FoundBy,
     ModelPack,
+    Picture,
     Pixels,
     Point,
 )
 
 _log = logging.getLogger(__name__)
 
-CROP_SIDE: Final = 112
-EMBED_BATCH: Final = 32
 HEALTHY_COSINE: Final = 0.999
+_REFERENCE_SIDE: Final = 160  # pixels of the picture that the detector is compared on
 
-# Where InsightFace puts the five landmarks in a crop of 112 x 112 (insightface/utils/face_align.py).
-_TEMPLATE: Final = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
-    dtype=np.float64,
-)
+# Pictures of one call, and of one run of detector and recogniser. On a CPU a batch is no faster than its pictures one
+# by one (measured: 20.0 ms against 20.6 ms a picture in batches of 4), and smaller ones keep the lanes evenly busy.
+_CPU_BATCHES: Final = (4, 1, 8)
+_CUDA_BATCHES: Final = (32, 16, 32)
 
 
-class _Found:
-    """A detection before it is embedded: bbox and kps in pixels of the upright image."""
-
-    __slots__ = ("bbox", "found_by", "kps", "score")
-
-    def __init__(self, bbox: BBox, kps: Floats, score: float, found_by: FoundBy) -> None:
-        self.bbox, self.kps, self.score, self.found_by = bbox, kps, score, found_by
+@dataclass(frozen=True, slots=True)
+class _Models:
+    finder: Finder
+    recogniser: Network
 
 
 class FaceEngine:
     """Finds and embeds faces with one model pack; safe to call from several threads.
 
-    Model runs go through one semaphore of `settings.gpu_concurrency`.
+    Args:
+        verified: hashes the pack's files again and returns it; asked before a broken model is loaded anew.
+        many: for an ingest, which always has a next picture: on a CPU as many `lanes` as there are processors, each
+            with one thread, instead of one after the other with all threads.
+
     Raises OceanoError at construction: `device_unavailable`, `model_corrupt`, `engine_unhealthy`.
     """
 
-    def __init__(self, pack: ModelPack, settings: Settings) -> None:
+    def __init__(
+        self,
+        pack: ModelPack,
+        settings: Settings,
+        *,
+        verified: Callable[[], ModelPack] | None = None,
+        many: bool = False,
+    ) -> None:
         self._pack = pack
-        self._det_size = settings.det_size
-        self._det_threshold = settings.det_threshold
-        self._gate = threading.BoundedSemaphore(settings.gpu_concurrency)
-        providers, reason = _providers(settings.device)
-        self._detector = _load(pack, pack.detector.name, str(pack.detector), providers)
-        self._recogniser = _load(pack, pack.recogniser.name, str(pack.recogniser), providers)
-        self._device = self._real_device(settings.device, reason)
-        self._reference = self._embed([_reference_crop()])[0]
-        self._health = self._first_check()
-        _log.info(
-            "engine ready: %s %s on %s (%s)", pack.name, pack.short_digest, self._device.device, self._device.reason
+        self._settings = settings
+        self._verified = verified or (lambda: pack)
+        placement = place(settings.device, threads=0, precision=settings.precision)
+        spread = many and not placement.on_cuda
+        self._lanes = processors() if spread else settings.gpu_concurrency
+        threads = 1 if placement.on_cuda else max(1, processors() // self._lanes)
+        self._placement = Placement(placement.providers, placement.reason, threads, settings.precision)
+        self._batches = _CUDA_BATCHES if placement.on_cuda else _CPU_BATCHES
+        self._gate = threading.BoundedSemaphore(self._lanes)
+        self._checking = threading.Lock()
+        cv2.setNumThreads(1)  # OpenCV's threads would fight with the sessions' and the lanes
+        self._models = self._load(pack)
+        self._device = real_device(
+            self._placement, settings.device, (self._models.finder.detector, self._models.recogniser)
         )
+        self._reference = self._look_at_references(self._models)
+        self._health = self._first_check()
+        _log.info("engine ready: %s %s on %s", pack.name, pack.short_digest, self._device)
 
     @property
     def pack(self) -> ModelPack:
@@ -90,164 +104,137 @@ class FaceEngine:
         """What the last check said."""
         return self._health
 
-    def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
-        """Faces of each picture (BGR, uint8, upright), in canonical order: bbox x1, then y1.
+    @property
+    def lanes(self) -> int:
+        """Calls of `analyze` that run at the same time; more of them wait."""
+        return self._lanes
 
-        A picture in which nothing is found is tried again within a border of half its longer side, for
-        faces that fill the frame. Adds "detect" and "embed" milliseconds to `timings`.
-        Raises OceanoError `engine_unhealthy`: embeddings that are no embeddings.
+    @property
+    def batch(self) -> int:
+        """Pictures that one call of `analyze` is best given."""
+        return self._batches[0]
+
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        """Faces of each picture, in canonical order: bbox x1, then y1.
+
+        A picture in which nothing is found climbs the ladder (module `ladder`). Adds "detect" and "embed" milliseconds
+        to `timings`.
+        Raises OceanoError `engine_unhealthy`, `invalid_image`; `internal` for a picture that a healthy engine gives
+        no embedding.
         """
         if not self._health.healthy:
             raise OceanoError("engine_unhealthy", self._health.message, retry_after=10)
-        with _clock(timings, "detect"):
-            found = [self._detect(pixels) for pixels in pictures]
-        with _clock(timings, "embed"):
-            crops = [_align(pixels, one.kps) for pixels, many in zip(pictures, found, strict=True) for one in many]
-            embeddings = iter(self._embed(crops))
-        return [[_face(one, next(embeddings)) for one in many] for many in found]
+        try:
+            return self._analyze(pictures, timings)
+        except OceanoError as failure:
+            if failure.code != "engine_unhealthy":
+                raise
+            self._attribute(failure)
+        except Exception as failure:  # noqa: BLE001 - onnxruntime and OpenCV raise what they like
+            self._attribute(failure)
+        return self._analyze(pictures, timings)
 
     def check(self) -> EngineHealth:
-        """Embed the reference crop again and compare it with start-up's; the result stands until the next check."""
+        """Compare both networks with their references, and load them again from verified files if they differ.
+
+        The result stands until the next check; while it is unhealthy, `analyze` refuses.
+        """
+        with self._checking:
+            health = self._compare(self._models)
+            if not health.healthy:
+                self._health = health
+                _log.error("the engine is unhealthy, the model is loaded again: %s", health.message)
+                health = self._reload(health)
+            self._health = health
+            return health
+
+    def _analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None) -> list[list[Face]]:
+        models = self._models
+        with _clock(timings, "detect"):
+            found = models.finder.find(pictures)
+        with _clock(timings, "embed"):
+            crops = [align(picture, one.kps) for picture, many in zip(pictures, found, strict=True) for one in many]
+            embedded = iter(zip(crops, self._embed(models.recogniser, crops), strict=True))
+            return [[_face(one, *next(embedded)) for one in many] for many in found]
+
+    def _attribute(self, failure: Exception) -> None:
+        """Whose fault was it? A healthy engine (as it was, or loaded again) gets a second try, a broken one raises."""
+        _log.warning("an analysis failed: %r", failure)
+        before = self._models
+        health = self.check()
+        if not health.healthy:
+            raise OceanoError("engine_unhealthy", health.message, retry_after=10) from failure
+        if self._models is before:
+            if isinstance(failure, OceanoError):
+                raise OceanoError("internal", f"no embedding comes out: {failure.message}") from failure
+            raise failure
+
+    def _load(self, pack: ModelPack) -> _Models:
+        _, most_frames, most_crops = self._batches
+        detector = Network(pack.detector, self._placement, most=most_frames)
+        finder = Finder(detector, self._settings, self._gate, trim=not self._placement.on_cuda)
+        return _Models(finder, Network(pack.recogniser, self._placement, most=most_crops))
+
+    def _reload(self, broken: EngineHealth) -> EngineHealth:
         try:
-            again = self._embed([_reference_crop()])[0]
+            pack = self._verified()
+            if pack.digest != self._pack.digest:
+                message = f"the files of {pack.name} have become another model ({pack.short_digest}); restart Oceano"
+                return EngineHealth(False, broken.cosine, message)
+            models = self._load(pack)
+            health = self._compare(models)
         except OceanoError as failure:
-            self._health = EngineHealth(False, 0.0, failure.message)
-            return self._health
-        cosine = float(again @ self._reference)
-        healthy = cosine >= HEALTHY_COSINE
-        message = "" if healthy else f"the reference picture's embedding drifted: cosine {cosine:.4f} to start-up's"
-        self._health = EngineHealth(healthy, cosine, message)
-        return self._health
+            return EngineHealth(False, broken.cosine, failure.message)
+        if health.healthy:
+            self._models = models
+            _log.info("the model was loaded again and is well")
+        return health
 
     def _first_check(self) -> EngineHealth:
         """A model that gives every crop the same vector passes a comparison with itself: compare two crops."""
-        other = self._embed([_reference_crop()[::-1].copy()])[0]
-        if float(other @ self._reference) > HEALTHY_COSINE:
+        one, other = self._embed(self._models.recogniser, [_reference_crop(), _reference_crop()[::-1].copy()])
+        if float(one @ other) > HEALTHY_COSINE:
             raise OceanoError(
                 "engine_unhealthy",
                 f"{self._pack.recogniser.name} gives different pictures the same embedding; verify the model: "
                 f"`oceano models verify {self._pack.name}`",
             )
-        health = self.check()
+        health = self._compare(self._models)
         if not health.healthy:
             raise OceanoError("engine_unhealthy", health.message)
         return health
 
-    def _real_device(self, wanted: str, reason: str) -> DeviceInfo:
-        """Where the sessions really run: ONNX Runtime falls back to the CPU without an error."""
-        sessions = (self._detector.session, self._recogniser.session)
-        on_cuda = all(session.get_providers()[0] == "CUDAExecutionProvider" for session in sessions)
-        if wanted == "cuda" and not on_cuda:
-            raise OceanoError(
-                "device_unavailable",
-                "DEVICE=cuda, but ONNX Runtime fell back to the CPU: the CUDA or cuDNN libraries or the driver do "
-                "not fit this onnxruntime-gpu. See INSTALL.md, or set DEVICE=cpu",
-                details={"onnxruntime": onnxruntime.__version__},
-            )
-        if on_cuda:
-            return DeviceInfo("cuda", "CUDAExecutionProvider", reason)
-        if wanted == "auto" and reason.startswith("CUDA"):
-            reason = "CUDA is offered but did not start; see the log"
-        return DeviceInfo("cpu", "CPUExecutionProvider", reason)
+    def _compare(self, models: _Models) -> EngineHealth:
+        try:
+            now = self._look_at_references(models)
+        except Exception as failure:  # noqa: BLE001 - whatever it raises, it is not healthy
+            message = failure.message if isinstance(failure, OceanoError) else f"the model does not run: {failure}"
+            return EngineHealth(False, 0.0, message)
+        cosines = [float(a @ b) for a, b in zip(now, self._reference, strict=True)]
+        for name, cosine in zip((self._pack.recogniser.name, self._pack.detector.name), cosines, strict=True):
+            if not cosine >= HEALTHY_COSINE:  # NaN is none, too
+                message = f"{name} drifted: on its reference its cosine to start-up's is {cosine:.4f}"
+                return EngineHealth(False, cosine, message)
+        return EngineHealth(True, min(cosines))
 
-    def _detect(self, pixels: Pixels) -> list[_Found]:
-        found = self._detect_once(pixels, pixels.shape[:2], 1.0, 0, "direct")
-        if not found:
-            framed, scale, border = _with_border(pixels, max(self._det_size))
-            found = self._detect_once(framed, pixels.shape[:2], scale, border, "border")
-        return sorted(found, key=lambda one: (one.bbox[0], one.bbox[1]))
-
-    def _detect_once(
-        self, pixels: Pixels, shape: tuple[int, ...], scale: float, border: int, found_by: FoundBy
-    ) -> list[_Found]:
-        """Detections in `pixels`, carried back to the picture of `shape` that it was scaled and framed from."""
-        if min(pixels.shape[:2]) * min(self._det_size) < max(pixels.shape[:2]):
-            return []  # a sliver: less than a pixel of it would be left in the detector's input
+    def _look_at_references(self, models: _Models) -> tuple[Floats, Floats]:
+        """Unit vectors: the embedding of the reference crop, and the detector's first outputs on a larger one."""
+        (embedding,) = self._embed(models.recogniser, [_reference_crop()])
+        detector = models.finder.detector
+        size = detector.input_size or (_REFERENCE_SIDE, _REFERENCE_SIDE)
+        picture = cv2.resize(_reference_crop(), size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
         with self._gate:
-            boxes, landmarks = self._detector.detect(pixels, input_size=self._det_size, det_thresh=self._det_threshold)
-        height, width = shape[:2]
-        found = []
-        for box, kps in zip(boxes, landmarks, strict=True):
-            x1, y1, x2, y2 = ((box[:4] - border) / scale).tolist()
-            clipped = (max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2))
-            if clipped[2] - clipped[0] >= 1 and clipped[3] - clipped[1] >= 1:
-                found.append(_Found(clipped, (kps - border) / scale, min(1.0, float(box[4])), found_by))
-        return found
+            outputs = [output.ravel() for _, _, many in detector.batches([picture]) for output in many]
+        numbers = np.concatenate(outputs)
+        return embedding, numbers / max(float(np.linalg.norm(numbers)), 1e-12)
 
-    def _embed(self, crops: Sequence[Pixels]) -> list[Floats]:
-        """Unit embeddings of aligned crops, in batches. Raises OceanoError `engine_unhealthy`."""
+    def _embed(self, recogniser: Network, crops: Sequence[Pixels]) -> list[Floats]:
+        """Unit embeddings of crops, in batches. Raises OceanoError `engine_unhealthy`."""
         embeddings: list[Floats] = []
-        for start in range(0, len(crops), EMBED_BATCH):
-            with self._gate:
-                raw = self._recogniser.get_feat(list(crops[start : start + EMBED_BATCH]))
-            embeddings.extend(_unit(np.asarray(raw, dtype=np.float32)))
+        with self._gate:
+            for part, _, (raw,) in recogniser.batches(crops):
+                embeddings += _unit(raw[: part.stop - part.start])
         return embeddings
-
-
-def _providers(wanted: str) -> tuple[list[str], str]:
-    available = onnxruntime.get_available_providers()
-    if wanted == "cpu":
-        return ["CPUExecutionProvider"], "DEVICE=cpu"
-    if "CUDAExecutionProvider" not in available:
-        problem = "the installed onnxruntime has no CUDA"
-        advice = "install requirements.txt (CUDA 11.8), requirements-cu12.txt or requirements-cu13.txt"
-    elif (problem := driver_problem() or "") == "":
-        if not hasattr(onnxruntime, "preload_dlls"):  # else insightface calls it before its first CUDA session
-            preload_libraries()
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"], f"CUDA is there (DEVICE={wanted})"
-    else:
-        advice = "install a driver that fits; see INSTALL.md"
-    if wanted == "cuda":
-        raise OceanoError(
-            "device_unavailable",
-            f"DEVICE=cuda, but {problem}: {advice}, or set DEVICE=cpu",
-            details={"available": list(available)},
-        )
-    return ["CPUExecutionProvider"], problem
-
-
-def _load(pack: ModelPack, name: str, path: str, providers: list[str]) -> Any:
-    try:
-        model = get_model(path, providers=providers)
-    except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
-        raise OceanoError(
-            "model_corrupt", f"{name} of {pack.name} does not load: {failure}", details={"file": path}
-        ) from failure
-    if model is None:
-        raise OceanoError("model_corrupt", f"{name} of {pack.name} is no face model", details={"file": path})
-    return model
-
-
-def _with_border(pixels: Pixels, det_side: int) -> tuple[Pixels, float, int]:
-    """The picture within a black border of half its longer side; with its scale and the border's pixels.
-
-    Shrunk first where the detector would shrink it anyway, so that a huge picture does not become a gigantic one.
-    """
-    longer = max(pixels.shape[:2])
-    scale = min(1.0, det_side / longer)
-    if scale < 1:
-        height, width = pixels.shape[:2]
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    border = max(pixels.shape[:2]) // 2
-    framed = cv2.copyMakeBorder(pixels, border, border, border, border, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    return framed.astype(np.uint8, copy=False), scale, border
-
-
-def _align(pixels: Pixels, kps: Floats) -> Pixels:
-    """The face's 112 x 112 crop: the similarity transform that carries kps (5, 2) onto the template.
-
-    Least squares in closed form, with points as complex numbers: z' = a z + b
-    (the same solution as Umeyama 1991 for landmarks that are not mirrored).
-    """
-    source = kps[:, 0].astype(np.float64) + 1j * kps[:, 1].astype(np.float64)
-    target = _TEMPLATE[:, 0] + 1j * _TEMPLATE[:, 1]
-    centred = source - source.mean()
-    spread = float(np.vdot(centred, centred).real)
-    a = complex(np.vdot(centred, target - target.mean()) / spread) if spread > 1e-9 else 1 + 0j
-    b = complex(target.mean() - a * source.mean())
-    matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
-    return cv2.warpAffine(pixels, matrix, (CROP_SIDE, CROP_SIDE), borderValue=0.0).astype(np.uint8, copy=False)
 
 
 def _unit(raw: Floats) -> list[Floats]:
@@ -262,12 +249,11 @@ def _unit(raw: Floats) -> list[Floats]:
     return list(raw / norms)
 
 
-def _face(found: _Found, embedding: Floats) -> Face:
+def _face(found: Found, crop: Pixels, embedding: Floats) -> Face:
     points: list[Point] = [(float(x), float(y)) for x, y in found.kps]
     kps = (points[0], points[1], points[2], points[3], points[4])
-    x1, y1, x2, y2 = found.bbox
-    size = min(1.0, min(x2 - x1, y2 - y1) / CROP_SIDE)
-    return Face(found.bbox, kps, found.score, found.score * size, found.found_by, embedding)
+    quality, flaws = rate(crop, found.bbox, found.kps, found.score)
+    return Face(found.bbox, kps, found.score, quality, found.found_by, embedding, flaws)
 
 
 def _reference_crop() -> Pixels:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import OceanoError
-from app.images import SNIFF_BYTES, sniff
+from app.formats import SNIFF_BYTES, sniff
 
 _log = logging.getLogger(__name__)
 

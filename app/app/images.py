@@ -1,16 +1,14 @@
-"""Bytes become bounded, upright BGR pixels; pixels become thumbnails."""
+"""Bytes become bounded, upright BGR pixels."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import struct
-import uuid
 import zlib
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Final
 
@@ -19,36 +17,20 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.errors import OceanoError
-from app.types import BBox, Picture, Pixels
+from app.formats import FORMATS, SNIFF_BYTES, sniff
+from app.types import Picture, Pixels
 
-# First bytes of what we read, by Pillow's name of the format.
-_MAGIC: Final = {
-    "JPEG": (b"\xff\xd8\xff",),
-    "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "GIF": (b"GIF87a", b"GIF89a"),
-    "BMP": (b"BM",),
-    "TIFF": (b"II*\x00", b"MM\x00*"),
-    "WEBP": (b"RIFF",),
-}
-SNIFF_BYTES: Final = 16
-THUMB_SIDE: Final = 192
-_THUMB_MARGIN: Final = 1.7  # the thumbnail's side over the face's longer side: hair and chin belong to a face
-
-# EXIF orientation -> what turns the picture upright.
-_TURNS: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
-    {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
+# JPEG's decoder gives a half, a quarter or an eighth of the size for less than the work of all of it.
+_REDUCED: Final[Mapping[int, int]] = MappingProxyType(
+    {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2, 1: cv2.IMREAD_COLOR}
 )
+_END_OF_JPEG: Final = b"\xff\xd9"
+_NOTHING: Final = 128  # the grey of rows that a cut off JPEG does not have
+_TURNED: Final = range(5, 9)  # EXIF orientations that swap width and height
 
-# What Pillow's decoders raise on bytes that are not what they claim to be.
+# What the decoders raise on bytes that are not what they claim to be.
 _DECODER_ERRORS: Final = (
+    cv2.error,
     OSError,
     ValueError,
     TypeError,
@@ -65,39 +47,28 @@ _DECODER_ERRORS: Final = (
 )
 
 
-def sniff(head: bytes) -> str | None:
-    """Format by content ("JPEG", "PNG", ...) from the first `SNIFF_BYTES` bytes; None if it is none we read."""
-    for name, beginnings in _MAGIC.items():
-        if head.startswith(beginnings) and (name != "WEBP" or head[8:12] == b"WEBP"):
-            return name
-    return None
-
-
 def image_id_of(data: bytes) -> str:
     """SHA-256 (hex) of the file's bytes: the identity of an image."""
     return hashlib.sha256(data).hexdigest()
 
 
-def decode(data: bytes, *, max_pixels: int, image_id: str | None = None) -> Picture:
+def decode(data: bytes, *, max_pixels: int, image_id: str | None = None, enough: int | None = None) -> Picture:
     """Decode a picture, turned upright by its EXIF orientation, transparency over white, 8 bits per channel.
 
-    The size is read from the header and checked against `max_pixels` before anything is decoded.
+    The size is read from the header and checked against `max_pixels` before anything is decoded. Where `enough`
+    pixels of the longer side will do, a JPEG that has at least twice as many is decoded at a half, a quarter or an
+    eighth of its size. A JPEG that is cut off is a picture if half of its rows are there.
     Raises OceanoError `unsupported_image` (not a format we read), `image_too_large`, `invalid_image`.
     """
     name = sniff(data[:SNIFF_BYTES])
     if name is None:
         raise OceanoError(
             "unsupported_image" if data else "invalid_image",
-            f"not a picture of a supported format ({', '.join(_MAGIC)})" if data else "the file is empty",
-            details={"supported": list(_MAGIC)},
+            f"not a picture of a supported format ({', '.join(FORMATS)})" if data else "the file is empty",
+            details={"supported": list(FORMATS)},
         )
-    Image.MAX_IMAGE_PIXELS = None  # our own limit, just below, comes before any decoding
     try:
-        with Image.open(io.BytesIO(data), formats=(name,)) as image:
-            _check_size(image.width, image.height, max_pixels)
-            taken_at = _taken_at(image)
-            image.load()  # a TIFF is turned upright by that
-            pixels = _bgr(_upright(image))
+        return _decode(data, name, max_pixels, image_id or image_id_of(data), enough)
     except UnidentifiedImageError as failure:  # its own words name an object in memory
         raise OceanoError(
             "invalid_image", f"it begins like a {name} file, but is none", details={"format": name}
@@ -106,7 +77,36 @@ def decode(data: bytes, *, max_pixels: int, image_id: str | None = None) -> Pict
         raise OceanoError(
             "invalid_image", f"the {name} file is damaged: {failure}", details={"format": name}
         ) from failure
-    return Picture(image_id or image_id_of(data), pixels, name, taken_at)
+
+
+def _decode(data: bytes, name: str, max_pixels: int, image_id: str, enough: int | None) -> Picture:
+    Image.MAX_IMAGE_PIXELS = None  # our own limit, just below, comes before any decoding
+    if name == "HEIF":
+        _know_heif()
+    with Image.open(io.BytesIO(data), formats=(name,)) as image:
+        width, height = image.size
+        _check_size(width, height, max_pixels)
+        taken_at = _taken_at(image)
+        if name == "JPEG" and image.mode in ("RGB", "L"):
+            turn = _orientation(image)
+            part = _part(max(width, height), enough)
+            if turn in _TURNED:
+                width, height = height, width
+            pixels = _jpeg(data, turn, part)
+            full = cache(partial(_jpeg, data, turn, 1)) if part > 1 else None
+            return Picture(image_id, pixels, name, taken_at, width, height, 1 / part, full)
+        image.load()
+        pixels = _upright(_bgr(image), _orientation(image))  # asked for after load, which turns a TIFF itself
+        height, width = pixels.shape[:2]
+        return Picture(image_id, pixels, name, taken_at, width, height)
+
+
+@cache
+def _know_heif() -> None:
+    """Pillow reads AVIF by itself, HEIC with a plug-in."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False, decode_threads=1)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -118,6 +118,30 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
     if min(width, height) < 1:
         raise ValueError("a side of 0 pixels")
+
+
+def _part(longer_side: int, enough: int | None) -> int:
+    """8, 4, 2 or 1: the largest part of the size that leaves enough pixels."""
+    return 1 if enough is None else next(part for part in _REDUCED if longer_side >= part * enough or part == 1)
+
+
+def _jpeg(data: bytes, turn: int, part: int) -> Pixels:
+    """What is missing at the end of a JPEG is grey."""
+    cut_off = _END_OF_JPEG not in data[-64:]  # or something follows it, as in a phone's "motion photo"
+    whole = data + _END_OF_JPEG if cut_off else data  # OpenCV 5 takes none without an end
+    found = cv2.imdecode(np.frombuffer(whole, np.uint8), _REDUCED[part] | cv2.IMREAD_IGNORE_ORIENTATION)
+    if found is None:
+        raise ValueError("it cannot be decoded")
+    pixels = found.astype(np.uint8, copy=False)
+    if cut_off and _rows(pixels) < pixels.shape[0] / 2:
+        raise ValueError("more than half of it is missing")
+    return _upright(pixels, turn)
+
+
+def _rows(pixels: Pixels) -> int:
+    """How many rows come before those that are nothing but grey."""
+    filled = (pixels != _NOTHING).any(axis=(1, 2))
+    return int(np.flatnonzero(filled).max(initial=-1)) + 1
 
 
 def _bgr(image: Image.Image) -> Pixels:
@@ -139,13 +163,31 @@ def _bgr(image: Image.Image) -> Pixels:
     return cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned by its EXIF orientation. `ImageOps.exif_transpose` gives up on a picture whose EXIF is damaged."""
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8. `ImageOps.exif_transpose` gives up on a picture whose EXIF is damaged."""
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DECODER_ERRORS:
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return 1
+    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
+def _upright(pixels: Pixels, turn: int) -> Pixels:
+    """Turned and mirrored as an EXIF orientation asks for."""
+    if turn in (5, 7):  # along a diagonal
+        pixels = cv2.transpose(pixels).astype(np.uint8, copy=False)
+    match turn:
+        case 2:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        case 3 | 7:
+            pixels = np.ascontiguousarray(pixels[::-1, ::-1])
+        case 4:
+            pixels = np.ascontiguousarray(pixels[::-1])
+        case 6:
+            pixels = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE).astype(np.uint8, copy=False)
+        case 8:
+            pixels = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE).astype(np.uint8, copy=False)
+    return pixels
 
 
 def _taken_at(image: Image.Image) -> str | None:
@@ -157,70 +199,13 @@ def _taken_at(image: Image.Image) -> str | None:
         return None  # a picture with damaged EXIF is still a picture
 
 
-def face_thumbnail(pixels: Pixels, bbox: BBox, side: int = THUMB_SIDE) -> bytes:
-    """A square WebP of `side` pixels around a face, with a margin; at the picture's edge it moves inwards, and it is
-    never larger than the picture is high or wide."""
-    x1, y1, x2, y2 = bbox
-    height, width = pixels.shape[:2]
-    length = round(min(max(1.0, max(x2 - x1, y2 - y1) * _THUMB_MARGIN), height, width))
-    left = _start((x1 + x2) / 2, length, width)
-    top = _start((y1 + y2) / 2, length, height)
-    square = pixels[top : top + length, left : left + length]
-    interpolation = cv2.INTER_AREA if length > side else cv2.INTER_CUBIC
-    return _webp(cv2.resize(square, (side, side), interpolation=interpolation))
-
-
-def _start(centre: float, length: int, available: int) -> int:
-    """Where a window of `length` pixels around `centre` begins, moved into [0, available)."""
-    return min(max(0, round(centre - length / 2)), available - length)
-
-
 def preview_webp(pixels: Pixels, longest_side: int) -> tuple[bytes, float]:
     """The picture as WebP with at most `longest_side` pixels a side, and the scale (at most 1) it was shrunk by."""
     height, width = pixels.shape[:2]
     scale = min(1.0, longest_side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return _webp(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels), scale
-
-
-def _webp(pixels: Pixels | np.ndarray) -> bytes:
-    ok, encoded = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 82])
+    shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    ok, encoded = cv2.imencode(".webp", shrunk, [cv2.IMWRITE_WEBP_QUALITY, 82])
     if not ok:
-        raise OceanoError("internal", "a thumbnail could not be encoded")
-    return encoded.tobytes()
-
-
-class ThumbStore:
-    """Thumbnails on disk, two levels of folders deep: `ab/cd/abcd....webp`."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def path(self, face_id: str) -> Path:
-        """Where a face's thumbnail is or would be. Raises OceanoError `face_unknown` if it is no face id."""
-        try:
-            name = str(uuid.UUID(face_id))
-        except ValueError:
-            raise OceanoError("face_unknown", "a face id is a UUID", details={"face_id": face_id[:64]}) from None
-        return self._root / name[:2] / name[2:4] / f"{name}.webp"
-
-    def write(self, face_id: str, webp: bytes) -> None:
-        """Write beside, then rename: a reader sees a whole thumbnail or none. Raises OceanoError `disk_full`."""
-        target = self.path(face_id)
-        beside = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")  # two threads may draw the same one
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(webp)
-            beside.replace(target)
-        except OSError as failure:
-            beside.unlink(missing_ok=True)
-            if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OceanoError("disk_full", f"no room for thumbnails in {self._root}") from failure
-            raise
-
-    def read(self, face_id: str) -> bytes | None:
-        """The WebP bytes, or None where there is no thumbnail."""
-        try:
-            return self.path(face_id).read_bytes()
-        except FileNotFoundError:
-            return None
+        raise OceanoError("internal", "a preview could not be encoded")
+    return encoded.tobytes(), scale

@@ -2,9 +2,9 @@
 
 scan -> read + hash -> decode -> detect -> align + embed -> thumbnails -> upsert -> flush -> ledger
 
-A file is in the ledger only after its faces are durable in the index. Kill it anywhere and run it
-again: at most one batch is done over, and since a face's id comes from its picture, doing it over
-changes nothing.
+Files are read a little ahead by some threads (`reading`), batches of pictures analyzed by others, and written by
+one, in order. A file is in the ledger only after its faces are durable in the index. Kill it anywhere and run it
+again: at most one batch is written over, and since a face's id comes from its picture, that changes nothing.
 """
 
 from __future__ import annotations
@@ -18,28 +18,35 @@ if __name__ == "__main__":  # as a script: this folder comes first on the path a
     sys.exit(main(["ingest", *sys.argv[1:]]))
 
 import logging
-import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Final
 
+import tenacity
+
 from app.errors import OceanoError
-from app.folders import File, contents, readable, scan
-from app.images import ThumbStore, decode, face_thumbnail, image_id_of
-from app.ledger import FileRecord, Ledger, Status
+from app.folders import File, readable, scan
+from app.ledger import FileRecord, Ledger
+from app.pipeline import in_order
+from app.reading import Read, Reader, copy_of, failed, record, unexpected
+from app.threads import processors
+from app.thumbs import ThumbStore, face_thumbnail
 from app.types import Engine, Face, FaceIndex, FacePayload, FacePoint, Picture, face_id_of
 
 _log = logging.getLogger(__name__)
 
-BATCH_PICTURES: Final = 16
-BATCH_PIXELS: Final = 64_000_000
-# What may be better next time without the file having changed: tried again at every run.
-_PASSING: Final = frozenset({"unreadable"})
+BATCH_PIXELS: Final = 32_000_000
+WAITING_PIXELS: Final = 96_000_000  # decoded, and not yet in a batch: 300 MB
+CHECK_SECONDS: Final = 10.0
+# Errors of one picture, when it is analyzed alone; all others are of the parts, and end the run.
+_OF_THE_PICTURE: Final = frozenset({"invalid_image", "internal"})
 
 
 @dataclass(slots=True)
@@ -66,47 +73,47 @@ class IngestCounts:
         return self.done + self.no_face + self.failed + self.duplicate
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A file as the reading stage leaves it: a picture, or the record that says all, or (neither) nothing of ours."""
-
-    file: File
-    picture: Picture | None = None
-    record: FileRecord | None = None
-
-
 @dataclass(slots=True)
 class _Batch:
-    """Pictures to analyze together, their copies among the files read with them, and results already known.
+    """Pictures to analyze together, copies of them or of those before, and results already known.
 
-    `unchanged` are files of which only the time changed: they keep their result.
+    `fates` has an entry for each picture, by image id, None until it is analyzed. `unchanged` are files of which only
+    the time changed: they keep their result.
     """
 
     pictures: list[tuple[File, Picture]] = field(default_factory=list)
+    fates: dict[str, FileRecord | None] = field(default_factory=dict)
     copies: list[tuple[File, str]] = field(default_factory=list)
     records: list[FileRecord] = field(default_factory=list)
     unchanged: list[FileRecord] = field(default_factory=list)
+    points: list[FacePoint] = field(default_factory=list)
     pixels: int = 0
 
-    def add(self, file: File, picture: Picture) -> None:
-        self.pictures.append((file, picture))
-        self.pixels += picture.width * picture.height
+    def __len__(self) -> int:
+        return len(self.pictures) + len(self.copies) + len(self.records) + len(self.unchanged)
 
-    def holds(self, image_id: str) -> bool:
-        return any(picture.image_id == image_id for _, picture in self.pictures)
 
-    @property
-    def full(self) -> bool:
-        results = len(self.pictures) + len(self.records) + len(self.unchanged)
-        return results >= BATCH_PICTURES or self.pixels >= BATCH_PIXELS
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """How a run goes.
+
+    A picture with more than `max_pixels` is `failed`, before it is decoded; `enough` pixels of its longer side are
+    decoded to begin with, see `images.decode`. `retry` takes up failed and no-face files again, too. At most `limit`
+    files are taken up; those that are skipped or no pictures do not count. An index that is gone is waited for,
+    `patience` seconds.
+    """
+
+    max_pixels: int
+    enough: int | None = None
+    retry: bool = False
+    limit: int | None = None
+    patience: float = 300.0
 
 
 class Ingest:
-    """One run over one folder.
+    """Takes files up: one run over one folder, or over what comes.
 
     Args:
-        max_pixels: a picture with more is `failed`, before it is decoded.
-        retry: take up failed and no-face files again, too.
         stop: once set, what is in work is finished and recorded, and the run ends.
         on_progress: called after every file that is skipped and every batch that is recorded.
     """
@@ -117,9 +124,8 @@ class Ingest:
         index: FaceIndex,
         ledger: Ledger,
         thumbs: ThumbStore,
+        options: IngestOptions,
         *,
-        max_pixels: int,
-        retry: bool = False,
         stop: Event | None = None,
         on_progress: Callable[[IngestCounts], None] = lambda _: None,
     ) -> None:
@@ -127,10 +133,16 @@ class Ingest:
         self._index = index
         self._ledger = ledger
         self._thumbs = thumbs
-        self._max_pixels = max_pixels
-        self._retry = retry
+        self._reader = Reader(ledger, max_pixels=options.max_pixels, enough=options.enough, retry=options.retry)
+        self._left = options.limit
         self._stop = stop or Event()
         self._on_progress = on_progress
+        self._patience = options.patience
+        self._reading_ahead = 2 * max(engine.batch, processors())
+        self._analyzing_ahead = engine.lanes + 2
+        # Fates of the last pictures: a copy of one that was in work while the copy was read is known by them.
+        self._fates: deque[dict[str, FileRecord | None]] = deque(maxlen=self._reading_ahead + self._analyzing_ahead + 2)
+        self._checked = time.monotonic()
         self.counts = IngestCounts()
 
     def run(self, folder: Path) -> IngestCounts:
@@ -141,15 +153,22 @@ class Ingest:
         """
         _log.info("ingest of %s begins", folder)
         self._take_up_what_the_index_lost()
-        batch = _Batch()
-        for read in self._read_ahead(folder):
-            self._sort_in(read, batch)
-            if batch.full:
-                self._finish(batch)
-                batch = _Batch()
-        self._finish(batch)
+        self.take(scan(folder))
         _log.info("ingest of %s ends: %s", folder, self.counts)
         return self.counts
+
+    def take(self, files: Iterable[File]) -> None:
+        """Ingest these files, as `run` does those of a folder."""
+        with (
+            ThreadPoolExecutor(processors(), "read") as readers,
+            ThreadPoolExecutor(self._engine.lanes, "analyze") as lanes,
+        ):
+            wanted = self._not_settled(files)
+            reads = in_order(readers, self._reader.read, wanted, ahead=self._reading_ahead, crowded=_crowded)
+            analyzed = in_order(lanes, self._analyze, self._batches(reads), ahead=self._analyzing_ahead)
+            with closing(reads), closing(analyzed):
+                for batch in analyzed:
+                    self._write(batch)
 
     def _take_up_what_the_index_lost(self) -> None:
         """An index that was emptied or restored from an older copy lacks faces of the ledger: those go again."""
@@ -164,120 +183,92 @@ class Ingest:
         _log.warning("the index lacks faces of %d images that the ledger has as done: they go again", len(lost))
         self._ledger.forget_images(lost)
 
-    def _read_ahead(self, folder: Path) -> Iterator[_Read]:
-        """Files in the order of the scan, read, hashed and decoded by a few threads a few files ahead."""
-        threads = os.cpu_count() or 1
-        with ThreadPoolExecutor(threads, "read") as pool:
-            ahead: deque[Future[_Read]] = deque()
-            try:
-                for file in scan(folder):
-                    if self._stop.is_set():
-                        break
-                    self.counts.files += 1
-                    if self._skips(file):
-                        continue
-                    ahead.append(pool.submit(self._read, file))
-                    if len(ahead) > 2 * threads:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+    def _not_settled(self, files: Iterable[File]) -> Iterator[File]:
+        for file in files:
+            if self._ends:
+                return
+            self.counts.files += 1
+            if (known := self._reader.settled(file)) is None:
+                yield file
+                continue
+            self.counts.skipped += 1
+            self.counts.failed_before += known.status == "failed"
+            self._on_progress(self.counts)
 
-    def _skips(self, file: File) -> bool:
-        known = self._ledger.file(file.path)
-        if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
-            return False
-        if known.reason in _PASSING or (self._retry and known.status in ("failed", "no_face")):
-            return False
-        self.counts.skipped += 1
-        self.counts.failed_before += known.status == "failed"
-        self._on_progress(self.counts)
-        return True
+    @property
+    def _ends(self) -> bool:
+        return self._stop.is_set() or self._left == 0
 
-    def _read(self, file: File) -> _Read:
-        """One file, in a thread of the pool. Whatever is wrong with it becomes its record."""
-        image_id = None
-        try:
-            data = contents(file)
-            if data is None:
-                return _Read(file)
-            image_id = image_id_of(data)
-            if (known := self._known(file, image_id)) is not None:
-                return _Read(file, record=known)
-            return _Read(file, decode(data, max_pixels=self._max_pixels, image_id=image_id))
-        except OceanoError as failure:
-            if failure.code in ("ledger_unavailable", "disk_full"):
-                raise
-            return _Read(file, record=_failed(file, image_id, failure.code, failure.message))
-        except OSError as failure:
-            return _Read(file, record=_failed(file, None, "unreadable", failure.strerror or str(failure)))
-        except Exception as failure:  # noqa: BLE001 - one file never ends the run
-            return _Read(file, record=_unexpected(file, image_id, failure))
+    def _batches(self, reads: Iterable[Read]) -> Iterator[_Batch]:
+        batch = self._new_batch()
+        for read in reads:
+            if self._ends:
+                break
+            self._sort_in(read, batch)
+            if len(batch) >= self._engine.batch or batch.pixels >= BATCH_PIXELS:
+                yield batch
+                batch = self._new_batch()
+        if len(batch):
+            yield batch
 
-    def _known(self, file: File, image_id: str) -> FileRecord | None:
-        """What to record of a file whose picture is in the ledger already; None if there is work to do."""
-        known = self._ledger.image(image_id)
-        if known is None or (self._retry and known.status == "no_face"):
-            return None
-        if known.path == file.path:  # only its time changed
-            return replace(known, size=file.size, mtime_ns=file.mtime_ns)
-        return _record(file, "duplicate", image_id)
+    def _new_batch(self) -> _Batch:
+        batch = _Batch()
+        self._fates.append(batch.fates)
+        return batch
 
-    def _sort_in(self, read: _Read, batch: _Batch) -> None:
+    def _sort_in(self, read: Read, batch: _Batch) -> None:
+        if read.record is None and read.picture is None:
+            self.counts.ignored += 1
+            return
+        if self._left is not None:
+            self._left -= 1
         if read.record is not None:
             unchanged = read.record.status in ("done", "no_face")
             (batch.unchanged if unchanged else batch.records).append(read.record)
-        elif read.picture is None:
-            self.counts.ignored += 1
-        elif batch.holds(read.picture.image_id):
+        elif read.picture is not None and any(read.picture.image_id in fates for fates in self._fates):
             batch.copies.append((read.file, read.picture.image_id))
-        elif (known := self._known(read.file, read.picture.image_id)) is not None:  # became known since it was read
-            batch.records.append(known)
-        else:
-            batch.add(read.file, read.picture)
+        elif read.picture is not None:
+            batch.pictures.append((read.file, read.picture))
+            batch.fates[read.picture.image_id] = None
+            batch.pixels += read.pixels
 
-    def _finish(self, batch: _Batch) -> None:
-        """Faces first, durable; then the ledger."""
-        points: list[FacePoint] = []
-        fates: dict[str, FileRecord] = {}
-        for (file, picture), faces in zip(batch.pictures, self._analyze(batch.pictures), strict=True):
-            if isinstance(faces, FileRecord):
-                fate = faces
-            elif faces:
-                points += self._points(file, picture, faces)
-                fate = _record(file, "done", picture.image_id, faces=len(faces))
+    def _analyze(self, batch: _Batch) -> _Batch:
+        """In one of the lanes: faces, thumbnails and points of a batch; its pixels are let go."""
+        for (file, picture), faces in zip(batch.pictures, self._faces(batch.pictures), strict=True):
+            if isinstance(faces, list):
+                fate, points = self._settle(file, picture, faces)
+                batch.points += points
             else:
-                fate = _record(file, "no_face", picture.image_id, "face_not_found", "no face was found in the picture")
-            fates[picture.image_id] = fate
-        if points:
-            self._index.upsert(points)
-            self._index.flush()
-        copies = [_copy(file, fates[image_id]) for file, image_id in batch.copies]
-        records = [*batch.records, *fates.values(), *copies]
-        if records or batch.unchanged:
-            self._ledger.record([*records, *batch.unchanged])
-        self.counts.skipped += len(batch.unchanged)
-        for record in records:
-            if record.status == "failed":
-                _log.info("failed: %s: %s (%s)", readable(record.path), record.message, record.reason)
-            setattr(self.counts, record.status, getattr(self.counts, record.status) + 1)
-            self.counts.faces += record.faces
-        self._on_progress(self.counts)
+                fate = faces
+            batch.fates[picture.image_id] = fate
+        batch.pictures.clear()
+        return batch
 
-    def _analyze(self, pictures: list[tuple[File, Picture]]) -> list[list[Face] | FileRecord]:
+    def _faces(self, pictures: list[tuple[File, Picture]]) -> list[list[Face] | FileRecord]:
         """Faces of each picture. If a batch fails, its pictures go one by one: the one that fails alone is to blame."""
         if not pictures:
             return []
         try:
-            return list(self._engine.analyze([picture.pixels for _, picture in pictures]))
-        except OceanoError:
-            raise
-        except Exception as failure:  # noqa: BLE001 - onnxruntime and OpenCV raise what they like
+            return list(self._engine.analyze([picture for _, picture in pictures]))
+        except Exception as failure:
+            if isinstance(failure, OceanoError) and failure.code not in _OF_THE_PICTURE:
+                raise
             if len(pictures) > 1:
-                return [self._analyze([one])[0] for one in pictures]
+                return [self._faces([one])[0] for one in pictures]
             file, picture = pictures[0]
-            return [_unexpected(file, picture.image_id, failure)]
+            return [_blamed(file, picture, failure)]
+
+    def _settle(self, file: File, picture: Picture, faces: list[Face]) -> tuple[FileRecord, list[FacePoint]]:
+        if not faces:
+            message = "no face was found in the picture"
+            return record(file, "no_face", picture.image_id, "face_not_found", message), []
+        try:
+            points = self._points(file, picture, faces)
+        except OceanoError as failure:
+            if failure.code not in _OF_THE_PICTURE:
+                raise
+            return _blamed(file, picture, failure), []
+        return record(file, "done", picture.image_id, faces=len(faces)), points
 
     def _points(self, file: File, picture: Picture, faces: list[Face]) -> list[FacePoint]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -286,7 +277,7 @@ class Ingest:
         points = []
         for place, face in enumerate(faces):
             face_id = face_id_of(picture.image_id, self._engine.pack.digest, place)
-            self._thumbs.write(face_id, face_thumbnail(picture.pixels, face.bbox))
+            self._thumbs.write(face_id, face_thumbnail(picture, face.bbox))
             payload = FacePayload(
                 image_id=picture.image_id,
                 path=shown,
@@ -300,33 +291,66 @@ class Ingest:
                 person=None,
                 taken_at=picture.taken_at,
                 ingested_at=now,
+                flaws=face.flaws,
             )
             points.append(FacePoint(face_id, face.embedding, payload))
         return points
 
+    def _write(self, batch: _Batch) -> None:
+        """Faces first, durable; then the ledger."""
+        if batch.points:
+            self._require_healthy_engine()
+            self._patiently(lambda: self._index.upsert(batch.points))
+            self._patiently(self._index.flush)
+        records = [*batch.records, *filter(None, batch.fates.values())]
+        records += [copy_of(self._fate(image_id), file) for file, image_id in batch.copies]
+        self._ledger.record([*records, *batch.unchanged])
+        self.counts.skipped += len(batch.unchanged)
+        for one in records:
+            if one.status == "failed":
+                _log.info("failed: %s: %s (%s)", readable(one.path), one.message, one.reason)
+            setattr(self.counts, one.status, getattr(self.counts, one.status) + 1)
+            self.counts.faces += one.faces
+        self._on_progress(self.counts)
 
-def _record(
-    file: File,
-    status: Status,
-    image_id: str | None,
-    reason: str | None = None,
-    message: str | None = None,
-    faces: int = 0,
-) -> FileRecord:
-    return FileRecord(file.path, file.size, file.mtime_ns, image_id, status, faces, reason, message)
+    def _fate(self, image_id: str) -> FileRecord:
+        return next(fate for fates in self._fates if (fate := fates.get(image_id)) is not None)
+
+    def _require_healthy_engine(self) -> None:
+        """Nothing is written while the model is broken."""
+        if time.monotonic() - self._checked >= CHECK_SECONDS:
+            self._engine.check()
+            self._checked = time.monotonic()
+        if not self._engine.health.healthy:
+            raise OceanoError("engine_unhealthy", self._engine.health.message)
+
+    def _patiently(self, write: Callable[[], None]) -> None:
+        """An index that is gone for a while is waited for; writing a point twice is writing it once."""
+        tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_gone),
+            wait=tenacity.wait_exponential(multiplier=0.5, max=15) + tenacity.wait_random(0, 0.5),
+            stop=tenacity.stop_any(tenacity.stop_after_delay(self._patience), tenacity.stop_when_event_set(self._stop)),
+            sleep=tenacity.sleep_using_event(self._stop),
+            before_sleep=_say_waiting,
+            reraise=True,
+        )(write)
 
 
-def _failed(file: File, image_id: str | None, reason: str, message: str) -> FileRecord:
-    return _record(file, "failed", image_id, reason, message)
+def _crowded(waiting: Sequence[Read]) -> bool:
+    return sum(read.pixels for read in waiting) > WAITING_PIXELS
 
 
-def _unexpected(file: File, image_id: str | None, failure: Exception) -> FileRecord:
-    _log.error("%s", readable(file.path), exc_info=failure)
-    return _failed(file, image_id, "internal", repr(failure))
+def _blamed(file: File, picture: Picture, failure: Exception) -> FileRecord:
+    if isinstance(failure, OceanoError):
+        return failed(file, picture.image_id, failure.code, failure.message)
+    return unexpected(file, picture.image_id, failure)
 
 
-def _copy(file: File, first: FileRecord) -> FileRecord:
-    """A copy within one batch shares the fate of the first: of a failed picture it failed, too."""
-    if first.status == "failed":
-        return _failed(file, first.image_id, str(first.reason), str(first.message))
-    return _record(file, "duplicate", first.image_id)
+def _is_gone(failure: BaseException) -> bool:
+    return isinstance(failure, OceanoError) and failure.code == "index_unavailable"
+
+
+def _say_waiting(state: tenacity.RetryCallState) -> None:
+    failure = state.outcome.exception() if state.outcome else None
+    wait = state.next_action.sleep if state.next_action else 0
+    _log.warning("the index is gone, trying again in %.0f s: %s", wait, failure)

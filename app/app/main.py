@@ -19,7 +19,6 @@ from starlette.responses import Response
 from app import __version__, api, logs, pages
 from app.config import Settings, load_settings
 from app.errors import OceanoError
-from app.images import ThumbStore
 from app.index import open_index
 from app.metrics import Metrics
 from app.middleware import BodyLimit, ConcurrencyLimit, RequestContext, TimeLimit, Unexpected, error_response
@@ -27,6 +26,7 @@ from app.parts import build_engine, open_ledger
 from app.search import Search
 from app.security import require_key
 from app.services import Services
+from app.thumbs import ThumbStore
 from app.types import Engine, FaceIndex
 from app.uploads import Decoding
 

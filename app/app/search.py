@@ -99,7 +99,7 @@ class Search:
 
     def _detect(self, picture: Picture) -> tuple[list[Face], dict[str, float]]:
         took: dict[str, float] = {}
-        faces = self._engine.analyze([picture.pixels], took)[0]
+        faces = self._engine.analyze([picture], took)[0]
         for face in faces:
             self._metrics.faces.labels(face.found_by).inc()
         self._observe(took)

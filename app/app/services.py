@@ -12,11 +12,11 @@ from typing import Final
 
 from app.config import Settings
 from app.errors import OceanoError
-from app.images import ThumbStore
 from app.ledger import Ledger, Totals
 from app.metrics import Metrics
 from app.search import Search
 from app.threads import Threads
+from app.thumbs import ThumbStore
 from app.types import Engine, FaceIndex, IndexInfo
 
 _log = logging.getLogger(__name__)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
+
+
+def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Processors that this process may keep busy: its affinity, and a container's quota where that is less."""
+    mine = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = quota.read_text(encoding="ascii").split()
+        return mine if allowed == "max" else max(1, min(mine, math.ceil(int(allowed) / int(period))))
+    except (OSError, ValueError):
+        return mine
 
 
 class Threads:

@@ -8,7 +8,7 @@ so that a dot product of two is their cosine similarity.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -20,7 +20,8 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 BBox = tuple[float, float, float, float]
 Point = tuple[float, float]
-FoundBy = Literal["direct", "border"]
+FoundBy = Literal["direct", "border", "larger", "rotated", "contrast"]
+Flaw = Literal["face_too_small", "blurred", "extreme_pose", "low_detection_score"]
 
 EMBEDDING_SIZE: Final = 512
 
@@ -45,25 +46,27 @@ class ModelPack:
         return self.digest[:8]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """A decoded, upright picture. `image_id` is the SHA-256 (hex) of the file's bytes.
 
-    `taken_at` is EXIF's DateTimeOriginal as ISO 8601 without an offset, else None.
+    `taken_at` is EXIF's DateTimeOriginal as ISO 8601 without an offset, else None. A picture far larger than a
+    detector needs is decoded at a part of its size: `pixels` then has `scale` (1/2, 1/4, 1/8) times the width and
+    height, and `decode_full` decodes it again with every pixel.
     """
 
     image_id: str
     pixels: Pixels
     format: str
     taken_at: str | None
+    width: int
+    height: int
+    scale: float = 1.0
+    decode_full: Callable[[], Pixels] | None = None
 
-    @property
-    def width(self) -> int:
-        return int(self.pixels.shape[1])
-
-    @property
-    def height(self) -> int:
-        return int(self.pixels.shape[0])
+    def full(self) -> Pixels:
+        """All pixels, (height, width, 3). Raises OceanoError `invalid_image`."""
+        return self.pixels if self.decode_full is None else self.decode_full()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,8 @@ class Face:
     """One face of one picture.
 
     bbox and kps (5 landmarks: left eye, right eye, nose, left and right mouth corner, as seen) are pixels
-    of the upright image; the bbox lies within it. det_score and quality are in [0, 1]. `found_by` names
-    the step of the ladder that found it.
+    of the upright image; the bbox lies within it. det_score and quality are in [0, 1], `flaws` say what keeps the
+    quality low. `found_by` names the step of the ladder that found it.
     """
 
     bbox: BBox
@@ -81,6 +84,7 @@ class Face:
     quality: float
     found_by: FoundBy
     embedding: Floats
+    flaws: tuple[Flaw, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class FacePayload:
 
     `path` is the absolute path of the first copy, `folder` every ancestor folder of it, outermost first
     (a filter on a folder finds all below it). Times are ISO 8601; `person` is None or a name given by people.
+    `flaws` are those of `Face` (none in what older versions stored).
     """
 
     image_id: str
@@ -103,6 +108,7 @@ class FacePayload:
     person: str | None
     taken_at: str | None
     ingested_at: str
+    flaws: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,8 @@ class Match:
 class FaceFilter:
     """Which stored faces count; None means no restriction, all conditions hold together.
 
-    `folder` matches everything below it; the time bounds are inclusive ISO 8601.
+    `folder` matches everything below it; the time bounds are inclusive ISO 8601. A face with any of the flaws in
+    `without` does not count.
     """
 
     person: str | None = None
@@ -148,6 +155,7 @@ class FaceFilter:
     ingested_to: str | None = None
     min_det_score: float | None = None
     min_quality: float | None = None
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,15 +231,25 @@ class Engine(Protocol):
         """What the last check said."""
         ...
 
-    def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+    @property
+    def lanes(self) -> int:
+        """Calls of `analyze` that run at the same time; more of them wait."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Pictures that one call of `analyze` is best given."""
+        ...
+
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
         """Faces of each picture in canonical order (bbox x1, then y1); adds "detect" and "embed" ms to `timings`.
 
-        Raises OceanoError `engine_unhealthy`.
+        Raises OceanoError `engine_unhealthy`, `invalid_image` (a picture that cannot be decoded in full).
         """
         ...
 
     def check(self) -> EngineHealth:
-        """Embed the reference picture again and compare it with start-up's."""
+        """Embed the reference picture again and compare it with start-up's; load the model again if it is broken."""
         ...
 
 

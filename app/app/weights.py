@@ -83,6 +83,13 @@ def verify_pack(name_or_folder: str, models_dir: Path) -> ModelPack:
     return _checked(_place(name_or_folder, models_dir), rehash=True)
 
 
+def in_precision(pack: ModelPack, precision: str) -> ModelPack:
+    """The pack with the digest of its embeddings in fp16, which are not those in fp32; itself in fp32."""
+    if precision == "fp32":
+        return pack
+    return replace(pack, digest=hashlib.sha256(f"{pack.digest}\n{precision}".encode()).hexdigest())
+
+
 def forget_pin(name: str, models_dir: Path) -> None:
     """Put the pack at its first use again: for one that this program itself has drawn anew.
 

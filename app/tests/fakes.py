@@ -23,6 +23,7 @@ from app.types import (
     IndexInfo,
     Match,
     ModelPack,
+    Picture,
     Pixels,
     ScrollPage,
 )
@@ -36,29 +37,39 @@ def embedding_of(seed: int) -> Floats:
     return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
+def picture_of(pixels: Pixels, image_id: str = "a" * 64) -> Picture:
+    """A picture that was decoded with every pixel."""
+    height, width = pixels.shape[:2]
+    return Picture(image_id, pixels, "PNG", None, width, height)
+
+
 class FakeEngine:
     """Sees one face in the middle of any picture that is not black; pictures of one mean colour are one person."""
 
     pack = FAKE_PACK
     device = DeviceInfo("cpu", "CPUExecutionProvider", "a fake")
+    lanes = 2
+    batch = 4
+    _count = threading.Lock()
 
     def __init__(self) -> None:
         self.health = EngineHealth(True, 1.0)
         self.pictures = 0
 
-    def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
-        self.pictures += len(pictures)
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        with self._count:
+            self.pictures += len(pictures)
         if timings is not None:
             timings |= {"detect": 1.0, "embed": 1.0}
-        return [self._faces(pixels) for pixels in pictures]
+        return [self._faces(picture) for picture in pictures]
 
     def check(self) -> EngineHealth:
         return self.health
 
     @staticmethod
-    def _faces(pixels: Pixels) -> list[Face]:
-        height, width = pixels.shape[:2]
-        colour = tuple(round(float(value) / 16) for value in pixels.reshape(-1, 3).mean(axis=0))
+    def _faces(picture: Picture) -> list[Face]:
+        height, width = picture.height, picture.width
+        colour = tuple(round(float(value) / 16) for value in picture.pixels.reshape(-1, 3).mean(axis=0))
         if colour == (0, 0, 0):
             return []
         seed = int.from_bytes(hashlib.sha256(repr(colour).encode()).digest()[:4], "big")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from app.types import FacePayload, FacePoint, face_id_of
-from tests.fakes import FAKE_PACK, FakeEngine
+from tests.fakes import FAKE_PACK, FakeEngine, picture_of
 
 RED, GREEN, BLUE = (230, 20, 20), (20, 230, 20), (20, 20, 230)
 BLACK = (0, 0, 0)  # the FakeEngine sees no face here
@@ -26,7 +26,7 @@ def encoded(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (64, 48)
 def point(number: int, colour: tuple[int, int, int] = RED, **payload: Any) -> FacePoint:
     """A stored face of the person that the FakeEngine sees in this colour; `number` makes its image another one."""
     pixels = np.full((8, 8, 3), colour[::-1], np.uint8)
-    (face,) = FakeEngine().analyze([pixels])[0]
+    (face,) = FakeEngine().analyze([picture_of(pixels)])[0]
     image_id = payload.pop("image_id", f"{number:064x}")
     stored: dict[str, Any] = {
         "path": f"/photos/{number}.jpg",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from app.answers import face_body, finite, image_body, match_body, record_body, rounded
-from app.types import Face, FaceRecord, Match, Picture
-from tests.fakes import embedding_of
+from app.types import Face, FaceRecord, Match
+from tests.fakes import embedding_of, picture_of
 from tests.pictures import KPS, point
 
 NO_TEXT = b"/photos/caf\xe9.jpg".decode("utf-8", "surrogateescape")
@@ -60,4 +60,4 @@ def test_times_are_hundredths_of_milliseconds() -> None:
 
 
 def test_an_image_is_told_by_its_upright_size() -> None:
-    assert image_body(Picture("a", np.zeros((3, 5, 3), np.uint8), "PNG", None)) == {"width": 5, "height": 3}
+    assert image_body(picture_of(np.zeros((3, 5, 3), np.uint8))) == {"width": 5, "height": 3}

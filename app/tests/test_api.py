@@ -23,10 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import services as services_module
 from app.config import Settings
 from app.errors import OceanoError
-from app.images import ThumbStore, decode, face_thumbnail, image_id_of
+from app.images import decode, image_id_of
 from app.ledger import FileRecord
 from app.main import create_app
-from app.types import EngineHealth, Face, FaceFilter, FacePoint, Floats, IndexInfo, Match, Pixels
+from app.thumbs import ThumbStore, face_thumbnail
+from app.types import EngineHealth, Face, FaceFilter, FacePoint, Floats, IndexInfo, Match, Picture
 from tests.clients import TestClient
 from tests.fakes import FakeEngine, MemoryIndex, embedding_of
 from tests.pictures import BLACK, BLUE, GREEN, KPS, RED, encoded, point
@@ -247,7 +248,7 @@ def test_filters_hold_together(client: TestClient, index: Index) -> None:
 
 
 class ThreeFaces(FakeEngine):
-    def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
         boxes = [(0.0, 0.0, 9.0, 9.0), (10.0, 0.0, 40.0, 30.0), (41.0, 0.0, 61.0, 20.0)]
         return [[Face(box, KPS, 0.9, 0.8, "direct", embedding_of(n)) for n, box in enumerate(boxes)] for _ in pictures]
 
@@ -298,7 +299,7 @@ def test_an_index_that_is_gone_is_503_with_retry_after(client: TestClient, index
 
 def test_an_engine_that_is_unwell_is_503(settings: Settings, index: Index) -> None:
     class Unwell(FakeEngine):
-        def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
             raise OceanoError("engine_unhealthy", "the model is being loaded again", retry_after=10)
 
     with TestClient(create_app(settings, engine=Unwell(), index=index)) as client:
@@ -691,7 +692,7 @@ def test_256_clients_at_once_are_all_answered_and_health_all_the_while(settings:
     """As many as there may be, and some more: each gets its own person or is told to come again, none is lost."""
 
     class Working(FakeEngine):
-        def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
             time.sleep(0.002)
             return super().analyze(pictures, timings)
 
@@ -745,7 +746,7 @@ def test_few_decoded_pictures_wait_for_the_model_at_once(settings: Settings, ind
     release = threading.Event()
 
     class Waiting(FakeEngine):
-        def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
             release.wait(20)
             return super().analyze(pictures, timings)
 

@@ -14,6 +14,7 @@ from app.config import Settings
 from app.demo import PEOPLE, draw_group, draw_portrait, person_name, write_demo_gallery, write_demo_pack
 from app.embeddings import FaceEngine
 from app.types import Floats, ModelPack, Pixels
+from tests.fakes import picture_of
 
 APART = 50
 
@@ -24,7 +25,7 @@ def engine(demo_pack: ModelPack) -> FaceEngine:
 
 
 def _only(engine: FaceEngine, picture: Pixels) -> Floats:
-    (face,) = engine.analyze([picture])[0]
+    (face,) = engine.analyze([picture_of(picture)])[0]
     return face.embedding
 
 
@@ -47,13 +48,13 @@ def test_fifty_drawn_people_are_told_apart_in_other_pictures_than_the_first(engi
 
 @pytest.mark.parametrize("side", [64, 120, 300, 900, 2000])
 def test_a_face_is_found_at_any_size(engine: FaceEngine, side: int) -> None:
-    (faces,) = engine.analyze([draw_portrait(4, 1, (side, side))])
+    (faces,) = engine.analyze([picture_of(draw_portrait(4, 1, (side, side)))])
     assert len(faces) == 1
 
 
 def test_a_group_has_its_people_from_left_to_right(engine: FaceEngine) -> None:
     people = [7, 0, 12, 30]
-    (faces,) = engine.analyze([draw_group(people, 3)])
+    (faces,) = engine.analyze([picture_of(draw_group(people, 3))])
     assert len(faces) == len(people)
     for face, person in zip(faces, people, strict=True):
         cosines = [float(face.embedding @ _only(engine, draw_portrait(one, 0))) for one in people]
@@ -68,7 +69,7 @@ def test_what_is_no_drawn_face_has_none(engine: FaceEngine) -> None:
         np.full((480, 640, 3), 200, np.uint8),
         np.ascontiguousarray(np.broadcast_to(across[None, :, None], (480, 640, 3))),
     ]
-    assert engine.analyze(pictures) == [[], [], []]
+    assert engine.analyze([picture_of(pixels) for pixels in pictures]) == [[], [], []]
 
 
 def test_the_pack_is_the_same_bytes_every_time_and_what_is_there_stays(tmp_path: Path) -> None:

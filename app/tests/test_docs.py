@@ -159,7 +159,7 @@ def _picture() -> bytes:
 
 
 def _face() -> Face:
-    return FakeEngine().analyze([decode(_picture(), max_pixels=10_000).pixels])[0][0]
+    return FakeEngine().analyze([decode(_picture(), max_pixels=10_000)])[0][0]
 
 
 def _payload() -> FacePayload:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,40 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from insightface.utils import face_align
 
 from app.config import Settings
 from app.demo import draw_group, draw_portrait
-from app.embeddings import FaceEngine, _align
+from app.embeddings import FaceEngine
 from app.errors import OceanoError
 from app.images import decode
-from app.types import ModelPack, Pixels
+from app.sessions import Network
+from app.types import Face, Floats, ModelPack, Picture, Pixels
 from app.weights import find_pack
+from tests.fakes import picture_of
+
+Break = Callable[[Floats], Floats]
+
+
+def _settings(**values: Any) -> Settings:
+    return Settings(_env_file=None, device="cpu", **values)
 
 
 @pytest.fixture(scope="module")
 def engine(demo_pack: ModelPack) -> FaceEngine:
-    return FaceEngine(demo_pack, Settings(_env_file=None, device="cpu"))
+    return FaceEngine(demo_pack, _settings())
 
 
-def _read(path: Path) -> Pixels:
-    return decode(path.read_bytes(), max_pixels=64_000_000).pixels
+def _analyze(engine: FaceEngine, pictures: Sequence[Pixels]) -> list[list[Face]]:
+    return engine.analyze([picture_of(pixels) for pixels in pictures])
+
+
+def _one(engine: FaceEngine, pixels: Pixels) -> Face:
+    (face,) = _analyze(engine, [pixels])[0]
+    return face
 
 
 def test_a_group_comes_in_canonical_order_with_unit_embeddings(engine: FaceEngine) -> None:
-    (faces,) = engine.analyze([draw_group([3, 1, 4, 15])])
+    (faces,) = _analyze(engine, [draw_group([3, 1, 4, 15])])
     assert len(faces) == 4
     assert [face.bbox for face in faces] == sorted(face.bbox for face in faces)
     for face in faces:
@@ -41,105 +53,189 @@ def test_a_group_comes_in_canonical_order_with_unit_embeddings(engine: FaceEngin
         assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
         assert face.found_by == "direct"
         assert 0 < face.quality <= face.det_score <= 1
+        assert type(face.quality) is float
 
 
 def test_pictures_analyzed_together_give_what_they_give_alone(engine: FaceEngine) -> None:
     pictures = [draw_group([1, 2]), draw_portrait(5, 0), np.zeros((300, 200, 3), np.uint8), draw_portrait(6, 1)]
-    together = engine.analyze(pictures)
+    together = _analyze(engine, pictures)
     assert [len(faces) for faces in together] == [2, 1, 0, 1]
     for picture, faces in zip(pictures, together, strict=True):
-        (alone,) = engine.analyze([picture])
+        (alone,) = _analyze(engine, [picture])
         assert [face.bbox for face in alone] == [face.bbox for face in faces]
         for one, other in zip(alone, faces, strict=True):
             assert float(one.embedding @ other.embedding) > 0.9999
 
 
-def test_a_face_that_fills_the_frame_is_found_within_a_border(engine: FaceEngine) -> None:
-    portrait = draw_portrait(7, 0)
-    (direct,) = engine.analyze([portrait])[0]
-    x1, y1, x2, y2 = direct.bbox
-    left, top = int(x1 + 0.1 * (x2 - x1)), int(y1 + 0.1 * (y2 - y1))
-    right, bottom = int(x2 - 0.1 * (x2 - x1)), int(y2 - 0.1 * (y2 - y1))
-    scale = 4
-    close_up = cv2.resize(portrait[top:bottom, left:right], None, fx=scale, fy=scale)
-    (found,) = engine.analyze([close_up])[0]
-    height, width = close_up.shape[:2]
-    assert found.found_by == "border"
-    assert 0 <= found.bbox[0] < found.bbox[2] <= width
-    assert 0 <= found.bbox[1] < found.bbox[3] <= height
-    back = np.array(found.kps) / scale + (left, top)
-    assert np.abs(back - np.array(direct.kps)).max() < 0.05 * (x2 - x1)
+def test_a_picture_decoded_at_half_its_size_gives_the_same_faces_in_its_own_pixels(engine: FaceEngine) -> None:
+    pixels = draw_portrait(5, 0, (1400, 1400))
+    half = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    reduced = Picture("a" * 64, half, "JPEG", None, 1400, 1400, 0.5, lambda: pixels)
+    (whole,), (face,) = engine.analyze([picture_of(pixels), reduced])
+    assert np.abs(np.array(whole.bbox) - np.array(face.bbox)).max() < 8
+    assert float(whole.embedding @ face.embedding) > 0.99
+
+
+def test_a_small_face_of_a_reduced_picture_is_cut_from_all_its_pixels(engine: FaceEngine) -> None:
+    pixels = np.full((1400, 1400, 3), 180, np.uint8)
+    pixels[:300, :300] = draw_portrait(5, 0, (300, 300))
+    asked: list[int] = []
+
+    def all_pixels() -> Pixels:
+        asked.append(1)
+        return pixels
+
+    half = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    (whole,), (face,) = engine.analyze(
+        [picture_of(pixels), Picture("a" * 64, half, "JPEG", None, 1400, 1400, 0.5, all_pixels)]
+    )
+    assert asked
+    assert float(whole.embedding @ face.embedding) > 0.99
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 2), (3, 700)])
 def test_a_sliver_has_no_face_and_breaks_nothing(engine: FaceEngine, shape: tuple[int, int]) -> None:
-    assert engine.analyze([np.full((*shape, 3), 128, np.uint8)]) == [[]]
+    assert _analyze(engine, [np.full((*shape, 3), 128, np.uint8)]) == [[]]
 
 
-def test_many_threads_get_the_answers_of_one(engine: FaceEngine) -> None:
+def test_nothing_is_analyzed_in_nothing(engine: FaceEngine) -> None:
+    assert engine.analyze([]) == []
+
+
+def test_many_threads_get_the_answers_of_one(demo_pack: ModelPack) -> None:
+    engine = FaceEngine(demo_pack, _settings(), many=True)
     pictures = [draw_portrait(person, 0) for person in range(8)]
-    alone = [engine.analyze([picture])[0][0].embedding for picture in pictures]
+    alone = [_one(engine, picture).embedding for picture in pictures]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda picture: engine.analyze([picture])[0][0].embedding, pictures))
+        together = list(pool.map(lambda picture: _one(engine, picture).embedding, pictures))
     for one, other in zip(alone, together, strict=True):
         assert float(one @ other) > 0.9999
 
 
-def test_our_alignment_is_that_of_insightface() -> None:
-    rng = np.random.default_rng(7)
-    picture = rng.integers(0, 255, (300, 300, 3), dtype=np.uint8)
-    template = np.array([[120, 130], [180, 128], [152, 160], [128, 195], [176, 197]], np.float32)
-    kps = template + rng.normal(0, 6, (5, 2)).astype(np.float32)
-    with pytest.warns(FutureWarning):
-        theirs = face_align.norm_crop(picture, kps)
-    assert np.abs(_align(picture, kps).astype(int) - theirs.astype(int)).mean() < 0.5
-
-
 def test_timings_are_per_stage(engine: FaceEngine) -> None:
     timings: dict[str, float] = {}
-    engine.analyze([draw_portrait(1, 0)], timings)
+    engine.analyze([picture_of(draw_portrait(1, 0))], timings)
     assert set(timings) == {"detect", "embed"}
     assert all(milliseconds > 0 for milliseconds in timings.values())
 
 
-def _breaking(engine: FaceEngine, result: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    real = engine._recogniser.get_feat
-    return lambda crops: result(real(crops))
+def _breaking(monkeypatch: pytest.MonkeyPatch, network: Network, result: Break) -> None:
+    """From now on this one session gives other numbers than it should."""
+    real = network.run
+    monkeypatch.setattr(network, "run", lambda blob: [result(output) for output in real(blob)])
 
 
-@pytest.mark.parametrize(
-    "result",
-    [
-        lambda raw: np.full_like(raw, np.nan),
-        np.zeros_like,
-        np.ones_like,
-        lambda raw: raw[:, ::-1].copy(),
-    ],
-    ids=["NaN", "zeros", "constant", "a stranger's"],
-)
-def test_a_broken_recogniser_is_noticed_and_nothing_is_embedded_until_it_is_well(
-    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch, result: Callable[[Any], Any]
+BREAKS: dict[str, Break] = {
+    "NaN": lambda raw: np.full_like(raw, np.nan),
+    "zeros": np.zeros_like,
+    "constant": np.ones_like,
+    "a stranger's": lambda raw: raw[:, ::-1].copy(),
+}
+
+
+@pytest.mark.parametrize("result", BREAKS.values(), ids=BREAKS.keys())
+def test_a_broken_recogniser_is_noticed_and_loaded_again(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch, result: Break
 ) -> None:
-    engine = FaceEngine(demo_pack, Settings(_env_file=None, device="cpu"))
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._recogniser, "get_feat", _breaking(engine, result))
-        assert not engine.check().healthy
-        with pytest.raises(OceanoError) as raised:
-            engine.analyze([draw_portrait(1, 0)])
-        assert raised.value.code == "engine_unhealthy"
+    engine = FaceEngine(demo_pack, _settings())
+    before = _one(engine, draw_portrait(1, 0)).embedding
+    _breaking(monkeypatch, engine._models.recogniser, result)
     assert engine.check().healthy
-    assert len(engine.analyze([draw_portrait(1, 0)])[0]) == 1
+    assert float(before @ _one(engine, draw_portrait(1, 0)).embedding) > 0.9999
+
+
+@pytest.mark.parametrize("result", [BREAKS["NaN"], BREAKS["zeros"], lambda raw: raw[..., ::-1] - 1])
+def test_a_broken_detector_is_noticed_and_loaded_again(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch, result: Break
+) -> None:
+    engine = FaceEngine(demo_pack, _settings())
+    _breaking(monkeypatch, engine._models.finder.detector, result)
+    assert _analyze(engine, [draw_portrait(1, 0)]) == [[]] or result is not BREAKS["zeros"]
+    assert engine.check().healthy
+    assert len(_analyze(engine, [draw_portrait(1, 0)])[0]) == 1
+
+
+def test_nan_in_an_embedding_is_never_an_answer_and_the_same_call_is_answered_by_the_new_session(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FaceEngine(demo_pack, _settings())
+    before = _one(engine, draw_portrait(1, 0)).embedding
+    broken = engine._models
+    _breaking(monkeypatch, broken.recogniser, BREAKS["NaN"])
+    assert float(before @ _one(engine, draw_portrait(1, 0)).embedding) > 0.9999
+    assert engine._models is not broken
+
+
+def _unhealthy(engine: FaceEngine) -> None:
+    assert not engine.check().healthy
+    with pytest.raises(OceanoError) as raised:
+        _analyze(engine, [draw_portrait(1, 0)])
+    assert raised.value.code == "engine_unhealthy"
+    assert raised.value.retry_after
+
+
+def test_while_the_file_is_broken_nothing_is_embedded_and_with_the_file_it_is_well_again(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recogniser = tmp_path / "rec.onnx"
+    whole = demo_pack.recogniser.read_bytes()
+    recogniser.write_bytes(whole)
+    pack = dataclasses.replace(demo_pack, recogniser=recogniser)
+
+    def verified() -> ModelPack:
+        if recogniser.read_bytes() != whole:
+            raise OceanoError("model_corrupt", "rec.onnx is not what it was")
+        return pack
+
+    engine = FaceEngine(pack, _settings(), verified=verified)
+    recogniser.write_bytes(whole[:-2000])
+    _breaking(monkeypatch, engine._models.recogniser, BREAKS["a stranger's"])
+    _unhealthy(engine)
+    assert engine.health.message == "rec.onnx is not what it was"
+    recogniser.write_bytes(whole)
+    assert engine.check().healthy
+    assert len(_analyze(engine, [draw_portrait(1, 0)])[0]) == 1
+
+
+def test_files_that_have_become_another_model_are_not_loaded(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(demo_pack, digest="e" * 64)
+    engine = FaceEngine(demo_pack, _settings(), verified=lambda: other)
+    _breaking(monkeypatch, engine._models.recogniser, BREAKS["NaN"])
+    _unhealthy(engine)
+    assert "another model" in engine.health.message
+
+
+def test_a_picture_that_breaks_a_healthy_engine_is_to_blame_itself(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FaceEngine(demo_pack, _settings())
+    models = engine._models
+
+    def refuse(_: object) -> object:
+        raise ValueError("a bug in some library")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models.finder, "find", refuse)
+        with pytest.raises(ValueError, match="a bug"):
+            _analyze(engine, [draw_portrait(1, 0)])
+    assert engine.health.healthy
+    assert engine._models is models
 
 
 def test_a_model_that_gives_every_picture_the_same_vector_does_not_start(
     demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = np.random.default_rng(1).normal(size=512).astype(np.float32)
-    monkeypatch.setattr(
-        "insightface.model_zoo.arcface_onnx.ArcFaceONNX.get_feat", lambda _, crops: np.stack([same] * len(crops))
-    )
+    real = Network.run
+
+    def run(network: Network, blob: Floats) -> list[Floats]:
+        return [np.stack([same] * len(blob))] if network.outputs == 1 else real(network, blob)
+
+    monkeypatch.setattr(Network, "run", run)
     with pytest.raises(OceanoError) as raised:
-        FaceEngine(demo_pack, Settings(_env_file=None, device="cpu"))
+        FaceEngine(demo_pack, _settings())
     assert raised.value.code == "engine_unhealthy"
 
 
@@ -147,56 +243,29 @@ def test_a_damaged_model_file_is_model_corrupt(demo_pack: ModelPack, tmp_path: P
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(demo_pack.recogniser.read_bytes()[:-2000])
     with pytest.raises(OceanoError) as raised:
-        FaceEngine(dataclasses.replace(demo_pack, recogniser=broken), Settings(_env_file=None, device="cpu"))
+        FaceEngine(dataclasses.replace(demo_pack, recogniser=broken), _settings())
     assert raised.value.code == "model_corrupt"
 
 
-def test_cuda_that_is_not_there_is_refused_and_auto_says_what_it_took(
-    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(OceanoError) as raised:
-        FaceEngine(demo_pack, Settings(_env_file=None, device="cuda"))
-    assert raised.value.code == "device_unavailable"
-    device = FaceEngine(demo_pack, Settings(_env_file=None, device="auto")).device
-    assert (device.device, device.provider) == ("cpu", "CPUExecutionProvider")
-    assert "no CUDA" in device.reason
+def _read(path: Path) -> Picture:
+    return decode(path.read_bytes(), max_pixels=64_000_000)
 
 
-def test_without_a_driver_cuda_is_refused_before_onnxruntime_is_asked(
-    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr("app.embeddings.onnxruntime.get_available_providers", lambda: offered)
-    monkeypatch.setattr("app.embeddings.driver_problem", lambda: "no NVIDIA driver is installed")
-    with pytest.raises(OceanoError, match="no NVIDIA driver") as raised:
-        FaceEngine(demo_pack, Settings(_env_file=None, device="cuda"))
-    assert raised.value.code == "device_unavailable"
-    device = FaceEngine(demo_pack, Settings(_env_file=None, device="auto")).device
-    assert (device.device, device.reason) == ("cpu", "no NVIDIA driver is installed")
+@pytest.fixture(scope="module")
+def real_engine(tmp_path_factory: pytest.TempPathFactory) -> FaceEngine:
+    from tests.conftest import folder_from
 
-
-@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
-def test_cuda_that_is_offered_but_falls_back_to_the_cpu_is_refused(
-    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr("app.embeddings.onnxruntime.get_available_providers", lambda: offered)
-    monkeypatch.setattr("app.embeddings.driver_problem", lambda: None)
-    with pytest.raises(OceanoError) as raised:
-        FaceEngine(demo_pack, Settings(_env_file=None, device="cuda"))
-    assert raised.value.code == "device_unavailable"
-    assert FaceEngine(demo_pack, Settings(_env_file=None, device="auto")).device.device == "cpu"
+    pack = find_pack(str(folder_from("REAL_PACK_DIR")), tmp_path_factory.mktemp("models"))
+    return FaceEngine(pack, _settings())
 
 
 @pytest.mark.real
 def test_every_real_crop_has_its_face_and_its_nearest_other_face_is_the_same_person(
-    real_pack: Path, real_faces: Path, tmp_path: Path
+    real_engine: FaceEngine, real_faces: Path
 ) -> None:
-    engine = FaceEngine(find_pack(str(real_pack), tmp_path), Settings(_env_file=None, device="cpu"))
     paths = sorted(real_faces.glob("people/*/*"))
     assert len(paths) == 40
-    results = engine.analyze([_read(path) for path in paths])
+    results = real_engine.analyze([_read(path) for path in paths])
     assert [len(faces) for faces in results] == [1] * 40
     assert {faces[0].found_by for faces in results} == {"border"}
     matrix = np.stack([faces[0].embedding for faces in results])
@@ -207,10 +276,41 @@ def test_every_real_crop_has_its_face_and_its_nearest_other_face_is_the_same_per
 
 
 @pytest.mark.real
-def test_real_groups_have_as_many_faces_as_people_and_no_face_has_none(
-    real_pack: Path, real_faces: Path, tmp_path: Path
-) -> None:
-    engine = FaceEngine(find_pack(str(real_pack), tmp_path), Settings(_env_file=None, device="cpu"))
+def test_real_groups_have_as_many_faces_as_people(real_engine: FaceEngine, real_faces: Path) -> None:
     groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in range(1, 6)]
-    assert [len(faces) for faces in engine.analyze(groups)] == [4, 3, 5, 6, 5]
-    assert engine.analyze([_read(real_faces / "hard" / "no_face.png")]) == [[]]
+    assert [len(faces) for faces in real_engine.analyze(groups)] == [4, 3, 5, 6, 5]
+
+
+@pytest.mark.real
+def test_every_hard_picture_has_its_face_but_the_one_without(real_engine: FaceEngine, real_faces: Path) -> None:
+    paths = sorted((real_faces / "hard").iterdir())
+    assert len(paths) > 10
+    found = {path.name: faces for path, faces in zip(paths, real_engine.analyze(list(map(_read, paths))), strict=True)}
+    assert found.pop("no_face.png") == []
+    assert {name: len(faces) for name, faces in found.items()} == dict.fromkeys(found, 1)
+    assert found["blur.jpg"][0].flaws == ("blurred",)
+    assert {name for name, (face,) in found.items() if "extreme_pose" in face.flaws} == {
+        "left_face.jpeg",
+        "right_face.png",
+    }
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_photograph_on_its_side_or_head_gives_the_embedding_of_the_upright_one(
+    real_engine: FaceEngine, real_faces: Path, turn: int
+) -> None:
+    upright, turned = (_read(real_faces / "hard" / f"rot_{degrees}.jpg") for degrees in (0, turn))
+    (one,), (other,) = real_engine.analyze([upright, turned])
+    assert float(one.embedding @ other.embedding) > 0.95
+
+
+@pytest.mark.real
+def test_half_precision_gives_nearly_the_same_embeddings(
+    real_pack: Path, real_faces: Path, real_engine: FaceEngine, tmp_path: Path
+) -> None:
+    half = FaceEngine(find_pack(str(real_pack), tmp_path), _settings(precision="fp16"))
+    groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in range(3, 6)]
+    for faces, others in zip(real_engine.analyze(groups), half.analyze(groups), strict=True):
+        assert len(faces) == len(others)
+        assert all(float(a.embedding @ b.embedding) > 0.99 for a, b in zip(faces, others, strict=True))

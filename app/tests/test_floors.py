@@ -14,8 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "app"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"config", "cuda", "i18n", "logs", "metrics", "threads", "types"}),
-    frozenset({"demo", "downloads", "graphs", "images", "index", "ledger", "options"}),
-    frozenset({"embeddings", "folders", "weights"}),
+    frozenset({"alignment", "demo", "detection", "downloads", "graphs", "images", "index", "ledger", "options"}),
+    frozenset({"folders", "ladder", "quality", "sessions", "weights"}),
+    frozenset({"finding"}),
+    frozenset({"embeddings"}),
     frozenset({"answers", "ingest", "parts", "search", "views"}),
     frozenset({"middleware", "progress", "security", "services"}),
     frozenset({"uploads"}),
@@ -28,8 +30,8 @@ FLOORS: tuple[frozenset[str], ...] = (
 SCRIPT = ("ingest", "cli")
 
 ONLY_IN = {
-    "onnxruntime": {"embeddings"},
-    "insightface": {"embeddings"},
+    "onnxruntime": {"sessions"},
+    "insightface": {"sessions"},
     "qdrant_edge": {"index"},
     "qdrant_client": {"index"},
     "sqlite3": {"ledger"},

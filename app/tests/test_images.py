@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import random
@@ -8,9 +7,7 @@ import struct
 import threading
 import time
 import tracemalloc
-import uuid
 import zlib
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,26 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
+from pillow_heif import register_heif_opener
 
 from app.errors import OceanoError
-from app.images import (
-    SNIFF_BYTES,
-    THUMB_SIDE,
-    ThumbStore,
-    decode,
-    face_thumbnail,
-    image_id_of,
-    preview_webp,
-    sniff,
-)
+from app.formats import FORMATS, SNIFF_BYTES, sniff
+from app.images import decode, image_id_of, preview_webp
 from app.types import Pixels
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+register_heif_opener()  # to write them
 MOST = 64_000_000
 SIZE = (60, 40)
 # four corners that can be told apart, in any format and after any turn
 CORNERS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
-FACE_ID = "0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d"
 
 
 def _quadrants(size: tuple[int, int] = SIZE) -> Image.Image:
@@ -242,9 +231,10 @@ def _exif(orientation: object = 1, taken: str | None = None) -> Image.Exif:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF"])
 def test_all_eight_orientations_give_the_same_upright_picture(kind: str, orientation: int) -> None:
-    data = _saved(_turned(orientation), kind, exif=_exif(orientation))
+    exif = _exif(orientation)  # pillow_heif turns it into the rotation that HEIF knows, from bytes only
+    data = _saved(_turned(orientation), kind, exif=exif.tobytes() if kind == "HEIF" else exif)
     _assert_upright(_decode(data))
 
 
@@ -253,7 +243,7 @@ def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> N
     _assert_upright(_decode(_saved(_quadrants(), "JPEG", exif=_exif(orientation))))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF"])
 def test_the_time_a_picture_was_taken_is_read(kind: str) -> None:
     data = _saved(_quadrants(), kind, exif=_exif(6, "2019:07:20 20:17:40"))
     assert decode(data, max_pixels=MOST).taken_at == "2019-07-20T20:17:40"
@@ -310,7 +300,7 @@ def test_an_empty_file_is_invalid_image() -> None:
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         b"RIFF\x24\0\0\0WAVEfmt ",
         b"PK\x03\x04" + b"\0" * 40,
-        b"\0\0\0\x20ftypheic" + b"\0" * 40,
+        b"\0\0\0\x20ftypisom" + b"\0" * 40,
         b"\0" * 1000,
         b"\x89PNG\r\n",
     ],
@@ -323,20 +313,57 @@ def test_what_is_no_picture_is_unsupported_image(data: bytes) -> None:
 
 def test_the_magic_bytes_alone_are_invalid_image() -> None:
     beginnings = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"RIFF\x08\0\0\0WEBP")
+    beginnings += (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0\0\0\x18ftypavif\0\0\0\0mif1miaf")
     for beginning in beginnings:
         error = _refused(beginning)
         assert error.code == "invalid_image"
         assert "object at 0x" not in error.message
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+def _noise(side: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "JPEG"])
 def test_a_truncated_picture_is_invalid_image(kind: str) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    data = _saved(Image.fromarray(noise), kind)
+    data = _saved(_noise(), kind)
     for share in (0.3, 0.6, 0.9):
         error = _refused(data[: int(len(data) * share)])
         assert error.code == "invalid_image"
         assert error.details == {"format": kind}
+
+
+@pytest.mark.parametrize("enough", [None, 100])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_cut_off_near_its_end_is_a_picture(orientation: int, progressive: bool, enough: int | None) -> None:
+    whole = _noise(256)
+    data = _saved(whole, "JPEG", progressive=progressive, exif=_exif(orientation))
+    for share in (0.6, 0.9, 0.99):
+        picture = decode(data[: int(len(data) * share)], max_pixels=MOST, enough=enough)
+        assert (picture.width, picture.height) == (256, 256)
+        assert picture.pixels.shape == ((256, 256, 3) if enough is None else (128, 128, 3))
+        assert picture.full().shape == (256, 256, 3)
+
+
+def test_what_is_there_of_a_cut_off_jpeg_is_as_in_the_whole_one() -> None:
+    data = _saved(_noise(256), "JPEG")
+    rows = _decode(data[: int(len(data) * 0.75)])[:160]
+    assert np.abs(rows.astype(int) - _decode(data)[:160]).max() == 0
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_a_jpeg_of_which_more_than_half_is_missing_is_invalid_image(share: float) -> None:
+    data = _saved(_noise(256), "JPEG")
+    error = _refused(data[: int(len(data) * share)])
+    assert error.code == "invalid_image"
+    assert "missing" in error.message
+
+
+def test_what_follows_a_jpeg_does_not_matter() -> None:
+    data = _saved(_quadrants(), "JPEG")
+    _assert_upright(_decode(data + b"\0" * 5000))
+    _assert_upright(_decode(data + _saved(_noise(), "PNG")))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -457,86 +484,6 @@ def test_pictures_are_decoded_in_many_threads_at_once() -> None:
     assert failures == []
 
 
-# thumbnails
-
-
-def _thumb(pixels: Pixels, bbox: tuple[float, float, float, float], side: int = THUMB_SIDE) -> Pixels:
-    thumb = _decode(face_thumbnail(pixels, bbox, side))
-    assert thumb.shape == (side, side, 3)
-    return thumb
-
-
-@pytest.mark.parametrize(
-    "bbox",
-    [
-        (20.0, 10.0, 40.0, 30.0),  # in the middle
-        (0.0, 0.0, 10.0, 12.0),  # in the corners
-        (50.0, 28.0, 60.0, 40.0),
-        (50.0, 0.0, 60.0, 10.0),
-        (0.0, 0.0, 60.0, 40.0),  # the whole picture
-        (0.0, 18.0, 60.0, 20.0),  # wide and thin
-        (30.0, 20.0, 31.0, 21.0),  # one pixel
-        (30.2, 20.2, 30.3, 20.3),  # less than one
-        (60.0, 40.0, 60.0, 40.0),  # nothing, on the edge
-        (0.0, 0.0, 0.0, 0.0),
-        (-5.0, -5.0, 65.0, 45.0),  # more than there is
-    ],
-)
-def test_a_thumbnail_is_square_wherever_the_face_is(bbox: tuple[float, float, float, float]) -> None:
-    _thumb(_decode(_saved(_quadrants(), "PNG")), bbox)
-
-
-def test_a_thumbnail_shows_the_face_in_its_middle_with_a_margin() -> None:
-    pixels = np.full((400, 600, 3), 255, np.uint8)
-    pixels[100:200, 300:400] = (0, 0, 200)
-    thumb = _thumb(pixels, (300.0, 100.0, 400.0, 200.0))
-    red = (thumb[:, :, 2] > 150) & (thumb[:, :, 1] < 100)
-    rows, columns = np.nonzero(red)
-    assert (rows.min() + rows.max()) / 2 == pytest.approx(THUMB_SIDE / 2, abs=3)
-    assert (columns.min() + columns.max()) / 2 == pytest.approx(THUMB_SIDE / 2, abs=3)
-    assert columns.max() - columns.min() == pytest.approx(THUMB_SIDE / 1.7, abs=4)
-
-
-def test_a_thumbnail_at_the_edge_moves_inwards_and_shows_the_picture_only() -> None:
-    pixels = np.zeros((400, 600, 3), np.uint8)
-    pixels[:, :, 2] = np.arange(600) // 3  # the redder, the further to the right
-    thumb = _thumb(pixels, (0.0, 100.0, 80.0, 180.0)).astype(int)
-    assert thumb[:, :4, 2].mean() < 4, "it begins at the picture's edge"
-    assert thumb[:, -4:, 2].mean() == pytest.approx(80 * 1.7 / 3, abs=4)
-
-
-def test_a_thumbnail_of_a_face_that_fills_its_picture_is_the_picture() -> None:
-    pixels = _decode(_saved(_quadrants(), "PNG"))[:40, :40]
-    thumb = _thumb(pixels, (0.0, 0.0, 40.0, 40.0), side=40)
-    assert np.abs(thumb.astype(int) - pixels.astype(int)).mean() < 12
-
-
-def test_a_thumbnail_is_not_stretched() -> None:
-    pixels = np.full((300, 300, 3), 255, np.uint8)
-    cv2.circle(pixels, (20, 150), 15, (0, 0, 0), -1)
-    thumb = _thumb(pixels, (0.0, 130.0, 40.0, 170.0))
-    rows, columns = np.nonzero(thumb[:, :, 0] < 100)
-    assert np.ptp(rows) == pytest.approx(np.ptp(columns), abs=4)
-
-
-def test_a_thumbnail_of_a_face_that_fills_a_long_picture_needs_no_gigabytes() -> None:
-    pixels = np.full((10, 1_000_000, 3), 128, np.uint8)
-    tracemalloc.start()
-    _thumb(pixels, (0.0, 0.0, 1_000_000.0, 10.0))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 50_000_000
-
-
-def test_random_faces_all_have_thumbnails() -> None:
-    chance = random.Random(5)
-    pixels = np.zeros((37, 61, 3), np.uint8)
-    for _ in range(300):
-        x1, y1 = chance.uniform(0, 61), chance.uniform(0, 37)
-        bbox = (x1, y1, min(61.0, x1 + chance.expovariate(0.1)), min(37.0, y1 + chance.expovariate(0.1)))
-        _thumb(pixels, bbox, side=chance.choice((1, 16, 33)))
-
-
 # the preview
 
 
@@ -561,126 +508,3 @@ def test_a_preview_is_shrunk_never_enlarged(size: tuple[int, int], shown: tuple[
 def test_a_preview_shows_the_picture() -> None:
     webp, _ = preview_webp(_decode(_saved(_quadrants((600, 400)), "PNG")), 300)
     assert _seen(_decode(webp)) == ["red", "green", "blue", "white"]
-
-
-# the store of thumbnails
-
-
-def test_a_thumbnail_is_kept_two_folders_deep(tmp_path: Path) -> None:
-    store = ThumbStore(tmp_path / "thumbs")
-    assert store.read(FACE_ID) is None
-    assert not (tmp_path / "thumbs").exists(), "reading makes no folder"
-    store.write(FACE_ID, b"webp")
-    assert store.read(FACE_ID) == b"webp"
-    assert store.path(FACE_ID) == tmp_path / "thumbs" / "0f" / "9e" / f"{FACE_ID}.webp"
-    store.write(FACE_ID, b"newer")
-    assert store.read(FACE_ID) == b"newer"
-
-
-def test_every_spelling_of_a_face_id_is_the_same_thumbnail(tmp_path: Path) -> None:
-    store = ThumbStore(tmp_path)
-    assert store.path(FACE_ID.upper()) == store.path(FACE_ID.replace("-", "")) == store.path(FACE_ID)
-
-
-@pytest.mark.parametrize(
-    "face_id",
-    [
-        "",
-        ".",
-        "..",
-        "../../../etc/passwd",
-        "/etc/passwd",
-        FACE_ID[:-1],
-        f"{FACE_ID}/..",
-        "..%2f..%2f",
-        "\0",
-        "é" * 32,
-        "x" * 10_000,
-    ],
-)
-def test_what_is_no_face_id_leads_nowhere(tmp_path: Path, face_id: str) -> None:
-    store = ThumbStore(tmp_path)
-    for use in (store.path, store.read, lambda one: store.write(one, b"x")):
-        with pytest.raises(OceanoError) as caught:
-            use(face_id)
-        assert caught.value.code == "face_unknown"
-        assert len(str(caught.value.details["face_id"])) <= 64
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_whatever_is_taken_for_a_uuid_stays_below_the_folder(tmp_path: Path) -> None:
-    store = ThumbStore(tmp_path)
-    strange = ("{" + FACE_ID + "}", f"urn:uuid:{FACE_ID}", "٣" * 32, "0x" + "1" * 30, "1_" * 15 + "11")
-    for face_id in strange:
-        try:
-            path = store.path(face_id)
-        except OceanoError:
-            continue
-        assert path.parent.parent.parent == tmp_path
-        assert uuid.UUID(path.stem)
-
-
-def test_a_write_that_fails_leaves_the_thumbnail_that_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ThumbStore(tmp_path)
-    store.write(FACE_ID, b"old")
-
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:1])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OceanoError) as caught:
-        store.write(FACE_ID, b"newer")
-    assert caught.value.code == "disk_full"
-    assert str(tmp_path) in caught.value.message
-    monkeypatch.undo()
-    assert store.read(FACE_ID) == b"old"
-    assert [path.name for path in tmp_path.rglob("*.tmp")] == []
-
-
-@pytest.mark.parametrize("step", ["mkdir", "replace"])
-def test_a_full_disk_is_disk_full_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.EDQUOT, "Disk quota exceeded")
-
-    monkeypatch.setattr(Path, step, full)
-    with pytest.raises(OceanoError) as caught:
-        ThumbStore(tmp_path).write(FACE_ID, b"x")
-    assert caught.value.code == "disk_full"
-
-
-def test_another_failure_of_the_disk_is_not_called_a_full_one(tmp_path: Path) -> None:
-    (tmp_path / "0f").write_text("a file where a folder should be")
-    with pytest.raises(OSError, match=r"(?i)exist|directory"):
-        ThumbStore(tmp_path).write(FACE_ID, b"x")
-
-
-def test_many_threads_write_the_same_thumbnail_and_readers_see_a_whole_one(tmp_path: Path) -> None:
-    store = ThumbStore(tmp_path)
-    versions = {bytes([number]) * 50_000 for number in range(4)}
-    store.write(FACE_ID, next(iter(versions)))
-    problems: list[object] = []
-
-    def write(webp: bytes) -> None:
-        try:
-            for _ in range(40):
-                store.write(FACE_ID, webp)
-        except Exception as failure:  # noqa: BLE001
-            problems.append(failure)
-
-    def read() -> None:
-        for _ in range(200):
-            if store.read(FACE_ID) not in versions:
-                problems.append("torn")
-
-    threads = [threading.Thread(target=write, args=(one,)) for one in versions]
-    threads += [threading.Thread(target=read) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-    assert [path.name for path in tmp_path.rglob("*.tmp")] == []

@@ -13,10 +13,10 @@ from PIL import Image
 
 from app.config import Settings
 from app.errors import OceanoError
-from app.images import ThumbStore
-from app.ingest import Ingest, IngestCounts
+from app.ingest import Ingest, IngestCounts, IngestOptions
 from app.ledger import Ledger, Totals
-from app.types import Face, FacePoint, Pixels
+from app.thumbs import ThumbStore
+from app.types import Face, FacePoint, Picture
 from tests.fakes import FakeEngine, MemoryIndex
 
 
@@ -29,8 +29,8 @@ class Bench:
         self.thumbs = ThumbStore(settings.thumbs_dir)
 
     def run(self, folder: Path, *, retry: bool = False, stop: Event | None = None) -> IngestCounts:
-        ingest = Ingest(self.engine, self.index, self.ledger, self.thumbs, max_pixels=1_000_000, retry=retry, stop=stop)
-        return ingest.run(folder)
+        options = IngestOptions(max_pixels=1_000_000, retry=retry, patience=0.1)
+        return Ingest(self.engine, self.index, self.ledger, self.thumbs, options, stop=stop).run(folder)
 
 
 @pytest.fixture
@@ -138,15 +138,15 @@ def test_a_file_that_cannot_be_read_is_tried_again_without_being_asked(
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.ingest.contents", refuse)
+        patch.setattr("app.reading.contents", refuse)
         assert bench.run(colour_pictures).failed == 8
     assert bench.run(colour_pictures).done == 8
 
 
 def test_a_picture_that_breaks_the_engine_is_the_only_one_that_fails(bench: Bench, colour_pictures: Path) -> None:
     class Breaks(FakeEngine):
-        def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
-            if any(pixels.shape[1] == 67 for pixels in pictures):
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+            if any(picture.width == 67 for picture in pictures):
                 raise RuntimeError("a bug in some library")
             return super().analyze(pictures, timings)
 
@@ -189,7 +189,7 @@ def test_a_file_is_done_only_after_its_faces_are_durable(bench: Bench, colour_pi
     record = bench.ledger.record
     bench.ledger.record = lambda records: (events.append("ledger"), record(records))[1]  # type: ignore[method-assign]
     bench.run(colour_pictures)
-    assert events == ["upsert", "flush", "ledger"]
+    assert events == ["upsert", "flush", "ledger"] * 2  # two batches
 
 
 def test_names_given_by_people_survive_another_ingest(bench: Bench, colour_pictures: Path) -> None:

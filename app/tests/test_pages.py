@@ -22,7 +22,7 @@ from app.main import create_app
 from app.search import Search
 from app.services import Services
 from app.types import Face, FaceFilter, FaceMatches, FacePayload, Match, Picture, SearchResult
-from tests.fakes import FakeEngine, MemoryIndex, embedding_of
+from tests.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette asks for httpx2
@@ -376,7 +376,7 @@ def test_a_name_broken_into_parts_is_still_the_name(path: str) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(1, 4000), (4000, 1), (1, 1), (5000, 3000)])
 def test_a_picture_of_any_shape_has_a_preview_that_is_not_too_large(width: int, height: int) -> None:
-    shown = views.preview(Picture("a", np.zeros((height, width, 3), np.uint8), "PNG", None))
+    shown = views.preview(picture_of(np.zeros((height, width, 3), np.uint8)))
     assert (shown.width, shown.height) == (width, height)
     assert min(shown.shown_width, shown.shown_height) >= 1
     assert max(shown.shown_width, shown.shown_height) == 1024

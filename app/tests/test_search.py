@@ -14,15 +14,15 @@ from app import search as module
 from app.errors import OceanoError
 from app.metrics import Metrics
 from app.search import Search, with_decoding
-from app.types import BBox, Face, FaceFilter, Floats, Match, Picture, Pixels, SearchResult
-from tests.fakes import FakeEngine, MemoryIndex, embedding_of
+from app.types import BBox, Face, FaceFilter, Floats, Match, Picture, SearchResult
+from tests.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
 from tests.pictures import BLACK, GREEN, KPS, RED, point
 
 T = TypeVar("T")
 
 
 def _picture(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (64, 48)) -> Picture:
-    return Picture("a" * 64, np.full((size[1], size[0], 3), colour[::-1], np.uint8), "PNG", None)
+    return picture_of(np.full((size[1], size[0], 3), colour[::-1], np.uint8))
 
 
 class ManyFaces(FakeEngine):
@@ -32,7 +32,7 @@ class ManyFaces(FakeEngine):
         super().__init__()
         self._boxes = boxes
 
-    def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
         if timings is not None:
             timings |= {"detect": 3.0, "embed": 2.0}
         faces = [Face(box, KPS, 0.9, 0.8, "direct", embedding_of(n)) for n, box in enumerate(self._boxes)]
@@ -216,7 +216,7 @@ def test_the_times_of_the_stages_are_told_and_the_total_holds_them(index: Record
             return super().search_batch(embeddings, **how)
 
     class Timed(FakeEngine):
-        def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
             time.sleep(0.01)
             assert timings is not None
             timings |= {"detect": 6.0, "embed": 4.0}
@@ -262,7 +262,7 @@ def test_a_part_that_fails_is_told_as_it_is(made: list[Search], code: str) -> No
         def __init__(self) -> None:
             MemoryIndex.__init__(self)
 
-        def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
             if code == "engine_unhealthy":
                 raise OceanoError(code, "?")
             return FakeEngine.analyze(self, pictures, timings)
@@ -282,7 +282,7 @@ def test_metrics_count_faces_stages_and_pictures_in_work(index: Recording, made:
     seen: list[float] = []
 
     class Looking(FakeEngine):
-        def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
             seen.append(metrics.waiting._value.get())
             return super().analyze(pictures, timings)
 
@@ -303,7 +303,7 @@ def test_no_more_pictures_are_in_work_at_once_than_there_are_threads(index: Reco
     lock = threading.Lock()
 
     class Counting(FakeEngine):
-        def analyze(self, pictures: Sequence[Pixels], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
             nonlocal now, most
             with lock:
                 now += 1

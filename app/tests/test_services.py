@@ -13,11 +13,11 @@ import pytest
 from app import services as module
 from app.config import Settings
 from app.errors import OceanoError
-from app.images import ThumbStore
 from app.ledger import FileRecord, Ledger, Totals
 from app.metrics import Metrics
 from app.search import Search
 from app.services import Services
+from app.thumbs import ThumbStore
 from app.types import EngineHealth, IndexInfo
 from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.pictures import point

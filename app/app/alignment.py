@@ -1,0 +1,52 @@
+"""Faces become crops of 112 x 112, all in one place and size, as ArcFace was trained on them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from app.types import Floats, Picture, Pixels
+
+CROP_SIDE: Final = 112
+
+# Where InsightFace puts the five landmarks in a crop (insightface/utils/face_align.py).
+_TEMPLATE: Final = np.array(
+    [38.2946 + 51.6963j, 73.5318 + 51.5014j, 56.0252 + 71.7366j, 41.5493 + 92.3655j, 70.7299 + 92.2041j]
+)
+
+
+def similarity_to_crop(kps: Floats) -> tuple[complex, complex]:
+    """The similarity transform that carries kps (5, 2) onto the template, as (a, b) of z' = a z + b.
+
+    Least squares in closed form, with points as complex numbers x + iy (the same solution as Umeyama 1991 for
+    landmarks that are not mirrored). |a| is crop pixels per pixel.
+    """
+    source = kps[:, 0].astype(np.float64) + 1j * kps[:, 1].astype(np.float64)
+    centred = source - source.mean()
+    spread = float(np.vdot(centred, centred).real)
+    a = complex(np.vdot(centred, _TEMPLATE - _TEMPLATE.mean()) / spread) if spread > 1e-9 else 1 + 0j
+    return a, complex(_TEMPLATE.mean() - a * source.mean())
+
+
+def aligned_kps(kps: Floats) -> npt.NDArray[np.complex128]:
+    """(5,): where the landmarks come to lie in the crop, as x + iy."""
+    a, b = similarity_to_crop(kps)
+    return np.asarray(a * (kps[:, 0].astype(np.float64) + 1j * kps[:, 1].astype(np.float64)) + b)
+
+
+def align(picture: Picture, kps: Floats) -> Pixels:
+    """The crop (112, 112, 3) of a face with kps (5, 2) in pixels of the upright picture.
+
+    It is cut from the picture as decoded, but from all of its pixels where the crop would be an enlargement.
+    Raises OceanoError `invalid_image`.
+    """
+    a, b = similarity_to_crop(kps)
+    pixels, scale = picture.pixels, picture.scale
+    if scale < 1 and abs(a) > scale:
+        pixels, scale = picture.full(), 1.0
+    a /= scale
+    matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    return cv2.warpAffine(pixels, matrix, (CROP_SIDE, CROP_SIDE), borderValue=0.0).astype(np.uint8, copy=False)

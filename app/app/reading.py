@@ -1,0 +1,118 @@
+"""Files become pictures, or the record that says why not."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Final
+
+from app.errors import OceanoError
+from app.folders import File, contents, readable
+from app.images import decode, image_id_of
+from app.ledger import FileRecord, Ledger, Status
+from app.types import Picture
+
+_log = logging.getLogger(__name__)
+
+# What may be better next time without the file having changed: tried again at every run.
+_PASSING: Final = frozenset({"unreadable", "vanished", "changed_while_read"})
+# What no file is to blame for.
+_FATAL: Final = frozenset({"ledger_unavailable", "disk_full", "folder_unavailable"})
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A file as it was read: a picture, or the record that says all, or (neither) nothing of ours."""
+
+    file: File
+    picture: Picture | None = None
+    record: FileRecord | None = None
+
+    @property
+    def pixels(self) -> int:
+        """How many wait in memory."""
+        return 0 if self.picture is None else self.picture.pixels.size // 3
+
+
+class Reader:
+    """Reads files that the ledger does not know. Safe to call from several threads.
+
+    Args:
+        max_pixels: a picture with more is `failed`, before it is decoded.
+        enough: pixels of a picture's longer side that are enough to begin with, see `images.decode`.
+        retry: read failed and no-face files again, too.
+    """
+
+    def __init__(self, ledger: Ledger, *, max_pixels: int, enough: int | None, retry: bool) -> None:
+        self._ledger = ledger
+        self._max_pixels = max_pixels
+        self._enough = enough
+        self._retry = retry
+
+    def settled(self, file: File) -> FileRecord | None:
+        """The record of a file that has not changed since and need not be read again."""
+        known = self._ledger.file(file.path)
+        if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
+            return None
+        again = known.reason in _PASSING or (self._retry and known.status in ("failed", "no_face"))
+        return None if again else known
+
+    def read(self, file: File) -> Read:
+        """One file. Whatever is wrong with it becomes its record; raises OceanoError for what it is not to blame."""
+        image_id = None
+        try:
+            data = contents(file)
+            if data is None:
+                return Read(file)
+            image_id = image_id_of(data)
+            if (known := self.known(file, image_id)) is not None:
+                return Read(file, record=known)
+            picture = decode(data, max_pixels=self._max_pixels, image_id=image_id, enough=self._enough)
+            return Read(file, picture)
+        except OceanoError as failure:
+            if failure.code in _FATAL:
+                raise
+            return Read(file, record=failed(file, image_id, failure.code, failure.message))
+        except OSError as failure:
+            return Read(file, record=failed(file, None, "unreadable", failure.strerror or str(failure)))
+        except Exception as failure:  # noqa: BLE001 - one file never ends the run
+            return Read(file, record=unexpected(file, image_id, failure))
+
+    def known(self, file: File, image_id: str) -> FileRecord | None:
+        """What to record of a file whose picture is in the ledger already; None if there is work to do."""
+        known = self._ledger.image(image_id)
+        if known is None or (self._retry and known.status == "no_face"):
+            return None
+        if known.path == file.path:  # only its time changed
+            return replace(known, size=file.size, mtime_ns=file.mtime_ns)
+        return record(file, "duplicate", image_id)
+
+
+def record(
+    file: File,
+    status: Status,
+    image_id: str | None,
+    reason: str | None = None,
+    message: str | None = None,
+    faces: int = 0,
+) -> FileRecord:
+    """A file's result."""
+    return FileRecord(file.path, file.size, file.mtime_ns, image_id, status, faces, reason, message)
+
+
+def failed(file: File, image_id: str | None, reason: str, message: str) -> FileRecord:
+    """The result of a file that could not be taken up; `reason` is an error code."""
+    return record(file, "failed", image_id, reason, message)
+
+
+def unexpected(file: File, image_id: str | None, failure: Exception) -> FileRecord:
+    """The result of a file that a bug, ours or a library's, stood in the way of."""
+    _log.error("%s", readable(file.path), exc_info=failure)
+    return failed(file, image_id, "internal", repr(failure))
+
+
+def copy_of(first: FileRecord, file: File) -> FileRecord:
+    """A copy shares the fate of the first: of a failed picture it failed, too."""
+    if first.status == "failed":
+        return failed(file, first.image_id, str(first.reason), str(first.message))
+    return record(file, "duplicate", first.image_id)

@@ -1,0 +1,199 @@
+"""ONNX Runtime sessions: where they run, with how many threads, in which precision and in batches of which size.
+
+The only module that imports onnxruntime and insightface, which loads the models.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import onnxruntime
+from insightface.model_zoo import get_model
+
+from app.cuda import driver_problem, preload_libraries
+from app.detection import blob_of
+from app.errors import OceanoError
+from app.types import DeviceInfo, Floats, Pixels
+
+_log = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "fp16"]
+
+# On a GPU cuDNN looks for its best algorithm once for every shape: so there are few shapes.
+_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
+_OUT_OF_MEMORY: Final = ("out of memory", "failed to allocate", "cudaerrormemoryallocation", "bfcarena")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how sessions run: providers as ONNX Runtime wants them, threads of each session, precision.
+
+    `reason` says why this device was taken.
+    """
+
+    providers: tuple[tuple[str, dict[str, str]], ...]
+    reason: str
+    threads: int = 1
+    precision: Precision = "fp32"
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.providers[0][0] == "CUDAExecutionProvider"
+
+
+def place(wanted: str, *, threads: int, precision: Precision = "fp32") -> Placement:
+    """`wanted` is the setting DEVICE: auto, cpu or cuda. Raises OceanoError `device_unavailable`."""
+    cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+    available = onnxruntime.get_available_providers()
+    if wanted == "cpu":
+        return Placement((cpu,), "DEVICE=cpu", threads, precision)
+    if "CUDAExecutionProvider" not in available:
+        problem = "the installed onnxruntime has no CUDA"
+        advice = "install requirements.txt (CUDA 11.8), requirements-cu12.txt or requirements-cu13.txt"
+    elif (problem := driver_problem() or "") == "":
+        if not hasattr(onnxruntime, "preload_dlls"):  # else insightface calls it before its first CUDA session
+            preload_libraries()
+        # no power-of-two growth: two models and a few shapes need far less than the doubling would take
+        cuda = ("CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
+        return Placement((cuda, cpu), f"CUDA is there (DEVICE={wanted})", threads, precision)
+    else:
+        advice = "install a driver that fits; see INSTALL.md"
+    if wanted == "cuda":
+        raise OceanoError(
+            "device_unavailable",
+            f"DEVICE=cuda, but {problem}: {advice}, or set DEVICE=cpu",
+            details={"available": list(available)},
+        )
+    return Placement((cpu,), problem, threads, precision)
+
+
+class Network:
+    """One model, ready to run; safe to call from several threads.
+
+    Args:
+        most: pictures of one run at most. More than 1 frees the batch dimension, which published detectors fix at 1.
+
+    Attributes:
+        input_size: (width, height) in pixels, None where the graph takes any.
+        outputs: how many the graph has.
+        input_mean, input_std: pixels go in as (value - mean) / std.
+
+    Raises OceanoError `model_corrupt` at construction.
+    """
+
+    def __init__(self, path: Path, placement: Placement, *, most: int) -> None:
+        self.name = path.name
+        self._pad = placement.on_cuda
+        self._most = most
+        model = _load(path, placement, free=most > 1)
+        self._session = model.session
+        self._input = str(model.input_name)
+        self.outputs = len(model.output_names)
+        self.input_mean, self.input_std = float(model.input_mean), float(model.input_std)
+        sides = model.input_shape[2:4]
+        self.input_size = (int(sides[1]), int(sides[0])) if all(isinstance(side, int) for side in sides) else None
+
+    @property
+    def provider(self) -> str:
+        """Where the session really runs: ONNX Runtime falls back to the CPU without an error."""
+        return str(self._session.get_providers()[0])
+
+    def run(self, blob: Floats) -> list[Floats]:
+        """The graph's outputs for (N, 3, H, W). Raises what ONNX Runtime raises."""
+        return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, {self._input: blob})]
+
+    def batches(self, pictures: Sequence[Pixels]) -> Iterator[tuple[slice, int, list[Floats]]]:
+        """Run over pictures of one size, a batch at a time.
+
+        Yields which pictures, how many the batch was padded to (with black ones, at its end), and its outputs.
+        Where the device's memory does not suffice the batch is halved, for good.
+        """
+        start = 0
+        while start < len(pictures):
+            count = min(self._most, len(pictures) - start)
+            padded = next(size for size in _BUCKETS if size >= count) if self._pad else count
+            some = list(pictures[start : start + count])
+            some += [np.zeros_like(some[0])] * (padded - count)
+            try:
+                outputs = self.run(blob_of(some, self.input_mean, self.input_std))
+            except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
+                if not _is_out_of_memory(failure) or self._most == 1:
+                    raise
+                self._most = max(1, count // 2)
+                _log.warning("%s: the device's memory is full; batches of %d from now on", self.name, self._most)
+                continue
+            yield slice(start, start + count), padded, outputs
+            start += count
+
+
+def real_device(placement: Placement, wanted: str, networks: Sequence[Network]) -> DeviceInfo:
+    """Where the networks run in the end. Raises OceanoError `device_unavailable` if CUDA was asked for in vain."""
+    on_cuda = all(network.provider == "CUDAExecutionProvider" for network in networks)
+    if wanted == "cuda" and not on_cuda:
+        raise OceanoError(
+            "device_unavailable",
+            "DEVICE=cuda, but ONNX Runtime fell back to the CPU: the CUDA or cuDNN libraries or the driver do "
+            "not fit this onnxruntime-gpu. See INSTALL.md, or set DEVICE=cpu",
+            details={"onnxruntime": onnxruntime.__version__},
+        )
+    if on_cuda:
+        return DeviceInfo("cuda", "CUDAExecutionProvider", placement.reason)
+    fell_back = placement.on_cuda
+    reason = "CUDA is offered but did not start; see the log" if fell_back else placement.reason
+    return DeviceInfo("cpu", "CPUExecutionProvider", reason)
+
+
+def _load(path: Path, placement: Placement, *, free: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = placement.threads
+    options.inter_op_num_threads = 1
+    # Threads that wait for work by spinning keep the other session's from it: 23 ms instead of 50 for a picture.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors: graphs name their outputs' shape for one input size, and any other warns
+    names = [name for name, _ in placement.providers]
+    settings = [options_of for _, options_of in placement.providers]
+    try:
+        with tempfile.TemporaryDirectory(prefix="oceano-") as folder:
+            wanted = free or placement.precision == "fp16"
+            prepared = _prepare(path, Path(folder), free=free, precision=placement.precision) if wanted else path
+            model = get_model(str(prepared), providers=names, provider_options=settings, sess_options=options)
+    except Exception as failure:  # onnxruntime's and onnx's exceptions have no common base but Exception
+        raise OceanoError(
+            "model_corrupt", f"{path.name} does not load: {failure}", details={"file": str(path)}
+        ) from failure
+    if model is None:
+        raise OceanoError("model_corrupt", f"{path.name} is no face model", details={"file": str(path)})
+    return model
+
+
+def _prepare(path: Path, folder: Path, *, free: bool, precision: Precision) -> Path:
+    """A copy of the model in `folder`, its batch dimension set free, its weights in the precision asked for."""
+    import onnx
+
+    model = onnx.load(path)
+    if free:
+        for value in (*model.graph.input, *model.graph.output):
+            dims = value.type.tensor_type.shape.dim
+            if len(dims) == 4 or (len(dims) == 3 and dims[0].dim_value == 1):
+                dims[0].ClearField("dim_value")
+                dims[0].dim_param = "N"
+            elif value in model.graph.output:
+                value.type.tensor_type.ClearField("shape")  # (H*W*anchors, C) no longer, with a batch inside
+    if precision == "fp16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        model = convert_float_to_float16(model, keep_io_types=True)
+    target = folder / path.name
+    onnx.save(model, target)
+    return target
+
+
+def _is_out_of_memory(failure: Exception) -> bool:
+    text = str(failure).lower()
+    return any(sign in text for sign in _OUT_OF_MEMORY)
