@@ -35,6 +35,7 @@ def face_body(place: int, face: Face) -> Body:
         "kps": [[round(x, 2), round(y, 2)] for x, y in face.kps],
         "det_score": round(face.det_score, 4),
         "quality": round(face.quality, 4),
+        "flaws": list(face.flaws),
         "found_by": face.found_by,
     }
 
@@ -47,6 +48,8 @@ def match_body(match: Match) -> Body:
         "person": match.payload.person,
         "path": readable(match.payload.path),
         "bbox": [round(value, 2) for value in match.payload.bbox],
+        "quality": round(match.payload.quality, 4),
+        "flaws": list(match.payload.flaws),
         "thumb_url": f"/thumbs/{match.face_id}",
     }
 

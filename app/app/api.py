@@ -119,7 +119,7 @@ async def face(face_id: str, request: Request) -> Body:
 
 
 async def thumb(face_id: str, request: Request) -> Response:
-    """The thumbnail, WebP; drawn anew from the original picture if it was lost."""
+    """The thumbnail, JPEG; drawn anew from the original picture if it was lost."""
     services = services_of(request)
     face_id = face_id_from(face_id)
     jpeg = await anyio.to_thread.run_sync(services.thumbs.read, face_id)

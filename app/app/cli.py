@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,14 +19,12 @@ from app import __version__
 from app.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
-    EXIT_SOME_FAILED,
     EXIT_USAGE,
     OceanoError,
 )
 
 if TYPE_CHECKING:
     from app.config import Settings
-    from app.ledger import FileRecord
 
 cli = typer.Typer(
     name="oceano",
@@ -95,7 +92,7 @@ def serve() -> None:
             typer.echo("Anyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
         # each part is opened before the server starts: what is wrong with one is a sentence and an exit code
         engine = build_engine(settings)
-        open_ledger(settings, engine).close()
+        open_ledger(settings, engine.pack).close()
         app = create_app(settings, engine, open_index(settings, engine.pack))
         server = Server(
             uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
@@ -108,48 +105,26 @@ def serve() -> None:
 
 
 @cli.command()
-def ingest(
+def ingest(  # noqa: PLR0913, PLR0917 - an option each
     folder: Annotated[Path, typer.Argument(help="Every picture at or below this folder is taken up.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
+    include: Annotated[list[str] | None, typer.Option(help="Only files like '*.jpg', '2024/*'. Repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No files, no folders like this. Repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take up at most so many new files.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Take up failed and no-face files again.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with files as they come, until stopped.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Afterwards, forget files that are gone.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what --prune would forget.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write failed and no-face files with reasons here (CSV).")] = None,
-    retry: Annotated[bool, typer.Option(help="Take up failed and no-face files again.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
     """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
-    from app.ingest import Ingest, IngestOptions
-    from app.ledger import only_writer
-    from app.parts import open_parts
-    from app.progress import IngestProgress
-    from app.thumbs import ThumbStore
+    from app.ingest_command import IngestWish, run_ingest
 
-    if not folder.is_dir():
-        raise OceanoError("not_found", f"{folder} is not a folder", details={"folder": str(folder)})
-    settings = _settings("ingest")
-    if report is not None:
-        _write_report(report, [])  # a report that cannot be written is said before the work, not after it
-    with (
-        only_writer(settings.state_dir),
-        _interruptible() as stop,
-        open_parts(settings) as (engine, index, ledger),
-        IngestProgress(folder, as_json=as_json) as progress,
-    ):
-        run = Ingest(
-            engine,
-            index,
-            ledger,
-            ThumbStore(settings.thumbs_dir),
-            IngestOptions(settings.max_image_pixels, enough=2 * max(settings.det_size), retry=retry),
-            stop=stop,
-            on_progress=progress.update,
-        )
-        try:
-            counts = run.run(folder)
-        finally:
-            progress.finish(run.counts, interrupted=stop.is_set())
-        if report is not None:
-            _write_report(report, ledger.without_faces(str(folder.absolute())))
-    if stop.is_set():
-        return EXIT_INTERRUPTED
-    return EXIT_SOME_FAILED if counts.failed else EXIT_OK
+    wish = IngestWish(
+        folder, tuple(include or ()), tuple(exclude or ()), limit, retry, watch, prune, dry_run, report, as_json
+    )
+    with _interruptible() as stop:
+        return run_ingest(wish, _settings("ingest"), stop)
 
 
 @models.command("list")
@@ -234,20 +209,6 @@ def _settings(process: str) -> Settings:
     settings = load_settings()
     configure_logging(settings.logs_dir, process)
     return settings
-
-
-def _write_report(report: Path, records: Iterable[FileRecord]) -> None:
-    """Files with their reasons, of this run and earlier ones."""
-    from app.folders import readable
-
-    try:
-        with report.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "status", "reason", "message"])
-            for record in records:
-                writer.writerow([readable(record.path), record.status, record.reason, record.message])
-    except OSError as failure:
-        raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure
 
 
 def _say_error(failure: OceanoError, *, as_json: bool) -> None:

@@ -160,6 +160,11 @@ class Settings(BaseSettings):
         return int(self.max_upload_mb * 1_000_000)
 
     @property
+    def enough(self) -> int:
+        """Pixels of a picture's longer side that are decoded to begin with; more where a face is small."""
+        return 2 * max(self.det_size)
+
+    @property
     def max_image_pixels(self) -> int:
         return int(self.max_image_megapixels * 1_000_000)
 

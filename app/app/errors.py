@@ -22,6 +22,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "image_too_large": 413,
         "unsupported_image": 415,
         "face_not_found": 422,
+        "changed_while_read": 409,
         # what is here does not fit
         "index_model_mismatch": 409,
         "index_in_use": 409,
@@ -35,6 +36,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "index_unavailable": 503,
         "disk_full": 507,
         "ledger_unavailable": 503,
+        "folder_unavailable": 503,
         # what did not fit into now
         "too_many_requests": 429,
         "overloaded": 503,

@@ -2,9 +2,10 @@
 
 scan -> read + hash -> decode -> detect -> align + embed -> thumbnails -> upsert -> flush -> ledger
 
-Files are read a little ahead by some threads (`reading`), batches of pictures analyzed by others, and written by
-one, in order. A file is in the ledger only after its faces are durable in the index. Kill it anywhere and run it
-again: at most one batch is written over, and since a face's id comes from its picture, that changes nothing.
+Files are read a little ahead by some threads (`reading`), batches of pictures decoded and analyzed by others
+(`batches`), and written by one, in order. A file is in the ledger only after its faces are durable in the index. Kill
+it anywhere and run it again: at most one batch is written over, and since a face's id comes from its picture, that
+changes nothing.
 """
 
 from __future__ import annotations
@@ -23,30 +24,29 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Final
 
 import tenacity
 
+from app.batches import Batch, Lanes
 from app.errors import OceanoError
-from app.folders import File, readable, scan
+from app.folders import EVERYTHING, File, Folder, Wanted, readable
 from app.ledger import FileRecord, Ledger
 from app.pipeline import in_order
-from app.reading import Read, Reader, copy_of, failed, record, unexpected
+from app.reading import Read, Reader, copy_of
 from app.threads import processors
-from app.thumbs import ThumbStore, face_thumbnail
-from app.types import Engine, Face, FaceIndex, FacePayload, FacePoint, Picture, face_id_of
+from app.thumbs import ThumbStore
+from app.types import Engine, FaceIndex, face_id_of
 
 _log = logging.getLogger(__name__)
 
-BATCH_PIXELS: Final = 32_000_000
-WAITING_PIXELS: Final = 96_000_000  # decoded, and not yet in a batch: 300 MB
+LEAST_BATCH: Final = 8  # files; a batch is a few fsyncs
+READERS: Final = 4  # they wait for the disk, or for a network
+WAITING_BYTES: Final = 200_000_000  # read, and not yet in a batch
 CHECK_SECONDS: Final = 10.0
-# Errors of one picture, when it is analyzed alone; all others are of the parts, and end the run.
-_OF_THE_PICTURE: Final = frozenset({"invalid_image", "internal"})
 
 
 @dataclass(slots=True)
@@ -71,26 +71,6 @@ class IngestCounts:
     def images(self) -> int:
         """Pictures that this run came to a result on."""
         return self.done + self.no_face + self.failed + self.duplicate
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Pictures to analyze together, copies of them or of those before, and results already known.
-
-    `fates` has an entry for each picture, by image id, None until it is analyzed. `unchanged` are files of which only
-    the time changed: they keep their result.
-    """
-
-    pictures: list[tuple[File, Picture]] = field(default_factory=list)
-    fates: dict[str, FileRecord | None] = field(default_factory=dict)
-    copies: list[tuple[File, str]] = field(default_factory=list)
-    records: list[FileRecord] = field(default_factory=list)
-    unchanged: list[FileRecord] = field(default_factory=list)
-    points: list[FacePoint] = field(default_factory=list)
-    pixels: int = 0
-
-    def __len__(self) -> int:
-        return len(self.pictures) + len(self.copies) + len(self.records) + len(self.unchanged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,43 +112,55 @@ class Ingest:
         self._engine = engine
         self._index = index
         self._ledger = ledger
-        self._thumbs = thumbs
-        self._reader = Reader(ledger, max_pixels=options.max_pixels, enough=options.enough, retry=options.retry)
+        self._options = options
+        self._reader = Reader(
+            ledger,
+            max_pixels=options.max_pixels,
+            enough=options.enough,
+            retry=options.retry,
+            on_missing=self._require_folder,
+        )
+        self._lanes = Lanes(engine, self._reader, thumbs)
+        self._folder: Folder | None = None
         self._left = options.limit
         self._stop = stop or Event()
         self._on_progress = on_progress
-        self._patience = options.patience
-        self._reading_ahead = 2 * max(engine.batch, processors())
-        self._analyzing_ahead = engine.lanes + 2
-        # Fates of the last pictures: a copy of one that was in work while the copy was read is known by them.
-        self._fates: deque[dict[str, FileRecord | None]] = deque(maxlen=self._reading_ahead + self._analyzing_ahead + 2)
+        self._batch = max(engine.batch, LEAST_BATCH)
+        self._reading_ahead = 2 * self._batch
+        self._lanes_ahead = max(engine.lanes, processors()) + 2
+        # Fates of the last images: a copy of one that was in work while the copy was read is known by them.
+        self._fates: deque[dict[str, FileRecord | None]] = deque(maxlen=self._reading_ahead + self._lanes_ahead + 2)
         self._checked = time.monotonic()
         self.counts = IngestCounts()
 
-    def run(self, folder: Path) -> IngestCounts:
-        """Ingest every picture below `folder`. A bad file is recorded with its reason and ends nothing.
+    def run(self, folder: Path, wanted: Wanted = EVERYTHING) -> IngestCounts:
+        """Ingest every wanted picture below `folder`. A bad file is recorded with its reason and ends nothing.
 
-        Raises OceanoError for what no file is to blame for: `index_unavailable`, `disk_full`,
+        Raises OceanoError for what no file is to blame for: `index_unavailable`, `disk_full`, `folder_unavailable`,
         `engine_unhealthy`, `ledger_unavailable`. All that was recorded until then stays.
         """
         _log.info("ingest of %s begins", folder)
+        self._folder = Folder(folder)
         self._take_up_what_the_index_lost()
-        self.take(scan(folder))
+        self.take(self._folder.scan(wanted))
         _log.info("ingest of %s ends: %s", folder, self.counts)
         return self.counts
 
     def take(self, files: Iterable[File]) -> None:
         """Ingest these files, as `run` does those of a folder."""
-        with (
-            ThreadPoolExecutor(processors(), "read") as readers,
-            ThreadPoolExecutor(self._engine.lanes, "analyze") as lanes,
-        ):
+        lanes = max(self._engine.lanes, processors())
+        with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(lanes, "lane") as pool:
             wanted = self._not_settled(files)
             reads = in_order(readers, self._reader.read, wanted, ahead=self._reading_ahead, crowded=_crowded)
-            analyzed = in_order(lanes, self._analyze, self._batches(reads), ahead=self._analyzing_ahead)
-            with closing(reads), closing(analyzed):
-                for batch in analyzed:
+            done = in_order(pool, self._lanes.work, self._batches(reads), ahead=self._lanes_ahead)
+            with closing(reads), closing(done):
+                for batch in done:
                     self._write(batch)
+
+    def _require_folder(self, failure: OSError) -> None:
+        """A file that is not there any more, or does not answer: is it the whole folder?"""
+        if self._folder is not None:
+            self._folder.require(failure)
 
     def _take_up_what_the_index_lost(self) -> None:
         """An index that was emptied or restored from an older copy lacks faces of the ledger: those go again."""
@@ -199,25 +191,25 @@ class Ingest:
     def _ends(self) -> bool:
         return self._stop.is_set() or self._left == 0
 
-    def _batches(self, reads: Iterable[Read]) -> Iterator[_Batch]:
+    def _batches(self, reads: Iterable[Read]) -> Iterator[Batch]:
         batch = self._new_batch()
         for read in reads:
             if self._ends:
                 break
             self._sort_in(read, batch)
-            if len(batch) >= self._engine.batch or batch.pixels >= BATCH_PIXELS:
+            if len(batch) >= self._batch:
                 yield batch
                 batch = self._new_batch()
         if len(batch):
             yield batch
 
-    def _new_batch(self) -> _Batch:
-        batch = _Batch()
+    def _new_batch(self) -> Batch:
+        batch = Batch()
         self._fates.append(batch.fates)
         return batch
 
-    def _sort_in(self, read: Read, batch: _Batch) -> None:
-        if read.record is None and read.picture is None:
+    def _sort_in(self, read: Read, batch: Batch) -> None:
+        if read.record is None and not read.data:
             self.counts.ignored += 1
             return
         if self._left is not None:
@@ -225,78 +217,13 @@ class Ingest:
         if read.record is not None:
             unchanged = read.record.status in ("done", "no_face")
             (batch.unchanged if unchanged else batch.records).append(read.record)
-        elif read.picture is not None and any(read.picture.image_id in fates for fates in self._fates):
-            batch.copies.append((read.file, read.picture.image_id))
-        elif read.picture is not None:
-            batch.pictures.append((read.file, read.picture))
-            batch.fates[read.picture.image_id] = None
-            batch.pixels += read.pixels
+        elif any(read.image_id in fates for fates in self._fates):
+            batch.copies.append((read.file, read.image_id))
+        else:
+            batch.reads.append(read)
+            batch.fates[read.image_id] = None
 
-    def _analyze(self, batch: _Batch) -> _Batch:
-        """In one of the lanes: faces, thumbnails and points of a batch; its pixels are let go."""
-        for (file, picture), faces in zip(batch.pictures, self._faces(batch.pictures), strict=True):
-            if isinstance(faces, list):
-                fate, points = self._settle(file, picture, faces)
-                batch.points += points
-            else:
-                fate = faces
-            batch.fates[picture.image_id] = fate
-        batch.pictures.clear()
-        return batch
-
-    def _faces(self, pictures: list[tuple[File, Picture]]) -> list[list[Face] | FileRecord]:
-        """Faces of each picture. If a batch fails, its pictures go one by one: the one that fails alone is to blame."""
-        if not pictures:
-            return []
-        try:
-            return list(self._engine.analyze([picture for _, picture in pictures]))
-        except Exception as failure:
-            if isinstance(failure, OceanoError) and failure.code not in _OF_THE_PICTURE:
-                raise
-            if len(pictures) > 1:
-                return [self._faces([one])[0] for one in pictures]
-            file, picture = pictures[0]
-            return [_blamed(file, picture, failure)]
-
-    def _settle(self, file: File, picture: Picture, faces: list[Face]) -> tuple[FileRecord, list[FacePoint]]:
-        if not faces:
-            message = "no face was found in the picture"
-            return record(file, "no_face", picture.image_id, "face_not_found", message), []
-        try:
-            points = self._points(file, picture, faces)
-        except OceanoError as failure:
-            if failure.code not in _OF_THE_PICTURE:
-                raise
-            return _blamed(file, picture, failure), []
-        return record(file, "done", picture.image_id, faces=len(faces)), points
-
-    def _points(self, file: File, picture: Picture, faces: list[Face]) -> list[FacePoint]:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        shown = readable(file.path)
-        folder = tuple(str(parent) for parent in reversed(Path(shown).parents))
-        points = []
-        for place, face in enumerate(faces):
-            face_id = face_id_of(picture.image_id, self._engine.pack.digest, place)
-            self._thumbs.write(face_id, face_thumbnail(picture, face.bbox))
-            payload = FacePayload(
-                image_id=picture.image_id,
-                path=shown,
-                folder=folder,
-                bbox=face.bbox,
-                kps=face.kps,
-                width=picture.width,
-                height=picture.height,
-                det_score=face.det_score,
-                quality=face.quality,
-                person=None,
-                taken_at=picture.taken_at,
-                ingested_at=now,
-                flaws=face.flaws,
-            )
-            points.append(FacePoint(face_id, face.embedding, payload))
-        return points
-
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: Batch) -> None:
         """Faces first, durable; then the ledger."""
         if batch.points:
             self._require_healthy_engine()
@@ -326,10 +253,11 @@ class Ingest:
 
     def _patiently(self, write: Callable[[], None]) -> None:
         """An index that is gone for a while is waited for; writing a point twice is writing it once."""
+        patience = tenacity.stop_after_delay(self._options.patience)
         tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_gone),
             wait=tenacity.wait_exponential(multiplier=0.5, max=15) + tenacity.wait_random(0, 0.5),
-            stop=tenacity.stop_any(tenacity.stop_after_delay(self._patience), tenacity.stop_when_event_set(self._stop)),
+            stop=tenacity.stop_any(patience, tenacity.stop_when_event_set(self._stop)),
             sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=_say_waiting,
             reraise=True,
@@ -337,13 +265,7 @@ class Ingest:
 
 
 def _crowded(waiting: Sequence[Read]) -> bool:
-    return sum(read.pixels for read in waiting) > WAITING_PIXELS
-
-
-def _blamed(file: File, picture: Picture, failure: Exception) -> FileRecord:
-    if isinstance(failure, OceanoError):
-        return failed(file, picture.image_id, failure.code, failure.message)
-    return unexpected(file, picture.image_id, failure)
+    return sum(len(read.data) for read in waiting) > WAITING_BYTES
 
 
 def _is_gone(failure: BaseException) -> bool:

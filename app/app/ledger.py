@@ -17,7 +17,7 @@ from app.errors import OceanoError
 
 Status = Literal["done", "no_face", "failed", "duplicate"]
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS files (
     collection TEXT NOT NULL,      -- faces__antelopev2__4ab1d643
@@ -31,6 +31,12 @@ CREATE TABLE IF NOT EXISTS files (
     faces INTEGER NOT NULL DEFAULT 0,
     updated_at TEXT NOT NULL,
     PRIMARY KEY (collection, path)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS superseded ( -- images with faces whose file became another image
+    collection TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    faces INTEGER NOT NULL,
+    PRIMARY KEY (collection, image_id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_image ON files (collection, image_id);
 """
@@ -101,16 +107,22 @@ class Ledger:
         )
         return rows[0] if rows else None
 
-    def paths_of(self, image_id: str) -> list[str]:
-        """Every path at which an image was seen, sorted."""
-        rows = self._rows(
+    def files_of(self, image_id: str) -> list[FileRecord]:
+        """Every file in which an image was seen, by path."""
+        return self._rows(
             f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND image_id = ? ORDER BY path",  # noqa: S608
             image_id,
         )
-        return [row.path for row in rows]
 
-    def record(self, records: Sequence[FileRecord]) -> None:
-        """Write results in one durable transaction; an earlier result of the same path is replaced."""
+    def paths_of(self, image_id: str) -> list[str]:
+        """Every path at which an image was seen, sorted."""
+        return [one.path for one in self.files_of(image_id)]
+
+    def record(self, records: Sequence[FileRecord], *, forget: Sequence[str] = ()) -> None:
+        """Write results in one durable transaction; an earlier result of the same path is replaced.
+
+        Where that was another image with faces, `superseded` has it from now on. `forget` are paths to drop.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [
             (
@@ -122,6 +134,15 @@ class Ledger:
         with self._lock, _as_oceano_error(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.executemany(
+                    "DELETE FROM files WHERE collection = ? AND path = ?",
+                    [(self._collection, os.fsencode(path)) for path in forget],
+                )
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO superseded SELECT collection, image_id, faces FROM files "
+                    "WHERE collection = ? AND path = ? AND status = 'done' AND image_id IS NOT ?",
+                    [(self._collection, os.fsencode(one.path), one.image_id) for one in records],
+                )
                 self._db.executemany(
                     f"INSERT OR REPLACE INTO files (collection, {_COLUMNS}, updated_at) "  # noqa: S608
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -143,6 +164,20 @@ class Ledger:
             )
             self._db.execute("COMMIT")
 
+    def superseded(self) -> list[tuple[str, int]]:
+        """Images whose file became another one, and how many faces each has in the index."""
+        with self._lock, _as_oceano_error(self._path):
+            return self._db.execute(
+                "SELECT image_id, faces FROM superseded WHERE collection = ? ORDER BY image_id", (self._collection,)
+            ).fetchall()
+
+    def settle_superseded(self, image_id: str) -> None:
+        """This image is no longer to be seen to."""
+        with self._lock, _as_oceano_error(self._path):
+            self._db.execute(
+                "DELETE FROM superseded WHERE collection = ? AND image_id = ?", (self._collection, image_id)
+            )
+
     def totals(self) -> Totals:
         """Files by result and all faces."""
         with self._lock, _as_oceano_error(self._path):
@@ -157,6 +192,10 @@ class Ledger:
     def images(self) -> Iterator[FileRecord]:
         """Every image with faces, by path, in pages: memory does not grow with their number."""
         return self._pages("status = 'done'", "")
+
+    def files(self, folder: str) -> Iterator[FileRecord]:
+        """All that is known at or below a folder, by path."""
+        return self._pages("1", folder)
 
     def without_faces(self, folder: str) -> Iterator[FileRecord]:
         """Failed and no-face files at or below a folder, by path, with their reasons."""

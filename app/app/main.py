@@ -80,7 +80,7 @@ def _services(settings: Settings, metrics: Metrics, engine: Engine | None, index
     with contextlib.ExitStack() as opened:
         index = open_index(settings, engine.pack) if index is None else index
         opened.callback(index.close)
-        ledger = open_ledger(settings, engine)
+        ledger = open_ledger(settings, engine.pack)
         opened.pop_all()  # nothing below can fail
     search = Search(engine, index, metrics, threads=_search_threads(settings))
     return Services(settings, engine, index, ledger, ThumbStore(settings.thumbs_dir), search, metrics)

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from app.errors import JsonValue, OceanoError
-from app.types import FaceFilter
+from app.types import FLAWS, FaceFilter, Flaw
 
 DEFAULT_THRESHOLD: Final = 0.4
 DEFAULT_LIMIT: Final = 20
@@ -34,6 +34,10 @@ def _absolute(folder: str) -> str:
 
 
 _Options = TypeVar("_Options", bound=BaseModel)
+
+
+def _comma_separated(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class DetectOptions(BaseModel):
@@ -69,9 +73,14 @@ class SearchOptions(BaseModel):
     min_det_score: float | None = Field(None, ge=0, le=1, description="least det_score of a stored face")
     min_quality: float | None = Field(None, ge=0, le=1, description="least quality of a stored face")
 
+    without: Annotated[tuple[Flaw, ...], BeforeValidator(_comma_separated)] = Field(
+        (), description="leave out stored faces with any of these flaws, comma-separated: " + ", ".join(FLAWS)
+    )
+
     def where(self) -> FaceFilter | None:
         """The filter these fields make; None if they make none."""
-        given = self.model_dump(exclude={"limit", "threshold", "max_faces", "group_by"}, exclude_none=True)
+        others = {"limit", "threshold", "max_faces", "group_by"}
+        given = self.model_dump(exclude=others, exclude_none=True, exclude_defaults=True)
         return FaceFilter(**given) if given else None
 
 

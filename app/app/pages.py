@@ -28,7 +28,7 @@ from app.i18n import LANGUAGES, Translator, translator
 from app.middleware import language_of
 from app.search import with_decoding
 from app.services import Services
-from app.types import SearchResult
+from app.types import FLAWS, FaceFilter, SearchResult
 from app.uploads import Upload, read_upload
 from app.views import (
     LIMIT_MAX,
@@ -90,7 +90,8 @@ async def _search(request: Request) -> HTMLResponse:
     # page.js filters by the threshold itself, as the slider moves
     threshold = THRESHOLD_MIN if _is_fetch(request) else heard.asked.threshold
     try:
-        result = await services.search.run(upload.picture, limit=heard.asked.limit, threshold=threshold)
+        where = FaceFilter(without=FLAWS) if heard.asked.clear else None
+        result = await services.search.run(upload.picture, limit=heard.asked.limit, threshold=threshold, where=where)
     except OceanoError as error:
         if error.code == "face_not_found":  # here it helps to see the picture
             heard.preview = await run_in_threadpool(preview, upload.picture)
@@ -188,7 +189,7 @@ def _asked(fields: Mapping[str, str]) -> Asked:
     if text := fields.get("limit", "").strip():
         limit = _number(text, "limit", 1, LIMIT_MAX)
         asked = replace(asked, limit=int(limit))
-    return asked
+    return replace(asked, clear=bool(fields.get("clear", "").strip()))
 
 
 def _number(text: str, name: str, least: float, most: float) -> float:

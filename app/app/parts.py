@@ -11,32 +11,49 @@ from app.ledger import Ledger
 from app.types import Engine, FaceIndex, ModelPack, collection_name
 
 
+def find_model(settings: Settings) -> ModelPack:
+    """The pack of `MODEL_NAME` in the precision of the settings. Raises what `find_pack` raises."""
+    from app.weights import find_pack, in_precision
+
+    return in_precision(find_pack(settings.model_name, settings.models_dir), settings.precision)
+
+
 def build_engine(settings: Settings, *, many: bool = False) -> Engine:
     """The engine of `MODEL_NAME`, for an ingest with `many`; slow: reads and checks the model's files.
 
     Raises what `find_pack` and `FaceEngine` raise.
     """
     from app.embeddings import FaceEngine
-    from app.weights import find_pack, in_precision, verify_pack
+    from app.weights import in_precision, verify_pack
 
     def verified() -> ModelPack:
         return in_precision(verify_pack(settings.model_name, settings.models_dir), settings.precision)
 
-    pack = in_precision(find_pack(settings.model_name, settings.models_dir), settings.precision)
-    return FaceEngine(pack, settings, verified=verified, many=many)
+    return FaceEngine(find_model(settings), settings, verified=verified, many=many)
 
 
-def open_ledger(settings: Settings, engine: Engine) -> Ledger:
-    """The ledger of the collection that this engine fills."""
-    return Ledger(settings.state_dir / "ledger.sqlite3", collection_name(settings.qdrant_collection, engine.pack))
+def open_ledger(settings: Settings, pack: ModelPack) -> Ledger:
+    """The ledger of the collection that this model fills."""
+    return Ledger(settings.state_dir / "ledger.sqlite3", collection_name(settings.qdrant_collection, pack))
 
 
 @contextmanager
 def open_parts(settings: Settings) -> Iterator[tuple[Engine, FaceIndex, Ledger]]:
     """All three, for an ingest; closed at the end."""
     engine = build_engine(settings, many=True)
-    with (
-        closing(open_index(settings, engine.pack)) as index,
-        closing(open_ledger(settings, engine)) as ledger,
-    ):
+    with _stored(settings, engine.pack) as (index, ledger):
         yield engine, index, ledger
+
+
+@contextmanager
+def open_stored(settings: Settings) -> Iterator[tuple[ModelPack, FaceIndex, Ledger]]:
+    """What needs no engine, and the model that it belongs to; closed at the end."""
+    pack = find_model(settings)
+    with _stored(settings, pack) as (index, ledger):
+        yield pack, index, ledger
+
+
+@contextmanager
+def _stored(settings: Settings, pack: ModelPack) -> Iterator[tuple[FaceIndex, Ledger]]:
+    with closing(open_index(settings, pack)) as index, closing(open_ledger(settings, pack)) as ledger:
+        yield index, ledger

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from app.folders import scan
+from app.errors import OceanoError
+from app.folders import Folder, Wanted
 from app.ingest import IngestCounts
 
 
@@ -33,8 +34,9 @@ class IngestProgress:
     The number of files is counted beside the ingest, so that it need not wait for it.
     """
 
-    def __init__(self, folder: Path, *, as_json: bool) -> None:
+    def __init__(self, folder: Path, wanted: Wanted, *, as_json: bool) -> None:
         self._folder = folder
+        self._wanted = wanted
         self._as_json = as_json
         self._start = time.perf_counter()
         self._left = threading.Event()
@@ -70,8 +72,8 @@ class IngestProgress:
         rate = counts.images / max(1e-3, time.perf_counter() - self._start)
         self._bar.update(self._task, completed=finished, description=said, rate=rate)
 
-    def finish(self, counts: IngestCounts, *, interrupted: bool) -> None:
-        """Say what a run did."""
+    def finish(self, counts: IngestCounts, *, interrupted: bool, more: dict[str, int]) -> None:
+        """Say what a run did; `more` is what a prune did, for the JSON line."""
         self._bar.stop()
         seconds = time.perf_counter() - self._start
         rate = counts.images / max(1e-3, seconds)
@@ -83,6 +85,7 @@ class IngestProgress:
                 "folder": str(self._folder),
                 "interrupted": interrupted,
             }
+            said |= {"pruned": more} if more else {}
             print(json.dumps(said), flush=True)  # noqa: T201
             return
         parts = [
@@ -98,11 +101,12 @@ class IngestProgress:
 
     def _count(self) -> None:
         total = 0
-        for _ in scan(self._folder):
-            total += 1
-            if self._left.is_set():
-                return
-        self._bar.update(self._task, total=total)
+        with suppress(OceanoError):  # the ingest says so, too
+            for _ in Folder(self._folder).scan(self._wanted):
+                total += 1
+                if self._left.is_set():
+                    return
+            self._bar.update(self._task, total=total)
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from app.errors import OceanoError
-from app.folders import File, contents, readable
+from app.folders import File, contents, file_at, readable
 from app.images import decode, image_id_of
 from app.ledger import FileRecord, Ledger, Status
 from app.types import Picture
@@ -22,16 +24,12 @@ _FATAL: Final = frozenset({"ledger_unavailable", "disk_full", "folder_unavailabl
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A file as it was read: a picture, or the record that says all, or (neither) nothing of ours."""
+    """A file as it was read: an image's bytes, or the record that says all, or (neither) nothing of ours."""
 
     file: File
-    picture: Picture | None = None
+    image_id: str = ""
+    data: bytes = b""
     record: FileRecord | None = None
-
-    @property
-    def pixels(self) -> int:
-        """How many wait in memory."""
-        return 0 if self.picture is None else self.picture.pixels.size // 3
 
 
 class Reader:
@@ -41,13 +39,23 @@ class Reader:
         max_pixels: a picture with more is `failed`, before it is decoded.
         enough: pixels of a picture's longer side that are enough to begin with, see `images.decode`.
         retry: read failed and no-face files again, too.
+        on_missing: asked when a file is not there any more, or does not answer; raises if no file is to blame.
     """
 
-    def __init__(self, ledger: Ledger, *, max_pixels: int, enough: int | None, retry: bool) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        max_pixels: int,
+        enough: int | None,
+        retry: bool,
+        on_missing: Callable[[OSError], None] = lambda _: None,
+    ) -> None:
         self._ledger = ledger
         self._max_pixels = max_pixels
         self._enough = enough
         self._retry = retry
+        self._on_missing = on_missing
 
     def settled(self, file: File) -> FileRecord | None:
         """The record of a file that has not changed since and need not be read again."""
@@ -58,25 +66,40 @@ class Reader:
         return None if again else known
 
     def read(self, file: File) -> Read:
-        """One file. Whatever is wrong with it becomes its record; raises OceanoError for what it is not to blame."""
-        image_id = None
+        """One file. Whatever is wrong with it becomes its record; raises OceanoError for what it is not to blame.
+
+        A file that changed since it was listed is looked at once more.
+        """
         try:
-            data = contents(file)
+            file, data = self._contents(file)
             if data is None:
                 return Read(file)
             image_id = image_id_of(data)
             if (known := self.known(file, image_id)) is not None:
-                return Read(file, record=known)
-            picture = decode(data, max_pixels=self._max_pixels, image_id=image_id, enough=self._enough)
-            return Read(file, picture)
-        except OceanoError as failure:
-            if failure.code in _FATAL:
-                raise
-            return Read(file, record=failed(file, image_id, failure.code, failure.message))
+                return Read(file, image_id, record=known)
+            return Read(file, image_id, data)
         except OSError as failure:
-            return Read(file, record=failed(file, None, "unreadable", failure.strerror or str(failure)))
+            self._on_missing(failure)
+            reason = "vanished" if failure.errno == errno.ENOENT else "unreadable"
+            return Read(file, record=failed(file, None, reason, failure.strerror or str(failure)))
         except Exception as failure:  # noqa: BLE001 - one file never ends the run
-            return Read(file, record=unexpected(file, image_id, failure))
+            return Read(file, record=blamed(file, None, failure))
+
+    def _contents(self, file: File) -> tuple[File, bytes | None]:
+        try:
+            return file, contents(file)
+        except OceanoError as failure:
+            now = file_at(file.path)
+            if failure.code != "changed_while_read" or now is None:
+                raise
+            return now, contents(now)
+
+    def decode(self, read: Read) -> Picture | FileRecord:
+        """The picture, or the record that says why there is none."""
+        try:
+            return decode(read.data, max_pixels=self._max_pixels, image_id=read.image_id, enough=self._enough)
+        except Exception as failure:  # noqa: BLE001 - one file never ends the run
+            return blamed(read.file, read.image_id, failure)
 
     def known(self, file: File, image_id: str) -> FileRecord | None:
         """What to record of a file whose picture is in the ledger already; None if there is work to do."""
@@ -105,8 +128,12 @@ def failed(file: File, image_id: str | None, reason: str, message: str) -> FileR
     return record(file, "failed", image_id, reason, message)
 
 
-def unexpected(file: File, image_id: str | None, failure: Exception) -> FileRecord:
-    """The result of a file that a bug, ours or a library's, stood in the way of."""
+def blamed(file: File, image_id: str | None, failure: Exception) -> FileRecord:
+    """The result of a file over which something failed. Raises `failure` again if no file is to blame for it."""
+    if isinstance(failure, OceanoError):
+        if failure.code in _FATAL:
+            raise failure
+        return failed(file, image_id, failure.code, failure.message)
     _log.error("%s", readable(file.path), exc_info=failure)
     return failed(file, image_id, "internal", repr(failure))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import cv2
+import numpy as np
 
 from app.errors import OceanoError
 from app.types import BBox, Picture, Pixels
@@ -44,9 +45,10 @@ def face_thumbnail(picture: Picture, bbox: BBox, side: int = THUMB_SIDE) -> byte
 def _resized(square: Pixels, side: int) -> Pixels:
     """Halved while it can be, then interpolated: as good as averaging over parts of pixels, in a fifth of the time."""
     while (half := square.shape[0] // 2) >= side:
-        square = cv2.resize(square[: 2 * half, : 2 * half], (half, half), interpolation=cv2.INTER_AREA)
+        halved = cv2.resize(square[: 2 * half, : 2 * half], (half, half), interpolation=cv2.INTER_AREA)
+        square = halved.astype(np.uint8, copy=False)
     interpolation = cv2.INTER_LINEAR if square.shape[0] > side else cv2.INTER_CUBIC
-    return cv2.resize(square, (side, side), interpolation=interpolation)
+    return cv2.resize(square, (side, side), interpolation=interpolation).astype(np.uint8, copy=False)
 
 
 def _start(centre: float, length: int, available: int) -> int:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ Point = tuple[float, float]
 FoundBy = Literal["direct", "border", "larger", "rotated", "contrast"]
 Flaw = Literal["face_too_small", "blurred", "extreme_pose", "low_detection_score"]
 
+FLAWS: Final[tuple[Flaw, ...]] = get_args(Flaw)
 EMBEDDING_SIZE: Final = 512
 
 
@@ -302,6 +303,10 @@ class FaceIndex(Protocol):
         """Give a name to faces, or take it away; durable on return."""
         ...
 
+    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
+        """Their picture is to be found at another path now; durable on return."""
+        ...
+
     def delete(self, face_ids: Sequence[str]) -> None:
         """Forget faces; durable on return. Unknown ids are ignored."""
         ...
@@ -325,6 +330,11 @@ class FaceIndex(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def folders_of(path: str) -> tuple[str, ...]:
+    """Every folder above an absolute path, outermost first, as in `FacePayload.folder`."""
+    return tuple(str(parent) for parent in reversed(Path(path).parents))
 
 
 FACE_NAMESPACE: Final = uuid.UUID("a579510d-68e7-51d9-862f-fea30fcc201c")

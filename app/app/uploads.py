@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from fastapi import Request
@@ -72,11 +73,12 @@ async def read_uploads(request: Request, names: tuple[str, ...]) -> Uploads:
     """The pictures of these names; decoded off the event loop, as many at once as there are processors."""
     data, fields = await _read_form(request, names)
     decoding: Decoding = request.app.state.decoding
-    max_pixels = request.app.state.settings.max_image_pixels
+    settings = request.app.state.settings
+    read = partial(decode, max_pixels=settings.max_image_pixels, enough=settings.enough)
     start = time.perf_counter()
     pictures = []
     for one in data:
-        pictures.append(await decoding.threads.run(decode, one, max_pixels=max_pixels))
+        pictures.append(await decoding.threads.run(read, one))
     decode_ms = (time.perf_counter() - start) * 1000
     request.app.state.metrics.stage.labels("decode").observe(decode_ms / 1000)
     return Uploads(tuple(pictures), fields, decode_ms)

@@ -12,7 +12,7 @@ from typing import Final
 from app.errors import OceanoError
 from app.i18n import Translator, error_message
 from app.images import preview_webp
-from app.types import BBox, FaceMatches, Match, Picture, SearchResult
+from app.types import BBox, FaceMatches, Flaw, Match, Picture, SearchResult
 
 THRESHOLD_MIN: Final = 0.2
 THRESHOLD_MAX: Final = 0.9
@@ -28,10 +28,11 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the form asks for: least similarity (cosine) and matches per face."""
+    """What the form asks for: least similarity (cosine), matches per face, and only faces without a flaw."""
 
     threshold: float = THRESHOLD_DEFAULT
     limit: int = LIMITS[0]
+    clear: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class FaceView:
     crop: str
     score: float
     quality: float
+    flaws: tuple[Flaw, ...]
     matches: tuple[MatchView, ...]
     shown: int
     full: bool
@@ -133,6 +135,7 @@ def face_view(found: FaceMatches, result: SearchResult, asked: Asked) -> FaceVie
         crop=" ".join(f"{value:.1f}" for value in crop),
         score=found.face.det_score,
         quality=found.face.quality,
+        flaws=found.face.flaws,
         matches=matches,
         shown=sum(not match.hidden for match in matches),
         full=len(matches) >= asked.limit,

@@ -26,6 +26,7 @@ from app.types import (
     Picture,
     Pixels,
     ScrollPage,
+    folders_of,
 )
 
 FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64)
@@ -136,6 +137,12 @@ class MemoryIndex:
             payload = dataclasses.replace(point.payload, person=person)
             self.points[face_id] = dataclasses.replace(point, payload=payload)
 
+    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
+        for face_id in face_ids:
+            point = self.points[face_id]
+            payload = dataclasses.replace(point.payload, path=path, folder=folders_of(path))
+            self.points[face_id] = dataclasses.replace(point, payload=payload)
+
     def delete(self, face_ids: Sequence[str]) -> None:
         for face_id in face_ids:
             self.points.pop(face_id, None)
@@ -188,4 +195,5 @@ def _holds(where: FaceFilter, point: FacePoint) -> bool:
         and within(payload.ingested_at, where.ingested_from, where.ingested_to)
         and payload.det_score >= (where.min_det_score or 0)
         and payload.quality >= (where.min_quality or 0)
+        and not set(where.without) & set(payload.flaws)
     )

@@ -15,10 +15,10 @@ NO_TEXT = b"/photos/caf\xe9.jpg".decode("utf-8", "surrogateescape")
 
 
 def test_a_face_has_place_box_points_scores_and_how_it_was_found() -> None:
-    face = Face((1.23456, 2.0, 30.5, 40.999), KPS, 0.912345, 0.81239, "border", embedding_of(1))
+    face = Face((1.23456, 2.0, 30.5, 40.999), KPS, 0.912345, 0.81239, "border", embedding_of(1), ("blurred",))
     assert face_body(3, face) == {
         "face_index": 3, "bbox": [1.23, 2.0, 30.5, 41.0], "kps": [list(one) for one in KPS], "det_score": 0.9123,
-        "quality": 0.8124, "found_by": "border",
+        "quality": 0.8124, "flaws": ["blurred"], "found_by": "border",
     }  # fmt: skip
 
 
@@ -27,7 +27,8 @@ def test_a_match_tells_where_its_picture_lies_and_no_embedding() -> None:
     body = match_body(Match(stored.face_id, 0.71234567, stored.payload))
     assert body == {
         "face_id": stored.face_id, "image_id": f"{1:064x}", "similarity": 0.712346, "person": "Ada",
-        "path": "/photos/1.jpg", "bbox": [1.0, 2.0, 30.5, 40.25], "thumb_url": f"/thumbs/{stored.face_id}",
+        "path": "/photos/1.jpg", "bbox": [1.0, 2.0, 30.5, 40.25], "quality": 0.8, "flaws": [],
+        "thumb_url": f"/thumbs/{stored.face_id}",
     }  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def test_a_stored_face_is_told_whole_but_for_its_embedding() -> None:
     body = record_body(FaceRecord(stored.face_id, stored.payload, stored.embedding))
     assert set(body) == {
         "face_id", "thumb_url", "image_id", "path", "folder", "bbox", "kps", "width", "height", "det_score", "quality",
-        "person", "taken_at", "ingested_at",
+        "person", "taken_at", "ingested_at", "flaws",
     }  # fmt: skip
     assert body["folder"] == ["/", "/photos"]
     assert json.loads(json.dumps(body))["taken_at"] == "2019-07-20T20:17:40"

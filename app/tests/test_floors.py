@@ -13,14 +13,16 @@ PACKAGE = Path(__file__).parents[1] / "app"
 # Lowest first; modules of one floor do not know each other. A package (demo, index) counts as one module.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"config", "cuda", "i18n", "logs", "metrics", "threads", "types"}),
-    frozenset({"alignment", "demo", "detection", "downloads", "graphs", "images", "index", "ledger", "options"}),
-    frozenset({"folders", "ladder", "quality", "sessions", "weights"}),
-    frozenset({"finding"}),
+    frozenset({"config", "cuda", "formats", "i18n", "logs", "metrics", "pipeline", "threads", "types"}),
+    frozenset(
+        {"alignment", "demo", "detection", "downloads", "folders", "graphs", "images", "index", "ledger", "options"}
+    ),
+    frozenset({"ladder", "quality", "reading", "sessions", "thumbs", "watching", "weights"}),
+    frozenset({"batches", "finding", "pruning"}),
     frozenset({"embeddings"}),
     frozenset({"answers", "ingest", "parts", "search", "views"}),
     frozenset({"middleware", "progress", "security", "services"}),
-    frozenset({"uploads"}),
+    frozenset({"ingest_command", "uploads"}),
     frozenset({"api", "pages"}),
     frozenset({"main"}),
     frozenset({"cli"}),
@@ -38,6 +40,7 @@ ONLY_IN = {
     "fastapi": {"api", "main", "middleware", "pages", "security", "uploads"},
     "starlette": {"api", "main", "middleware", "pages", "security", "uploads"},
     "typer": {"cli"},
+    "watchfiles": {"watching"},
 }
 
 

@@ -173,7 +173,10 @@ def test_what_no_file_is_to_blame_for_ends_the_run_and_blames_no_file(
     assert list(bench.ledger.without_faces("/")) == []
 
 
-def test_a_file_is_done_only_after_its_faces_are_durable(bench: Bench, colour_pictures: Path) -> None:
+def test_a_file_is_done_only_after_its_faces_are_durable(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ingest.LEAST_BATCH", 4)
     events: list[str] = []
 
     class Watched(MemoryIndex):

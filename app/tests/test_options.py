@@ -26,10 +26,16 @@ def test_every_filter_becomes_a_condition() -> None:
         "person": "Ada Lovelace", "folder": "/photos/2024", "image_id": "a" * 64, "taken_from": "2024-01-01",
         "taken_to": "2024-12-31T23:59:59", "ingested_from": "2025-01-01T00:00:00Z",
         "ingested_to": "2025-06-01 12:00:00+02:00", "min_det_score": "0.6", "min_quality": "0.5",
+        "without": "blurred, extreme_pose",
     }  # fmt: skip
     where = read_options(SearchOptions, given | {"limit": "5"}).where()
-    assert where == FaceFilter(**(given | {"min_det_score": 0.6, "min_quality": 0.5}))  # type: ignore[arg-type]
+    meant = {"min_det_score": 0.6, "min_quality": 0.5, "without": ("blurred", "extreme_pose")}
+    assert where == FaceFilter(**(given | meant))  # type: ignore[arg-type]
     assert set(given) == set(FaceFilter.__dataclass_fields__), "every condition can be asked for"
+
+
+def test_a_flaw_that_does_not_exist_is_refused() -> None:
+    assert list(_wrong(without="blurred,ugly")) == ["without.1"]
 
 
 @pytest.mark.parametrize(("given", "meant"), [("/a/b", "/a/b"), ("/a/b/", "/a/b"), ("/a//b/.", "/a/b"), ("/", "/")])

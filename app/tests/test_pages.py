@@ -180,7 +180,7 @@ def test_every_field_has_a_label_and_every_button_a_name(client: TestClient, fil
     html = client.get("/").text
     labelled = {label.attributes["for"] for label in elements(html, "label")}
     fields = [one for tag in ("input", "select") for one in elements(html, tag)]
-    assert len(fields) == 3
+    assert len(fields) == 4
     assert {one.attributes["id"] for one in fields} == labelled
     assert all(one.text.strip() or "aria-label" in one.attributes for one in elements(html, "button"))
 

@@ -261,10 +261,10 @@ def test_a_picture_of_too_many_pixels_is_413(client: TestClient) -> None:
     assert error["details"] == {"width": 400, "height": 300, "max_megapixels": 0.1}
 
 
-@pytest.mark.parametrize("data", [b"some text", b"%PDF-1.4", b"\0\0\0\x20ftypheic"])
+@pytest.mark.parametrize("data", [b"some text", b"%PDF-1.4", b"\0\0\0\x20ftypisom"])
 def test_what_is_no_picture_is_415(client: TestClient, data: bytes) -> None:
     error = _error(client.post("/search", files={"image": ("a.jpg", data)}), 415, "unsupported_image")
-    assert error["details"]["supported"] == ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"]
+    assert error["details"]["supported"] == ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "HEIF", "AVIF"]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

@@ -26,6 +26,7 @@ from app.types import (
     IndexInfo,
     Match,
     ScrollPage,
+    folders_of,
 )
 
 T = TypeVar("T")
@@ -110,8 +111,14 @@ class EmbeddedIndex:
                 return ScrollPage(tuple(records), None if following is None else str(following))
 
     def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
+        self._set(face_ids, {"person": person})
+
+    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
+        self._set(face_ids, {"path": path, "folder": list(folders_of(path))})
+
+    def _set(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
         for some in _chunks(_known_form(face_ids), _READ_POINTS):
-            self._pool.call(pack(Op.SET_PERSON, join_ids(some), person))
+            self._pool.call(pack(Op.SET_PAYLOAD, join_ids(some), fields))
 
     def delete(self, face_ids: Sequence[str]) -> None:
         for some in _chunks(_known_form(face_ids), _READ_POINTS):
@@ -213,6 +220,7 @@ def _to_wire(payload: FacePayload) -> dict[str, Any]:
         "person": payload.person,
         "taken_at": payload.taken_at,
         "ingested_at": payload.ingested_at,
+        "flaws": list(payload.flaws),
     }
 
 
@@ -231,6 +239,7 @@ def _from_wire(stored: Mapping[str, Any]) -> FacePayload:
         person=stored.get("person"),  # Edge drops a key that is set to null
         taken_at=stored.get("taken_at"),
         ingested_at=stored["ingested_at"],
+        flaws=tuple(stored.get("flaws", ())),
     )
 
 
@@ -257,6 +266,7 @@ def _conditions(where: FaceFilter | None) -> dict[str, Any]:
         "ingested_to": _time(where.ingested_to, last=True),
         "min_det_score": where.min_det_score,
         "min_quality": where.min_quality,
+        "without": where.without or None,
     }
     return {key: value for key, value in conditions.items() if value is not None}
 

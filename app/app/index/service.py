@@ -19,8 +19,8 @@ from app.index.maintenance import Maintenance
 from app.index.options import OwnerOptions
 from app.index.wire import READS, WRITES, Op, Request, answer, pack, read_answer, storage_failure, unpack
 
-_NEEDS_ROOM: Final = frozenset({Op.UPSERT, Op.SET_PERSON})
-_DURABLE_ON_RETURN: Final = frozenset({Op.SET_PERSON, Op.DELETE})
+_NEEDS_ROOM: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD})
+_DURABLE_ON_RETURN: Final = frozenset({Op.SET_PAYLOAD, Op.DELETE})
 
 
 class Service:

@@ -31,6 +31,7 @@ _INDEXES: Final[dict[str, Any]] = {
     "image_id": _ON_DISK,
     "folder": _ON_DISK,
     "person": edge.PayloadSchemaType.Keyword,
+    "flaws": edge.PayloadSchemaType.Keyword,
     "taken_at": edge.PayloadSchemaType.Datetime,
     "ingested_at": edge.PayloadSchemaType.Datetime,
     "det_score": edge.PayloadSchemaType.Float,
@@ -108,14 +109,12 @@ class Shard:
             ]
             self._update(edge.UpdateOperation.upsert_points(points, update_mode=mode), len(points))
 
-    def set_person(self, ids: bytes, person: str | None) -> None:
+    def set_payload(self, ids: bytes, fields: dict[str, Any]) -> None:
         with _edge_errors():
             # Edge stops at the first id it does not know, with the operation half done and in its log.
             found = self._shard.retrieve(list(split_ids(ids)), with_payload=False, with_vector=False)
             if found:
-                self._update(
-                    edge.UpdateOperation.set_payload([one.id for one in found], {"person": person}), len(found)
-                )
+                self._update(edge.UpdateOperation.set_payload([one.id for one in found], fields), len(found))
 
     def delete(self, ids: bytes) -> None:
         with _edge_errors():
@@ -247,7 +246,10 @@ def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
     for key in ("det_score", "quality"):
         if f"min_{key}" in where:
             must.append(edge.FieldCondition(key, range=edge.RangeFloat(gte=where[f"min_{key}"])))
-    return edge.Filter(must=must) if must else None
+    flawed: list[Any] = []
+    if "without" in where:
+        flawed.append(edge.FieldCondition("flaws", match=edge.MatchAny(list(where["without"]))))
+    return edge.Filter(must=must, must_not=flawed) if must or flawed else None
 
 
 def _record(found: edge.Record) -> Record:

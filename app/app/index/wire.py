@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from app.errors import OceanoError
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 ID_BYTES: Final = 16
 HANDSHAKE_SECONDS: Final = 10.0
 RETRY_AFTER_SECONDS: Final = 2.0
@@ -42,7 +42,7 @@ class Op(enum.IntEnum):
     SEARCH = 3
     RETRIEVE = 4
     SCROLL = 5
-    SET_PERSON = 6
+    SET_PAYLOAD = 6
     DELETE = 7
     COUNT = 8
     FACET = 9
@@ -53,7 +53,7 @@ class Op(enum.IntEnum):
     CLOSE = 21
 
 
-WRITES: Final = frozenset({Op.UPSERT, Op.SET_PERSON, Op.DELETE})
+WRITES: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD, Op.DELETE})
 READS: Final = frozenset({Op.SEARCH, Op.RETRIEVE, Op.SCROLL, Op.COUNT, Op.FACET})
 
 

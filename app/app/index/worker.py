@@ -112,8 +112,8 @@ def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911 - one line
             return shard.retrieve(request.ids, body)
         case Op.SCROLL:
             return shard.scroll(*body)
-        case Op.SET_PERSON:
-            return shard.set_person(request.ids, body)
+        case Op.SET_PAYLOAD:
+            return shard.set_payload(request.ids, body)
         case Op.DELETE:
             return shard.delete(request.ids)
         case Op.COUNT:

@@ -6,7 +6,7 @@ const $$ = (selector, within = document) => [...within.querySelectorAll(selector
 
 const main = $("main");
 const form = $("#search");
-const { image: chooser, threshold: slider, limit } = form.elements;
+const { image: chooser, threshold: slider, limit, clear } = form.elements;
 const results = $("#results");
 const status = $("#status");
 
@@ -152,7 +152,7 @@ chooser.addEventListener("change", () => {
 
 slider.addEventListener("input", filter);
 slider.addEventListener("change", announce);
-limit.addEventListener("change", () => photograph && search(photograph));
+for (const control of [limit, clear]) control.addEventListener("change", () => photograph && search(photograph));
 
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;

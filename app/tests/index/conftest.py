@@ -45,6 +45,7 @@ def payload(place: int, **changed: Any) -> FacePayload:
         "person": None,
         "taken_at": f"2020-01-{1 + place % 28:02d}T12:00:00",
         "ingested_at": "2024-05-01T10:00:00+00:00",
+        "flaws": (("blurred", "face_too_small"), ("extreme_pose",), ())[place % 3],
     }
     return FacePayload(**{**values, **changed})
 

@@ -80,10 +80,12 @@ def test_a_batch_finds_for_each_query_what_a_search_finds(shared: FaceIndex, gal
         FaceFilter(min_det_score=0.8),
         FaceFilter(min_quality=0.9),
         FaceFilter(folder="/gallery/2", min_quality=0.3, taken_from="2020-01-10"),
+        FaceFilter(without=("blurred",)),
+        FaceFilter(without=("face_too_small", "extreme_pose"), min_quality=0.3),
         FaceFilter(person="nobody"),
         FaceFilter(),
     ],
-    ids=lambda where: "+".join(key for key in where.__slots__ if getattr(where, key) is not None) or "none",
+    ids=lambda where: "+".join(key for key in where.__slots__ if getattr(where, key) not in (None, ())) or "none",
 )
 def test_a_filter_admits_just_the_faces_that_meet_it(
     shared: FaceIndex, gallery: list[FacePoint], where: FaceFilter
@@ -110,6 +112,7 @@ def _meets(face: FacePoint, where: FaceFilter) -> bool:
             where.ingested_from != "2024-05-02",
             p.det_score >= (where.min_det_score or 0),
             p.quality >= (where.min_quality or 0),
+            not set(where.without) & set(p.flaws),
         ]
     )
 
@@ -161,6 +164,18 @@ def test_naming_a_face_that_is_not_there_makes_none(shared: FaceIndex) -> None:
     shared.set_payload([absent.face_id], person="Nobody")
     assert shared.retrieve([absent.face_id]) == []
     assert shared.count(FaceFilter(person="Nobody")) == 0
+
+
+def test_a_picture_that_was_moved_is_found_in_its_new_folder_and_keeps_its_names(shared: FaceIndex) -> None:
+    faces = points(3, seed=30)
+    shared.upsert(faces)
+    shared.set_payload(ids_of(faces), person="Moved")
+    shared.set_path(ids_of(faces[:2]), path="/moved/far/1.jpg")
+    moved, _, stayed = shared.retrieve(ids_of(faces))
+    assert (moved.payload.path, moved.payload.folder) == ("/moved/far/1.jpg", ("/", "/moved", "/moved/far"))
+    assert moved.payload.person == "Moved"
+    assert stayed.payload.folder == faces[2].payload.folder
+    assert shared.count(FaceFilter(folder="/moved")) == 2
 
 
 def test_retrieving_keeps_the_order_asked_for_and_leaves_out_the_unknown(

@@ -1,0 +1,147 @@
+"""What `oceano ingest` does: opens the parts, runs the ingest, watches or prunes, reports."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event
+
+from app.config import Settings
+from app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
+from app.folders import Folder, Wanted, readable
+from app.ingest import Ingest, IngestOptions
+from app.ledger import FileRecord, Ledger, only_writer
+from app.parts import open_parts, open_stored
+from app.progress import IngestProgress
+from app.pruning import PruneCounts, Pruning
+from app.thumbs import ThumbStore
+from app.types import Engine, FaceIndex
+from app.watching import arrivals
+
+
+@dataclass(frozen=True, slots=True)
+class IngestWish:
+    """The words of the command line, see `oceano ingest --help`."""
+
+    folder: Path
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    limit: int | None = None
+    retry: bool = False
+    watch: bool = False
+    prune: bool = False
+    dry_run: bool = False
+    report: Path | None = None
+    as_json: bool = False
+
+
+def run_ingest(wish: IngestWish, settings: Settings, stop: Event) -> int:
+    """The exit code. Raises OceanoError; what was done until then stays."""
+    _require_sense(wish)
+    if wish.report is not None:
+        _write_report(wish.report, [])  # a report that cannot be written is said before the work, not after it
+    with only_writer(settings.state_dir):
+        if wish.dry_run:
+            return _dry_run(wish, settings)
+        with open_parts(settings) as (engine, index, ledger):
+            return _run(wish, settings, stop, engine, index, ledger)
+
+
+def _require_sense(wish: IngestWish) -> None:
+    if not wish.folder.is_dir():
+        raise OceanoError("not_found", f"{wish.folder} is not a folder", details={"folder": str(wish.folder)})
+    if wish.dry_run and not wish.prune:
+        raise OceanoError("invalid_request", "--dry-run goes with --prune: it says what that would forget")
+    if wish.watch and (wish.prune or wish.limit is not None):
+        raise OceanoError("invalid_request", "--watch goes on for good: without --prune and --limit")
+    if wish.prune and (wish.include or wish.exclude or wish.limit is not None):
+        raise OceanoError("invalid_request", "--prune looks at the whole folder: without --include, --exclude, --limit")
+
+
+def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, index: FaceIndex, ledger: Ledger) -> int:
+    wanted = Wanted(wish.include, wish.exclude)
+    thumbs = ThumbStore(settings.thumbs_dir)
+    pruned: PruneCounts | None = None
+    with IngestProgress(wish.folder, wanted, as_json=wish.as_json) as progress:
+        run = Ingest(
+            engine,
+            index,
+            ledger,
+            thumbs,
+            IngestOptions(settings.max_image_pixels, enough=settings.enough, retry=wish.retry, limit=wish.limit),
+            stop=stop,
+            on_progress=progress.update,
+        )
+        try:
+            if wish.watch:
+                _watch(run, wish.folder, wanted, stop)
+            else:
+                run.run(wish.folder, wanted)
+            if wish.prune and not stop.is_set():
+                pruned = _pruning(wish, index, ledger, thumbs, engine.pack.digest).run()
+        finally:
+            progress.finish(run.counts, interrupted=stop.is_set(), more=asdict(pruned) if pruned else {})
+    if pruned is not None and not wish.as_json:
+        _say_pruned(pruned, dry_run=False)
+    if wish.report is not None:
+        _write_report(wish.report, ledger.without_faces(str(wish.folder.absolute())))
+    if stop.is_set():
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if run.counts.failed else EXIT_OK
+
+
+def _watch(run: Ingest, folder: Path, wanted: Wanted, stop: Event) -> None:
+    """What lies there, then what comes."""
+    coming = arrivals(Folder(folder), stop, wanted)
+    next(coming, None)
+    run.run(folder, wanted)
+    for files in coming:
+        if files:
+            run.take(files)
+
+
+def _dry_run(wish: IngestWish, settings: Settings) -> int:
+    """No model is loaded for it."""
+    with open_stored(settings) as (pack, index, ledger):
+        thumbs = ThumbStore(settings.thumbs_dir)
+        counts = _pruning(wish, index, ledger, thumbs, pack.digest).run()
+    if wish.as_json:
+        print(json.dumps({"pruned": asdict(counts), "dry_run": True}))  # noqa: T201
+    else:
+        _say_pruned(counts, dry_run=True)
+    return EXIT_OK
+
+
+def _pruning(wish: IngestWish, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, digest: str) -> Pruning:
+    return Pruning(Folder(wish.folder), index, ledger, thumbs, digest=digest, dry_run=wish.dry_run)
+
+
+def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
+    would = "would be forgotten" if dry_run else "forgotten"
+    print(  # noqa: T201
+        f"gone: {counts.files} files; {counts.images} images with {counts.faces} faces {would}, "
+        f"{counts.moved} live on in a copy",
+        flush=True,
+    )
+    if counts.unsure:
+        print(  # noqa: T201
+            f"kept: {counts.unsure} files whose folder is there but empty, as where a drive is not mounted; "
+            "remove the empty folder and they are forgotten",
+            file=sys.stderr,
+        )
+
+
+def _write_report(report: Path, records: Iterable[FileRecord]) -> None:
+    """Files with their reasons, of this run and earlier ones."""
+    try:
+        with report.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "status", "reason", "message"])
+            for record in records:
+                writer.writerow([readable(record.path), record.status, record.reason, record.message])
+    except OSError as failure:
+        raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure

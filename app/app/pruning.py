@@ -1,0 +1,129 @@
+"""Forgetting files that are gone: their faces, thumbnails and results. Only ever done when asked."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from app.folders import Folder, readable
+from app.ledger import FileRecord, Ledger
+from app.thumbs import ThumbStore
+from app.types import FaceIndex, face_id_of
+
+_AT_ONCE: Final = 256
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+@dataclass(slots=True)
+class PruneCounts:
+    """Files that are gone and forgotten; of their images: those forgotten with their faces, those that live on in a
+    copy; `unsure` files are kept, since they lay in a folder that is there and empty, as where a drive was.
+    """
+
+    files: int = 0
+    images: int = 0
+    faces: int = 0
+    moved: int = 0
+    unsure: int = 0
+
+
+class Pruning:
+    """Forgets what is gone below a folder. With `dry_run` it only counts.
+
+    Kill it anywhere and run it again: faces go first, the ledger's row that names them last.
+    """
+
+    def __init__(
+        self, folder: Folder, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, *, digest: str, dry_run: bool
+    ) -> None:
+        self._folder = folder
+        self._index = index
+        self._ledger = ledger
+        self._thumbs = thumbs
+        self._digest = digest
+        self._dry_run = dry_run
+        self.counts = PruneCounts()
+
+    def run(self) -> PruneCounts:
+        """Raises OceanoError `folder_unavailable` (nothing more is forgotten then), `index_unavailable`, ..."""
+        gone = self._gone()
+        while some := list(islice(gone, _AT_ONCE)):
+            self._folder.require()  # gone with the whole folder is not gone
+            self._forget(some)
+        for image_id, faces in self._ledger.superseded():
+            self._let_go(image_id, faces)
+        return self.counts
+
+    def _gone(self) -> Iterator[FileRecord]:
+        for known in self._ledger.files(self._folder.path):
+            if _is_there(known.path):
+                continue
+            if self._may_be_a_drive(known.path):
+                self.counts.unsure += 1
+            else:
+                yield known
+
+    def _may_be_a_drive(self, path: str) -> bool:
+        """A drive that is not mounted leaves the folder it is mounted on, empty."""
+        there = next(parent for parent in Path(path).parents if parent.exists())
+        with os.scandir(there) as listing:
+            return next(listing, None) is None
+
+    def _forget(self, gone: Sequence[FileRecord]) -> None:
+        self.counts.files += len(gone)
+        lost = {one.path for one in gone}
+        heirs = []
+        for known in gone:
+            if known.status in ("done", "no_face") and (heir := self._heir(known, lost)) is not None:
+                heirs.append(heir)
+        if not self._dry_run:
+            self._ledger.record(heirs, forget=sorted(lost))
+
+    def _heir(self, known: FileRecord, lost: set[str]) -> FileRecord | None:
+        """The copy in which the image lives on, its faces led there; None if there is none, its faces then gone."""
+        image_id = str(known.image_id)
+        copies = [one for one in self._ledger.files_of(image_id) if one.path not in lost and _is_there(one.path)]
+        ids = [face_id_of(image_id, self._digest, place) for place in range(known.faces)]
+        if not copies:
+            self.counts.images += 1
+            self._drop(ids)
+            return None
+        self.counts.moved += 1
+        if ids and not self._dry_run:
+            self._index.set_path(ids, path=readable(copies[0].path))
+        return replace(copies[0], status=known.status, faces=known.faces, reason=known.reason, message=known.message)
+
+    def _let_go(self, image_id: str, faces: int) -> None:
+        """An image whose file became another one, unless it has come back since."""
+        files = self._ledger.files_of(image_id)
+        if all(one.status != "done" for one in files):
+            copies = [one for one in files if _is_there(one.path)]
+            ids = [face_id_of(image_id, self._digest, place) for place in range(faces)]
+            if copies and not self._dry_run:
+                self._index.set_path(ids, path=readable(copies[0].path))
+                self._ledger.record([replace(copies[0], status="done", faces=faces)])
+            elif not copies:
+                self.counts.images += 1
+                self._drop(ids)
+        if not self._dry_run:
+            self._ledger.settle_superseded(image_id)
+
+    def _drop(self, face_ids: Sequence[str]) -> None:
+        self.counts.faces += len(face_ids)
+        if face_ids and not self._dry_run:
+            self._index.delete(face_ids)
+            self._thumbs.delete(face_ids)
+
+
+def _is_there(path: str) -> bool:
+    """So also where it cannot be looked at: only what is surely gone is gone."""
+    try:
+        os.lstat(path)
+    except OSError as failure:
+        return failure.errno not in _GONE
+    return True

@@ -1,0 +1,72 @@
+"""Files as they come into a folder, once nobody writes to them any more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+from watchfiles import Change, watch
+
+from app.errors import OceanoError
+from app.folders import EVERYTHING, File, Folder, Wanted, file_at
+
+SETTLED_SECONDS: Final = 2.0  # a file that has not changed for so long is whole
+_TICK_MS: Final = 500
+
+
+def arrivals(folder: Folder, stop: Event, wanted: Wanted = EVERYTHING) -> Iterator[list[File]]:
+    """New and changed files at or below a folder, until `stop` is set; what comes at once comes together.
+
+    The first list is empty: from then on nothing is missed, so that what lies there already can be taken up.
+    Raises OceanoError `folder_unavailable`, also where the system watches no more folders.
+    """
+    waiting: dict[str, tuple[File, float]] = {}
+    try:
+        for changes in watch(
+            folder.path,
+            watch_filter=None,
+            debounce=_TICK_MS,
+            rust_timeout=_TICK_MS,
+            yield_on_timeout=True,
+            stop_event=stop,
+            raise_interrupt=False,
+            ignore_permission_denied=True,
+        ):
+            for change, path in changes:
+                if change is not Change.deleted:
+                    waiting |= {one.path: (one, time.monotonic()) for one in _at_or_below(path, folder, wanted)}
+            folder.require()
+            yield _settled(waiting)
+    except OSError as failure:
+        raise OceanoError(
+            "folder_unavailable",
+            f"{folder.path} cannot be watched: {failure}. More folders than the system watches? Raise "
+            "fs.inotify.max_user_watches, or set WATCHFILES_FORCE_POLLING=true",
+        ) from failure
+
+
+def _at_or_below(path: str, folder: Folder, wanted: Wanted) -> Iterator[File]:
+    """A folder that is moved in says nothing of its files."""
+    if Path(path).is_dir() and not Path(path).is_symlink():
+        yield from folder.scan(wanted, start=path)
+    elif wanted.takes(folder.below(path)) and (file := file_at(path)) is not None:
+        yield file
+
+
+def _settled(waiting: dict[str, tuple[File, float]]) -> list[File]:
+    """Take out those that have not changed for `SETTLED_SECONDS`; those that are gone again, too."""
+    whole = []
+    now = time.monotonic()
+    for path, (before, since) in list(waiting.items()):
+        file = file_at(path)
+        if file is None:
+            del waiting[path]
+        elif file != before:
+            waiting[path] = (file, now)
+        elif now - since >= SETTLED_SECONDS:
+            del waiting[path]
+            whole.append(file)
+    return whole
