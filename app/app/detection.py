@@ -67,9 +67,23 @@ def fit(pixels: Pixels, size: tuple[int, int], *, trim: bool) -> Frame | None:
 
 
 def blob_of(frames: Sequence[Pixels], mean: float, std: float) -> Floats:
-    """(N, 3, H, W) float32, RGB, (value - mean) / std, from frames of one size."""
-    blob = cv2.dnn.blobFromImages(list(frames), 1.0 / std, mean=(mean, mean, mean), swapRB=True)
-    return np.asarray(blob, dtype=np.float32)
+    """(N, 3, H, W) float32, RGB, (value - mean) / std, from frames of one size.
+
+    What cv2.dnn.blobFromImages gives, to the bit, by a table of 256 values: in less than half of its time.
+    """
+    table = _table(mean, std)
+    blob = np.empty((len(frames), 3, *frames[0].shape[:2]), np.float32)
+    for place, frame in enumerate(frames):
+        for channel, plane in zip((2, 1, 0), cv2.split(frame), strict=True):
+            cv2.LUT(plane, table, dst=blob[place, channel])
+    return blob
+
+
+@lru_cache(maxsize=8)
+def _table(mean: float, std: float) -> Floats:
+    """The blob's value of each value of a pixel."""
+    values = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
+    return np.asarray(cv2.dnn.blobFromImage(values, 1.0 / std, mean=(mean, mean, mean)), np.float32).reshape(256)
 
 
 def read_outputs(outputs: Sequence[Floats], frames: Sequence[Frame], threshold: float) -> list[Detections]:

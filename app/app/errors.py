@@ -36,6 +36,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "index_unavailable": 503,
         "disk_full": 507,
         "ledger_unavailable": 503,
+        "thumbs_unavailable": 503,
         "folder_unavailable": 503,
         # what did not fit into now
         "too_many_requests": 429,

@@ -100,6 +100,7 @@ class Folder:
                 self.require(failure)
                 _log.error("cannot list %s: %s", readable(here), failure.strerror)
             waiting += sorted(below, reverse=True)
+        self.require()  # a listing goes on without its folder: its files would only seem to be gone
 
     def require(self, failure: OSError | None = None) -> None:
         """Is it still there? Raises OceanoError `folder_unavailable`, with `failure` as its reason."""

@@ -36,7 +36,7 @@ from app.errors import OceanoError
 from app.folders import EVERYTHING, File, Folder, Wanted, readable
 from app.ledger import FileRecord, Ledger
 from app.pipeline import in_order
-from app.reading import Read, Reader, copy_of
+from app.reading import PASSING, Read, Reader, copy_of
 from app.threads import processors
 from app.thumbs import ThumbStore
 from app.types import Engine, FaceIndex, face_id_of
@@ -212,10 +212,10 @@ class Ingest:
         if read.record is None and not read.data:
             self.counts.ignored += 1
             return
-        if self._left is not None:
+        unchanged = read.record is not None and read.record.status in ("done", "no_face")
+        if self._left is not None and not unchanged:
             self._left -= 1
         if read.record is not None:
-            unchanged = read.record.status in ("done", "no_face")
             (batch.unchanged if unchanged else batch.records).append(read.record)
         elif any(read.image_id in fates for fates in self._fates):
             batch.copies.append((read.file, read.image_id))
@@ -231,7 +231,7 @@ class Ingest:
             self._patiently(self._index.flush)
         records = [*batch.records, *filter(None, batch.fates.values())]
         records += [copy_of(self._fate(image_id), file) for file, image_id in batch.copies]
-        self._ledger.record([*records, *batch.unchanged])
+        self._ledger.record([*filter(self._counts_for_good, records), *batch.unchanged])
         self.counts.skipped += len(batch.unchanged)
         for one in records:
             if one.status == "failed":
@@ -239,6 +239,11 @@ class Ingest:
             setattr(self.counts, one.status, getattr(self.counts, one.status) + 1)
             self.counts.faces += one.faces
         self._on_progress(self.counts)
+
+    def _counts_for_good(self, record: FileRecord) -> bool:
+        """A file that cannot be read just now is still what it was: its faces, and their names, stay its own."""
+        known = self._ledger.file(record.path) if record.reason in PASSING else None
+        return known is None or known.status != "done"
 
     def _fate(self, image_id: str) -> FileRecord:
         return next(fate for fates in self._fates if (fate := fates.get(image_id)) is not None)

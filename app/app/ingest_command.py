@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -46,7 +47,7 @@ def run_ingest(wish: IngestWish, settings: Settings, stop: Event) -> int:
         _write_report(wish.report, [])  # a report that cannot be written is said before the work, not after it
     with only_writer(settings.state_dir):
         if wish.dry_run:
-            return _dry_run(wish, settings)
+            return _dry_run(wish, settings, stop)
         with open_parts(settings) as (engine, index, ledger):
             return _run(wish, settings, stop, engine, index, ledger)
 
@@ -82,13 +83,17 @@ def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, inde
             else:
                 run.run(wish.folder, wanted)
             if wish.prune and not stop.is_set():
-                pruned = _pruning(wish, index, ledger, thumbs, engine.pack.digest).run()
-        finally:
-            progress.finish(run.counts, interrupted=stop.is_set(), more=asdict(pruned) if pruned else {})
+                pruned = _pruning(wish, index, ledger, thumbs, engine.pack.digest, stop).run()
+        except OceanoError as failure:
+            failure.details["ingest"] = asdict(run.counts)  # what was done until then
+            if not wish.as_json:
+                progress.finish(run.counts, interrupted=stop.is_set(), pruned=None)
+            raise
+        progress.finish(run.counts, interrupted=stop.is_set(), pruned=asdict(pruned) if pruned else None)
     if pruned is not None and not wish.as_json:
         _say_pruned(pruned, dry_run=False)
     if wish.report is not None:
-        _write_report(wish.report, ledger.without_faces(str(wish.folder.absolute())))
+        _write_report(wish.report, ledger.without_faces(os.path.abspath(wish.folder)))  # noqa: PTH100 - as Folder does
     if stop.is_set():
         return EXIT_INTERRUPTED
     return EXIT_SOME_FAILED if run.counts.failed else EXIT_OK
@@ -104,11 +109,11 @@ def _watch(run: Ingest, folder: Path, wanted: Wanted, stop: Event) -> None:
             run.take(files)
 
 
-def _dry_run(wish: IngestWish, settings: Settings) -> int:
+def _dry_run(wish: IngestWish, settings: Settings, stop: Event) -> int:
     """No model is loaded for it."""
     with open_stored(settings) as (pack, index, ledger):
         thumbs = ThumbStore(settings.thumbs_dir)
-        counts = _pruning(wish, index, ledger, thumbs, pack.digest).run()
+        counts = _pruning(wish, index, ledger, thumbs, pack.digest, stop).run()
     if wish.as_json:
         print(json.dumps({"pruned": asdict(counts), "dry_run": True}))  # noqa: T201
     else:
@@ -116,8 +121,10 @@ def _dry_run(wish: IngestWish, settings: Settings) -> int:
     return EXIT_OK
 
 
-def _pruning(wish: IngestWish, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, digest: str) -> Pruning:
-    return Pruning(Folder(wish.folder), index, ledger, thumbs, digest=digest, dry_run=wish.dry_run)
+def _pruning(
+    wish: IngestWish, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, digest: str, stop: Event
+) -> Pruning:
+    return Pruning(Folder(wish.folder), index, ledger, thumbs, digest=digest, dry_run=wish.dry_run, stop=stop)
 
 
 def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:

@@ -72,8 +72,8 @@ class IngestProgress:
         rate = counts.images / max(1e-3, time.perf_counter() - self._start)
         self._bar.update(self._task, completed=finished, description=said, rate=rate)
 
-    def finish(self, counts: IngestCounts, *, interrupted: bool, more: dict[str, int]) -> None:
-        """Say what a run did; `more` is what a prune did, for the JSON line."""
+    def finish(self, counts: IngestCounts, *, interrupted: bool, pruned: dict[str, int] | None) -> None:
+        """Say what a run did."""
         self._bar.stop()
         seconds = time.perf_counter() - self._start
         rate = counts.images / max(1e-3, seconds)
@@ -84,8 +84,8 @@ class IngestProgress:
                 "images_per_second": round(rate, 1),
                 "folder": str(self._folder),
                 "interrupted": interrupted,
+                "pruned": pruned,
             }
-            said |= {"pruned": more} if more else {}
             print(json.dumps(said), flush=True)  # noqa: T201
             return
         parts = [

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from app.folders import Folder, readable
@@ -39,7 +40,15 @@ class Pruning:
     """
 
     def __init__(
-        self, folder: Folder, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, *, digest: str, dry_run: bool
+        self,
+        folder: Folder,
+        index: FaceIndex,
+        ledger: Ledger,
+        thumbs: ThumbStore,
+        *,
+        digest: str,
+        dry_run: bool,
+        stop: Event | None = None,
     ) -> None:
         self._folder = folder
         self._index = index
@@ -47,16 +56,23 @@ class Pruning:
         self._thumbs = thumbs
         self._digest = digest
         self._dry_run = dry_run
+        self._stop = stop or Event()
         self.counts = PruneCounts()
 
     def run(self) -> PruneCounts:
-        """Raises OceanoError `folder_unavailable` (nothing more is forgotten then), `index_unavailable`, ..."""
+        """Until all is looked at or `stop` is set.
+
+        Raises OceanoError `folder_unavailable` (nothing more is forgotten then), `index_unavailable`.
+        """
+        for image_id, faces in self._ledger.superseded():
+            if self._stop.is_set():
+                break
+            self._folder.require()
+            self._let_go(image_id, faces)
         gone = self._gone()
-        while some := list(islice(gone, _AT_ONCE)):
+        while not self._stop.is_set() and (some := list(islice(gone, _AT_ONCE))):
             self._folder.require()  # gone with the whole folder is not gone
             self._forget(some)
-        for image_id, faces in self._ledger.superseded():
-            self._let_go(image_id, faces)
         return self.counts
 
     def _gone(self) -> Iterator[FileRecord]:
@@ -70,9 +86,12 @@ class Pruning:
 
     def _may_be_a_drive(self, path: str) -> bool:
         """A drive that is not mounted leaves the folder it is mounted on, empty."""
-        there = next(parent for parent in Path(path).parents if parent.exists())
-        with os.scandir(there) as listing:
-            return next(listing, None) is None
+        there = next(parent for parent in Path(path).parents if parent.is_dir())
+        try:
+            with os.scandir(there) as listing:
+                return next(listing, None) is None
+        except OSError:
+            return True
 
     def _forget(self, gone: Sequence[FileRecord]) -> None:
         self.counts.files += len(gone)
@@ -87,31 +106,41 @@ class Pruning:
     def _heir(self, known: FileRecord, lost: set[str]) -> FileRecord | None:
         """The copy in which the image lives on, its faces led there; None if there is none, its faces then gone."""
         image_id = str(known.image_id)
-        copies = [one for one in self._ledger.files_of(image_id) if one.path not in lost and _is_there(one.path)]
+        heir = self._living([one for one in self._ledger.files_of(image_id) if one.path not in lost])
         ids = [face_id_of(image_id, self._digest, place) for place in range(known.faces)]
-        if not copies:
+        if heir is None:
             self.counts.images += 1
             self._drop(ids)
             return None
         self.counts.moved += 1
         if ids and not self._dry_run:
-            self._index.set_path(ids, path=readable(copies[0].path))
-        return replace(copies[0], status=known.status, faces=known.faces, reason=known.reason, message=known.message)
+            self._index.set_path(ids, path=readable(heir.path))
+        return replace(heir, status=known.status, faces=known.faces, reason=known.reason, message=known.message)
 
     def _let_go(self, image_id: str, faces: int) -> None:
         """An image whose file became another one, unless it has come back since."""
         files = self._ledger.files_of(image_id)
-        if all(one.status != "done" for one in files):
-            copies = [one for one in files if _is_there(one.path)]
-            ids = [face_id_of(image_id, self._digest, place) for place in range(faces)]
-            if copies and not self._dry_run:
-                self._index.set_path(ids, path=readable(copies[0].path))
-                self._ledger.record([replace(copies[0], status="done", faces=faces)])
-            elif not copies:
-                self.counts.images += 1
-                self._drop(ids)
+        heir = self._living(files)
+        ids = [face_id_of(image_id, self._digest, place) for place in range(faces)]
+        if heir is not None and not self._dry_run:
+            self._index.set_path(ids, path=readable(heir.path))
+            self._ledger.record([replace(heir, status="done", faces=faces, reason=None, message=None)])
+        elif heir is None and all(one.status != "done" for one in files):  # else it is gone, and about to be forgotten
+            self.counts.images += 1
+            self._drop(ids)
         if not self._dry_run:
             self._ledger.settle_superseded(image_id)
+
+    def _living(self, files: Sequence[FileRecord]) -> FileRecord | None:
+        """Which of an image's files stands for it: one that does already, else one that is there, else one that is
+        not surely gone: it lies elsewhere, or where a drive may be. Faces are only dropped with the last of them.
+        """
+        living = [one for one in files if self._may_live(one.path)]
+        return min(living, key=lambda one: (one.status != "done", not _is_there(one.path)), default=None)
+
+    def _may_live(self, path: str) -> bool:
+        elsewhere = not path.startswith(self._folder.path.rstrip("/") + "/")
+        return elsewhere or _is_there(path) or self._may_be_a_drive(path)
 
     def _drop(self, face_ids: Sequence[str]) -> None:
         self.counts.faces += len(face_ids)

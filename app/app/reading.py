@@ -17,9 +17,9 @@ from app.types import Picture
 _log = logging.getLogger(__name__)
 
 # What may be better next time without the file having changed: tried again at every run.
-_PASSING: Final = frozenset({"unreadable", "vanished", "changed_while_read"})
+PASSING: Final = frozenset({"unreadable", "vanished", "changed_while_read"})
 # What no file is to blame for.
-_FATAL: Final = frozenset({"ledger_unavailable", "disk_full", "folder_unavailable"})
+_FATAL: Final = frozenset({"ledger_unavailable", "disk_full", "thumbs_unavailable", "folder_unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Reader:
         known = self._ledger.file(file.path)
         if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
             return None
-        again = known.reason in _PASSING or (self._retry and known.status in ("failed", "no_face"))
+        again = known.reason in PASSING or (self._retry and known.status in ("failed", "no_face"))
         return None if again else known
 
     def read(self, file: File) -> Read:

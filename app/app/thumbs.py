@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import uuid
 from collections.abc import Iterable
@@ -71,7 +72,10 @@ class ThumbStore:
         return self._root / name[:2] / name[2:4] / f"{name}.jpg"
 
     def write(self, face_id: str, jpeg: bytes) -> None:
-        """Write beside, then rename: a reader sees a whole thumbnail or none. Raises OceanoError `disk_full`."""
+        """Write beside, then rename: a reader sees a whole thumbnail or none.
+
+        Raises OceanoError `disk_full`, `thumbs_unavailable`.
+        """
         target = self.path(face_id)
         beside = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")  # two threads may draw the same one
         try:
@@ -82,10 +86,13 @@ class ThumbStore:
                 beside.write_bytes(jpeg)
             beside.replace(target)
         except OSError as failure:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                beside.unlink()
             if failure.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OceanoError("disk_full", f"no room for thumbnails in {self._root}") from failure
-            raise
+            raise OceanoError(
+                "thumbs_unavailable", f"no thumbnails can be written to {self._root}: {failure.strerror}"
+            ) from failure
 
     def read(self, face_id: str) -> bytes | None:
         """The JPEG bytes, or None where there is no thumbnail."""

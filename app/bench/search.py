@@ -119,12 +119,12 @@ def _build(settings: Settings, stored: Floats, people: People) -> dict[str, Any]
 
 
 def _use(index: FaceIndex, stored: Floats, extra: Floats, done: threading.Event, into: dict[str, Any]) -> None:
-    """Search twenty times a second, write four faces every second."""
+    """Search five times a second, write four faces every second."""
     searches: list[float] = []
     writes: list[float] = []
-    while not done.wait(0.05):
+    while not done.wait(0.2):
         searches.append(_ms(index.search, stored[len(searches) % len(stored)], limit=LIMIT))
-        if len(searches) % 20 == 0 and 4 * len(writes) < len(extra):
+        if len(searches) % 5 == 0 and 4 * len(writes) < len(extra):
             first = 4 * len(writes)
             writes.append(_ms(_write, index, list(points(extra[first : first + 4], PACK.digest, len(stored) + first))))
     into |= _milliseconds(searches) | {"max_ms": round(max(searches), 1), "searches": len(searches)}

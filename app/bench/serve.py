@@ -2,11 +2,13 @@
 
     REAL_PACK_DIR=... REAL_FACES_DIR=... .venv/bin/python app/bench/serve.py
 
-A real service with an index of `--faces` faces is asked over HTTP with photographs of 1.9 megapixels. Each
-number of clients has its turn in each round. The last line is one JSON object: for each number of clients the median
-milliseconds of each stage as the service tells them, `total` as the client sees it with its 99th percentile,
-searches per second, and the time that `/health` took meanwhile; `growth` is the total's median at 64 clients over
-64 times that at 1 (1: perfectly fair queueing, less: the cores are used better).
+A real service with an index of `--faces` faces is asked over HTTP with photographs of 1.9 megapixels. Each number of
+clients has its turn in each round. The last line is one JSON object: for each number of clients the median
+milliseconds of each stage as the service tells them, `total` as the client sees it with its 99th percentile, searches
+per second, and the time that `/health` took meanwhile; `growth` is the total's median at 64 clients over 64 times that
+at 1 (1: perfectly fair queueing, less: the cores are used better).
+
+With `--building` there is one client, while the graph of `--faces` is built: how late are searches and `/health` then?
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=20_000, help="faces in the index")
     parser.add_argument("--searches", type=int, default=64, help="searches of each number of clients, a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--building", action="store_true", help="one client instead, while the graph is being built")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
         folder = Path(name)
@@ -50,7 +53,10 @@ def main() -> None:
         pictures = [path.read_bytes() for path in write_pictures(folder / "pictures", folder_of("REAL_FACES_DIR"), 24)]
         pack_folder = folder_of("REAL_PACK_DIR")
         env = environment(folder / "data", MODEL_NAME=pack_folder)
-        _fill(folder / "data", pack_folder, asked.faces)
+        _fill(folder / "data", pack_folder, asked.faces, graph=not asked.building)
+        if asked.building:
+            print(json.dumps(_while_building(env, pictures) | {"faces": asked.faces, "cores": os.cpu_count()}))
+            return
         seen: dict[int, list[dict[str, float]]] = {clients: [] for clients in CLIENTS}
         rates: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
         health: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
@@ -73,8 +79,28 @@ def main() -> None:
     print(json.dumps({"growth": round(growth, 3), "clients": table, "faces": asked.faces, "cores": os.cpu_count()}))
 
 
-def _fill(data: Path, pack_folder: Path, count: int) -> None:
-    """Faces of nobody in particular, in the graph."""
+def _while_building(env: dict[str, str], pictures: list[bytes]) -> dict[str, float]:
+    """The service begins to build as it starts, and is asked until it has done so."""
+    seen: list[dict[str, float]] = []
+    health: list[float] = []
+    start = time.perf_counter()
+    with service(env) as client:
+        address = str(client.base_url)
+        while not client.get("/status").json()["index"].get("maintaining"):
+            time.sleep(0.05)
+        with _watching_health(address, health):
+            while client.get("/status").json()["index"]["maintaining"]:
+                seen += _search(address, pictures, 8, 1)
+        build_s = time.perf_counter() - start
+    said = {"build_s": build_s, "searches": len(seen), "health_p99_ms": _p99(health), "health_max_ms": max(health)}
+    for stage in ("search", "total"):
+        took = [one[stage] for one in seen]
+        said |= {f"{stage}_p50_ms": statistics.median(took), f"{stage}_p99_ms": _p99(took)}
+    return {key: round(value, 1) for key, value in said.items()}
+
+
+def _fill(data: Path, pack_folder: Path, count: int, *, graph: bool) -> None:
+    """Faces of nobody in particular, in the graph or still waiting for it."""
     settings = Settings(_env_file=None, device="cpu", data_dir=data)
     pack = find_pack(str(pack_folder), settings.models_dir)
     people = People()
@@ -82,8 +108,13 @@ def _fill(data: Path, pack_folder: Path, count: int) -> None:
         for first in range(0, count, 8000):
             embeddings = people.faces(people.identities(1000), 8)[: count - first]
             index.upsert(list(points(embeddings, pack.digest, first)))
-        index.flush()
-        index.maintain(wait=True)
+        if graph:
+            index.maintain(wait=True)
+    time.sleep(3)  # the owner leaves
+
+
+def _p99(took: list[float]) -> float:
+    return float(np.percentile(took, 99))
 
 
 def _search(address: str, pictures: list[bytes], searches: int, clients: int) -> list[dict[str, float]]:
@@ -134,7 +165,7 @@ def _watching_health(address: str, into: list[float]) -> Iterator[None]:
 
 def _summary(took: list[dict[str, float]]) -> dict[str, float]:
     medians = {stage: round(statistics.median(one[stage] for one in took), 1) for stage in took[0]}
-    return medians | {"total_p99": round(float(np.percentile([one["total"] for one in took], 99)), 1)}
+    return medians | {"total_p99": round(_p99([one["total"] for one in took]), 1)}
 
 
 if __name__ == "__main__":

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 import pytest
+import tenacity
 from PIL import Image
 
 from app.config import Settings
 from app.errors import OceanoError
+from app.folders import File, contents, file_at
+from app.images import image_id_of
 from app.ingest import Ingest, IngestCounts, IngestOptions
 from app.ledger import Ledger, Totals
 from app.thumbs import ThumbStore
-from app.types import Face, FacePoint, Picture
-from tests.fakes import FakeEngine, MemoryIndex
+from app.types import Face, FacePoint, Picture, face_id_of
+from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+from tests.pictures import encoded
+
+SCANDIR = os.scandir
 
 
 class Bench:
@@ -28,8 +37,10 @@ class Bench:
         self.ledger = Ledger(settings.state_dir / "ledger.sqlite3", "faces__fake__ffffffff")
         self.thumbs = ThumbStore(settings.thumbs_dir)
 
-    def run(self, folder: Path, *, retry: bool = False, stop: Event | None = None) -> IngestCounts:
-        options = IngestOptions(max_pixels=1_000_000, retry=retry, patience=0.1)
+    def run(
+        self, folder: Path, *, retry: bool = False, stop: Event | None = None, patience: float = 0.1
+    ) -> IngestCounts:
+        options = IngestOptions(max_pixels=1_000_000, retry=retry, patience=patience)
         return Ingest(self.engine, self.index, self.ledger, self.thumbs, options, stop=stop).run(folder)
 
 
@@ -220,3 +231,217 @@ def test_a_stop_finishes_and_records_what_is_in_work(bench: Bench, colour_pictur
     counts = bench.run(colour_pictures, stop=stop)
     assert counts.images == len(bench.index.flushed) == bench.ledger.totals().done < 8
     assert bench.run(colour_pictures).done + counts.done == 8
+
+
+class Contents:
+    """In the place of `reading.contents`: before it reads, `happens` is told which file and how often it came."""
+
+    def __init__(self, happens: Callable[[Path, int], None]) -> None:
+        self._happens = happens
+        self._times: Counter[str] = Counter()
+        self._lock = Lock()
+
+    def __call__(self, file: File) -> bytes | None:
+        with self._lock:
+            self._times[file.path] += 1
+            self._happens(Path(file.path), self._times[file.path])
+        return contents(file)
+
+
+def _reasons(bench: Bench) -> list[tuple[str, str | None]]:
+    return [(Path(one.path).name, one.reason) for one in bench.ledger.without_faces("/")]
+
+
+def test_a_file_that_vanishes_before_it_is_read_goes_again_by_itself_once_it_is_back(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = colour_pictures.with_name("away.png")
+
+    def vanish(path: Path, _: int) -> None:
+        if path.name == "3.png":
+            path.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.reading.contents", Contents(vanish))
+        counts = bench.run(colour_pictures)
+    assert (counts.done, counts.failed) == (7, 1)
+    assert _reasons(bench) == [("3.png", "vanished")]
+    away.rename(colour_pictures / "3.png")  # with the size and time that the ledger has
+    again = bench.run(colour_pictures)
+    assert (again.done, again.skipped) == (1, 7)
+    assert bench.ledger.totals() == Totals(done=8, faces=8)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(path: Path, times: int) -> None:
+        if (path.name, times) == ("3.png", 1):
+            path.write_bytes(encoded(size=(90, 48)))
+
+    monkeypatch.setattr("app.reading.contents", Contents(change))
+    assert bench.run(colour_pictures).done == 8
+    path = colour_pictures / "3.png"
+    known, now = bench.ledger.file(str(path)), file_at(str(path))
+    assert known is not None
+    assert now is not None
+    assert known.image_id == image_id_of(path.read_bytes())
+    assert (known.size, known.mtime_ns) == (now.size, now.mtime_ns)
+    assert bench.run(colour_pictures).skipped == 8
+
+
+def test_a_file_that_keeps_changing_is_left_to_the_next_run(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(path: Path, times: int) -> None:
+        if path.name == "3.png":
+            path.write_bytes(encoded(size=(90 + times, 48)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.reading.contents", Contents(change))
+        counts = bench.run(colour_pictures)
+    assert (counts.done, counts.failed) == (7, 1)
+    assert _reasons(bench) == [("3.png", "changed_while_read")]
+    assert (bench.run(colour_pictures).done, bench.ledger.totals()) == (1, Totals(done=8, faces=8))
+
+
+@pytest.mark.parametrize("left_behind", [False, True], ids=["nothing", "an-empty-folder"])
+def test_a_drive_that_goes_away_half_way_ends_the_run_and_blames_no_file(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch, left_behind: bool
+) -> None:
+    bench.run(colour_pictures)
+    for place in range(8):
+        (colour_pictures / f"later{place}.png").write_bytes(encoded(size=(80 + place, 48)))
+    away = colour_pictures.with_name("away")
+
+    def go_away(path: Path, _: int) -> None:
+        if path.name == "later4.png":
+            colour_pictures.rename(away)
+            if left_behind:
+                colour_pictures.mkdir()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.reading.contents", Contents(go_away))
+        with pytest.raises(OceanoError) as raised:
+            bench.run(colour_pictures)
+    assert raised.value.code == "folder_unavailable"
+    assert _reasons(bench) == []
+    assert bench.ledger.totals().done >= 8
+    if left_behind:
+        colour_pictures.rmdir()
+    away.rename(colour_pictures)
+    counts = bench.run(colour_pictures)
+    assert (counts.skipped + counts.done, counts.failed) == (16, 0)
+    assert bench.ledger.totals() == Totals(done=16, faces=16)
+    assert len(bench.index.points) == 16
+
+
+def test_a_drive_that_goes_away_while_it_is_listed_is_not_the_end_of_its_files(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run(colour_pictures)
+    listed: list[str] = []
+
+    def looked_at(path: str) -> File | None:
+        listed.append(path)
+        if len(listed) == 3:
+            colour_pictures.rename(colour_pictures.with_name("away"))
+        return file_at(path)
+
+    monkeypatch.setattr("app.folders.file_at", looked_at)
+    with pytest.raises(OceanoError) as raised:  # two are skipped, six only seem to be gone
+        bench.run(colour_pictures)
+    assert raised.value.code == "folder_unavailable"
+
+
+def test_an_index_that_is_gone_for_a_while_is_waited_for(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(MemoryIndex):
+        times = 3
+
+        def upsert(self, points: Sequence[FacePoint]) -> None:
+            if self.times:
+                self.times -= 1
+                raise OceanoError("index_unavailable", "gone")
+            super().upsert(points)
+
+    monkeypatch.setattr("app.ingest.tenacity.wait_exponential", lambda **_: tenacity.wait_none())
+    monkeypatch.setattr("app.ingest.tenacity.wait_random", lambda *_: tenacity.wait_fixed(0.01))
+    bench.index = index = Gone()
+    assert bench.run(colour_pictures, patience=60).done == 8
+    assert index.times == 0
+    assert len(index.flushed) == bench.ledger.totals().faces == 8
+
+
+def test_a_stop_ends_the_wait_for_an_index_that_is_gone(bench: Bench, colour_pictures: Path) -> None:
+    stop = Event()
+
+    class Gone(MemoryIndex):
+        def upsert(self, points: Sequence[FacePoint]) -> None:
+            stop.set()
+            raise OceanoError("index_unavailable", "gone")
+
+    bench.index = Gone()
+    began = time.monotonic()
+    with pytest.raises(OceanoError) as raised:
+        bench.run(colour_pictures, stop=stop, patience=60)
+    assert raised.value.code == "index_unavailable"
+    assert time.monotonic() - began < 10
+    assert bench.ledger.totals() == Totals()
+
+
+def test_a_disk_that_is_full_ends_the_run_and_what_was_recorded_stays(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ingest.LEAST_BATCH", 4)
+    last = (max(colour_pictures.iterdir(), key=lambda path: path.name)).read_bytes()
+    no_room_for = face_id_of(image_id_of(last), FAKE_PACK.digest, 0)
+    write = bench.thumbs.write
+
+    def fill(face_id: str, jpeg: bytes) -> None:
+        if face_id == no_room_for:
+            raise OceanoError("disk_full", "no room for thumbnails")
+        write(face_id, jpeg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.thumbs, "write", fill)
+        patch.setattr("app.folders.os.scandir", _by_name)
+        with pytest.raises(OceanoError) as raised:
+            bench.run(colour_pictures)
+    assert raised.value.code == "disk_full"
+    assert bench.ledger.totals() == Totals(done=4, faces=4)
+    assert _reasons(bench) == []
+    counts = bench.run(colour_pictures)
+    assert (counts.done, counts.skipped) == (4, 4)
+    assert bench.ledger.totals() == Totals(done=8, faces=8)
+    assert all(bench.thumbs.read(face_id) for face_id in bench.index.points)
+
+
+@contextmanager
+def _by_name(path: str) -> Iterator[list[os.DirEntry[str]]]:
+    """A listing in the order of names, as some file systems give it."""
+    with SCANDIR(path) as listing:
+        yield sorted(listing, key=lambda entry: entry.name)
+
+
+def test_a_file_that_cannot_be_read_just_now_keeps_its_faces_and_their_names(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run(colour_pictures)
+    path = colour_pictures / "0.png"
+    (known,) = [one for one in bench.ledger.images() if one.path == str(path)]
+    os.utime(path, ns=(1, 1))
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.reading.contents", refuse)
+        assert bench.run(colour_pictures).failed == 1
+    assert bench.ledger.file(str(path)) == known
+    assert bench.ledger.superseded() == []
+    assert bench.run(colour_pictures).failed == 0
+    again = bench.ledger.file(str(path))
+    assert again is not None
+    assert (again.status, again.mtime_ns) == ("done", 1)

@@ -229,8 +229,9 @@ def test_a_full_disk_is_disk_full_at_every_step(tmp_path: Path, monkeypatch: pyt
 
 def test_another_failure_of_the_disk_is_not_called_a_full_one(tmp_path: Path) -> None:
     (tmp_path / "0f").write_text("a file where a folder should be")
-    with pytest.raises(OSError, match=r"(?i)exist|directory"):
+    with pytest.raises(OceanoError, match=r"(?i)exist|directory") as caught:
         ThumbStore(tmp_path).write(FACE_ID, b"x")
+    assert caught.value.code == "thumbs_unavailable"
 
 
 def test_many_threads_write_the_same_thumbnail_and_readers_see_a_whole_one(tmp_path: Path) -> None:
