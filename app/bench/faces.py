@@ -12,6 +12,7 @@ from app.types import EMBEDDING_SIZE, FacePayload, FacePoint, face_id_of
 Floats = npt.NDArray[np.float32]
 
 FACES_OF_ONE = 8
+SHELVES = 10  # folders that hold a tenth of all faces each
 OWN_COSINE = 0.67
 IMPOSTOR_SPREAD = 0.058  # standard deviation of the cosine of two strangers: the hard end of real face models
 
@@ -55,13 +56,13 @@ def _spectrum(spread: float) -> npt.NDArray[np.float64]:
 
 
 def points(embeddings: Floats, digest: str, first: int = 0) -> Iterator[FacePoint]:
-    """A stored face for each embedding, a picture each, a thousand a folder."""
+    """A stored face for each embedding, a picture each, a hundred a folder."""
     for number, embedding in enumerate(embeddings, first):
-        image_id, folder = f"{number:064x}", f"/photos/{number // 1000}"
+        image_id, folder = f"{number:064x}", f"/photos/{number % SHELVES}/{number // 1000}"
         payload = FacePayload(
             image_id=image_id,
             path=f"{folder}/{number}.jpg",
-            folder=("/", "/photos", folder),
+            folder=("/", "/photos", f"/photos/{number % SHELVES}", folder),
             bbox=(100.0, 100.0, 220.0, 260.0),
             kps=((130.0, 150.0), (190.0, 150.0), (160.0, 190.0), (135.0, 220.0), (185.0, 220.0)),
             width=1600,

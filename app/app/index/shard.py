@@ -25,18 +25,23 @@ _VECTOR_BYTES: Final = 4 * SIZE
 # Facets are counted without `exact`, which is 15 us per value; Edge cuts each segment's list at the limit, so it
 # is asked for more values than are wanted.
 _FACET_VALUES: Final = 10_000
-# On disk what has many values and is looked up by one: 0.3 KB of memory less per face.
-_ON_DISK: Final = edge.KeywordIndexParams(memory=edge.Memory.Cold)
+# On disk what has a value for each face: 0.4 KB of memory less per face.
+_KEYWORD_ON_DISK: Final = edge.KeywordIndexParams(memory=edge.Memory.Cold)
+_TIME_ON_DISK: Final = edge.DatetimeIndexParams(memory=edge.Memory.Cold)
+_NUMBER_ON_DISK: Final = edge.FloatIndexParams(memory=edge.Memory.Cold)
 _INDEXES: Final[dict[str, Any]] = {
-    "image_id": _ON_DISK,
-    "folder": _ON_DISK,
+    "image_id": _KEYWORD_ON_DISK,
+    "folder": _KEYWORD_ON_DISK,
     "person": edge.PayloadSchemaType.Keyword,
     "flaws": edge.PayloadSchemaType.Keyword,
-    "taken_at": edge.PayloadSchemaType.Datetime,
-    "ingested_at": edge.PayloadSchemaType.Datetime,
-    "det_score": edge.PayloadSchemaType.Float,
-    "quality": edge.PayloadSchemaType.Float,
+    "taken_at": _TIME_ON_DISK,
+    "ingested_at": _TIME_ON_DISK,
+    "det_score": _NUMBER_ON_DISK,
+    "quality": _NUMBER_ON_DISK,
 }
+# The graph's neighbours that a filter admits can be few: look at theirs, too (ACORN-1, Patel et al. 2024). With a
+# tenth of 60,000 faces admitted, recall@10 is 1.00 instead of 0.82, in 33 ms instead of 9.
+_FILTERED: Final = edge.AcornSearchParams(enable=True)
 _NO_SPACE: Final = ("no space left", "os error 28", "storagefull", "storage full", "disk full", "out of disk")
 
 Record = tuple[uuid.UUID, dict[str, Any], bytes | None]
@@ -133,10 +138,12 @@ class Shard:
         self, vectors: bytes, limit: int, threshold: float | None, where: Mapping[str, Any], ef: int
     ) -> list[list[Hit]]:
         """One list per vector, best first. Scores are cosines of the original vectors (rescored)."""
-        params = edge.SearchParams(
-            hnsw_ef=ef, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
-        )
         condition = filter_of(where)
+        params = edge.SearchParams(
+            hnsw_ef=ef,
+            quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0),
+            acorn=_FILTERED if condition else None,
+        )
         numbers = array("f")
         numbers.frombytes(vectors)
         queries = [
