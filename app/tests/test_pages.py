@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from PIL import Image
 from app import pages, views
 from app.config import Settings
 from app.errors import OceanoError
+from app.i18n import LANGUAGES, translator
 from app.main import create_app
 from app.search import Search
 from app.services import Services
-from app.types import Face, FaceFilter, FaceMatches, FacePayload, Match, Picture, SearchResult
+from app.types import FLAWS, Face, FaceFilter, FaceMatches, FacePayload, Match, Picture, SearchResult
 from tests.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
 
 with warnings.catch_warnings():
@@ -42,6 +43,7 @@ class Found:
         self.error: OceanoError | None = None
         self.limit = 0
         self.threshold = 0.0
+        self.where: FaceFilter | None = None
 
     async def run(
         self,
@@ -52,7 +54,7 @@ class Found:
         max_faces: int | None = None,
         where: FaceFilter | None = None,
     ) -> SearchResult:
-        self.limit, self.threshold = limit, threshold
+        self.limit, self.threshold, self.where = limit, threshold, where
         if self.error:
             raise self.error
         return SearchResult(picture.width, picture.height, threshold, self.faces, {"total": 41.0})
@@ -508,3 +510,29 @@ def test_the_page_is_not_part_of_the_apis_schema(client: TestClient) -> None:
 def test_answers_to_a_photograph_are_never_cached(client: TestClient, post: Post, found: Found) -> None:
     assert post().headers["cache-control"] == "no-store"
     assert "Cookie" in client.get("/").headers["vary"]
+
+
+@pytest.mark.parametrize("fetch", [False, True])
+def test_only_clear_faces_are_searched_when_that_is_asked_for(post: Post, found: Found, fetch: bool) -> None:
+    found.faces = (face(0, matches(0.8)),)
+    assert post(fetch=fetch).status_code == 200
+    assert found.where is None
+    html = post(fetch=fetch, clear="1").text
+    assert found.where == FaceFilter(without=FLAWS)
+    boxes = [one for one in elements(html, "input") if one.attributes.get("id") == "clear"]
+    assert ["checked" in one.attributes for one in boxes] == ([] if fetch else [True])
+
+
+@pytest.mark.parametrize(("lang", "said"), [("en", "small · blurred"), ("es", "pequeño · borroso")])
+def test_what_a_face_lacks_is_said(post: Post, found: Found, lang: str, said: str) -> None:
+    clear, flawed = face(0, matches(0.8)), face(1, matches(0.8))
+    flaws = replace(flawed.face, flaws=("face_too_small", "blurred"))
+    found.faces = (clear, replace(flawed, face=flaws))
+    html = post(address=f"/?lang={lang}").text
+    assert html.count(said) == 1
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_flaw_has_words(lang: str) -> None:
+    assert all(translator(lang)(f"flaw.{flaw}") for flaw in FLAWS)
+    assert len(FLAWS) == 4

@@ -116,6 +116,22 @@ def test_similarities_from_the_graph_are_the_cosines_that_numpy_computes(index: 
     assert hits > 180  # of 200
 
 
+def test_a_filter_that_admits_a_few_of_many_still_finds_the_nearest_of_them(
+    settings: Settings, index: FaceIndex
+) -> None:
+    index.maintain(wait=True)
+    narrow = open_quick(settings.model_copy(update={"hnsw_ef": 16}), **LOW)  # most of the graph stays unseen
+    admitted = [face for face in FACES if face.payload.quality >= 0.7]
+    assert len(admitted) == COUNT * 3 // 10
+    rows = np.stack([face.embedding for face in admitted])
+    hits = 0
+    for query in unit_vectors(20, seed=4):
+        nearest = {admitted[at].face_id for at in np.argsort(-(rows @ query))[:10]}
+        hits += len(nearest & {m.face_id for m in narrow.search(query, limit=10, where=FaceFilter(min_quality=0.7))})
+    narrow.close()
+    assert hits > 190  # of 200
+
+
 def test_searches_and_writes_go_on_during_a_build_and_nothing_written_is_lost(
     settings: Settings, slow_index: FaceIndex
 ) -> None:
