@@ -106,7 +106,7 @@ def serve() -> None:
 
 @cli.command()
 def ingest(  # noqa: PLR0913, PLR0917 - an option each
-    folder: Annotated[Path, typer.Argument(help="Every picture at or below this folder is taken up.")],
+    folder: Annotated[str, typer.Argument(help="Every picture at or below this folder is taken up.")],
     include: Annotated[list[str] | None, typer.Option(help="Only files like '*.jpg', '2024/*'. Repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files, no folders like this. Repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take up at most so many new files.")] = None,
@@ -120,8 +120,10 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
     from app.ingest_command import IngestWish, run_ingest
 
+    if not folder:  # an unset variable: Path would make the current folder of it
+        raise OceanoError("invalid_request", "FOLDER is empty")
     wish = IngestWish(
-        folder, tuple(include or ()), tuple(exclude or ()), limit, retry, watch, prune, dry_run, report, as_json
+        Path(folder), tuple(include or ()), tuple(exclude or ()), limit, retry, watch, prune, dry_run, report, as_json
     )
     with _interruptible() as stop:
         return run_ingest(wish, _settings("ingest"), stop)

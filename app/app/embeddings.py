@@ -42,7 +42,7 @@ _REFERENCE_SIDE: Final = 160  # pixels of the picture that the detector is compa
 
 # Pictures of one call, and of one run of detector and recogniser. On a CPU a batch is no faster than its pictures one
 # by one (measured: 20.0 ms against 20.6 ms a picture in batches of 4), and smaller ones keep the lanes evenly busy.
-_CPU_BATCHES: Final = (4, 1, 8)
+_CPU_BATCHES: Final = (1, 1, 8)
 _CUDA_BATCHES: Final = (32, 16, 32)
 
 

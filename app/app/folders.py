@@ -78,6 +78,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links: other names than people know
         self._was = self._identity()
+        self.unlisted = 0  # folders below that a scan could not list
 
     def scan(self, wanted: Wanted = EVERYTHING, start: str | None = None) -> Iterator[File]:
         """Regular files at or below the folder, or a folder `start` in it, as a stream: a folder's own before others.
@@ -98,6 +99,7 @@ class Folder:
                             yield file
             except OSError as failure:
                 self.require(failure)
+                self.unlisted += 1
                 _log.error("cannot list %s: %s", readable(here), failure.strerror)
             waiting += sorted(below, reverse=True)
         self.require()  # a listing goes on without its folder: its files would only seem to be gone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ _REDUCED: Final[Mapping[int, int]] = MappingProxyType(
     {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2, 1: cv2.IMREAD_COLOR}
 )
 _END_OF_JPEG: Final = b"\xff\xd9"
+_SCAN: Final = b"\xff\xda"
+_MOST_SCANS: Final = 100  # a progressive JPEG has about ten; each goes over all of the picture
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF comes before 00 or a restart
 _NOTHING: Final = 128  # the grey of rows that a cut off JPEG does not have
 _TURNED: Final = range(5, 9)  # EXIF orientations that swap width and height
 
@@ -87,6 +91,8 @@ def _decode(data: bytes, name: str, max_pixels: int, image_id: str, enough: int 
         width, height = image.size
         _check_size(width, height, max_pixels)
         taken_at = _taken_at(image)
+        if name == "JPEG":
+            _check_scans(data)
         if name == "JPEG" and image.mode in ("RGB", "L"):
             turn = _orientation(image)
             part = _part(max(width, height), enough)
@@ -118,6 +124,18 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
     if min(width, height) < 1:
         raise ValueError("a side of 0 pixels")
+
+
+def _check_scans(data: bytes) -> None:
+    """A few megabytes of scans without content would keep a decoder busy for minutes."""
+    if data.count(_SCAN) <= _MOST_SCANS:
+        return
+    scans, place = 0, 2
+    while (marker := _MARKER.search(data, place)) is not None and marker.group() != _END_OF_JPEG:
+        scans += marker.group() == _SCAN
+        if scans > _MOST_SCANS:
+            raise ValueError(f"it has more than {_MOST_SCANS} scans")
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
 
 
 def _part(longer_side: int, enough: int | None) -> int:

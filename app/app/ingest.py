@@ -21,7 +21,7 @@ if __name__ == "__main__":  # as a script: this folder comes first on the path a
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from app.batches import Batch, Lanes
 from app.errors import OceanoError
 from app.folders import EVERYTHING, File, Folder, Wanted, readable
 from app.ledger import FileRecord, Ledger
-from app.pipeline import in_order
+from app.pipeline import Budget, in_order
 from app.reading import PASSING, Read, Reader, copy_of
 from app.threads import processors
 from app.thumbs import ThumbStore
@@ -43,9 +43,9 @@ from app.types import Engine, FaceIndex, face_id_of
 
 _log = logging.getLogger(__name__)
 
-LEAST_BATCH: Final = 8  # files; a batch is a few fsyncs
+LEAST_BATCH: Final = 8  # files; a batch is a few fsyncs, beside the lanes
 READERS: Final = 4  # they wait for the disk, or for a network
-WAITING_BYTES: Final = 200_000_000  # read, and not yet in a batch
+WAITING_BYTES: Final = 200_000_000  # of files that are read, and not yet decoded
 CHECK_SECONDS: Final = 10.0
 
 
@@ -122,6 +122,8 @@ class Ingest:
         )
         self._lanes = Lanes(engine, self._reader, thumbs)
         self._folder: Folder | None = None
+        self._bytes = Budget(WAITING_BYTES)
+        self.passing = 0  # files that could not be read just now
         self._left = options.limit
         self._stop = stop or Event()
         self._on_progress = on_progress
@@ -151,11 +153,31 @@ class Ingest:
         lanes = max(self._engine.lanes, processors())
         with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(lanes, "lane") as pool:
             wanted = self._not_settled(files)
-            reads = in_order(readers, self._reader.read, wanted, ahead=self._reading_ahead, crowded=_crowded)
-            done = in_order(pool, self._lanes.work, self._batches(reads), ahead=self._lanes_ahead)
+            reads = in_order(readers, self._read, wanted, ahead=self._reading_ahead, full=self._bytes.spent)
+            batches = self._batches(reads)
+            done = in_order(pool, self._work, batches, ahead=self._lanes_ahead, full=self._bytes.spent)
             with closing(reads), closing(done):
                 for batch in done:
                     self._write(batch)
+
+    def _read(self, file: File) -> Read:
+        """Takes its bytes into account before they are there; `_sort_in` and `_work` let them go."""
+        self._bytes.change(file.size)
+        read = self._reader.read(file)
+        self._bytes.change(read.file.size - file.size)  # it may have grown meanwhile
+        return read
+
+    def _work(self, batch: Batch) -> Batch:
+        held = sum(read.file.size for read in batch.reads)
+        try:
+            return self._lanes.work(batch)
+        finally:
+            self._bytes.change(-held)
+
+    @property
+    def unseen(self) -> int:
+        """Files that could not be read just now, and folders that could not be listed."""
+        return self.passing + (0 if self._folder is None else self._folder.unlisted)
 
     def _require_folder(self, failure: OSError) -> None:
         """A file that is not there any more, or does not answer: is it the whole folder?"""
@@ -197,7 +219,7 @@ class Ingest:
             if self._ends:
                 break
             self._sort_in(read, batch)
-            if len(batch) >= self._batch:
+            if len(batch) >= self._batch or (len(batch) and self._bytes.spent()):
                 yield batch
                 batch = self._new_batch()
         if len(batch):
@@ -209,6 +231,9 @@ class Ingest:
         return batch
 
     def _sort_in(self, read: Read, batch: Batch) -> None:
+        new = bool(read.data) and not any(read.image_id in fates for fates in self._fates)
+        if not new:
+            self._bytes.change(-read.file.size)
         if read.record is None and not read.data:
             self.counts.ignored += 1
             return
@@ -217,7 +242,7 @@ class Ingest:
             self._left -= 1
         if read.record is not None:
             (batch.unchanged if unchanged else batch.records).append(read.record)
-        elif any(read.image_id in fates for fates in self._fates):
+        elif not new:
             batch.copies.append((read.file, read.image_id))
         else:
             batch.reads.append(read)
@@ -242,8 +267,11 @@ class Ingest:
 
     def _counts_for_good(self, record: FileRecord) -> bool:
         """A file that cannot be read just now is still what it was: its faces, and their names, stay its own."""
-        known = self._ledger.file(record.path) if record.reason in PASSING else None
-        return known is None or known.status != "done"
+        if record.reason not in PASSING:
+            return True
+        self.passing += 1
+        known = self._ledger.file(record.path)
+        return known is None or known.status == "failed"
 
     def _fate(self, image_id: str) -> FileRecord:
         return next(fate for fates in self._fates if (fate := fates.get(image_id)) is not None)
@@ -267,10 +295,6 @@ class Ingest:
             before_sleep=_say_waiting,
             reraise=True,
         )(write)
-
-
-def _crowded(waiting: Sequence[Read]) -> bool:
-    return sum(len(read.data) for read in waiting) > WAITING_BYTES
 
 
 def _is_gone(failure: BaseException) -> bool:

@@ -43,9 +43,9 @@ class IngestWish:
 def run_ingest(wish: IngestWish, settings: Settings, stop: Event) -> int:
     """The exit code. Raises OceanoError; what was done until then stays."""
     _require_sense(wish)
-    if wish.report is not None:
-        _write_report(wish.report, [])  # a report that cannot be written is said before the work, not after it
     with only_writer(settings.state_dir):
+        if wish.report is not None:
+            _require_writable(wish.report)  # said before the work, not after it
         if wish.dry_run:
             return _dry_run(wish, settings, stop)
         with open_parts(settings) as (engine, index, ledger):
@@ -53,8 +53,9 @@ def run_ingest(wish: IngestWish, settings: Settings, stop: Event) -> int:
 
 
 def _require_sense(wish: IngestWish) -> None:
-    if not wish.folder.is_dir():
-        raise OceanoError("not_found", f"{wish.folder} is not a folder", details={"folder": str(wish.folder)})
+    if not os.path.isdir(wish.folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
+        shown = readable(str(wish.folder))
+        raise OceanoError("not_found", f"{shown} is not a folder", details={"folder": shown})
     if wish.dry_run and not wish.prune:
         raise OceanoError("invalid_request", "--dry-run goes with --prune: it says what that would forget")
     if wish.watch and (wish.prune or wish.limit is not None):
@@ -77,13 +78,16 @@ def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, inde
             stop=stop,
             on_progress=progress.update,
         )
+        pruning = _pruning(wish, index, ledger, thumbs, engine.pack.digest, stop) if wish.prune else None
         try:
+            if pruning is not None:
+                pruning.look()
             if wish.watch:
                 _watch(run, wish.folder, wanted, stop)
             else:
                 run.run(wish.folder, wanted)
-            if wish.prune and not stop.is_set():
-                pruned = _pruning(wish, index, ledger, thumbs, engine.pack.digest, stop).run()
+            if pruning is not None and not run.unseen and not stop.is_set():
+                pruned = pruning.run()
         except OceanoError as failure:
             failure.details["ingest"] = asdict(run.counts)  # what was done until then
             if not wish.as_json:
@@ -92,11 +96,17 @@ def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, inde
         progress.finish(run.counts, interrupted=stop.is_set(), pruned=asdict(pruned) if pruned else None)
     if pruned is not None and not wish.as_json:
         _say_pruned(pruned, dry_run=False)
+    if wish.prune and run.unseen:
+        print(  # noqa: T201
+            f"nothing is forgotten: {run.unseen} files or folders could not be read just now, and what seems gone "
+            "may be among them",
+            file=sys.stderr,
+        )
     if wish.report is not None:
         _write_report(wish.report, ledger.without_faces(os.path.abspath(wish.folder)))  # noqa: PTH100 - as Folder does
     if stop.is_set():
         return EXIT_INTERRUPTED
-    return EXIT_SOME_FAILED if run.counts.failed else EXIT_OK
+    return EXIT_SOME_FAILED if run.counts.failed or (wish.prune and run.unseen) else EXIT_OK
 
 
 def _watch(run: Ingest, folder: Path, wanted: Wanted, stop: Event) -> None:
@@ -134,12 +144,21 @@ def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
         f"{counts.moved} live on in a copy",
         flush=True,
     )
+    if dry_run and counts.images:
+        print("a picture that was moved and not taken up at its new place counts as gone here", file=sys.stderr)  # noqa: T201
     if counts.unsure:
         print(  # noqa: T201
             f"kept: {counts.unsure} files whose folder is there but empty, as where a drive is not mounted; "
             "remove the empty folder and they are forgotten",
             file=sys.stderr,
         )
+
+
+def _require_writable(report: Path) -> None:
+    try:
+        report.open("a").close()
+    except OSError as failure:
+        raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure
 
 
 def _write_report(report: Path, records: Iterable[FileRecord]) -> None:

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS files (
 CREATE TABLE IF NOT EXISTS superseded ( -- images with faces whose file became another image
     collection TEXT NOT NULL,
     image_id TEXT NOT NULL,
+    path BLOB NOT NULL,
     faces INTEGER NOT NULL,
     PRIMARY KEY (collection, image_id)
 ) WITHOUT ROWID;
@@ -139,7 +140,7 @@ class Ledger:
                     [(self._collection, os.fsencode(path)) for path in forget],
                 )
                 self._db.executemany(
-                    "INSERT OR REPLACE INTO superseded SELECT collection, image_id, faces FROM files "
+                    "INSERT OR REPLACE INTO superseded SELECT collection, image_id, path, faces FROM files "
                     "WHERE collection = ? AND path = ? AND status = 'done' AND image_id IS NOT ?",
                     [(self._collection, os.fsencode(one.path), one.image_id) for one in records],
                 )
@@ -164,11 +165,14 @@ class Ledger:
             )
             self._db.execute("COMMIT")
 
-    def superseded(self) -> list[tuple[str, int]]:
-        """Images whose file became another one, and how many faces each has in the index."""
+    def superseded(self, folder: str = "/") -> list[tuple[str, int]]:
+        """Images at or below a folder whose file became another one, and how many faces each has in the index."""
+        below = os.fsencode(folder.rstrip("/"))
         with self._lock, _as_oceano_error(self._path):
             return self._db.execute(
-                "SELECT image_id, faces FROM superseded WHERE collection = ? ORDER BY image_id", (self._collection,)
+                "SELECT image_id, faces FROM superseded WHERE collection = ? "
+                "AND (path = ? OR substr(path, 1, ?) = ?) ORDER BY image_id",
+                (self._collection, below, len(below) + 1, below + b"/"),
             ).fetchall()
 
     def settle_superseded(self, image_id: str) -> None:

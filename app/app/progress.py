@@ -24,7 +24,7 @@ from rich.progress import (
 )
 
 from app.errors import OceanoError
-from app.folders import Folder, Wanted
+from app.folders import Folder, Wanted, readable
 from app.ingest import IngestCounts
 
 
@@ -82,10 +82,10 @@ class IngestProgress:
                 "images": counts.images,
                 "seconds": round(seconds, 3),
                 "images_per_second": round(rate, 1),
-                "folder": str(self._folder),
+                "folder": readable(str(self._folder)),
                 "interrupted": interrupted,
-                "pruned": pruned,
             }
+            said |= {} if pruned is None else {"pruned": pruned}
             print(json.dumps(said), flush=True)  # noqa: T201
             return
         parts = [

@@ -36,7 +36,7 @@ class PruneCounts:
 class Pruning:
     """Forgets what is gone below a folder. With `dry_run` it only counts.
 
-    Kill it anywhere and run it again: faces go first, the ledger's row that names them last.
+    Kill it anywhere and run it again: thumbnails go first, then faces, the ledger's row that names them last.
     """
 
     def __init__(
@@ -57,19 +57,28 @@ class Pruning:
         self._digest = digest
         self._dry_run = dry_run
         self._stop = stop or Event()
+        self._looked: set[str] | None = None
         self.counts = PruneCounts()
+
+    def look(self) -> None:
+        """Before an ingest: what is gone now may be forgotten afterwards. A file that is moved while the ingest goes
+        through the folder may be in neither place when it comes by.
+        """
+        self._looked = {known.path for known in self._gone()}
 
     def run(self) -> PruneCounts:
         """Until all is looked at or `stop` is set.
 
         Raises OceanoError `folder_unavailable` (nothing more is forgotten then), `index_unavailable`.
         """
-        for image_id, faces in self._ledger.superseded():
+        self.counts = PruneCounts()
+        self._folder.require()
+        for image_id, faces in self._ledger.superseded(self._folder.path):
             if self._stop.is_set():
                 break
             self._folder.require()
             self._let_go(image_id, faces)
-        gone = self._gone()
+        gone = (known for known in self._gone() if self._looked is None or known.path in self._looked)
         while not self._stop.is_set() and (some := list(islice(gone, _AT_ONCE))):
             self._folder.require()  # gone with the whole folder is not gone
             self._forget(some)
@@ -86,7 +95,7 @@ class Pruning:
 
     def _may_be_a_drive(self, path: str) -> bool:
         """A drive that is not mounted leaves the folder it is mounted on, empty."""
-        there = next(parent for parent in Path(path).parents if parent.is_dir())
+        there = next(parent for parent in Path(path).parents if os.path.isdir(parent))  # noqa: PTH112 - never raises
         try:
             with os.scandir(there) as listing:
                 return next(listing, None) is None
@@ -145,8 +154,8 @@ class Pruning:
     def _drop(self, face_ids: Sequence[str]) -> None:
         self.counts.faces += len(face_ids)
         if face_ids and not self._dry_run:
+            self._thumbs.delete(face_ids)  # first: of a face that is gone nobody could tell which were its
             self._index.delete(face_ids)
-            self._thumbs.delete(face_ids)
 
 
 def _is_there(path: str) -> bool:

@@ -58,7 +58,7 @@ def _start(centre: float, length: int, available: int) -> int:
 
 
 class ThumbStore:
-    """Thumbnails on disk, two levels of folders deep: `ab/cd/abcd....jpg`."""
+    """Thumbnails on disk, in 256 folders: `ab/abcd....jpg`; a second level would cost more than it saves."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -69,7 +69,7 @@ class ThumbStore:
             name = str(uuid.UUID(face_id))
         except ValueError:
             raise OceanoError("face_unknown", "a face id is a UUID", details={"face_id": face_id[:64]}) from None
-        return self._root / name[:2] / name[2:4] / f"{name}.jpg"
+        return self._root / name[:2] / f"{name}.jpg"
 
     def write(self, face_id: str, jpeg: bytes) -> None:
         """Write beside, then rename: a reader sees a whole thumbnail or none.
@@ -102,6 +102,11 @@ class ThumbStore:
             return None
 
     def delete(self, face_ids: Iterable[str]) -> None:
-        """Forget thumbnails; those that are not there are ignored."""
-        for face_id in face_ids:
-            self.path(face_id).unlink(missing_ok=True)
+        """Forget thumbnails; those that are not there are ignored. Raises OceanoError `thumbs_unavailable`."""
+        try:
+            for face_id in face_ids:
+                self.path(face_id).unlink(missing_ok=True)
+        except OSError as failure:
+            raise OceanoError(
+                "thumbs_unavailable", f"thumbnails in {self._root} cannot be deleted: {failure.strerror}"
+            ) from failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -68,7 +69,7 @@ def _at_or_below(path: str, folder: Folder, wanted: Wanted) -> Iterator[File]:
     """A folder that is moved in says nothing of its files. A scan would not come to what is passed over."""
     if any(_is_passed_over(str(parent), folder, wanted) for parent in PurePath(path).parents):
         return
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - never raises
         if not _is_passed_over(path, folder, wanted):
             yield from folder.scan(wanted, start=path)
     elif wanted.takes(folder.below(path)) and (file := file_at(path)) is not None:

@@ -51,12 +51,12 @@ CORES = processors()
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, help="pictures of a round (120; 12 with --resnet100)")
+    parser.add_argument("--pictures", type=int, help="pictures of a round (300; 24 with --resnet100)")
     parser.add_argument("--rounds", type=int, help="rounds (5; 3 with --resnet100)")
     parser.add_argument("--scale", type=float, default=1.0, help="sides of the pictures, times 1.9 megapixels'")
     parser.add_argument("--resnet100", action="store_true", help="a recogniser of ResNet-100's size, random weights")
     asked = parser.parse_args()
-    count = asked.pictures or (12 if asked.resnet100 else 120)
+    count = asked.pictures or (24 if asked.resnet100 else 300)
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
         folder = Path(name)
         pictures = write_pictures(_made(folder / "pictures"), folder_of("REAL_FACES_DIR"), count, scale=asked.scale)

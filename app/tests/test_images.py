@@ -360,6 +360,22 @@ def test_a_jpeg_of_which_more_than_half_is_missing_is_invalid_image(share: float
     assert "missing" in error.message
 
 
+def test_a_jpeg_with_endless_scans_is_invalid_image_at_once() -> None:
+    data = _saved(_noise(256), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:-2] + data[last:-2] * 20_000 + data[-2:]
+    start = time.perf_counter()
+    error = _refused(bomb)
+    assert (error.code, "scans" in error.message) == ("invalid_image", True)
+    assert time.perf_counter() - start < 5
+
+
+def test_scans_in_what_follows_a_jpeg_are_not_its_own() -> None:
+    film = b"\xff\xda\x00\x01" * 500
+    _assert_upright(_decode(_saved(_quadrants(), "JPEG") + film))
+    _assert_upright(_decode(_saved(_quadrants(), "JPEG", progressive=True) + film))
+
+
 def test_what_follows_a_jpeg_does_not_matter() -> None:
     data = _saved(_quadrants(), "JPEG")
     _assert_upright(_decode(data + b"\0" * 5000))

@@ -21,6 +21,7 @@ from app.folders import File, contents, file_at
 from app.images import image_id_of
 from app.ingest import Ingest, IngestCounts, IngestOptions
 from app.ledger import Ledger, Totals
+from app.pipeline import Budget
 from app.thumbs import ThumbStore
 from app.types import Face, FacePoint, Picture, face_id_of
 from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex
@@ -445,3 +446,22 @@ def test_a_file_that_cannot_be_read_just_now_keeps_its_faces_and_their_names(
     again = bench.ledger.file(str(path))
     assert again is not None
     assert (again.status, again.mtime_ns) == ("done", 1)
+
+
+def test_large_files_wait_until_there_is_room(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many may be read ahead, few are held: here, one is more than there is room for."""
+    for path in colour_pictures.iterdir():
+        path.write_bytes(path.read_bytes() + b"\0" * 100_000)
+    monkeypatch.setattr("app.ingest.WAITING_BYTES", 100_000)
+    most = [0]
+    change = Budget.change
+
+    def watched(self: Budget, by: int) -> None:
+        change(self, by)
+        most[0] = max(most[0], self._held)
+
+    monkeypatch.setattr(Budget, "change", watched)
+    assert bench.run(colour_pictures).done == 8
+    assert 100_000 < most[0] < 350_000

@@ -412,3 +412,71 @@ def test_a_drive_that_is_away_is_not_pruned(command: Command, tmp_path: Path, mo
         run_ingest(IngestWish(command.folder, prune=True), command.settings, Event())
     assert raised.value.code == "folder_unavailable"
     assert len(command.index.points) == command.totals().faces == 8
+
+
+def test_nothing_is_forgotten_while_something_cannot_be_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command()
+    (command.folder / "0.png").rename(command.folder / "moved.png")
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.reading.contents", refuse)
+        assert command("--prune") == 1
+    assert "nothing is forgotten" in command.err
+    assert len(command.index.points) == 8
+    assert command("--prune") == 0
+    assert "0 images with 0 faces forgotten, 1 live on in a copy" in command.out
+    assert len(command.index.points) == 8
+
+
+def test_nothing_is_forgotten_while_a_folder_cannot_be_listed(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command()
+    locked = command.folder / "locked"
+    locked.mkdir()
+    (command.folder / "0.png").rename(locked / "0.png")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path) == str(locked):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.folders.os.scandir", scandir)
+        assert command("--prune") == 1
+    assert len(command.index.points) == 8
+
+
+def test_a_copy_that_cannot_be_read_just_now_stays_a_copy(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(command.folder / "0.png", command.folder / "copy.png")
+    command()
+    os.utime(command.folder / "copy.png", ns=(1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr("app.reading.contents", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        command()
+    assert command.totals().duplicate == 1
+
+
+def test_an_ingest_that_is_refused_leaves_a_report_alone(command: Command, tmp_path: Path) -> None:
+    report = tmp_path / "report.csv"
+    report.write_text("what another ingest found")
+    with only_writer(command.settings.state_dir):
+        assert command("--report", str(report)) == 3
+    assert report.read_text() == "what another ingest found"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000])
+def test_a_folder_with_an_impossible_name_is_exit_2(
+    command: Command, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ingest", name]) == 2
+    assert "is not a folder (not_found)" in capsys.readouterr().err
+
+
+def test_no_folder_is_not_the_folder_that_one_stands_in(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ingest", ""]) == 2
+    assert "FOLDER is empty" in capsys.readouterr().err

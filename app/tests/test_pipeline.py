@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from app.pipeline import in_order
+from app.pipeline import Budget, in_order
 
 
 def _numbers(taken: list[int], count: int = 50) -> Iterator[int]:
@@ -37,13 +37,36 @@ def test_no_more_is_taken_than_it_may_be_ahead() -> None:
             assert len(taken) <= result + 5
 
 
-def test_nothing_more_is_taken_while_what_waits_is_crowded() -> None:
+def test_nothing_more_is_taken_while_it_is_full() -> None:
     taken: list[int] = []
+    held = Budget(2)
     with ThreadPoolExecutor(1) as pool:
-        results = in_order(pool, lambda n: n, _numbers(taken), ahead=40, crowded=lambda waiting: len(waiting) > 2)
+
+        def work(number: int) -> int:
+            held.change(1)
+            return number
+
+        results = in_order(pool, work, _numbers(taken), ahead=1000, full=held.spent)
         with closing(results):
-            assert next(results) == 0
-    assert len(taken) < 40
+            for expected in range(50):
+                assert next(results) == expected
+                held.change(-1)
+    assert len(taken) < 500
+
+
+def test_one_that_is_too_large_for_all_comes_alone() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        assert list(in_order(pool, lambda n: n, range(20), ahead=8, full=lambda: True)) == list(range(20))
+
+
+def test_a_budget_counts_for_many_threads() -> None:
+    budget = Budget(0)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda n: budget.change(n % 3 - 1), range(3000)):
+            pass
+    assert not budget.spent()
+    budget.change(1)
+    assert budget.spent()
 
 
 def test_what_the_work_raises_is_raised_in_its_turn_and_the_rest_is_dropped() -> None:
