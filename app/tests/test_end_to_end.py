@@ -67,7 +67,7 @@ def test_a_folder_in_a_face_found_and_all_still_there_after_a_restart(
                 own = [match for match in face["matches"] if person_name(person) in match["path"]]
                 assert own
                 thumb = client.get(own[0]["thumb_url"])
-                assert (thumb.status_code, thumb.headers["content-type"]) == (200, "image/webp")
+                assert (thumb.status_code, thumb.headers["content-type"]) == (200, "image/jpeg")
                 known = client.get(f"/faces/{own[0]['face_id']}").json()
                 assert known["paths"] == [own[0]["path"]]
 
