@@ -129,7 +129,8 @@ class Ingest:
         self._on_progress = on_progress
         self._batch = max(engine.batch, LEAST_BATCH)
         self._reading_ahead = 2 * self._batch
-        self._lanes_ahead = max(engine.lanes, processors()) + 2
+        self._most_lanes = max(engine.lanes, processors())
+        self._lanes_ahead = self._most_lanes + 2
         # Fates of the last images: a copy of one that was in work while the copy was read is known by them.
         self._fates: deque[dict[str, FileRecord | None]] = deque(maxlen=self._reading_ahead + self._lanes_ahead + 2)
         self._checked = time.monotonic()
@@ -150,8 +151,7 @@ class Ingest:
 
     def take(self, files: Iterable[File]) -> None:
         """Ingest these files, as `run` does those of a folder."""
-        lanes = max(self._engine.lanes, processors())
-        with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(lanes, "lane") as pool:
+        with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(self._most_lanes, "lane") as pool:
             wanted = self._not_settled(files)
             reads = in_order(readers, self._read, wanted, ahead=self._reading_ahead, full=self._bytes.spent)
             batches = self._batches(reads)
