@@ -6,35 +6,39 @@ from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from app.types import Floats, Picture, Pixels
 
 CROP_SIDE: Final = 112
 
 # Where InsightFace puts the five landmarks in a crop (insightface/utils/face_align.py).
-_TEMPLATE: Final = np.array(
-    [38.2946 + 51.6963j, 73.5318 + 51.5014j, 56.0252 + 71.7366j, 41.5493 + 92.3655j, 70.7299 + 92.2041j]
-)
+_TEMPLATE: Final = (38.2946 + 51.6963j, 73.5318 + 51.5014j, 56.0252 + 71.7366j, 41.5493 + 92.3655j, 70.7299 + 92.2041j)
+_MIDDLE: Final = sum(_TEMPLATE) / 5
 
 
 def similarity_to_crop(kps: Floats) -> tuple[complex, complex]:
     """The similarity transform that carries kps (5, 2) onto the template, as (a, b) of z' = a z + b.
 
     Least squares in closed form, with points as complex numbers x + iy (the same solution as Umeyama 1991 for
-    landmarks that are not mirrored). |a| is crop pixels per pixel.
+    landmarks that are not mirrored). |a| is crop pixels per pixel. Five numbers are summed sooner than NumPy is called.
     """
-    source = kps[:, 0].astype(np.float64) + 1j * kps[:, 1].astype(np.float64)
-    centred = source - source.mean()
-    spread = float(np.vdot(centred, centred).real)
-    a = complex(np.vdot(centred, _TEMPLATE - _TEMPLATE.mean()) / spread) if spread > 1e-9 else 1 + 0j
-    return a, complex(_TEMPLATE.mean() - a * source.mean())
+    source = _complex(kps)
+    middle = sum(source) / 5
+    centred = [point - middle for point in source]
+    spread = sum(abs(point) ** 2 for point in centred)
+    turned = sum(point.conjugate() * (target - _MIDDLE) for point, target in zip(centred, _TEMPLATE, strict=True))
+    a = turned / spread if spread > 1e-9 else 1 + 0j
+    return a, _MIDDLE - a * middle
 
 
-def aligned_kps(kps: Floats) -> npt.NDArray[np.complex128]:
-    """(5,): where the landmarks come to lie in the crop, as x + iy."""
+def aligned_kps(kps: Floats) -> list[complex]:
+    """Where the five landmarks come to lie in the crop, as x + iy."""
     a, b = similarity_to_crop(kps)
-    return np.asarray(a * (kps[:, 0].astype(np.float64) + 1j * kps[:, 1].astype(np.float64)) + b)
+    return [a * point + b for point in _complex(kps)]
+
+
+def _complex(kps: Floats) -> list[complex]:
+    return [complex(x, y) for x, y in kps.tolist()]
 
 
 def align(picture: Picture, kps: Floats) -> Pixels:

@@ -12,6 +12,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from app.types import Floats, Pixels
 
@@ -96,20 +97,24 @@ def read_outputs(outputs: Sequence[Floats], frames: Sequence[Frame], threshold: 
     count, levels = len(frames), len(strides)
     anchors = _ANCHORS if levels == 3 else 1
     height, width = frames[0].pixels.shape[:2]
-    found: list[list[tuple[Floats, Floats, Floats]]] = [[] for _ in frames]
+    found: list[tuple[npt.NDArray[np.intp], Floats, Floats, Floats]] = []
     for level, stride in enumerate(strides):
         grid = (height // stride, width // stride)
         scores, boxes, kps = (
             _by_frame(outputs[level + part * levels], count, grid[0] * grid[1], anchors) for part in range(3)
         )
         centres = _centres(*grid, stride, anchors)
-        for place, anchor in zip(*np.nonzero(scores[:, :, 0] >= threshold), strict=True):
-            x, y = centres[anchor]
-            left, top, right, bottom = boxes[place, anchor] * stride
-            box = np.array([x - left, y - top, x + right, y + bottom], np.float32)
-            points = centres[anchor] + kps[place, anchor].reshape(5, 2) * stride
-            found[place].append((scores[place, anchor], box, points))
-    return [_best(many, frame) for many, frame in zip(found, frames, strict=True)]
+        places, hits = np.nonzero(scores[:, :, 0] >= threshold)
+        at = centres[hits]
+        reach = boxes[places, hits] * stride
+        corners = np.hstack([at - reach[:, :2], at + reach[:, 2:]])
+        points = at[:, None] + kps[places, hits].reshape(-1, 5, 2) * stride
+        found.append((places, scores[places, hits, 0], corners, points))
+    places, all_scores, all_boxes, all_kps = map(np.concatenate, zip(*found, strict=True))
+    return [
+        _best(all_boxes[places == place], all_kps[places == place], all_scores[places == place], frame)
+        for place, frame in enumerate(frames)
+    ]
 
 
 def _by_frame(output: Floats, count: int, cells: int, anchors: int) -> Floats:
@@ -127,13 +132,10 @@ def _centres(rows: int, columns: int, stride: int, anchors: int) -> Floats:
     return np.repeat(points, anchors, axis=0)
 
 
-def _best(found: list[tuple[Floats, Floats, Floats]], frame: Frame) -> Detections:
+def _best(boxes: Floats, kps: Floats, scores: Floats, frame: Frame) -> Detections:
     """Overlapping boxes thinned out, in pixels of the picture."""
-    if not found:
+    if not scores.size:
         return NOTHING
-    scores = np.concatenate([score for score, _, _ in found])
-    boxes = np.stack([box for _, box, _ in found])
-    kps = np.stack([points for _, _, points in found])
     order = np.argsort(-scores, kind="stable")
     scores, boxes, kps = scores[order], boxes[order], kps[order]
     keep = _thin_out(boxes)

@@ -152,7 +152,7 @@ def contents(file: File) -> bytes | None:
             raise OceanoError(
                 "image_too_large", f"{file.size / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are read"
             )
-        data = head + opened.read(MAX_FILE_BYTES)
+        data = head + opened.read(max(1, file.size - len(head) + 1))  # one more says that it grew
         status = os.fstat(opened.fileno())
     if (len(data), status.st_mtime_ns) != (file.size, file.mtime_ns):
         raise OceanoError("changed_while_read", "the file changed while it was read; the next run takes it up")

@@ -47,14 +47,15 @@ def rate(crop: Pixels, bbox: BBox, kps: Floats, det_score: float) -> tuple[float
 def _sharpness(crop: Pixels) -> float:
     """Smoothed first: noise, and what a crop of a far larger face skips, would pass for sharpness."""
     grey = cv2.cvtColor(crop[_CENTRE], cv2.COLOR_BGR2GRAY)
-    return float(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 1.0), cv2.CV_32F).var())
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 1.0), cv2.CV_32F))
+    return float(deviation[0, 0]) ** 2
 
 
 def _pose(kps: Floats) -> tuple[float, float]:
     """How far the nose is off the middle (in eye distances), and how far down from the eyes to the mouth."""
     left_eye, right_eye, nose, *mouth = aligned_kps(kps)
     eyes, lips = (left_eye + right_eye) / 2, (mouth[0] + mouth[1]) / 2
-    apart, height = abs(right_eye - left_eye), float((lips - eyes).imag)
-    yaw = abs(float((nose - eyes).real)) / float(apart) if apart > 1e-6 else np.inf
-    pitch = float((nose - eyes).imag) / height if abs(height) > 1e-6 else np.inf
+    apart, height = abs(right_eye - left_eye), (lips - eyes).imag
+    yaw = abs((nose - eyes).real) / apart if apart > 1e-6 else np.inf
+    pitch = (nose - eyes).imag / height if abs(height) > 1e-6 else np.inf
     return yaw, pitch

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import threading
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,6 +54,11 @@ def _resized(square: Pixels, side: int) -> Pixels:
     return cv2.resize(square, (side, side), interpolation=interpolation).astype(np.uint8, copy=False)
 
 
+def _write(name: str, data: bytes) -> None:
+    with open(name, "wb") as file:  # noqa: PTH123
+        file.write(data)
+
+
 def _start(centre: float, length: int, available: int) -> int:
     """Where a window of `length` pixels around `centre` begins, moved into [0, available)."""
     return min(max(0, round(centre - length / 2)), available - length)
@@ -77,17 +84,18 @@ class ThumbStore:
         Raises OceanoError `disk_full`, `thumbs_unavailable`.
         """
         target = self.path(face_id)
-        beside = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")  # two threads may draw the same one
+        # Two threads may draw the same one. Plain strings: a picture has several faces, and paths take twice as long.
+        beside = f"{target}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
             try:
-                beside.write_bytes(jpeg)
+                _write(beside, jpeg)
             except FileNotFoundError:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                beside.write_bytes(jpeg)
-            beside.replace(target)
+                _write(beside, jpeg)
+            os.replace(beside, target)  # noqa: PTH105
         except OSError as failure:
             with contextlib.suppress(OSError):
-                beside.unlink()
+                os.unlink(beside)  # noqa: PTH108
             if failure.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OceanoError("disk_full", f"no room for thumbnails in {self._root}") from failure
             raise OceanoError(

@@ -26,14 +26,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 
-from app.alignment import align
 from app.config import Settings
-from app.detection import blob_of, fit
 from app.embeddings import FaceEngine
 from app.images import decode
 from app.index import open_index
@@ -143,31 +142,19 @@ def _limit(pack: Path, pictures: list[Path]) -> Callable[[], float]:
     """The work that cannot be left out, each thread with sessions of its own and every input made before."""
     found = find_pack(str(pack), pack.parent)
     settings = Settings(_env_file=None, device="cpu")
-    engine = FaceEngine(found, settings)
-    placement = place("cpu", threads=1)
-    sessions = [
-        (Network(found.detector, placement, most=1), Network(found.recogniser, placement, most=64))
-        for _ in range(CORES)
-    ]
-    detector, recogniser = sessions[0]
+    engine = FaceEngine(found, settings, many=True)
     enough = 2 * max(settings.det_size)
-    work = []
-    for path in pictures:
-        data = path.read_bytes()
-        picture = decode(data, max_pixels=settings.max_image_pixels, enough=enough)
-        frame = fit(picture.pixels, settings.det_size, trim=True)
-        (faces,) = engine.analyze([picture])
-        crops = [align(picture, _points(face.kps)) for face in faces]
-        if frame is not None:
-            frames = blob_of([frame.pixels], detector.input_mean, detector.input_std)
-            work.append((data, frames, blob_of(crops, recogniser.input_mean, recogniser.input_std)))
+    work = [(data, _runs_of(engine, data, enough)) for data in (path.read_bytes() for path in pictures)]
     del engine
+    placement = place("cpu", threads=1)
+    files = (found.detector, found.recogniser)
+    sessions = [{path.name: Network(path, placement, most=8) for path in files} for _ in range(CORES)]
 
-    def do(mine: tuple[Network, Network], share: Any) -> None:
-        for data, frame, crops in share:
+    def do(mine: dict[str, Network], share: Any) -> None:
+        for data, runs in share:
             decode(data, max_pixels=settings.max_image_pixels, image_id="", enough=enough)
-            mine[0].run(frame)
-            mine[1].run(crops)
+            for name, blob in runs:
+                mine[name].run(blob)
 
     def run() -> float:
         cv2.setNumThreads(1)
@@ -193,10 +180,18 @@ def _limit(pack: Path, pictures: list[Path]) -> Callable[[], float]:
     return run
 
 
-def _points(kps: Any) -> Any:
-    import numpy as np
+def _runs_of(engine: FaceEngine, data: bytes, enough: int) -> list[tuple[str, Any]]:
+    """Which network an engine runs on what for a picture; a few are looked at turned, too."""
+    runs = []
+    run = Network.run
 
-    return np.array(kps, np.float32)
+    def noted(network: Network, blob: Any) -> Any:
+        runs.append((network.name, blob))
+        return run(network, blob)
+
+    with patch.object(Network, "run", noted):
+        engine.analyze([decode(data, max_pixels=1 << 30, enough=enough)])
+    return runs
 
 
 def _settings(folder: Path) -> Settings:

@@ -55,7 +55,7 @@ def test_without_any_variable_the_defaults_of_the_design_hold() -> None:
     assert (settings.model_name, settings.det_size, settings.det_threshold) == ("antelopev2", (640, 640), 0.5)
     assert (settings.device, settings.gpu_concurrency) == ("auto", 1)
     assert (settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection) == ("", "", "faces")
-    assert (settings.hnsw_ef, settings.hnsw_m, settings.hnsw_ef_construct) == (512, 32, 200)
+    assert (settings.hnsw_ef, settings.hnsw_m, settings.hnsw_ef_construct) == (448, 48, 200)
     assert (settings.max_upload_bytes, settings.max_image_pixels) == (15_000_000, 64_000_000)
     assert (settings.cors_origins, settings.api_keys, settings.ingest_roots) == ((), (), ())
     assert settings.data_dir == REPOSITORY
@@ -154,7 +154,7 @@ def test_the_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.Monke
     env_file = tmp_path / ".env"
     env_file.write_text("# a comment\nUVICORN_PORT=9200\nMODEL_NAME='buffalo_l'\nHNSW_M=\nSOMETHING_ELSE=1\n")
     settings = load_settings(env_file)
-    assert (settings.uvicorn_port, settings.model_name, settings.hnsw_m) == (9200, "buffalo_l", 32)
+    assert (settings.uvicorn_port, settings.model_name, settings.hnsw_m) == (9200, "buffalo_l", 48)
     monkeypatch.setenv("UVICORN_PORT", "9300")
     assert load_settings(env_file).uvicorn_port == 9300
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import threading
 import tracemalloc
@@ -201,12 +202,11 @@ def test_a_write_that_fails_leaves_the_thumbnail_that_was_there(
     store = ThumbStore(tmp_path)
     store.write(FACE_ID, b"old")
 
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:1])
+    def full(name: str, data: bytes) -> None:
+        Path(name).write_bytes(data[:1])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("app.thumbs._write", full)
     with pytest.raises(OceanoError) as caught:
         store.write(FACE_ID, b"newer")
     assert caught.value.code == "disk_full"
@@ -216,12 +216,14 @@ def test_a_write_that_fails_leaves_the_thumbnail_that_was_there(
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
 
 
-@pytest.mark.parametrize("step", ["mkdir", "replace"])
-def test_a_full_disk_is_disk_full_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+@pytest.mark.parametrize(("where", "step"), [(Path, "mkdir"), (os, "replace")])
+def test_a_full_disk_is_disk_full_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, step: str
+) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    monkeypatch.setattr(Path, step, full)
+    monkeypatch.setattr(where, step, full)
     with pytest.raises(OceanoError) as caught:
         ThumbStore(tmp_path).write(FACE_ID, b"x")
     assert caught.value.code == "disk_full"

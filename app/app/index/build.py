@@ -15,6 +15,7 @@ and a leftover that the next owner removes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import shutil
@@ -101,14 +102,14 @@ class Build:
 
     def run(self) -> None:
         """Raises GivenUp, OceanoError, OSError, WorkerGone; the index then is as it was."""
-        if not self._is_due():
+        if not (points := self._due()):
             log.info("nothing to build")
             return
         began = time.monotonic()
         copy = self._options.folder / new_name("build")
         try:
             held = self._copy(copy)
-            if not self._make_graph(copy):
+            if not self._make_graph(copy, points):
                 log.info("nothing to build")
                 return
             sync_tree(copy)  # the old shard is removed soon, so this one has to be on the disk
@@ -129,13 +130,13 @@ class Build:
                 journal.close()
             shutil.rmtree(copy, ignore_errors=True)
 
-    def _is_due(self) -> bool:
-        """Would Edge build? It spares a copy to ask first; Edge decides by the same numbers."""
+    def _due(self) -> int:
+        """Points that Edge would build a graph of, or 0. It spares a copy to ask first: Edge decides by the same."""
         with self._writing:
             read_answer(self._desk.call(pack(Op.FLUSH)))
         points, indexed, left, _ = read_answer(self._desk.call(pack(Op.INFO)))
         many_wait = (points - indexed) * _VECTOR_KB >= self._options.indexing_kb
-        return bool(many_wait or left > _VACUUM * (indexed + left))
+        return int(points) if many_wait or left > _VACUUM * (indexed + left) else 0
 
     def _copy(self, copy: Path) -> float:
         """Copy the shard and start the journal; the seconds for which writes were held."""
@@ -158,12 +159,14 @@ class Build:
                 details={"free_bytes": free, "needed_bytes": needed},
             )
 
-    def _make_graph(self, copy: Path) -> bool:
+    def _make_graph(self, copy: Path, points: int) -> bool:
         """Run the builder; False if there was nothing to build. It dies with this thread (PR_SET_PDEATHSIG)."""
+        scanned = int(points * _VECTOR_KB * self._options.full_scan_share)
+        options = dataclasses.replace(self._options, full_scan_kb=min(self._options.full_scan_kb, scanned))
         with self._state:
             self._go_on()
             self._builder = subprocess.Popen(  # noqa: S603 - our own module
-                command("build", self._options, copy, os.getpid()), stdin=subprocess.DEVNULL, pass_fds=(self._lock,)
+                command("build", options, copy, os.getpid()), stdin=subprocess.DEVNULL, pass_fds=(self._lock,)
             )
         code = self._builder.wait()
         with self._state:
