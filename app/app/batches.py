@@ -21,7 +21,7 @@ _OF_THE_PICTURE: Final = frozenset({"invalid_image", "internal"})
 
 @dataclass(slots=True)
 class Batch:
-    """What is written together. A lane takes up `reads`, and leaves `points` and what became of each image.
+    """What a lane is given at once; several are written together. A lane leaves `points` and each image's fate.
 
     `fates` has None for an image that is still in work. `copies` are files of an image of this batch or one before;
     `records` are results known before any work, `unchanged` those of them that the ledger has already.
@@ -35,7 +35,15 @@ class Batch:
     points: list[FacePoint] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.reads) + len(self.copies) + len(self.records) + len(self.unchanged)
+        return len(self.fates) + len(self.copies) + len(self.records) + len(self.unchanged)
+
+    def add(self, other: Batch) -> None:
+        """Take over what came of another one."""
+        self.fates |= other.fates
+        self.copies += other.copies
+        self.records += other.records
+        self.unchanged += other.unchanged
+        self.points += other.points
 
 
 class Lanes:

@@ -53,6 +53,7 @@ class Settings(BaseSettings):
         ("border", "larger", "rotated", "contrast"), description="tried in order when no face is found"
     )
     qdrant_url: str = Field("", description="a Qdrant server; empty: the embedded index")
+    qdrant_grpc_port: int = Field(0, ge=0, le=65535, description="that server's gRPC port; 0: QDRANT_URL's port + 1")
     qdrant_api_key: str = Field("", repr=False, description="key for that server")
     qdrant_collection: str = Field("faces", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="alias of the collection")
     hnsw_ef: int = Field(448, ge=16, le=4096, description="candidates kept while searching")
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     hnsw_ef_construct: int = Field(200, ge=16, le=2048, description="candidates kept while building")
     shard_number: int = Field(1, ge=1, description="shards of the collection on a server")
     replication_factor: int = Field(1, ge=1, description="copies of each shard on a cluster")
+    write_consistency_factor: int = Field(1, ge=1, description="copies that a write waits for")
     max_upload_mb: float = Field(15, gt=0, description="megabytes (10^6 bytes) of one uploaded file")
     max_image_megapixels: float = Field(64, gt=0, description="megapixels (10^6) of one picture, before decoding")
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False, description="keys, comma-separated")

@@ -43,7 +43,7 @@ from app.types import Engine, FaceIndex, face_id_of
 
 _log = logging.getLogger(__name__)
 
-LEAST_BATCH: Final = 8  # files; a batch is a few fsyncs, beside the lanes
+WRITTEN_AT_ONCE: Final = 8  # files at least; it is a few fsyncs, beside the lanes
 READERS: Final = 4  # they wait for the disk, or for a network
 WAITING_BYTES: Final = 200_000_000  # of files that are read, and not yet decoded
 CHECK_SECONDS: Final = 10.0
@@ -127,12 +127,13 @@ class Ingest:
         self._left = options.limit
         self._stop = stop or Event()
         self._on_progress = on_progress
-        self._batch = max(engine.batch, LEAST_BATCH)
-        self._reading_ahead = 2 * self._batch
+        self._batch = engine.batch
+        self._reading_ahead = 2 * max(engine.batch, WRITTEN_AT_ONCE)
         self._most_lanes = max(engine.lanes, processors())
-        self._lanes_ahead = self._most_lanes + 2
+        self._lanes_ahead = self._most_lanes + max(2, WRITTEN_AT_ONCE // engine.batch)
         # Fates of the last images: a copy of one that was in work while the copy was read is known by them.
-        self._fates: deque[dict[str, FileRecord | None]] = deque(maxlen=self._reading_ahead + self._lanes_ahead + 2)
+        behind = self._reading_ahead + self._lanes_ahead + WRITTEN_AT_ONCE + 2
+        self._fates: deque[dict[str, FileRecord | None]] = deque(maxlen=behind)
         self._checked = time.monotonic()
         self.counts = IngestCounts()
 
@@ -157,8 +158,14 @@ class Ingest:
             batches = self._batches(reads)
             done = in_order(pool, self._work, batches, ahead=self._lanes_ahead, full=self._bytes.spent)
             with closing(reads), closing(done):
+                waiting = Batch()
                 for batch in done:
-                    self._write(batch)
+                    waiting.add(batch)
+                    if len(waiting) >= WRITTEN_AT_ONCE:
+                        self._write(waiting)
+                        waiting = Batch()
+                if len(waiting):
+                    self._write(waiting)
 
     def _read(self, file: File) -> Read:
         """Takes its bytes into account before they are there; `_sort_in` and `_work` let them go."""
@@ -219,7 +226,8 @@ class Ingest:
             if self._ends:
                 break
             self._sort_in(read, batch)
-            if len(batch) >= self._batch or (len(batch) and self._bytes.spent()):
+            enough = len(batch.reads) >= self._batch or len(batch) >= max(self._batch, WRITTEN_AT_ONCE)
+            if enough or (len(batch) and self._bytes.spent()):
                 yield batch
                 batch = self._new_batch()
         if len(batch):

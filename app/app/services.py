@@ -100,7 +100,8 @@ class Services:
             self.seen.index, self.seen.index_error, self.seen.at = info, "", time.monotonic()
             self.metrics.index_points.set(info.points)
             self.metrics.index_indexed.set(info.indexed)
-            self.metrics.index_bytes.set(info.disk_bytes)
+            if info.disk_bytes is not None:
+                self.metrics.index_bytes.set(info.disk_bytes)
             self.metrics.index_maintaining.set(info.maintaining)
         self.metrics.index_up.set(self.index_ok)
 

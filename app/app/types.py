@@ -169,7 +169,7 @@ class IndexInfo:
     indexed: int
     segments: int
     maintaining: bool
-    disk_bytes: int
+    disk_bytes: int | None  # a server does not say
 
 
 @dataclass(frozen=True, slots=True)

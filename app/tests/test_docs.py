@@ -20,15 +20,14 @@ from PIL import Image
 from app import __version__, api, pages
 from app.cli import cli, main
 from app.config import Settings, load_settings
-from app.errors import STATUS, OceanoError
+from app.errors import STATUS
 from app.images import decode
-from app.index import open_index
 from app.main import create_app
 from app.metrics import Metrics
 from app.options import CompareOptions, DetectOptions, SearchOptions
 from app.types import Face, FacePayload, FacePoint
 from tests.clients import TestClient
-from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+from tests.fakes import FakeEngine, MemoryIndex
 from tests.test_floors import FLOORS
 
 APP = Path(__file__).parents[1]
@@ -91,11 +90,6 @@ def test_the_docs_name_only_settings_that_exist() -> None:
     named = {word for span in code_spans(ALL) for word in re.findall(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b", span)}
     assert named - others <= known
     assert others <= named
-
-
-def test_the_server_index_is_still_to_come_as_the_example_says(settings: Settings) -> None:
-    with pytest.raises(OceanoError, match="QDRANT_URL"):
-        open_index(settings.model_copy(update={"qdrant_url": "http://127.0.0.1:9101"}), FAKE_PACK)
 
 
 # --- routes

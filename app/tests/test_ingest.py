@@ -188,7 +188,7 @@ def test_what_no_file_is_to_blame_for_ends_the_run_and_blames_no_file(
 def test_a_file_is_done_only_after_its_faces_are_durable(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ingest.LEAST_BATCH", 4)
+    monkeypatch.setattr("app.ingest.WRITTEN_AT_ONCE", 4)
     events: list[str] = []
 
     class Watched(MemoryIndex):
@@ -395,7 +395,7 @@ def test_a_stop_ends_the_wait_for_an_index_that_is_gone(bench: Bench, colour_pic
 def test_a_disk_that_is_full_ends_the_run_and_what_was_recorded_stays(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ingest.LEAST_BATCH", 4)
+    monkeypatch.setattr("app.ingest.WRITTEN_AT_ONCE", 4)
     last = (max(colour_pictures.iterdir(), key=lambda path: path.name)).read_bytes()
     no_room_for = face_id_of(image_id_of(last), FAKE_PACK.digest, 0)
     write = bench.thumbs.write

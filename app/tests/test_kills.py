@@ -25,7 +25,7 @@ from app.batches import Lanes
 from app.config import Settings
 from app.index import open_index
 from app.index.embedded import EmbeddedIndex
-from app.ingest import LEAST_BATCH, Ingest, IngestOptions
+from app.ingest import WRITTEN_AT_ONCE, Ingest, IngestOptions
 from app.ledger import Ledger
 from app.thumbs import ThumbStore
 from app.types import Face, FaceIndex, Picture, collection_name, face_id_of
@@ -120,7 +120,7 @@ def _require_at_most_one_batch_unrecorded(data: Path) -> None:
         recorded = {face_id_of(str(image.image_id), FAKE_PACK.digest, 0) for image in ledger.images()}
         written = _faces(index)
     assert recorded <= written, "the ledger has faces that the index lacks"
-    assert len(written - recorded) <= LEAST_BATCH
+    assert len(written - recorded) <= WRITTEN_AT_ONCE
 
 
 def _require_whole(folder: Path, data: Path, count: int) -> None:

@@ -1,4 +1,7 @@
-"""The vector index behind one Protocol (`app.types.FaceIndex`): embedded today, a server later.
+"""The vector index behind one Protocol (`app.types.FaceIndex`): embedded, or a Qdrant server (QDRANT_URL).
+
+A server is reached through `connect.py` (the way there, the collection, its alias), asked by `server.py`, with what can
+go wrong on the way in `faults.py`. Both kinds check and keep the same (`stored.py`).
 
 The embedded index is a family of processes on one folder:
 
@@ -14,8 +17,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.errors import OceanoError
-
 if TYPE_CHECKING:
     from app.config import Settings
     from app.types import FaceIndex, ModelPack
@@ -30,12 +31,9 @@ def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> F
     `index_model_mismatch` (the index was made by another model), `index_unavailable`, `not_found`, `disk_full`.
     """
     if settings.qdrant_url:
-        raise OceanoError(
-            "invalid_setting",
-            f"QDRANT_URL={settings.qdrant_url!r}: the server index is not built yet; "
-            "leave it empty for the embedded index",
-            details={"settings": ["QDRANT_URL"]},
-        )
+        from app.index.connect import open_server
+
+        return open_server(settings, pack, create=create)
     from app.index.alias import open_embedded
 
     return open_embedded(settings, pack, create=create)

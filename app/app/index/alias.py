@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -104,19 +105,24 @@ def _require_empty(settings: Settings, alias: dict[str, Any], pack: ModelPack, o
         finally:
             other.close()
     if points:
-        raise OceanoError(
-            "index_model_mismatch",
-            f"The index {settings.qdrant_collection!r} holds {points} faces made by the model {alias['model']} "
-            f"({alias['digest'][:8]}); {pack.name} ({pack.short_digest}) makes other embeddings. Set MODEL_NAME back, "
-            "choose another QDRANT_COLLECTION, or rebuild the index with the new model.",
-            details={
-                "index_model": alias["model"],
-                "index_digest": alias["digest"],
-                "given_model": pack.name,
-                "given_digest": pack.digest,
-                "points": points,
-            },
-        )
+        raise mismatch(settings.qdrant_collection, alias, pack, points)
+
+
+def mismatch(name: str, made_by: Mapping[str, str], pack: ModelPack, points: int) -> OceanoError:
+    """The refusal of an index whose faces another model made: `made_by` has its name and digest."""
+    return OceanoError(
+        "index_model_mismatch",
+        f"The index {name!r} holds {points} faces made by the model {made_by['model']} "
+        f"({made_by['digest'][:8]}); {pack.name} ({pack.short_digest}) makes other embeddings. Set MODEL_NAME back, "
+        "choose another QDRANT_COLLECTION, or rebuild the index with the new model.",
+        details={
+            "index_model": made_by["model"],
+            "index_digest": made_by["digest"],
+            "given_model": pack.name,
+            "given_digest": pack.digest,
+            "points": points,
+        },
+    )
 
 
 def _make_private(folder: Path) -> None:

@@ -9,21 +9,25 @@ import shutil
 import signal
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 
 from app.config import Settings
+from app.index import open_index
 from app.index.alias import open_embedded
+from app.index.connect import collection_of, connect, open_server
 from app.types import FaceFilter, FaceIndex, FacePayload, FacePoint, Floats, ModelPack, face_id_of
 
 PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56)
 OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"), "5b7d0001" + "0" * 56)
 QUICK: dict[str, Any] = {"linger_s": 0.1, "build_min": 1_000_000}
-IMPLEMENTATIONS = ["embedded"]  # the server's twin joins here
+IMPLEMENTATIONS = ["embedded", "local", pytest.param("server", marks=pytest.mark.server)]
 
 
 def unit_vectors(count: int, seed: int) -> Floats:
@@ -169,10 +173,37 @@ def index(settings: Settings) -> Iterator[FaceIndex]:
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def shared(request: pytest.FixtureRequest, base: Path) -> Iterator[FaceIndex]:
-    """An index that a module's tests share: each uses a seed, thus ids, of its own."""
-    opened = open_quick(settings_at(Path(tempfile.mkdtemp(dir=base))))
+    """An index that a module's tests share: each uses a seed, thus ids, of its own.
+
+    Embedded; on qdrant-client's local mode; on the Qdrant server at QDRANT_TEST_URL.
+    """
+    if request.param == "embedded":
+        opened: FaceIndex = open_quick(settings_at(Path(tempfile.mkdtemp(dir=base))))
+    elif request.param == "local":
+        opened = open_local()
+    else:
+        opened = request.getfixturevalue("server_index")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def server_index() -> Iterator[FaceIndex]:
+    """A new index on a real server; nothing of it stays there."""
+    url = os.environ.get("QDRANT_TEST_URL", "")
+    if not url:
+        pytest.skip("QDRANT_TEST_URL names no Qdrant server")
+    settings = Settings(_env_file=None, qdrant_url=url, qdrant_collection=f"test-{uuid.uuid4().hex[:8]}")  # type: ignore[call-arg]
+    yield open_index(settings, PACK)
+    client = connect(settings)
+    client.delete_collection(str(collection_of(client, settings.qdrant_collection)))
+    client.close()
+
+
+def open_local(client: QdrantClient | None = None, pack: ModelPack = PACK, **options: Any) -> FaceIndex:
+    """The server's index on qdrant-client's local mode, which stands in for a server."""
+    settings = Settings(_env_file=None, qdrant_url="http://in.memory:1")  # type: ignore[call-arg]
+    return open_server(settings, pack, client=client or QdrantClient(":memory:"), streams=1, **options)
 
 
 def kill(pid: int) -> None:

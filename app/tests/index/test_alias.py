@@ -33,13 +33,6 @@ def test_the_settings_open_the_embedded_index(settings: Settings) -> None:
     index.close()
 
 
-def test_a_server_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    settings = Settings(_env_file=None, data_dir=tmp_path, qdrant_url="http://localhost:9101")  # type: ignore[call-arg]
-    with pytest.raises(OceanoError, match="leave it empty") as caught:
-        open_index(settings, PACK)
-    assert caught.value.code == "invalid_setting"
-
-
 def test_an_index_that_does_not_exist_is_not_made_unasked(settings: Settings) -> None:
     with pytest.raises(OceanoError) as caught:
         open_index(settings, PACK, create=False)

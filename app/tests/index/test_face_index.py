@@ -257,8 +257,10 @@ def test_counts_with_and_without_a_filter_agree_with_the_faces(shared: FaceIndex
 def test_info_tells_what_the_index_is(shared: FaceIndex, gallery: list[FacePoint]) -> None:
     info = shared.info()
     assert info.kind in ("embedded", "server")
-    assert info.collection == "faces__testpack__4ab1d643"
-    assert info.disk_bytes > 300 * 2048
+    assert info.collection.endswith("__testpack__4ab1d643")
+    if info.kind == "embedded":
+        assert info.disk_bytes is not None
+        assert info.disk_bytes > 300 * 2048
     assert info.segments >= 1
     assert not info.maintaining
 

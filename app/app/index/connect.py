@@ -1,0 +1,183 @@
+"""Opens the index on a Qdrant server: the way there, the collection, and the alias that stands for it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import grpc
+from qdrant_client import QdrantClient, models
+
+from app.config import Settings
+from app.errors import OceanoError
+from app.index.alias import mismatch
+from app.index.faults import TRY_SECONDS, is_missing, persistently
+from app.index.server import ServerIndex
+from app.types import EMBEDDING_SIZE, ModelPack, collection_name
+
+_log = logging.getLogger(__name__)
+
+_HTTP_PORT: Final = 6333
+# Below this much of vectors in a segment, what a filter admits is scanned: 50,000 faces.
+_FULL_SCAN_KB: Final = 100_000
+_KEYWORD: Final = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, on_disk=True)
+_TIME: Final = models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME, on_disk=True)
+_NUMBER: Final = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, on_disk=True)
+_INDEXES: Final[dict[str, Any]] = {
+    "image_id": _KEYWORD,
+    "folder": _KEYWORD,
+    "person": models.PayloadSchemaType.KEYWORD,
+    "flaws": models.PayloadSchemaType.KEYWORD,
+    "taken_at": _TIME,
+    "ingested_at": _TIME,
+    "det_score": _NUMBER,
+    "quality": _NUMBER,
+}
+
+
+def open_server(
+    settings: Settings, pack: ModelPack, *, create: bool = True, client: QdrantClient | None = None, streams: int = 4
+) -> ServerIndex:
+    """The index of these settings for this model on the server at QDRANT_URL, or behind `client`.
+
+    Raises OceanoError as `app.index.open_index` does.
+    """
+    client = client or connect(settings)
+    try:
+        collection = _choose(client, settings, pack, create=create)
+        return ServerIndex(client, collection=collection, hnsw_ef=settings.hnsw_ef, streams=streams)
+    except BaseException:
+        client.close()
+        raise
+
+
+def connect(settings: Settings) -> QdrantClient:
+    """Over gRPC, or over HTTP where gRPC does not come through. Raises OceanoError `index_unavailable`."""
+    client = _client(settings, grpc=True)
+    try:
+        client.get_collections()
+    except grpc.RpcError as failure:
+        client.close()
+        http = _client(settings, grpc=False)
+        try:
+            persistently(http.get_collections)
+        except BaseException:
+            http.close()
+            raise
+        _log.warning("the Qdrant server answers over HTTP only, which is slower: %s", failure)
+        return http
+    return client
+
+
+def _client(settings: Settings, *, grpc: bool) -> QdrantClient:
+    url = urlsplit(settings.qdrant_url)
+    port = url.port or _HTTP_PORT
+    with warnings.catch_warnings():  # of a key without TLS, which within a network of containers is as it should be
+        warnings.simplefilter("ignore")
+        return QdrantClient(
+            url=settings.qdrant_url,
+            port=port,
+            grpc_port=settings.qdrant_grpc_port or port + 1,
+            prefer_grpc=grpc,
+            https=url.scheme == "https",
+            api_key=settings.qdrant_api_key or None,
+            timeout=TRY_SECONDS,
+            check_compatibility=False,
+        )
+
+
+def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create: bool) -> str:
+    """The collection behind the alias; for a new index, and for one that held nothing, this model's."""
+    alias = settings.qdrant_collection
+    target = collection_of(client, alias)
+    if target is None and not create:
+        raise OceanoError("not_found", f"There is no index {alias!r} on the Qdrant server yet; ingest pictures first.")
+    if target is not None and (found := _model_of(client, target))["digest"] in (pack.digest, pack.short_digest):
+        _index_payloads(client, target)
+        return target
+    if target is not None and (points := persistently(lambda: client.count(target, exact=True)).count):
+        raise mismatch(alias, found, pack, points)
+    wanted = collection_name(alias, pack)
+    make_collection(client, settings, pack, wanted)
+    point_alias(client, alias, wanted)
+    return wanted
+
+
+def collection_of(client: QdrantClient, alias: str) -> str | None:
+    """Which collection an alias stands for."""
+    found = persistently(client.get_aliases).aliases
+    return next((str(one.collection_name) for one in found if one.alias_name == alias), None)
+
+
+def point_alias(client: QdrantClient, alias: str, collection: str) -> None:
+    """From here on the alias stands for `collection`; there is no moment in which it stands for none."""
+    operations: list[Any] = []
+    if collection_of(client, alias) is not None:
+        operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+    create = models.CreateAlias(collection_name=collection, alias_name=alias)
+    operations.append(models.CreateAliasOperation(create_alias=create))
+    _once(
+        lambda: client.update_collection_aliases(change_aliases_operations=operations),
+        lambda: collection_of(client, alias) == collection,
+    )
+
+
+def make_collection(client: QdrantClient, settings: Settings, pack: ModelPack, name: str) -> None:
+    """A collection for a model's embeddings, if it is not there: originals on disk, int8 copies in memory."""
+    _once(lambda: client.create_collection(name, **_shape(settings, pack)), lambda: client.collection_exists(name))
+    _index_payloads(client, name)
+
+
+def _shape(settings: Settings, pack: ModelPack) -> dict[str, Any]:
+    return {
+        "vectors_config": models.VectorParams(size=EMBEDDING_SIZE, distance=models.Distance.COSINE, on_disk=True),
+        "on_disk_payload": True,
+        "hnsw_config": models.HnswConfigDiff(
+            m=settings.hnsw_m, ef_construct=settings.hnsw_ef_construct, full_scan_threshold=_FULL_SCAN_KB
+        ),
+        "quantization_config": models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+        ),
+        "shard_number": settings.shard_number,
+        "replication_factor": settings.replication_factor,
+        "write_consistency_factor": settings.write_consistency_factor,
+        "metadata": {
+            "model": pack.name,
+            "digest": pack.digest,
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+
+def _index_payloads(client: QdrantClient, collection: str) -> None:
+    """Those that are missing: whoever made the collection may have been killed between them."""
+    known = persistently(lambda: client.get_collection(collection)).payload_schema
+    for key in _INDEXES.keys() - known.keys():
+        persistently(partial(client.create_payload_index, collection, key, _INDEXES[key], wait=True))
+
+
+def _model_of(client: QdrantClient, collection: str) -> dict[str, str]:
+    """Name and digest of the model that made a collection; without metadata, as far as its name tells."""
+    found = persistently(lambda: client.get_collection(collection)).config.metadata or {}
+    *_, name, digest = ("unknown", "unknown", *collection.split("__"))
+    return {"model": str(found.get("model", name)), "digest": str(found.get("digest", digest))}
+
+
+def _once(work: Callable[[], Any], is_done: Callable[[], bool]) -> None:
+    """Do what fails when it is done already, by another process or by a try whose answer was lost."""
+
+    def attempt() -> None:
+        if is_done():
+            return
+        try:
+            work()
+        except Exception as failure:
+            if is_missing(failure) or not is_done():
+                raise
+
+    persistently(attempt)

@@ -1,0 +1,234 @@
+"""A Qdrant server or cluster as `app.types.FaceIndex`, through qdrant-client.
+
+Writes return when the server has applied them (`wait=true`), on as many replicas as WRITE_CONSISTENCY_FACTOR says, so
+`flush` has nothing left to do. Every request may be sent twice: points are inserted only where there are none.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from app.errors import OceanoError
+from app.index.faults import persistently
+from app.index.stored import (
+    chunks,
+    conditions_of,
+    from_stored,
+    known_uuids,
+    require_limit,
+    require_threshold,
+    to_stored,
+    unit_rows,
+    uuid_of,
+)
+from app.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match, ScrollPage, folders_of
+
+T = TypeVar("T")
+
+_UPSERT_POINTS: Final = 256
+_SEARCH_VECTORS: Final = 16
+_READ_POINTS: Final = 1000
+_FACET_VALUES: Final = 10_000  # each shard cuts its list there
+_WRITE_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 1.0
+
+
+class ServerIndex:
+    """`app.types.FaceIndex` on a server's collection. Takes the client over; large writes go in `streams` at once."""
+
+    def __init__(self, client: QdrantClient, *, collection: str, hnsw_ef: int, streams: int = 4) -> None:
+        self._client = client
+        self._collection = collection
+        self._params = models.SearchParams(
+            hnsw_ef=hnsw_ef,
+            quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0),
+            acorn=models.AcornSearchParams(enable=True),  # with filters only, and only with those that admit little
+        )
+        self._streams = ThreadPoolExecutor(streams, "qdrant")
+
+    def upsert(self, points: Sequence[FacePoint]) -> None:
+        fresh: dict[uuid.UUID, FacePoint] = {}
+        for point in points:
+            fresh.setdefault(uuid_of(point.face_id), point)  # the first of two with the same id, as with two calls
+        rows = unit_rows([point.embedding for point in fresh.values()]) if fresh else ()
+        structs = [
+            models.PointStruct(id=str(face_id), vector=row.tolist(), payload=to_stored(point.payload))
+            for (face_id, point), row in zip(fresh.items(), rows, strict=True)
+        ]
+        parts = list(chunks(structs, _UPSERT_POINTS))
+        if len(parts) == 1:
+            self._insert(parts[0])
+        else:
+            list(self._streams.map(self._insert, parts))
+
+    def _insert(self, structs: list[models.PointStruct]) -> None:
+        self._write(self._client.upsert, structs, update_mode=models.UpdateMode.INSERT_ONLY)
+
+    def flush(self) -> None:
+        """Every write is durable on return."""
+
+    def search(
+        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
+    ) -> list[Match]:
+        return self.search_batch([embedding], limit=limit, threshold=threshold, where=where)[0]
+
+    def search_batch(
+        self,
+        embeddings: Sequence[Floats],
+        *,
+        limit: int,
+        threshold: float | None = None,
+        where: FaceFilter | None = None,
+    ) -> list[list[Match]]:
+        require_limit(limit)
+        require_threshold(threshold)
+        condition = filter_of(conditions_of(where))
+        found: list[list[Match]] = []
+        for some in chunks(embeddings, _SEARCH_VECTORS):
+            requests = [
+                models.QueryRequest(
+                    query=row.tolist(),
+                    limit=limit,
+                    filter=condition,
+                    params=self._params,
+                    score_threshold=threshold,
+                    with_payload=True,
+                )
+                for row in unit_rows(some)
+            ]
+            for answer in self._ask(self._client.query_batch_points, requests):
+                found.append([_match(hit) for hit in answer.points])
+        return found
+
+    def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
+        records: list[FaceRecord] = []
+        for some in chunks(map(str, known_uuids(face_ids)), _READ_POINTS):
+            found = self._ask(self._client.retrieve, some, True, with_embedding)
+            by_id = {str(point.id): point for point in found}
+            records += [_record(by_id[one]) for one in some if one in by_id]
+        return records
+
+    def scroll(
+        self,
+        *,
+        limit: int,
+        offset: str | None = None,
+        where: FaceFilter | None = None,
+        with_embedding: bool = False,
+    ) -> ScrollPage:
+        require_limit(limit)
+        condition = filter_of(conditions_of(where))
+        following: Any = None if offset is None else str(uuid_of(offset))
+        records: list[FaceRecord] = []
+        while True:
+            found, following = self._ask(
+                self._client.scroll,
+                condition,
+                min(limit - len(records), _READ_POINTS),
+                offset=following,
+                with_payload=True,
+                with_vectors=with_embedding,
+            )
+            records += map(_record, found)
+            if following is None or len(records) >= limit:
+                return ScrollPage(tuple(records), None if following is None else str(following))
+
+    def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
+        self._set(face_ids, {"person": person})
+
+    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
+        self._set(face_ids, {"path": path, "folder": list(folders_of(path))})
+
+    def _set(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
+        for some in chunks(map(str, known_uuids(face_ids)), _READ_POINTS):
+            known = self._ask(self._client.retrieve, some, False, False)
+            if ids := [point.id for point in known]:  # a server refuses ids that it does not know
+                self._write(self._client.set_payload, fields, ids)
+
+    def delete(self, face_ids: Sequence[str]) -> None:
+        for some in chunks(map(str, known_uuids(face_ids)), _READ_POINTS):
+            self._write(self._client.delete, some)
+
+    def count(self, where: FaceFilter | None = None) -> int:
+        condition = filter_of(conditions_of(where))
+        found = self._ask(self._client.count, condition, exact=True)
+        return int(found.count)
+
+    def facet(
+        self, key: Literal["person", "folder", "image_id"], *, limit: int = 100, where: FaceFilter | None = None
+    ) -> dict[str, int]:
+        require_limit(limit)
+        condition = filter_of(conditions_of(where))
+        most = max(limit, _FACET_VALUES)
+        found = self._ask(self._client.facet, key, condition, most)
+        counts = [(str(hit.value), hit.count) for hit in found.hits if hit.count]
+        return dict(sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:limit])
+
+    def info(self) -> IndexInfo:
+        found = self._ask(self._client.get_collection)
+        points = found.points_count or 0  # as the server sums it up: a moment old while it optimizes
+        return IndexInfo(
+            kind="server",
+            collection=self._collection,
+            points=points,
+            indexed=min(points, found.indexed_vectors_count or 0),
+            segments=found.segments_count,
+            maintaining=found.status is not models.CollectionStatus.GREEN,
+            disk_bytes=None,
+        )
+
+    def maintain(self, *, wait: bool = False) -> None:
+        """A server does it by itself."""
+        while wait and self.info().maintaining:
+            time.sleep(_POLL_SECONDS)
+
+    def backup(self, folder: Path) -> None:
+        raise OceanoError("invalid_request", f"A server's index cannot be copied into {folder} yet; use its snapshots.")
+
+    def close(self) -> None:
+        self._streams.shutdown()
+        self._client.close()
+
+    def _ask(self, method: Callable[..., T], *values: Any, **named: Any) -> T:
+        return persistently(partial(method, self._collection, *values, **named))
+
+    def _write(self, method: Callable[..., object], *values: Any, **named: Any) -> None:
+        persistently(partial(method, self._collection, *values, wait=True, **named), seconds=_WRITE_SECONDS)
+
+
+def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
+    """`where` as `stored.conditions_of` gives it."""
+    must: list[models.Condition] = [
+        models.FieldCondition(key=key, match=models.MatchValue(value=where[key]))
+        for key in ("person", "folder", "image_id")
+        if key in where
+    ]
+    for key, name in (("taken_at", "taken"), ("ingested_at", "ingested")):
+        low, high = where.get(f"{name}_from"), where.get(f"{name}_to")
+        if low is not None or high is not None:
+            must.append(models.FieldCondition(key=key, range=models.DatetimeRange(gte=low, lte=high)))
+    for key in ("det_score", "quality"):
+        if f"min_{key}" in where:
+            must.append(models.FieldCondition(key=key, range=models.Range(gte=where[f"min_{key}"])))
+    flawed: list[models.Condition] = []
+    if "without" in where:
+        flawed.append(models.FieldCondition(key="flaws", match=models.MatchAny(any=list(where["without"]))))
+    return models.Filter(must=must or None, must_not=flawed or None) if must or flawed else None
+
+
+def _match(hit: models.ScoredPoint) -> Match:
+    return Match(str(hit.id), min(1.0, max(-1.0, hit.score)), from_stored(hit.payload or {}))
+
+
+def _record(found: models.Record) -> FaceRecord:
+    embedding = None if found.vector is None else np.asarray(found.vector, dtype=np.float32)
+    return FaceRecord(str(found.id), from_stored(found.payload or {}), embedding)

@@ -1,0 +1,193 @@
+"""A Qdrant server over HTTP made of qdrant-client's local mode, and a proxy before it that breaks things on purpose."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from qdrant_client import QdrantClient, models
+
+
+def app_of(client: QdrantClient, api_key: str = "") -> FastAPI:
+    """The routes that Oceano's server index uses, answered by `client`."""
+    app = FastAPI()
+    turn = threading.Lock()  # the local mode is not safe for threads
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
+    def route(path: str, request: Request, body: dict[str, Any] | None = None) -> JSONResponse:
+        if api_key and request.headers.get("api-key") != api_key:
+            return JSONResponse({"status": {"error": "Invalid API key"}}, 401)
+        with turn:
+            try:
+                result = _answer(client, request.method, path.split("/"), body or {})
+            except ValueError as failure:
+                return JSONResponse({"status": {"error": str(failure)}}, 404 if "not found" in str(failure) else 400)
+        return JSONResponse({"result": result, "status": "ok", "time": 0.0})
+
+    return app
+
+
+def _answer(client: QdrantClient, method: str, path: list[str], body: dict[str, Any]) -> Any:  # noqa: PLR0911, PLR0912
+    match (method, *path):
+        case ("GET", "aliases"):
+            return _json(client.get_aliases())
+        case ("GET", "collections"):
+            return _json(client.get_collections())
+        case ("POST", "collections", "aliases"):
+            actions = models.ChangeAliasesOperation(**body).actions
+            return client.update_collection_aliases(change_aliases_operations=actions)
+        case ("GET", "collections", name, "exists"):
+            return {"exists": client.collection_exists(name)}
+        case ("GET", "collections", name):
+            return _json(client.get_collection(name))
+        case ("DELETE", "collections", name):
+            return client.delete_collection(name)
+        case ("PUT", "collections", name):
+            asked = models.CreateCollection(**body)
+            return client.create_collection(name, vectors_config=asked.vectors, metadata=asked.metadata)
+        case ("PUT", "collections", name, "index"):
+            return _done()
+        case ("PUT", "collections", name, "points"):
+            structs = models.PointsList(**body)
+            client.upsert(name, structs.points, update_mode=structs.update_mode)
+            return _done()
+        case ("POST", "collections", name, "points"):
+            wanted = models.PointRequest(**body)
+            found = client.retrieve(name, wanted.ids, bool(wanted.with_payload), bool(wanted.with_vector))
+            return [_json(one) for one in found]
+        case ("POST", "collections", name, "points", "query", "batch"):
+            return [_json(one) for one in client.query_batch_points(name, models.QueryRequestBatch(**body).searches)]
+        case ("POST", "collections", name, "points", "scroll"):
+            page = models.ScrollRequest(**body)
+            records, following = client.scroll(
+                name, page.filter, page.limit, None, page.offset, bool(page.with_payload), bool(page.with_vector)
+            )
+            return {"points": [_json(one) for one in records], "next_page_offset": following}
+        case ("POST", "collections", name, "points", "count"):
+            return _json(client.count(name, models.CountRequest(**body).filter))
+        case ("POST", "collections", name, "facet"):
+            counted = models.FacetRequest(**body)
+            return _json(client.facet(name, counted.key, counted.filter, counted.limit or 10))
+        case ("POST", "collections", name, "points", "payload"):
+            fields = models.SetPayload(**body)
+            client.set_payload(name, fields.payload, fields.points or [])
+            return _done()
+        case ("POST", "collections", name, "points", "delete"):
+            client.delete(name, models.PointIdsList(**body).points)
+            return _done()
+    raise ValueError(f"{method} {'/'.join(path)} is not found in the fake server")
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value.model_dump_json())
+
+
+def _done() -> dict[str, Any]:
+    return {"operation_id": 1, "status": "completed"}
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[int]:
+    """The port on which it listens."""
+    with socket.socket() as plug:
+        plug.bind(("127.0.0.1", 0))
+        port = int(plug.getsockname()[1])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [plug]})
+        thread.start()
+        try:
+            yield port
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class Proxy:
+    """Passes connections on to `target`, each as the next of `faults` says; all others untouched.
+
+    "refuse": reset at once. "lose": the request arrives, its answer is lost. "busy", "full", "read-only": answered
+    without the server. A connection that was kept alive is closed after each answer, so that each request is one.
+    """
+
+    ANSWERS: ClassVar = {
+        "busy": ("429 Too Many Requests", "Too many requests"),
+        "down": ("503 Service Unavailable", "Service unavailable"),
+        "full": ("500 Internal Server Error", "No space left on device: WAL buffer size exceeds available disk space"),
+        "read-only": ("403 Forbidden", "Write access is forbidden"),
+    }
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.faults: deque[str] = deque()
+        self.always = ""
+        self.seen = 0
+        self._plug = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._plug.getsockname()[1])
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._plug.shutdown(socket.SHUT_RDWR)
+        self._plug.close()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                connection, _ = self._plug.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._pass_on, args=(connection,), daemon=True).start()
+
+    def _pass_on(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            if self.always == "refuse":
+                return _reset(connection)
+            request = _request(connection)
+            if not request:
+                return None
+            self.seen += 1
+            fault = self.always or (self.faults.popleft() if self.faults else "")
+            if fault == "refuse":
+                return _reset(connection)
+            if fault in self.ANSWERS:
+                return connection.sendall(_http(*self.ANSWERS[fault]))
+            with socket.create_connection(("127.0.0.1", self._target)) as server:
+                server.sendall(request)
+                answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
+            return _reset(connection) if fault == "lose" else connection.sendall(answer)
+
+
+def _request(connection: socket.socket) -> bytes:
+    """One whole request, asking for the connection to be closed after it."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if not (more := connection.recv(1 << 16)):
+            return b""
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+    length = next((int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length:")), 0)
+    while len(body) < length:
+        body += connection.recv(1 << 16)
+    return b"\r\n".join([*lines, b"Connection: close", b"", body])
+
+
+def _http(status: str, error: str) -> bytes:
+    body = json.dumps({"status": {"error": error}}).encode()
+    retry = "Retry-After: 1\r\n" if status.startswith("429") else ""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{retry}Content-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def _reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,100 @@
+"""Which collection of a server is opened, and how a new one is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from app.config import Settings
+from app.errors import OceanoError
+from app.index.connect import collection_of, make_collection
+from app.types import collection_name
+from tests.index.conftest import OTHER_PACK, PACK, ids_of, open_local, points
+
+
+@pytest.fixture
+def client() -> QdrantClient:
+    """A server that stays when an index on it is closed."""
+    opened = QdrantClient(":memory:")
+    opened.close = lambda *_, **__: None  # type: ignore[method-assign]
+    return opened
+
+
+def test_a_new_index_is_a_collection_of_the_model_behind_the_alias(client: QdrantClient) -> None:
+    index = open_local(client)
+    assert index.info().kind == "server"
+    assert collection_of(client, "faces") == collection_name("faces", PACK)
+    metadata = client.get_collection("faces").config.metadata or {}
+    assert (metadata["model"], metadata["digest"]) == (PACK.name, PACK.digest)
+
+
+def test_an_index_that_does_not_exist_is_not_made_unasked(client: QdrantClient) -> None:
+    with pytest.raises(OceanoError) as caught:
+        open_local(client, create=False)
+    assert caught.value.code == "not_found"
+    assert client.get_collections().collections == []
+    open_local(client)
+    open_local(client, create=False)
+
+
+def test_an_index_with_faces_of_another_model_is_refused_with_what_to_do(client: QdrantClient) -> None:
+    open_local(client).upsert(points(3))
+    with pytest.raises(OceanoError, match=r"MODEL_NAME.*QDRANT_COLLECTION.*rebuild") as caught:
+        open_local(client, OTHER_PACK)
+    assert caught.value.code == "index_model_mismatch"
+    assert caught.value.details["points"] == 3
+    assert caught.value.details["index_digest"] == PACK.digest
+    assert open_local(client).count() == 3
+
+
+def test_an_empty_index_of_another_model_gives_way(client: QdrantClient) -> None:
+    open_local(client)
+    open_local(client, OTHER_PACK)
+    assert collection_of(client, "faces") == collection_name("faces", OTHER_PACK)
+
+
+def test_the_same_model_under_another_name_finds_its_faces(client: QdrantClient) -> None:
+    faces = points(2)
+    open_local(client).upsert(faces)
+    again = open_local(client, dataclasses.replace(PACK, name="renamed"))
+    assert [record.face_id for record in again.retrieve(ids_of(faces))] == ids_of(faces)
+
+
+def test_what_a_killed_process_left_half_made_is_completed(client: QdrantClient) -> None:
+    made = []
+    client.create_payload_index = lambda _, key, *__, **___: made.append(key)  # type: ignore[method-assign, assignment]
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    make_collection(client, settings, PACK, collection_name("faces", PACK))
+    made.clear()
+    open_local(client)
+    assert sorted(set(made)) == [
+        "det_score", "flaws", "folder", "image_id", "ingested_at", "person", "quality", "taken_at",
+    ]  # fmt: skip
+    assert collection_of(client, "faces") == collection_name("faces", PACK)
+
+
+def test_originals_are_on_disk_and_int8_copies_in_memory_as_the_settings_say(client: QdrantClient) -> None:
+    asked: dict[str, Any] = {}
+    create = client.create_collection
+
+    def noted(name: str, **shape: Any) -> bool:
+        asked.update(shape)
+        return create(name, vectors_config=shape["vectors_config"])
+
+    client.create_collection = noted  # type: ignore[method-assign, assignment]
+    settings = Settings(  # type: ignore[call-arg]
+        _env_file=None, hnsw_m=24, hnsw_ef_construct=77, shard_number=3, replication_factor=2,
+        write_consistency_factor=2,
+    )  # fmt: skip
+    make_collection(client, settings, PACK, "made")
+    assert (asked["vectors_config"].size, asked["vectors_config"].distance) == (512, models.Distance.COSINE)
+    assert asked["vectors_config"].on_disk
+    assert asked["on_disk_payload"]
+    scalar = asked["quantization_config"].scalar
+    assert (scalar.type, scalar.always_ram) == (models.ScalarType.INT8, True)
+    assert (asked["hnsw_config"].m, asked["hnsw_config"].ef_construct) == (24, 77)
+    counts = ("shard_number", "replication_factor", "write_consistency_factor")
+    assert [asked[key] for key in counts] == [3, 2, 2]
