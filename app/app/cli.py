@@ -129,6 +129,41 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         return run_ingest(wish, _settings("ingest"), stop)
 
 
+@cli.command()
+def migrate(
+    to: Annotated[str, typer.Option(help="Address of a Qdrant server, or 'embedded'.", show_default=False)],
+) -> int:
+    """Carry the index to a Qdrant server or back, with all names. Goes on where it was interrupted."""
+    from app.config import load_settings
+    from app.migrate_command import EMBEDDED, run_migrate
+
+    settings = _settings("ingest")
+    there = load_settings(qdrant_url="" if to == EMBEDDED else to)
+    with _interruptible() as stop:
+        return run_migrate(settings, there, stop)
+
+
+@cli.command()
+def backup(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> int:
+    """Keep a copy of index, ledger and thumbnails in a new folder. Searching and ingesting go on."""
+    from app.backup_command import run_backup
+
+    with _interruptible() as stop:
+        return run_backup(_settings("ingest"), folder, stop)
+
+
+@cli.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What `oceano backup` made.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was interrupted.")] = False,
+) -> int:
+    """Put a backup back, into an index that is empty or not there, embedded or on a server."""
+    from app.backup_command import run_restore
+
+    with _interruptible() as stop:
+        return run_restore(_settings("ingest"), folder, stop, resume=resume)
+
+
 @models.command("list")
 def list_models() -> None:
     """The packs that are here, and those that can be installed."""

@@ -27,6 +27,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "index_model_mismatch": 409,
         "index_in_use": 409,
         "ingest_in_progress": 409,
+        "migration_incomplete": 409,
         "invalid_setting": 500,
         "model_not_found": 503,
         "model_corrupt": 503,

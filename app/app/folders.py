@@ -134,13 +134,18 @@ def file_at(path: str) -> File | None:
     return File(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """A file that became a pipe since it was listed would be waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def contents(file: File) -> bytes | None:
     """The bytes of a picture; None for a file that is no picture by content and does not claim to be by name.
 
     Raises OSError; OceanoError `unsupported_image` and `invalid_image` (called a picture, but is none),
     `image_too_large`, `changed_while_read`.
     """
-    with Path(file.path).open("rb") as opened:
+    with open(file.path, "rb", opener=_without_waiting) as opened:
         head = opened.read(SNIFF_BYTES)
         if sniff(head) is None:
             if Path(file.path).suffix.lower() not in _PICTURE_SUFFIXES:

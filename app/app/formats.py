@@ -15,6 +15,8 @@ _MAGIC: Final = {
     "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
     "WEBP": (b"RIFF",),
 }
+# Sizes of a bitmap's second header, which begins at byte 14: many a text begins with BM.
+_BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 # Brands of an ISO base media file (ISO/IEC 23008-12, annex B; AV1 Image File Format, section 4).
 _AVIF: Final = frozenset({b"avif", b"avis"})
 _HEIF: Final = frozenset(
@@ -28,9 +30,16 @@ def sniff(head: bytes) -> str | None:
     if head[4:8] == b"ftyp":
         return _by_brand(head)
     for name, beginnings in _MAGIC.items():
-        if head.startswith(beginnings) and (name != "WEBP" or head[8:12] == b"WEBP"):
+        if head.startswith(beginnings) and _fits(name, head):
             return name
     return None
+
+
+def _fits(name: str, head: bytes) -> bool:
+    """For formats whose first bytes do not say enough."""
+    if name == "WEBP":
+        return head[8:12] == b"WEBP"
+    return name != "BMP" or int.from_bytes(head[14:18], "little") in _BMP_HEADERS
 
 
 def _by_brand(head: bytes) -> str | None:

@@ -56,6 +56,8 @@ def _require_sense(wish: IngestWish) -> None:
     if not os.path.isdir(wish.folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         shown = readable(str(wish.folder))
         raise OceanoError("not_found", f"{shown} is not a folder", details={"folder": shown})
+    if "" in (*wish.include, *wish.exclude):  # an unset variable
+        raise OceanoError("invalid_request", "a pattern of --include or --exclude is empty")
     if wish.dry_run and not wish.prune:
         raise OceanoError("invalid_request", "--dry-run goes with --prune: it says what that would forget")
     if wish.watch and (wish.prune or wish.limit is not None):

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,6 +93,31 @@ class Ledger:
             if version < _SCHEMA_VERSION:
                 self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
         self._path = path
+
+    def backup(self, path: Path) -> None:
+        """A consistent copy of the whole ledger, all collections, at `path`."""
+        with self._lock, _as_oceano_error(path), closing(sqlite3.connect(path)) as copy:
+            self._db.backup(copy)
+
+    def bring(self, path: Path) -> None:
+        """Take over what a backup knows of this collection and this ledger does not, in one durable transaction."""
+        Ledger(path, self._collection).close()  # bring its schema up to date
+        with self._lock, _as_oceano_error(self._path):
+            self._db.execute("ATTACH ? AS kept", (str(path),))
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                for table in ("files", "superseded"):
+                    self._db.execute(
+                        f"INSERT OR IGNORE INTO {table} SELECT * FROM kept.{table} WHERE collection = ?",  # noqa: S608
+                        (self._collection,),
+                    )
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            finally:
+                self._db.execute("DETACH kept")
 
     def file(self, path: str) -> FileRecord | None:
         """What is known of this path."""

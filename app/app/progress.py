@@ -110,6 +110,19 @@ class IngestProgress:
 
 
 @contextmanager
+def faces_bar(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for work on every face; yields a function of faces so far."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("faces", total=total)
+
+        def advance(so_far: int) -> None:
+            bar.update(task, completed=so_far)
+
+        yield advance
+
+
+@contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar for a download; yields a function of (bytes so far, bytes in all or None)."""
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

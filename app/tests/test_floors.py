@@ -18,11 +18,11 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"alignment", "demo", "detection", "downloads", "folders", "graphs", "images", "index", "ledger", "options"}
     ),
     frozenset({"ladder", "quality", "reading", "sessions", "thumbs", "watching", "weights"}),
-    frozenset({"batches", "finding", "pruning"}),
+    frozenset({"batches", "finding", "migration", "pruning"}),
     frozenset({"embeddings"}),
     frozenset({"answers", "ingest", "parts", "search", "views"}),
     frozenset({"middleware", "progress", "security", "services"}),
-    frozenset({"ingest_command", "uploads"}),
+    frozenset({"backup_command", "ingest_command", "migrate_command", "uploads"}),
     frozenset({"api", "pages"}),
     frozenset({"main"}),
     frozenset({"cli"}),

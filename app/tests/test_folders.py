@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from app.errors import OceanoError
-from app.folders import File, Folder, Wanted, contents, readable
+from app.folders import File, Folder, Wanted, contents, file_at, readable
 
 
 def _file(path: Path) -> File:
@@ -196,3 +196,15 @@ def test_a_name_in_any_encoding_can_be_said_in_json(tmp_path: Path) -> None:
     assert os.fsencode(found.path) == raw
     assert readable(found.path) == f"{tmp_path}/caf\\xe9.jpg"
     assert readable(f"{tmp_path}/café.jpg") == f"{tmp_path}/café.jpg"
+
+
+def test_a_file_that_became_a_pipe_since_it_was_listed_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    listed = file_at(str(path))
+    assert listed is not None
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OceanoError) as caught:
+        contents(listed)
+    assert caught.value.code == "invalid_image"

@@ -20,7 +20,9 @@ def _ftyp(major: bytes, *compatible: bytes) -> bytes:
         (b"\x89PNG\r\n\x1a\n", "PNG"),
         (b"GIF87a", "GIF"),
         (b"GIF89a", "GIF"),
-        (b"BM", "BMP"),
+        (b"BM" + bytes(12) + b"\x28\0\0\0", "BMP"),
+        (b"BM" + bytes(12) + b"\x0c\0\0\0", "BMP"),
+        (b"BMW builds motorcycles, too", None),
         (b"II*\0", "TIFF"),
         (b"MM\0*", "TIFF"),
         (b"II+\0", "TIFF"),  # BigTIFF

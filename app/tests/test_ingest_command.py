@@ -272,6 +272,7 @@ def test_a_dry_run_says_what_would_go_and_loads_no_model(command: Command) -> No
         ["--prune", "--include", "*.jpg"],
         ["--prune", "--exclude", "*.jpg"],
         ["--limit", "0"],
+        ["--include", ""],
     ],
     ids=" ".join,
 )

@@ -18,10 +18,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from app.config import Settings
     from app.types import FaceIndex, ModelPack
 
-__all__ = ["open_index"]
+__all__ = ["index_exists", "open_index", "restore_embedded"]
 
 
 def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> FaceIndex:
@@ -37,3 +39,17 @@ def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> F
     from app.index.alias import open_embedded
 
     return open_embedded(settings, pack, create=create)
+
+
+def index_exists(settings: Settings) -> bool:
+    """Is there an embedded index of this name already?"""
+    from app.index.alias import alias_path
+
+    return alias_path(settings.index_dir / "embedded", settings.qdrant_collection).exists()
+
+
+def restore_embedded(settings: Settings, folder: Path) -> None:
+    """Put what `FaceIndex.backup` made in `folder` where the embedded index is kept; there must be none yet."""
+    from app.index.backup import restore
+
+    restore(folder, settings.index_dir / "embedded", settings.qdrant_collection)

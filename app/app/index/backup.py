@@ -56,6 +56,28 @@ def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, a
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def restore(source: Path, target: Path, name: str) -> None:
+    """Copy the collection of a backup below `target`, then the alias file `name`, which makes it the index.
+
+    A kill before that leaves a collection that no alias stands for; the next call begins anew.
+    """
+    file = f"{name}.alias.json"
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_room(source, target)
+        for folder in source.iterdir():
+            if folder.is_dir():
+                beside = target / f".{folder.name}.{os.getpid()}.partial"
+                copy_folder(folder, beside, link_frozen=False)
+                sync_tree(beside)
+                shutil.rmtree(target / folder.name, ignore_errors=True)
+                beside.rename(target / folder.name)
+        write_whole(target / file, (source / file).read_text(encoding="utf-8"))
+        sync_folder(target)
+    except OSError as failure:
+        raise storage_failure(failure, f"The index could not be restored into {target}") from failure
+
+
 def _require_room(source: Path, there: Path) -> None:
     needed, free = disk_bytes(source), free_bytes(there)
     if free < needed:

@@ -1,0 +1,44 @@
+"""What `oceano migrate` does: carry the index to a Qdrant server or back, and compare."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from threading import Event
+from typing import Final
+
+from app.config import Settings
+from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError
+from app.index import open_index
+from app.migration import Migration
+from app.parts import find_model
+from app.progress import faces_bar
+
+EMBEDDED: Final = "embedded"
+
+
+def run_migrate(settings: Settings, there: Settings, stop: Event) -> int:
+    """The exit code. `there` are the settings of the place to go to. Raises OceanoError; what was copied stays."""
+    if settings.qdrant_url == there.qdrant_url:
+        raise OceanoError("invalid_request", f"the index is there already: {_name(settings)}")
+    pack = find_model(settings)
+    with (
+        closing(open_index(settings, pack, create=False)) as source,
+        closing(open_index(there, pack)) as target,
+        faces_bar(source.count()) as advance,
+    ):
+        migration = Migration(source, target, stop=stop, on_progress=lambda counts: advance(counts.faces))
+        counts = migration.run()
+        if stop.is_set():
+            print(f"interrupted: {counts.copied} faces copied; run it again to go on")  # noqa: T201
+            return EXIT_INTERRUPTED
+        agreement = migration.compare()
+    print(  # noqa: T201
+        f"{agreement.faces} faces are on both sides ({counts.copied} copied now, {counts.updated} brought up to date); "
+        f"{agreement.searches} searches gave {100 * agreement.share:.1f} % the same faces"
+    )
+    print(f"to use it, set QDRANT_URL={there.qdrant_url} and start the service again")  # noqa: T201
+    return EXIT_OK
+
+
+def _name(settings: Settings) -> str:
+    return settings.qdrant_url or "embedded in " + str(settings.index_dir)

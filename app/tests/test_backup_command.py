@@ -1,0 +1,179 @@
+"""backup_command: everything is lost, and comes back; on both kinds of index."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+from qdrant_client import QdrantClient
+
+from app.backup_command import run_backup
+from app.cli import main
+from app.config import Settings, load_settings
+from app.index import open_index
+from app.ledger import FileRecord
+from app.parts import find_model, open_ledger
+from app.thumbs import ThumbStore
+from app.types import FaceFilter
+from tests.index.conftest import ids_of, points, processes_of, wait_until
+from tests.index.fake_server import app_of, serving
+from tests.packs import put
+
+FACES = points(300, seed=3)
+DATA = ("state", "thumbs", "qdrant_storage")
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with serving(app_of(QdrantClient(":memory:"))) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(params=["embedded", "server"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An index of 300 faces, two of them named, with thumbnails and a ledger."""
+    data = tmp_path / "data"
+    put(data / "models" / "small")
+    monkeypatch.setenv("DATA_DIR", str(data))
+    monkeypatch.setenv("MODEL_NAME", "small")
+    monkeypatch.setattr("app.config.REPOSITORY", data)
+    if request.param == "server":
+        monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("server"))
+    made = load_settings()
+    pack = find_model(made)
+    index = open_index(made, pack)
+    index.upsert(FACES)
+    index.set_payload(ids_of(FACES[:2]), person="Ana")
+    index.close()
+    ledger = open_ledger(made, pack)
+    ledger.record([FileRecord("/photos/1.jpg", 5, 6, "a" * 64, "done", 300, None, None)])
+    ledger.close()
+    for face in FACES:
+        ThumbStore(made.thumbs_dir).write(face.face_id, face.face_id.encode())
+    return made
+
+
+def lose_everything(settings: Settings) -> None:
+    wait_until(lambda: not processes_of(settings.data_dir))
+    for name in DATA:
+        shutil.rmtree(settings.data_dir / name, ignore_errors=True)
+    if settings.qdrant_url:
+        index = open_index(settings, find_model(settings))
+        index.delete(ids_of(FACES))
+        index.close()
+
+
+def require_all(settings: Settings) -> None:
+    pack = find_model(settings)
+    index = open_index(settings, pack, create=False)
+    assert index.count() == 300
+    assert index.count(FaceFilter(person="Ana")) == 2
+    (match,) = index.search(FACES[9].embedding, limit=1)
+    assert (match.face_id, match.payload) == (FACES[9].face_id, FACES[9].payload)
+    index.close()
+    ledger = open_ledger(settings, pack)
+    assert ledger.file("/photos/1.jpg") == FileRecord("/photos/1.jpg", 5, 6, "a" * 64, "done", 300, None, None)
+    ledger.close()
+    assert ThumbStore(settings.thumbs_dir).read(FACES[5].face_id) == FACES[5].face_id.encode()
+
+
+def test_all_that_was_lost_comes_back(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    assert "300 faces, 300 thumbnails" in capsys.readouterr().out
+    lose_everything(settings)
+    assert main(["restore", str(kept)]) == 0
+    assert "300 faces in the index, 300 thumbnails" in capsys.readouterr().out
+    require_all(settings)
+
+
+def test_a_backup_goes_into_an_index_that_is_there_and_empty(settings: Settings, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    lose_everything(settings)
+    running = open_index(settings, find_model(settings))  # as a service has it
+    assert main(["restore", str(kept)]) == 0
+    assert running.count() == 300
+    running.close()
+    require_all(settings)
+
+
+def test_a_server_s_backup_becomes_an_embedded_index(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    lose_everything(settings)
+    monkeypatch.delenv("QDRANT_URL", raising=False)
+    assert main(["restore", str(kept)]) == 0
+    require_all(load_settings())
+
+
+def test_an_index_with_faces_is_not_restored_into_unless_it_is_to_go_on(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    index = open_index(settings, find_model(settings))
+    index.delete(ids_of(FACES[:100]))
+    index.close()
+    assert main(["restore", str(kept)]) == 2
+    assert "holds 200 faces already" in capsys.readouterr().err
+    assert main(["restore", str(kept), "--resume"]) == 0
+    require_all(settings)
+
+
+def test_an_interrupted_backup_leaves_nothing(settings: Settings, tmp_path: Path) -> None:
+    stop = Event()
+    stop.set()
+    assert run_backup(settings, tmp_path / "kept", stop) == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_a_backup_never_goes_where_something_is(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    assert main(["backup", str(tmp_path / "kept")]) == 2
+
+
+def test_a_thumbnail_that_changes_later_does_not_change_in_the_backup(settings: Settings, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    ThumbStore(settings.thumbs_dir).write(FACES[0].face_id, b"another")
+    assert ThumbStore(kept / "thumbs").read(FACES[0].face_id) == FACES[0].face_id.encode()
+
+
+def test_what_is_no_backup_or_one_of_another_model_is_refused(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    assert main(["restore", str(tmp_path)]) == 2
+    assert "is no backup" in capsys.readouterr().err
+    manifest = json.loads((kept / "backup.json").read_text())
+    for changed, said in (
+        ({"digest": "f" * 64}, "MODEL_NAME"),
+        ({"format": 9}, "newer Oceano"),
+        ({"collection": "others"}, "QDRANT_COLLECTION=others"),
+    ):
+        (kept / "backup.json").write_text(json.dumps(manifest | changed))
+        assert main(["restore", str(kept)]) in (2, 3)
+        assert said in capsys.readouterr().err
+    (kept / "backup.json").write_text("{")
+    assert main(["restore", str(kept)]) == 2
+
+
+def test_where_thumbnails_cannot_get_a_second_name_they_are_copied(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refused)
+    assert main(["backup", str(tmp_path / "kept")]) == 0
+    assert len(list((tmp_path / "kept" / "thumbs").rglob("*.jpg"))) == 300
+    assert not list((tmp_path / "kept").rglob("*.tmp"))

@@ -1,0 +1,83 @@
+"""migrate_command: from a real embedded index to a server (the local mode over HTTP) and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from qdrant_client import QdrantClient
+
+from app.cli import main
+from app.config import load_settings
+from app.index import open_index
+from app.parts import find_model
+from app.types import FaceFilter
+from tests.index.conftest import ids_of, points
+from tests.index.fake_server import app_of, serving
+from tests.packs import put
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    put(tmp_path / "models" / "small")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("MODEL_NAME", "small")
+    monkeypatch.setattr("app.config.REPOSITORY", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(app_of(QdrantClient(":memory:"))) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_an_index_goes_to_a_server_and_back(
+    data: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings()
+    pack = find_model(settings)
+    faces = points(700, seed=3)
+    index = open_index(settings, pack)
+    index.upsert(faces)
+    index.set_payload(ids_of(faces[:2]), person="Ana")
+    index.close()
+
+    assert main(["migrate", "--to", url]) == 0
+    said = capsys.readouterr().out
+    assert "700 faces are on both sides (700 copied now" in said
+    assert f"QDRANT_URL={url}" in said
+    assert main(["migrate", "--to", url]) == 0
+    assert "(0 copied now, 0 brought up to date)" in capsys.readouterr().out
+
+    monkeypatch.setenv("QDRANT_URL", url)
+    served = open_index(load_settings(), pack, create=False)
+    assert served.info().kind == "server"
+    assert served.count(FaceFilter(person="Ana")) == 2
+    (match,) = served.search(faces[9].embedding, limit=1)
+    assert (match.face_id, match.payload) == (faces[9].face_id, faces[9].payload)
+    served.set_payload(ids_of(faces[:1]), person="Eva")
+    served.close()
+
+    assert main(["migrate", "--to", "embedded"]) == 0
+    assert "(0 copied now, 1 brought up to date)" in capsys.readouterr().out
+    monkeypatch.delenv("QDRANT_URL")
+    back = open_index(load_settings(), pack, create=False)
+    assert back.count(FaceFilter(person="Eva")) == 1
+    back.close()
+
+
+@pytest.mark.parametrize(
+    ("to", "code", "said"),
+    [
+        ("embedded", 2, "there already"),
+        ("somewhere", 2, "http:// or https://"),
+        ("http://127.0.0.1:9", 2, "no index"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    data: Path, to: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["migrate", "--to", to]) == code
+    assert said in capsys.readouterr().err

@@ -1,0 +1,108 @@
+"""migration: nothing lost, nothing twice, names with it, resumable, compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from threading import Event
+
+import numpy as np
+import pytest
+
+from app.errors import OceanoError
+from app.migration import Migration, MigrationCounts
+from app.types import FaceFilter, FacePoint
+from tests.fakes import MemoryIndex
+from tests.index.conftest import ids_of, points
+
+
+@pytest.fixture
+def source() -> MemoryIndex:
+    index = MemoryIndex()
+    index.upsert(points(1200))
+    index.set_payload(ids_of(points(3)), person="Ana")
+    return index
+
+
+def same(one: MemoryIndex, other: MemoryIndex) -> bool:
+    return one.points.keys() == other.points.keys() and all(
+        one.points[key].payload == other.points[key].payload
+        and np.array_equal(one.points[key].embedding, other.points[key].embedding)
+        for key in one.points
+    )
+
+
+def test_every_face_arrives_with_its_embedding_payload_and_name(source: MemoryIndex) -> None:
+    target = MemoryIndex()
+    migration = Migration(source, target)
+    assert migration.run() == MigrationCounts(faces=1200, copied=1200)
+    assert same(source, target)
+    assert target.count(FaceFilter(person="Ana")) == 3
+    agreement = migration.compare()
+    assert (agreement.faces, agreement.share) == (1200, 1.0)
+    assert agreement.searches > 80
+
+
+def test_what_is_there_is_not_copied_again(source: MemoryIndex) -> None:
+    target = MemoryIndex()
+    Migration(source, target).run()
+    assert Migration(source, target).run() == MigrationCounts(faces=1200)
+
+
+def test_one_that_was_interrupted_goes_on(source: MemoryIndex) -> None:
+    target = MemoryIndex()
+    stop = Event()
+    first = Migration(source, target, stop=stop, on_progress=lambda _: stop.set()).run()
+    assert 0 < first.copied < 1200
+    assert Migration(source, target).run().copied == 1200 - first.copied
+    assert same(source, target)
+
+
+def test_faces_and_names_that_come_meanwhile_are_caught_up_with(source: MemoryIndex) -> None:
+    target = MemoryIndex()
+    more = points(5, seed=9)
+
+    def meanwhile(counts: MigrationCounts) -> None:
+        if counts.faces == 1200 and not source.retrieve(ids_of(more)):
+            source.upsert(more)
+            source.set_payload(ids_of(points(1)), person="Eva")
+            source.set_path(ids_of(points(4))[3:], path="/elsewhere/a.jpg")
+
+    counts = Migration(source, target, on_progress=meanwhile).run()
+    assert (counts.faces, counts.copied, counts.updated) == (1205, 1205, 2)
+    assert same(source, target)
+
+
+def test_a_copy_that_lacks_a_face_or_has_another_is_not_called_complete(source: MemoryIndex) -> None:
+    target = MemoryIndex()
+    migration = Migration(source, target)
+    migration.run()
+    lost = target.points.popitem()
+    with pytest.raises(OceanoError) as caught:
+        migration.compare()
+    assert caught.value.code == "migration_incomplete"
+    assert caught.value.details == {"faces": 1200, "copied": 1199}
+    target.points[lost[0]] = lost[1]
+    migration.compare()
+
+
+def test_a_copy_with_other_embeddings_or_payloads_is_not_called_complete(source: MemoryIndex) -> None:
+    target = MemoryIndex()
+    migration = Migration(source, target)
+    migration.run()
+    good = dict(target.points)
+    others = dict(zip(good, [good[key].embedding for key in reversed(good)], strict=True))
+    target.points = {key: FacePoint(key, others[key], point.payload) for key, point in good.items()}
+    with pytest.raises(OceanoError, match="same in both"):
+        migration.compare()
+    target.points = {
+        key: FacePoint(key, point.embedding, dataclasses.replace(point.payload, person="x"))
+        for key, point in good.items()
+    }
+    with pytest.raises(OceanoError, match="what is known"):
+        migration.compare()
+
+
+def test_an_empty_index_is_carried_as_well() -> None:
+    migration = Migration(MemoryIndex(), MemoryIndex())
+    assert migration.run() == MigrationCounts()
+    assert migration.compare().share == 1.0
