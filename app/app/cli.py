@@ -137,7 +137,7 @@ def migrate(
     from app.config import load_settings
     from app.migrate_command import EMBEDDED, run_migrate
 
-    settings = _settings("ingest")
+    settings = _settings("migrate")
     there = load_settings(qdrant_url="" if to == EMBEDDED else to)
     with _interruptible() as stop:
         return run_migrate(settings, there, stop)
@@ -149,7 +149,7 @@ def backup(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> int
     from app.backup_command import run_backup
 
     with _interruptible() as stop:
-        return run_backup(_settings("ingest"), folder, stop)
+        return run_backup(_settings("backup"), folder, stop)
 
 
 @cli.command()
@@ -161,7 +161,40 @@ def restore(
     from app.backup_command import run_restore
 
     with _interruptible() as stop:
-        return run_restore(_settings("ingest"), folder, stop, resume=resume)
+        return run_restore(_settings("backup"), folder, stop, resume=resume)
+
+
+@cli.command()
+def plan(
+    faces: Annotated[str, typer.Option(help="Such as 250k, 6M, 1B.", show_default=False)],
+    replicas: Annotated[int, typer.Option(min=1, help="Copies of each face, on as many machines.")] = 1,
+    node_memory_gb: Annotated[float, typer.Option(min=1, help="Memory of one machine, in GB.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
+) -> None:
+    """How much memory and disk, and how many machines, so many faces need."""
+    from dataclasses import asdict
+
+    from app.config import load_settings
+    from app.sizing import amount, faces_of
+    from app.sizing import plan as planned
+
+    settings = load_settings()
+    made = planned(
+        faces_of(faces), m=settings.hnsw_m, replicas=replicas, node_memory=round(node_memory_gb * 1_000_000_000)
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(made)))
+        return
+    machines = f"{made.nodes} with {amount(made.node_memory)}" if made.nodes > 1 else "1"
+    typer.echo(
+        f"{made.faces:,} faces, HNSW_M={settings.hnsw_m}, {replicas} cop{'y' if replicas == 1 else 'ies'}\n"
+        f"index       {made.kind}; machines: {machines}\n"
+        f"memory      at least {amount(made.memory_least)}, {amount(made.memory)} for quick searches\n"
+        f"disk        {amount(made.index_disk)} for the index, {amount(made.building_disk)} more, free, while its "
+        "graph is built\n"
+        f"            {amount(made.thumbnails_disk)} for thumbnails, about {amount(made.ledger_disk)} for the ledger\n"
+        "measured at one million faces; all beyond is worked out from that"
+    )
 
 
 @models.command("list")

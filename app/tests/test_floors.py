@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "app"
 # Lowest first; modules of one floor do not know each other. A package (demo, index) counts as one module.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"config", "cuda", "formats", "i18n", "logs", "metrics", "pipeline", "threads", "types"}),
+    frozenset({"config", "cuda", "formats", "i18n", "logs", "metrics", "pipeline", "sizing", "threads", "types"}),
     frozenset(
         {"alignment", "demo", "detection", "downloads", "folders", "graphs", "images", "index", "ledger", "options"}
     ),

@@ -1,0 +1,112 @@
+"""How much memory and disk, and how many machines, a number of faces needs: `oceano plan`.
+
+Measured at 1,000,000 faces (`bench/search.py`, m 32 and 48) and 60,000 ingested pictures; all else follows from that.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from app.errors import OceanoError
+
+# Bytes a face, measured.
+_ORIGINAL: Final = 2052  # the embedding, on disk
+_INT8: Final = 512  # its copy, in memory and on disk
+_IDS: Final = 75  # what else is in memory: ids, versions, masks
+_PAYLOAD: Final = 400
+_PAYLOAD_INDEX: Final = 417
+_ID_FILES: Final = 29
+_THUMBNAIL: Final = 8000  # 5.1 KB, in blocks of 4 KB
+_LEDGER: Final = 150  # a file; at least one face a file is assumed
+# The graph: 136 bytes a face with m=32 and 176 with m=48, at 1,000,000; its links take log2(faces) bits each.
+_GRAPH: Final = 57.0
+_GRAPH_PER_M: Final = 2.47
+_MEASURED_AT: Final = 1_000_000
+# Of the originals and payloads, what searches had brought into memory when 1.17 GB a million were resident.
+_TOUCHED: Final = 400
+
+_PROCESSES: Final = 1_500_000_000  # the service with its model, and an ingest
+_MEMORY_SHARE: Final = 0.75  # of a machine's, for the index
+_BUILDING: Final = 1.5  # times the index: free disk while the graph is built on a copy
+EMBEDDED_UP_TO: Final = 10_000_000  # one shard whose graph one machine rebuilds within hours
+
+_FACES: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb]?)", re.IGNORECASE)
+_UNITS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Bytes in all, over every machine and copy; `nodes` is the number of machines that hold the index."""
+
+    faces: int
+    kind: str
+    replicas: int
+    memory_least: int
+    memory: int
+    index_disk: int
+    building_disk: int
+    thumbnails_disk: int
+    ledger_disk: int
+    nodes: int
+    node_memory: int
+
+
+def plan(faces: int, *, m: int = 48, replicas: int = 1, node_memory: int = 64_000_000_000) -> Plan:
+    """What `faces` need, each stored `replicas` times, on machines with `node_memory` bytes.
+
+    `memory_least` cannot be given back, `memory` is what makes searches quick. Raises OceanoError `invalid_request`.
+    """
+    if min(faces, replicas, node_memory) < 1:
+        raise OceanoError("invalid_request", "faces, copies and memory must be at least 1")
+    graph = (_GRAPH + _GRAPH_PER_M * m) * max(1.0, math.log2(faces) / math.log2(_MEASURED_AT))
+    pinned = (_INT8 + _IDS) * faces
+    hot = int((_INT8 + _IDS + graph + _TOUCHED) * faces)
+    index = int((_ORIGINAL + _INT8 + graph + _PAYLOAD + _PAYLOAD_INDEX + _ID_FILES) * faces)
+    embedded = faces <= EMBEDDED_UP_TO and replicas == 1 and hot + _PROCESSES <= _MEMORY_SHARE * node_memory
+    nodes = 1 if embedded else max(replicas, math.ceil(hot * replicas / (_MEMORY_SHARE * node_memory)))
+    return Plan(
+        faces=faces,
+        kind="embedded" if embedded else "server" if nodes == 1 else "cluster",
+        replicas=replicas,
+        memory_least=pinned * replicas + _PROCESSES,
+        memory=hot * replicas + _PROCESSES,
+        index_disk=index * replicas,
+        building_disk=int(_BUILDING * index * replicas),
+        thumbnails_disk=_THUMBNAIL * faces,
+        ledger_disk=_LEDGER * faces,
+        nodes=nodes,
+        node_memory=node_memory,
+    )
+
+
+def faces_of(text: str) -> int:
+    """6M, 250k, 1.5b or 6000000. Raises OceanoError `invalid_request`."""
+    found = _FACES.fullmatch(text.strip().replace(",", "").replace("_", ""))
+    if found is None or not (faces := round(float(found[1]) * _UNITS[found[2].lower()])):
+        raise OceanoError("invalid_request", f"--faces {text!r} is no number of faces, such as 250k, 6M or 1B")
+    return faces
+
+
+def amount(size: float) -> str:
+    """Bytes for people: three digits at most."""
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if size < 999.5 or unit == "TB":
+            return f"{size:.{1 if size < 9.95 and unit != 'B' else 0}f} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def row(one: Plan) -> list[str]:
+    """A line of the table in INSTALL.md."""
+    machines = {"embedded": "1, embedded", "server": "1, server"}.get(one.kind, f"{one.nodes}, cluster")
+    return [
+        f"{one.faces:,}",
+        f"{amount(one.memory_least)} / {amount(one.memory)}",
+        amount(one.index_disk),
+        amount(one.building_disk),
+        amount(one.thumbnails_disk),
+        machines,
+    ]
