@@ -14,7 +14,7 @@ usage() {
 ./quick-start.sh                      set everything up and start the service on http://127.0.0.1:9100
 ./quick-start.sh ingest FOLDER [...]  set everything up and take the pictures of a folder into the index
 ./quick-start.sh test [...]           set everything up and run the checks and tests (words go to pytest)
-./quick-start.sh docker               the containers (not part of this version yet)
+./quick-start.sh docker               build and start the containers: Oceano and a Qdrant server
 ./quick-start.sh help                 this
 
 OCEANO_VARIANT=cpu|cu118|cu12|cu13    which packages to install (default: what fits the GPU's driver, else cpu)
@@ -210,6 +210,7 @@ have_model() { # is the model there, or can it be fetched? Ends with exit code 3
   say "     $oceano models install antelopev2 --archive antelopev2.zip"
   say "  2. Put an unpacked pack into models/antelopev2, or name its folder with MODEL_NAME in .env."
   say "Its weights are for non-commercial research only."
+  say "Or try the demo, with drawn people: OCEANO_DEMO=1 ./quick-start.sh"
   return 1
 }
 
@@ -251,6 +252,67 @@ ingest() {
   exec "$oceano" ingest "$@"
 }
 
+require_docker() {
+  command -v docker >/dev/null ||
+    die 3 "Docker is not installed; ./quick-start.sh without a word runs Oceano without it"
+  docker info >/dev/null 2>&1 ||
+    die 3 "the Docker engine does not answer: is it running (systemctl start docker), and are you in the group docker?"
+  docker compose version >/dev/null 2>&1 ||
+    die 3 "Docker has no Compose: install docker-compose-plugin, 2.24 or newer"
+}
+
+require_keys() { # the services of the compose files do not start without
+  local name missing=()
+  for name in QDRANT_API_KEY API_KEYS; do
+    [[ -n ${!name:-} ]] || grep -qs "^$name=." "$here/.env" || missing+=("$name")
+  done
+  ((${#missing[@]} == 0)) && return
+  say "These keys are missing in .env: ${missing[*]}. To make them:"
+  for name in "${missing[@]}"; do
+    say "  echo $name=\$(head -c 24 /dev/urandom | base64 | tr -d /+=) >> $here/.env"
+  done
+  exit 2
+}
+
+choose_image() { # sets CUDA_VERSION and files
+  local variant
+  files=(-f "$here/docker-compose.yml")
+  variant=$(choose_variant "$(any_python)")
+  if [[ $variant != cpu ]] && ! docker info 2>/dev/null | grep -qi 'nvidia'; then
+    say "There is a GPU, but Docker cannot hand it on: install the NVIDIA Container Toolkit, then run"
+    say "  sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+    say "Going on without the GPU."
+    variant=cpu
+  fi
+  case $variant in
+    cu118) CUDA_VERSION=11.8 ;;
+    cu12) CUDA_VERSION=12 ;;
+    cu13) CUDA_VERSION=13 ;;
+    cpu) CUDA_VERSION=cpu && files+=(-f "$here/docker-compose.cpu.yml") ;;
+  esac
+  export CUDA_VERSION
+}
+
+containers() {
+  local files
+  require_docker
+  require_keys
+  choose_image
+  OCEANO_UID=$(id -u)
+  OCEANO_GID=$(id -g)
+  export OCEANO_UID OCEANO_GID
+  mkdir -p -- "$here"/{logs,state,thumbs,models,qdrant_storage/server}
+  say "Building oceano:$CUDA_VERSION."
+  docker compose "${files[@]}" build oceano
+  if [[ ! -d $here/models/antelopev2 ]]; then
+    say "Fetching the model antelopev2 (361 MB); its weights are for non-commercial research only."
+    docker compose "${files[@]}" run --rm --no-deps oceano models install antelopev2
+  fi
+  docker compose "${files[@]}" up --detach --wait oceano qdrant
+  say "Oceano is at http://127.0.0.1:9100; its page asks for one of API_KEYS as the password."
+  say "Take pictures up: OCEANO_UID=$OCEANO_UID OCEANO_GID=$OCEANO_GID CUDA_VERSION=$CUDA_VERSION PICTURES=/your/pictures docker compose ${files[*]} run --rm ingest"
+}
+
 check() { # check COMMAND...: the tests run even if it fails, so that one run shows everything
   say "--- $*"
   "$venv/bin/$1" "${@:2}" || checks=1
@@ -275,7 +337,7 @@ case ${1:-} in
   '') start ;;
   test) run_tests "${@:2}" ;;
   ingest) ingest "${@:2}" ;;
-  docker) die 3 "the containers are not part of this version yet; ./quick-start.sh runs Oceano without them" ;;
+  docker) containers ;;
   help | -h | --help) usage ;;
   *)
     say "quick-start: unknown word '$1'"

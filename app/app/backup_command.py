@@ -20,7 +20,7 @@ from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError
 from app.index import index_exists, open_index, restore_embedded
 from app.ledger import only_writer
 from app.migration import Migration
-from app.parts import find_model, open_ledger, open_stored
+from app.parts import find_model, open_ledger
 from app.progress import faces_bar
 from app.types import FaceIndex, ModelPack
 
@@ -33,11 +33,18 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
     target = target.expanduser().absolute()
     if target.exists():
         raise OceanoError("invalid_request", f"{target} is there already; a backup goes into a new folder")
+    if not target.parent.is_dir():  # made here, a backup meant for a drive that is not mounted would go elsewhere
+        raise OceanoError("not_found", f"{target.parent} is not a folder; is the drive connected?")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     kept = settings.model_copy(update={"data_dir": partial, "qdrant_url": ""})
     try:
-        with open_stored(settings) as (pack, index, ledger):
-            kept.state_dir.mkdir(parents=True, mode=0o700)
+        pack = find_model(settings)
+        with (
+            closing(open_index(settings, pack, create=False)) as index,
+            closing(open_ledger(settings, pack)) as ledger,
+        ):
+            partial.mkdir(mode=0o700)
+            kept.state_dir.mkdir(mode=0o700)
             ledger.backup(kept.state_dir / "ledger.sqlite3")
             faces = _keep_index(settings, kept, pack, index, stop)
         if stop.is_set():
@@ -65,8 +72,11 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
     return EXIT_OK
 
 
-def run_restore(settings: Settings, source: Path, stop: Event, *, resume: bool) -> int:
-    """The exit code. Into an empty index only, unless `resume`. Raises OceanoError; run again with `resume`."""
+def run_restore(settings: Settings, source: Path, stop: Event) -> int:
+    """The exit code. Into an index that is empty or not there, or where this restore was interrupted before.
+
+    Raises OceanoError; the same call goes on.
+    """
     source = source.expanduser().absolute()
     manifest = _manifest(source, settings)
     pack = find_model(settings)
@@ -78,19 +88,25 @@ def run_restore(settings: Settings, source: Path, stop: Event, *, resume: bool) 
             details={"index_digest": manifest["digest"], "given_digest": pack.digest},
         )
     kept = settings.model_copy(update={"data_dir": source, "qdrant_url": ""})
+    begun = settings.state_dir / f"restore-{settings.qdrant_collection}.json"
     with only_writer(settings.state_dir), closing(open_ledger(settings, pack)) as ledger:
         try:
+            resume = begun.exists() and json.loads(begun.read_text(encoding="utf-8")) == manifest
+            if not resume:
+                _require_empty(settings, pack)
+                begun.write_text(json.dumps(manifest), encoding="utf-8")
             if not settings.qdrant_url and not index_exists(settings):
                 restore_embedded(settings, kept.index_dir / "embedded")
             else:
-                _fill_index(settings, kept, pack, stop, resume=resume)
+                _fill_index(settings, kept, pack, stop)
             if stop.is_set():
-                print("interrupted; go on with --resume")  # noqa: T201
+                print("interrupted; the same command goes on")  # noqa: T201
                 return EXIT_INTERRUPTED
             thumbs = _copy_thumbs(kept.thumbs_dir, settings.thumbs_dir)
         except OSError as failure:
             raise _storage_failure(failure, settings.data_dir) from failure
         ledger.bring(kept.state_dir / "ledger.sqlite3")
+        begun.unlink()
         with closing(open_index(settings, pack)) as index:
             faces = index.count()
     print(f"restored: {faces} faces in the index, {thumbs} thumbnails, the ledger")  # noqa: T201
@@ -107,18 +123,29 @@ def _keep_index(settings: Settings, kept: Settings, pack: ModelPack, index: Face
         return Migration(index, copy, stop=stop, on_progress=lambda counts: advance(counts.faces)).run().faces
 
 
-def _fill_index(settings: Settings, kept: Settings, pack: ModelPack, stop: Event, *, resume: bool) -> None:
-    """Into an index that is there, perhaps on a server, perhaps in use."""
+def _require_empty(settings: Settings, pack: ModelPack) -> None:
+    """What was forgotten since the backup must not come back unasked."""
+    if not settings.qdrant_url and not index_exists(settings):
+        return
     with closing(open_index(settings, pack)) as index:
-        if (there := index.count()) and not resume:
-            raise OceanoError(
-                "invalid_request",
-                f"the index {settings.qdrant_collection!r} holds {there} faces already. To go on with a restore that "
-                "was interrupted, add --resume; else set another QDRANT_COLLECTION or DATA_DIR",
-                details={"faces": there},
-            )
-        with closing(open_index(kept, pack, create=False)) as copy, faces_bar(copy.count()) as advance:
-            Migration(copy, index, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
+        there = index.count()
+    if there:
+        raise OceanoError(
+            "invalid_request",
+            f"the index {settings.qdrant_collection!r} holds {there} faces already, and a backup goes into an empty "
+            "one: set another DATA_DIR, or move what is there away",
+            details={"faces": there},
+        )
+
+
+def _fill_index(settings: Settings, kept: Settings, pack: ModelPack, stop: Event) -> None:
+    """Into an index that is there, perhaps on a server, perhaps in use."""
+    with (
+        closing(open_index(settings, pack)) as index,
+        closing(open_index(kept, pack, create=False)) as copy,
+        faces_bar(copy.count()) as advance,
+    ):
+        Migration(copy, index, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
 
 
 def _copy_thumbs(source: Path, target: Path) -> int:

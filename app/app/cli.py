@@ -138,7 +138,10 @@ def migrate(
     from app.migrate_command import EMBEDDED, run_migrate
 
     settings = _settings("migrate")
-    there = load_settings(qdrant_url="" if to == EMBEDDED else to)
+    try:
+        there = load_settings(qdrant_url="" if to == EMBEDDED else to)
+    except OceanoError as failure:
+        raise OceanoError("invalid_request", f"--to {to!r} is no address, such as http://host:6333") from failure
     with _interruptible() as stop:
         return run_migrate(settings, there, stop)
 
@@ -155,13 +158,22 @@ def backup(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> int
 @cli.command()
 def restore(
     folder: Annotated[Path, typer.Argument(help="What `oceano backup` made.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was interrupted.")] = False,
 ) -> int:
-    """Put a backup back, into an index that is empty or not there, embedded or on a server."""
+    """Put a backup back, into an index that is empty or not there. Goes on where it was interrupted."""
     from app.backup_command import run_restore
 
     with _interruptible() as stop:
-        return run_restore(_settings("backup"), folder, stop, resume=resume)
+        return run_restore(_settings("backup"), folder, stop)
+
+
+@cli.command()
+def device() -> None:
+    """Check GPU, driver and CUDA by running something there."""
+    from app.config import load_settings
+    from app.sessions import probe
+
+    found = probe(load_settings().device)
+    typer.echo(f"the model will run on {found.device} ({found.provider}): {found.reason}")
 
 
 @cli.command()

@@ -10,14 +10,25 @@ from pathlib import Path
 _log = logging.getLogger(__name__)
 
 
-def driver_problem() -> str | None:
-    """What keeps the NVIDIA driver from being used, in a few words; None if it answers."""
+def driver_problem(built_for: str = "") -> str | None:
+    """What keeps the NVIDIA driver from being used, in a few words; None if it answers.
+
+    `built_for` is the CUDA version of the libraries, such as 12.8: a driver must know that major version.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "no NVIDIA driver is installed (libcuda.so.1)"
     code = int(driver.cuInit(0))
-    return f"the NVIDIA driver does not start (cuInit: {code})" if code else None
+    if code:
+        return f"the NVIDIA driver does not start (cuInit: {code})"
+    version = ctypes.c_int()
+    wanted = built_for.partition(".")[0]
+    if wanted.isdecimal() and not driver.cuDriverGetVersion(ctypes.byref(version)):
+        major, minor = version.value // 1000, version.value % 1000 // 10
+        if 0 < major < int(wanted):
+            return f"the NVIDIA driver knows CUDA up to {major}.{minor}, and this onnxruntime needs CUDA {built_for}"
+    return None
 
 
 def preload_libraries() -> None:

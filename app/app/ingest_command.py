@@ -14,6 +14,7 @@ from threading import Event
 from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.folders import Folder, Wanted, readable
+from app.formats import SNIFF_BYTES, sniff
 from app.ingest import Ingest, IngestOptions
 from app.ledger import FileRecord, Ledger, only_writer
 from app.parts import open_parts, open_stored
@@ -56,10 +57,12 @@ def _require_sense(wish: IngestWish) -> None:
     if not os.path.isdir(wish.folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         shown = readable(str(wish.folder))
         raise OceanoError("not_found", f"{shown} is not a folder", details={"folder": shown})
-    if "" in (*wish.include, *wish.exclude):  # an unset variable
+    if not all(pattern.strip() for pattern in (*wish.include, *wish.exclude)):  # an unset variable
         raise OceanoError("invalid_request", "a pattern of --include or --exclude is empty")
     if wish.dry_run and not wish.prune:
         raise OceanoError("invalid_request", "--dry-run goes with --prune: it says what that would forget")
+    if wish.dry_run and wish.report is not None:
+        raise OceanoError("invalid_request", "--dry-run takes nothing up: there is nothing to --report")
     if wish.watch and (wish.prune or wish.limit is not None):
         raise OceanoError("invalid_request", "--watch goes on for good: without --prune and --limit")
     if wish.prune and (wish.include or wish.exclude or wish.limit is not None):
@@ -158,7 +161,10 @@ def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
 
 def _require_writable(report: Path) -> None:
     try:
-        report.open("a").close()
+        with report.open("ab+") as file:
+            file.seek(0)
+            if sniff(file.read(SNIFF_BYTES)) is not None:
+                raise OceanoError("invalid_request", f"--report {report}: that is a picture, and stays one")
     except OSError as failure:
         raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure
 

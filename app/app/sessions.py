@@ -56,7 +56,7 @@ def place(wanted: str, *, threads: int, precision: Precision = "fp32") -> Placem
     if "CUDAExecutionProvider" not in available:
         problem = "the installed onnxruntime has no CUDA"
         advice = "install requirements.txt (CUDA 11.8), requirements-cu12.txt or requirements-cu13.txt"
-    elif (problem := driver_problem() or "") == "":
+    elif (problem := driver_problem(getattr(onnxruntime, "cuda_version", "") or "") or "") == "":
         if not hasattr(onnxruntime, "preload_dlls"):  # else insightface calls it before its first CUDA session
             preload_libraries()
         # no power-of-two growth: two models and a few shapes need far less than the doubling would take
@@ -147,6 +147,46 @@ def real_device(placement: Placement, wanted: str, networks: Sequence[Network]) 
     fell_back = placement.on_cuda
     reason = "CUDA is offered but did not start; see the log" if fell_back else placement.reason
     return DeviceInfo("cpu", "CPUExecutionProvider", reason)
+
+
+def probe(wanted: str) -> DeviceInfo:
+    """Run a small convolution where DEVICE says: the driver, CUDA and cuDNN are there only if that works.
+
+    Raises OceanoError `device_unavailable`.
+    """
+    from onnx import TensorProto, helper
+
+    placement = place(wanted, threads=1)
+    pixels, weights = [1, 3, 32, 32], [8, 3, 3, 3]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["pixels", "weights"], ["found"])],
+        "probe",
+        [
+            helper.make_tensor_value_info("pixels", TensorProto.FLOAT, pixels),
+            helper.make_tensor_value_info("weights", TensorProto.FLOAT, weights),
+        ],
+        [helper.make_tensor_value_info("found", TensorProto.FLOAT, [1, 8, 30, 30])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    names, settings = [name for name, _ in placement.providers], [values for _, values in placement.providers]
+    if placement.on_cuda and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, names, settings)
+        (found,) = session.run(None, {"pixels": np.ones(pixels, np.float32), "weights": np.ones(weights, np.float32)})
+        right, provider = bool(np.allclose(found, 27)), session.get_providers()[0]
+    except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
+        raise OceanoError("device_unavailable", f"a convolution does not run: {failure}") from failure
+    if not right:
+        raise OceanoError("device_unavailable", f"{provider} reckons wrongly: 27 ones are not 27")
+    if placement.on_cuda and provider != "CUDAExecutionProvider" and wanted == "cuda":
+        raise OceanoError(
+            "device_unavailable",
+            "DEVICE=cuda, but ONNX Runtime fell back to the CPU: the CUDA or cuDNN libraries or the driver do not fit",
+        )
+    return DeviceInfo("cuda" if provider == "CUDAExecutionProvider" else "cpu", provider, placement.reason)
 
 
 def _load(path: Path, placement: Placement, *, free: bool) -> Any:

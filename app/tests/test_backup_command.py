@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
 import pytest
 from qdrant_client import QdrantClient
 
-from app.backup_command import run_backup
+from app.backup_command import run_backup, run_restore
 from app.cli import main
 from app.config import Settings, load_settings
 from app.index import open_index
 from app.ledger import FileRecord
+from app.migration import Migration
 from app.parts import find_model, open_ledger
 from app.thumbs import ThumbStore
-from app.types import FaceFilter
+from app.types import FaceFilter, FaceRecord
 from tests.index.conftest import ids_of, points, processes_of, wait_until
 from tests.index.fake_server import app_of, serving
 from tests.packs import put
@@ -114,18 +115,60 @@ def test_a_server_s_backup_becomes_an_embedded_index(
     require_all(load_settings())
 
 
-def test_an_index_with_faces_is_not_restored_into_unless_it_is_to_go_on(
+def test_an_index_with_faces_is_not_restored_into_so_that_what_was_forgotten_stays_so(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = tmp_path / "kept"
     assert main(["backup", str(kept)]) == 0
     index = open_index(settings, find_model(settings))
     index.delete(ids_of(FACES[:100]))
-    index.close()
     assert main(["restore", str(kept)]) == 2
     assert "holds 200 faces already" in capsys.readouterr().err
-    assert main(["restore", str(kept), "--resume"]) == 0
+    assert index.count() == 200
+    index.close()
+
+
+def test_a_restore_that_was_interrupted_goes_on(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    lose_everything(settings)
+    running = open_index(settings, find_model(settings))
+    stop = Event()
+
+    class Stopped(Migration):
+        def _bring(self, page: Sequence[FaceRecord]) -> None:
+            super()._bring(page[:100])
+            stop.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.backup_command.Migration", Stopped)
+        assert run_restore(settings, kept, stop) == 130
+    assert running.count() == 100
+    running.close()
+    assert main(["restore", str(kept)]) == 0
     require_all(settings)
+    assert main(["restore", str(kept)]) == 2  # from now on it is an index like any other
+
+
+def test_an_index_that_is_not_there_is_not_backed_up_as_an_empty_one(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QDRANT_COLLECTION", "never")
+    assert main(["backup", str(tmp_path / "kept")]) == 2
+    assert "There is no index" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_folder_for_backups_is_not_made(settings: Settings, tmp_path: Path) -> None:
+    assert main(["backup", str(tmp_path / "not mounted" / "kept")]) == 2
+    assert not (tmp_path / "not mounted").exists()
+
+
+def test_a_backup_is_for_its_owner_alone(settings: Settings, tmp_path: Path) -> None:
+    assert main(["backup", str(tmp_path / "kept")]) == 0
+    assert (tmp_path / "kept").stat().st_mode & 0o077 == 0
 
 
 def test_an_interrupted_backup_leaves_nothing(settings: Settings, tmp_path: Path) -> None:

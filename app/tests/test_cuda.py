@@ -28,6 +28,29 @@ def test_a_driver_that_does_not_start_is_named_with_its_code(
     assert cuda.driver_problem() == problem
 
 
+@pytest.mark.parametrize(
+    ("version", "built_for", "problem"),
+    [
+        (11040, "12.8", "the NVIDIA driver knows CUDA up to 11.4, and this onnxruntime needs CUDA 12.8"),
+        (12020, "12.8", None),  # within a major version any driver will do
+        (13000, "12.8", None),
+        (11040, "11.8", None),
+        (11040, "", None),
+        (0, "12.8", None),  # it does not say
+    ],
+)
+def test_a_driver_that_is_too_old_is_named_with_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, version: int, built_for: str, problem: str | None
+) -> None:
+    def tell(place: Any) -> int:
+        place._obj.value = version
+        return 0
+
+    driver = SimpleNamespace(cuInit=lambda _: 0, cuDriverGetVersion=tell)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
+    assert cuda.driver_problem(built_for) == problem
+
+
 def test_libraries_that_need_each_other_load_whatever_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

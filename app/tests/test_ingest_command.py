@@ -273,6 +273,8 @@ def test_a_dry_run_says_what_would_go_and_loads_no_model(command: Command) -> No
         ["--prune", "--exclude", "*.jpg"],
         ["--limit", "0"],
         ["--include", ""],
+        ["--exclude", " "],
+        ["--prune", "--dry-run", "--report", "/tmp/r.csv"],
     ],
     ids=" ".join,
 )
@@ -280,6 +282,14 @@ def test_words_that_do_not_go_together_are_exit_2_before_anything_is_done(comman
     assert command(*words) == 2
     assert command.err
     assert (command.loaded, command.files()) == (0, [])
+
+
+def test_a_report_never_replaces_a_picture(command: Command) -> None:
+    picture = next(command.folder.iterdir())
+    before = picture.read_bytes()
+    assert command("--report", str(picture)) == 2
+    assert "that is a picture" in command.err
+    assert picture.read_bytes() == before
 
 
 def test_a_second_ingest_is_refused_with_exit_3(command: Command) -> None:

@@ -72,7 +72,7 @@ def test_an_index_goes_to_a_server_and_back(
     ("to", "code", "said"),
     [
         ("embedded", 2, "there already"),
-        ("somewhere", 2, "http:// or https://"),
+        ("somewhere", 2, "--to 'somewhere' is no address"),
         ("http://127.0.0.1:9", 2, "no index"),
     ],
 )

@@ -58,10 +58,12 @@ def test_an_ingest_without_a_folder_is_wrong_use() -> None:
     assert "which folder?" in done.stderr
 
 
-def test_the_containers_are_said_to_be_missing() -> None:
-    done = run("docker")
+def test_containers_without_docker_are_refused_with_what_goes_without(tmp_path: Path) -> None:
+    for tool in ("bash", "env", "readlink", "dirname"):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    done = run("docker", PATH=str(tmp_path))
     assert done.returncode == 3
-    assert "not part of this version" in done.stderr
+    assert "Docker is not installed" in done.stderr
 
 
 # --- what it would install: its functions alone
@@ -165,3 +167,81 @@ def test_before_a_download_it_looks_whether_there_is_a_way() -> None:
 def _executable(path: Path, body: str) -> None:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> Path:
+    """A folder for PATH with a docker that writes down its words, and what the containers need copied beside it."""
+    place = tmp_path / "oceano"
+    place.mkdir()
+    for name in ("quick-start.sh", "docker-compose.yml", "docker-compose.cpu.yml"):
+        shutil.copy(TOP / name, place / name)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "docker").write_text(f'#!/bin/sh\necho "$CUDA_VERSION $*" >> {tmp_path}/words\n')
+    (tools / "docker").chmod(0o755)
+    return place
+
+
+def containers(place: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    path = f"{place.parent / 'bin'}:{os.environ['PATH']}"
+    return run("docker", script=place / "quick-start.sh", **{"PATH": path, "OCEANO_VARIANT": "cpu", **variables})
+
+
+def test_the_containers_are_built_given_a_model_and_started(docker: Path) -> None:
+    (docker / ".env").write_text("QDRANT_API_KEY=abc\nAPI_KEYS=def\n")
+    done = containers(docker)
+    assert done.returncode == 0, done.stderr
+    words = (docker.parent / "words").read_text().splitlines()
+    files = f"-f {docker}/docker-compose.yml -f {docker}/docker-compose.cpu.yml"
+    assert words[-3:] == [
+        f"cpu compose {files} build oceano",
+        f"cpu compose {files} run --rm --no-deps oceano models install antelopev2",
+        f"cpu compose {files} up --detach --wait oceano qdrant",
+    ]
+    assert (docker / "qdrant_storage" / "server").is_dir()
+
+
+def test_a_model_that_is_there_is_not_fetched(docker: Path) -> None:
+    (docker / "models" / "antelopev2").mkdir(parents=True)
+    assert containers(docker, QDRANT_API_KEY="abc", API_KEYS="def").returncode == 0
+    assert "models install" not in (docker.parent / "words").read_text()
+
+
+def test_missing_keys_are_said_with_a_way_to_make_them(docker: Path) -> None:
+    (docker / ".env").write_text("API_KEYS=def\nQDRANT_API_KEY=\n")
+    done = containers(docker)
+    assert done.returncode == 2
+    assert "missing in .env: QDRANT_API_KEY." in done.stderr
+    assert "urandom" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ('[ "$1" != info ]', "engine does not answer"),
+        ('[ "$1 $2" != "compose version" ]', "docker-compose-plugin"),
+    ],
+)
+def test_what_docker_lacks_is_said(docker: Path, script: str, said: str) -> None:
+    (docker.parent / "bin" / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    done = containers(docker)
+    assert done.returncode == 3
+    assert said in done.stderr
+
+
+def test_a_gpu_that_docker_cannot_hand_on_is_said_and_done_without(docker: Path) -> None:
+    done = containers(docker, OCEANO_VARIANT="cu12", QDRANT_API_KEY="abc", API_KEYS="def")
+    assert done.returncode == 0
+    assert "NVIDIA Container Toolkit" in done.stderr
+    assert "cpu compose" in (docker.parent / "words").read_text()
+
+
+def test_a_gpu_chooses_the_image_of_its_cuda(docker: Path) -> None:
+    (docker.parent / "bin" / "docker").write_text(
+        '#!/bin/sh\n[ "$1" = info ] && echo " Runtimes: nvidia runc"\n'
+        f'echo "$CUDA_VERSION $*" >> {docker.parent}/words\n'
+    )
+    assert containers(docker, OCEANO_VARIANT="cu12", QDRANT_API_KEY="a", API_KEYS="d").returncode == 0
+    last = (docker.parent / "words").read_text().splitlines()[-1]
+    assert last == f"12 compose -f {docker}/docker-compose.yml up --detach --wait oceano qdrant"

@@ -12,8 +12,8 @@ from app.config import Settings
 from app.demo import draw_portrait
 from app.embeddings import FaceEngine
 from app.errors import OceanoError
-from app.sessions import Network, Placement, place
-from app.types import Floats, ModelPack
+from app.sessions import Network, Placement, place, probe
+from app.types import DeviceInfo, Floats, ModelPack
 
 OFFERED = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -38,7 +38,7 @@ def test_without_a_driver_cuda_is_refused_before_onnxruntime_is_asked(
     demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: OFFERED)
-    monkeypatch.setattr("app.sessions.driver_problem", lambda: "no NVIDIA driver is installed")
+    monkeypatch.setattr("app.sessions.driver_problem", lambda *_: "no NVIDIA driver is installed")
     with pytest.raises(OceanoError, match="no NVIDIA driver") as raised:
         _engine(demo_pack, "cuda")
     assert raised.value.code == "device_unavailable"
@@ -51,7 +51,7 @@ def test_cuda_that_is_offered_but_falls_back_to_the_cpu_is_refused(
     demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: OFFERED)
-    monkeypatch.setattr("app.sessions.driver_problem", lambda: None)
+    monkeypatch.setattr("app.sessions.driver_problem", lambda *_: None)
     with pytest.raises(OceanoError) as raised:
         _engine(demo_pack, "cuda")
     assert raised.value.code == "device_unavailable"
@@ -141,3 +141,20 @@ def test_half_precision_is_another_model(demo_pack: ModelPack) -> None:
     ((_, _, (fine,)),) = Network(demo_pack.recogniser, placement, most=8).batches([draw_portrait(1, 0, (112, 112))])
     assert not np.array_equal(rough, fine)
     assert float(rough[0] @ fine[0] / np.linalg.norm(rough) / np.linalg.norm(fine)) > 0.99
+
+
+def test_a_probe_runs_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert probe("cpu") == DeviceInfo("cpu", "CPUExecutionProvider", "DEVICE=cpu")
+    assert probe("auto").device == "cpu"
+    with pytest.raises(OceanoError) as raised:
+        probe("cuda")
+    assert raised.value.code == "device_unavailable"
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
+def test_a_probe_finds_that_cuda_is_offered_and_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: OFFERED)
+    monkeypatch.setattr("app.sessions.driver_problem", lambda *_: None)
+    with pytest.raises(OceanoError, match="fell back to the CPU"):
+        probe("cuda")
+    assert probe("auto").device == "cpu"

@@ -66,9 +66,10 @@ def connect(settings: Settings) -> QdrantClient:
         http = _client(settings, grpc=False)
         try:
             persistently(http.get_collections)
-        except BaseException:
+        except OceanoError as failed:
             http.close()
-            raise
+            message = f"{settings.qdrant_url}: {failed.message}"
+            raise OceanoError(failed.code, message, details=failed.details, retry_after=failed.retry_after) from failure
         _log.warning("the Qdrant server answers over HTTP only, which is slower: %s", failure)
         return http
     return client
