@@ -147,6 +147,18 @@ def migrate(
 
 
 @cli.command()
+def reembed(
+    model: Annotated[str, typer.Option(help="The new model: a pack under models/, or a folder.", show_default=False)],
+) -> int:
+    """Embed all pictures anew with another model, beside the index that serves; then switch to it, with all names."""
+    from app.config import load_settings
+    from app.reembed_command import run_reembed
+
+    with _interruptible() as stop:
+        return run_reembed(_settings("ingest"), load_settings(model_name=model), stop)
+
+
+@cli.command()
 def backup(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> int:
     """Keep a copy of index, ledger and thumbnails in a new folder. Searching and ingesting go on."""
     from app.backup_command import run_backup

@@ -35,7 +35,15 @@ def server() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(params=["embedded", "server"])
+BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True)
+
+
+def kind_of(request: pytest.FixtureRequest) -> str:
+    """Which kind of index a test asks for; embedded, where it does not matter."""
+    return str(getattr(request, "param", "embedded"))
+
+
+@pytest.fixture
 def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """An index of 300 faces, two of them named, with thumbnails and a ledger."""
     data = tmp_path / "data"
@@ -43,7 +51,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("DATA_DIR", str(data))
     monkeypatch.setenv("MODEL_NAME", "small")
     monkeypatch.setattr("app.config.REPOSITORY", data)
-    if request.param == "server":
+    if kind_of(request) == "server":
         monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("server"))
     made = load_settings()
     pack = find_model(made)
@@ -83,6 +91,7 @@ def require_all(settings: Settings) -> None:
     assert ThumbStore(settings.thumbs_dir).read(FACES[5].face_id) == FACES[5].face_id.encode()
 
 
+@BOTH
 def test_all_that_was_lost_comes_back(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "kept"
     assert main(["backup", str(kept)]) == 0
@@ -104,6 +113,7 @@ def test_a_backup_goes_into_an_index_that_is_there_and_empty(settings: Settings,
     require_all(settings)
 
 
+@BOTH
 def test_a_server_s_backup_becomes_an_embedded_index(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +138,7 @@ def test_an_index_with_faces_is_not_restored_into_so_that_what_was_forgotten_sta
     index.close()
 
 
+@BOTH
 def test_a_restore_that_was_interrupted_goes_on(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"embeddings"}),
     frozenset({"answers", "ingest", "parts", "search", "views"}),
     frozenset({"middleware", "progress", "security", "services"}),
-    frozenset({"backup_command", "ingest_command", "migrate_command", "uploads"}),
+    frozenset({"backup_command", "ingest_command", "migrate_command", "reembed_command", "uploads"}),
     frozenset({"api", "pages"}),
     frozenset({"main"}),
     frozenset({"cli"}),

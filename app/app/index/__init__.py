@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from app.config import Settings
     from app.types import FaceIndex, ModelPack
 
-__all__ = ["index_exists", "open_index", "restore_embedded"]
+__all__ = ["index_exists", "open_beside", "open_index", "restore_embedded", "switch_to"]
 
 
 def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> FaceIndex:
@@ -53,3 +53,25 @@ def restore_embedded(settings: Settings, folder: Path) -> None:
     from app.index.backup import restore
 
     restore(folder, settings.index_dir / "embedded", settings.qdrant_collection)
+
+
+def open_beside(settings: Settings, pack: ModelPack) -> FaceIndex:
+    """The collection of this model beside the one that serves, made if it is not there; `switch_to` makes it serve."""
+    if settings.qdrant_url:
+        from app.index.connect import open_server_beside
+
+        return open_server_beside(settings, pack)
+    from app.index.alias import open_embedded_beside
+
+    return open_embedded_beside(settings, pack)
+
+
+def switch_to(settings: Settings, pack: ModelPack) -> None:
+    """Let the alias stand for this model's collection; whoever opens the index from now on gets that."""
+    if settings.qdrant_url:
+        from app.index.connect import switch_server
+
+        return switch_server(settings, pack)
+    from app.index.alias import switch_embedded
+
+    return switch_embedded(settings, pack)

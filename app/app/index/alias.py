@@ -35,13 +35,42 @@ def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, *
         alias = _choose(settings, pack, path, options)
     except OSError as failure:
         raise storage_failure(failure, f"{path} cannot be read or written") from failure
-    index = _client(settings, alias, options)
+    return _started(_client(settings, alias, options))
+
+
+def open_embedded_beside(settings: Settings, pack: ModelPack, **options: Any) -> EmbeddedIndex:
+    """This model's collection, whatever the alias stands for; made if it is not there."""
+    _make_private(settings.index_dir / "embedded")
+    return _started(_client(settings, _alias_of(settings, pack), options))
+
+
+def switch_embedded(settings: Settings, pack: ModelPack) -> None:
+    """From here on the alias stands for this model's collection: one rename."""
+    path = alias_path(settings.index_dir / "embedded", settings.qdrant_collection)
+    try:
+        with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
+            write_whole(path, json.dumps(_alias_of(settings, pack), indent=1) + "\n")
+    except OSError as failure:
+        raise storage_failure(failure, f"{path} cannot be written") from failure
+
+
+def _started(index: EmbeddedIndex) -> EmbeddedIndex:
     try:
         index.info()  # start the owner now, and say now what is wrong
     except BaseException:
         index.close()
         raise
     return index
+
+
+def _alias_of(settings: Settings, pack: ModelPack) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "collection": collection_name(settings.qdrant_collection, pack),
+        "model": pack.name,
+        "digest": pack.digest,
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _choose(settings: Settings, pack: ModelPack, path: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -51,13 +80,7 @@ def _choose(settings: Settings, pack: ModelPack, path: Path, options: dict[str, 
         if alias is None or alias["digest"] != pack.digest:
             if alias is not None:
                 _require_empty(settings, alias, pack, options)
-            alias = {
-                "format": _FORMAT,
-                "collection": collection_name(settings.qdrant_collection, pack),
-                "model": pack.name,
-                "digest": pack.digest,
-                "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
+            alias = _alias_of(settings, pack)
             write_whole(path, json.dumps(alias, indent=1) + "\n")
         return alias
 

@@ -56,6 +56,27 @@ def open_server(
         raise
 
 
+def open_server_beside(settings: Settings, pack: ModelPack) -> ServerIndex:
+    """This model's collection, whatever the alias stands for; made if it is not there."""
+    client = connect(settings)
+    try:
+        name = collection_name(settings.qdrant_collection, pack)
+        make_collection(client, settings, pack, name)
+        return ServerIndex(client, collection=name, hnsw_ef=settings.hnsw_ef)
+    except BaseException:
+        client.close()
+        raise
+
+
+def switch_server(settings: Settings, pack: ModelPack) -> None:
+    """From here on the alias stands for this model's collection."""
+    client = connect(settings)
+    try:
+        point_alias(client, settings.qdrant_collection, collection_name(settings.qdrant_collection, pack))
+    finally:
+        client.close()
+
+
 def connect(settings: Settings) -> QdrantClient:
     """Over gRPC, or over HTTP where gRPC does not come through. Raises OceanoError `index_unavailable`."""
     client = _client(settings, grpc=True)

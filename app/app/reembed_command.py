@@ -1,0 +1,142 @@
+"""What `oceano reembed` does: fills a collection of another model from the original files, then switches to it.
+
+The old collection serves until the switch, and stays. Names go over to the face of the same picture that lies where
+the named one lay.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from threading import Event
+from typing import Final
+
+from app.config import Settings
+from app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
+from app.folders import File, file_at, readable
+from app.index import open_beside, open_index, switch_to
+from app.ingest import Ingest, IngestOptions
+from app.ledger import Ledger, only_writer
+from app.parts import build_engine, find_model, open_ledger
+from app.progress import faces_bar
+from app.thumbs import ThumbStore
+from app.types import BBox, FaceFilter, FaceIndex, FaceRecord
+
+_log = logging.getLogger(__name__)
+
+_PAGE: Final = 500
+_MOST_PEOPLE: Final = 1_000_000
+_LEAST_OVERLAP: Final = 0.5  # intersection over union: two detectors' boxes of one face have 0.7 and more
+
+
+@dataclass(slots=True)
+class Names:
+    """Named faces whose name went over, and those that have no face in the new collection."""
+
+    carried: int = 0
+    lost: int = 0
+
+
+def run_reembed(settings: Settings, there: Settings, stop: Event) -> int:
+    """The exit code: 1 if files were gone or failed. `there` are the settings with the new model.
+
+    Raises OceanoError; the same call goes on where it was interrupted.
+    """
+    before, after = find_model(settings), find_model(there)
+    if before.digest == after.digest:
+        raise OceanoError("invalid_request", f"--model {there.model_name!r} is the model that the index has already")
+    engine = build_engine(there, many=True)
+    with (
+        only_writer(settings.state_dir),
+        closing(open_index(settings, before, create=False)) as old,
+        closing(open_ledger(settings, before)) as known,
+        closing(open_beside(there, after)) as new,
+        closing(open_ledger(there, after)) as ledger,
+        faces_bar(old.count()) as advance,
+    ):
+        gone: list[str] = []
+        run = Ingest(
+            engine,
+            new,
+            ledger,
+            ThumbStore(there.thumbs_dir),
+            IngestOptions(there.max_image_pixels, enough=there.enough),
+            stop=stop,
+            on_progress=lambda counts: advance(counts.faces),
+        )
+        run.take(_originals(known, gone))
+        names = carry_names(old, new)
+        if stop.is_set():
+            print("interrupted; the same command goes on, the old model serves")  # noqa: T201
+            return EXIT_INTERRUPTED
+        new.maintain(wait=True)
+        switch_to(there, after)
+        faces, before_faces, counts = new.count(), old.count(), run.counts
+    for path in gone:
+        print(f"gone: {readable(path)}")  # noqa: T201
+    print(  # noqa: T201
+        f"{faces} faces by {after.name}, {before_faces} before; {len(gone)} files are gone, "
+        f"{counts.failed} failed; {names.carried} names went over, {names.lost} found no face"
+    )
+    print(f"the index now has this model: set MODEL_NAME={there.model_name} and start the service again")  # noqa: T201
+    return EXIT_SOME_FAILED if gone or counts.failed else EXIT_OK
+
+
+def carry_names(old: FaceIndex, new: FaceIndex) -> Names:
+    """Give the faces of `new` the names that those of `old` have: same image, and a box that lies on the other."""
+    names = Names()
+    for person in old.facet("person", limit=_MOST_PEOPLE):
+        for page in _pages(old, FaceFilter(person=person)):
+            for record in page:
+                found = _same_face(record, new)
+                if found is None:
+                    names.lost += 1
+                    _log.warning("no face for %s in %s", person, record.payload.path)
+                    continue
+                names.carried += 1
+                if found.payload.person != person:
+                    new.set_payload([found.face_id], person=person)
+    return names
+
+
+def _same_face(record: FaceRecord, new: FaceIndex) -> FaceRecord | None:
+    there = new.scroll(limit=_PAGE, where=FaceFilter(image_id=record.payload.image_id)).records
+    best = max(there, key=lambda one: overlap(one.payload.bbox, record.payload.bbox), default=None)
+    if best is None or overlap(best.payload.bbox, record.payload.bbox) < _LEAST_OVERLAP:
+        return None
+    return best
+
+
+def overlap(one: BBox, other: BBox) -> float:
+    """Intersection over union of two boxes (x1, y1, x2, y2), 0 to 1."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other))
+    return width * height / (areas - width * height)
+
+
+def _originals(known: Ledger, gone: list[str]) -> Iterator[File]:
+    """The files of all images that have a result; those that are not there any more are noted."""
+    for image in known.files("/"):
+        if image.status not in ("done", "no_face"):
+            continue
+        paths = [image.path, *known.paths_of(str(image.image_id))]  # a copy is as good
+        file = next((found for path in paths if (found := file_at(path)) is not None), None)
+        if file is not None:
+            yield file
+        elif image.status == "done":
+            gone.append(image.path)
+
+
+def _pages(index: FaceIndex, where: FaceFilter) -> Iterator[Sequence[FaceRecord]]:
+    offset: str | None = None
+    while True:
+        page = index.scroll(limit=_PAGE, offset=offset, where=where)
+        yield page.records
+        if page.next_offset is None:
+            return
+        offset = page.next_offset

@@ -1,0 +1,152 @@
+"""reembed_command: another model takes over, with every face that has a file and every name."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import cv2
+import onnx
+import pytest
+from qdrant_client import QdrantClient
+
+from app.cli import main
+from app.config import Settings, load_settings
+from app.demo import draw_portrait
+from app.errors import OceanoError
+from app.index import open_index
+from app.parts import find_model
+from app.reembed_command import overlap, run_reembed
+from app.types import FaceFilter, FaceIndex, FaceRecord, ModelPack
+from tests.index.fake_server import app_of, serving
+
+NAMED = 3
+
+
+BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True)
+
+
+def kind_of(request: pytest.FixtureRequest) -> str:
+    """Which kind of index a test asks for; embedded, where it does not matter."""
+    return str(getattr(request, "param", "embedded"))
+
+
+@pytest.fixture
+def settings(
+    request: pytest.FixtureRequest, tmp_path: Path, demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
+    """Six drawn people, ingested with the demo model; three are named. A second model stands beside it."""
+    shutil.copytree(demo_pack.folder, tmp_path / "data" / "models" / "first")
+    shutil.copytree(demo_pack.folder, tmp_path / "data" / "models" / "second")
+    recogniser = tmp_path / "data" / "models" / "second" / demo_pack.recogniser.name
+    model = onnx.load(recogniser)
+    model.doc_string = "the same, by another digest"
+    onnx.save(model, recogniser)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("MODEL_NAME", "first")
+    monkeypatch.setattr("app.config.REPOSITORY", tmp_path / "data")
+    (tmp_path / "photos").mkdir()
+    for person in range(6):
+        cv2.imwrite(str(tmp_path / "photos" / f"{person}.png"), draw_portrait(person, 0, (320, 320)))
+    if kind_of(request) == "embedded":
+        yield _ingested(tmp_path)
+        return
+    with serving(app_of(QdrantClient(":memory:"))) as port:
+        monkeypatch.setenv("QDRANT_URL", f"http://127.0.0.1:{port}")
+        yield _ingested(tmp_path)
+
+
+def _ingested(folder: Path) -> Settings:
+    assert main(["ingest", str(folder / "photos")]) == 0
+    made = load_settings()
+    index = open_index(made, find_model(made))
+    for number, record in enumerate(everything(index)[:NAMED]):
+        index.set_payload([record.face_id], person=f"person {number}")
+    index.close()
+    return made
+
+
+def everything(index: FaceIndex, where: FaceFilter | None = None) -> list[FaceRecord]:
+    return list(index.scroll(limit=1000, where=where).records)
+
+
+def opened(settings: Settings, model: str) -> FaceIndex:
+    there = settings.model_copy(update={"model_name": model})
+    return open_index(there, find_model(there), create=False)
+
+
+@BOTH
+def test_another_model_takes_over_with_every_face_and_every_name(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = opened(settings, "first")
+    faces = {(one.payload.path, one.payload.bbox): one.payload.person for one in everything(before)}
+    assert len(faces) == 6
+    capsys.readouterr()
+    assert main(["reembed", "--model", "second"]) == 0
+    said = capsys.readouterr().out
+    assert "6 faces by second, 6 before" in said
+    assert "3 names went over, 0 found no face" in said
+    assert "MODEL_NAME=second" in said
+    after = opened(settings, "second")
+    assert {(one.payload.path, one.payload.bbox): one.payload.person for one in everything(after)} == faces
+    assert before.count() == 6  # it went on serving
+    before.close()
+    after.close()
+    with pytest.raises(OceanoError) as caught:
+        opened(settings, "first")
+    assert caught.value.code == "index_model_mismatch"
+
+
+def test_a_file_that_is_gone_is_reported_unless_a_copy_is_there(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, *_ = sorted((tmp_path / "photos").iterdir())
+    shutil.copy(first, tmp_path / "photos" / "copy.png")
+    assert main(["ingest", str(tmp_path / "photos")]) == 0
+    first.unlink()
+    second.unlink()
+    capsys.readouterr()
+    assert main(["reembed", "--model", "second"]) == 1
+    said = capsys.readouterr().out
+    assert f"gone: {second}" in said
+    assert str(first) not in said
+    assert "5 faces by second, 6 before; 1 files are gone" in said
+
+
+def test_until_it_is_done_the_old_model_serves_and_the_same_call_goes_on(settings: Settings) -> None:
+    stop = Event()
+    stop.set()
+    assert run_reembed(settings, settings.model_copy(update={"model_name": "second"}), stop) == 130
+    opened(settings, "first").close()
+    assert main(["reembed", "--model", "second"]) == 0
+    index = opened(settings, "second")
+    assert index.count() == 6
+    index.close()
+
+
+def test_the_same_model_and_one_that_is_not_there_are_refused(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reembed", "--model", "first"]) == 2
+    assert "has already" in capsys.readouterr().err
+    assert main(["reembed", "--model", "third"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "share"),
+    [
+        ((0, 0, 10, 10), (0, 0, 10, 10), 1.0),
+        ((0, 0, 10, 10), (5, 0, 15, 10), 1 / 3),
+        ((0, 0, 10, 10), (10, 0, 20, 10), 0.0),
+        ((0, 0, 10, 10), (20, 20, 30, 30), 0.0),
+        ((0, 0, 10, 10), (2, 2, 4, 4), 0.04),
+    ],
+)
+def test_overlap_is_intersection_over_union(
+    one: tuple[float, float, float, float], other: tuple[float, float, float, float], share: float
+) -> None:
+    assert overlap(one, other) == pytest.approx(share)
+    assert overlap(other, one) == pytest.approx(share)
