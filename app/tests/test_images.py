@@ -312,7 +312,8 @@ def test_what_is_no_picture_is_unsupported_image(data: bytes) -> None:
 
 
 def test_the_magic_bytes_alone_are_invalid_image() -> None:
-    beginnings = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"RIFF\x08\0\0\0WEBP")
+    beginnings = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"MM\0*", b"RIFF\x08\0\0\0WEBP")
+    beginnings += (b"BM" + bytes(12) + b"\x28\0\0\0",)
     beginnings += (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0\0\0\x18ftypavif\0\0\0\0mif1miaf")
     for beginning in beginnings:
         error = _refused(beginning)

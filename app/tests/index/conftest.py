@@ -27,7 +27,8 @@ from app.types import FaceFilter, FaceIndex, FacePayload, FacePoint, Floats, Mod
 PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56)
 OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"), "5b7d0001" + "0" * 56)
 QUICK: dict[str, Any] = {"linger_s": 0.1, "build_min": 1_000_000}
-IMPLEMENTATIONS = ["embedded", "local", pytest.param("server", marks=pytest.mark.server)]
+SERVER = os.environ.get("QDRANT_TEST_URL", "")
+IMPLEMENTATIONS = ["embedded", "local", *([pytest.param("server", marks=pytest.mark.server)] if SERVER else [])]
 
 
 def unit_vectors(count: int, seed: int) -> Floats:
@@ -190,10 +191,7 @@ def shared(request: pytest.FixtureRequest, base: Path) -> Iterator[FaceIndex]:
 @pytest.fixture(scope="module")
 def server_index() -> Iterator[FaceIndex]:
     """A new index on a real server; nothing of it stays there."""
-    url = os.environ.get("QDRANT_TEST_URL", "")
-    if not url:
-        pytest.skip("QDRANT_TEST_URL names no Qdrant server")
-    settings = Settings(_env_file=None, qdrant_url=url, qdrant_collection=f"test-{uuid.uuid4().hex[:8]}")  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, qdrant_url=SERVER, qdrant_collection=f"test-{uuid.uuid4().hex[:8]}")  # type: ignore[call-arg]
     yield open_index(settings, PACK)
     client = connect(settings)
     client.delete_collection(str(collection_of(client, settings.qdrant_collection)))

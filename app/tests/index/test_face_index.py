@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.config import Settings
 from app.errors import OceanoError
+from app.index.connect import connect
 from app.types import FaceFilter, FaceIndex, FacePoint
-from tests.index.conftest import everything, ids_of, payload, points, unit_vectors
+from tests.index.conftest import SERVER, everything, ids_of, payload, points, unit_vectors
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +306,12 @@ def test_more_points_than_fit_into_one_request_all_arrive(shared: FaceIndex) -> 
     shared.upsert([])
     shared.delete(ids_of(faces))
     assert shared.count(FaceFilter(folder="/many")) == 0
+
+
+@pytest.mark.server
+def test_the_server_answers_that_this_suite_runs_on() -> None:
+    if not SERVER:
+        pytest.skip(
+            "QDRANT_TEST_URL names no Qdrant server: the suite runs on the embedded index and the local mode only"
+        )
+    connect(Settings(_env_file=None, qdrant_url=SERVER)).close()  # type: ignore[call-arg]

@@ -103,6 +103,14 @@ def test_a_full_server_is_a_full_disk_at_once_and_not_asked_again(index: FaceInd
     assert proxy.seen == before + 1
 
 
+def test_a_server_that_takes_no_writes_says_so_and_goes_on_answering(index: FaceIndex, proxy: Proxy) -> None:
+    proxy.faults.append("read-only")
+    with pytest.raises(OceanoError, match="Write access is forbidden") as caught:
+        index.upsert(points(1, seed=33))
+    assert caught.value.code == "invalid_setting"
+    assert index.count() >= 0
+
+
 @pytest.mark.parametrize("key", ["", "another key, long enough"])
 def test_a_key_that_is_not_accepted_is_named(proxy: Proxy, key: str) -> None:
     with pytest.raises(OceanoError, match="QDRANT_API_KEY") as caught:
