@@ -138,7 +138,6 @@ def test_an_index_with_faces_is_not_restored_into_so_that_what_was_forgotten_sta
     index.close()
 
 
-@BOTH
 def test_a_restore_that_was_interrupted_goes_on(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

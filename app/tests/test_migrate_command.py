@@ -38,7 +38,7 @@ def test_an_index_goes_to_a_server_and_back(
 ) -> None:
     settings = load_settings()
     pack = find_model(settings)
-    faces = points(700, seed=3)
+    faces = points(520, seed=3)
     index = open_index(settings, pack)
     index.upsert(faces)
     index.set_payload(ids_of(faces[:2]), person="Ana")
@@ -46,7 +46,7 @@ def test_an_index_goes_to_a_server_and_back(
 
     assert main(["migrate", "--to", url]) == 0
     said = capsys.readouterr().out
-    assert "700 faces are on both sides (700 copied now" in said
+    assert "520 faces are on both sides (520 copied now" in said
     assert f"QDRANT_URL={url}" in said
     assert main(["migrate", "--to", url]) == 0
     assert "(0 copied now, 0 brought up to date)" in capsys.readouterr().out

@@ -184,7 +184,7 @@ def _request(connection: socket.socket) -> bytes:
 
 def _http(status: str, error: str) -> bytes:
     body = json.dumps({"status": {"error": error}}).encode()
-    retry = "Retry-After: 1\r\n" if status.startswith("429") else ""
+    retry = "Retry-After: 0\r\n" if status.startswith("429") else ""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{retry}Content-Length: {len(body)}\r\n"
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
