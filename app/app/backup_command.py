@@ -5,6 +5,7 @@ A backup has the layout of a data folder. The ledger goes first: it may know les
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -91,8 +92,7 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
     begun = settings.state_dir / f"restore-{settings.qdrant_collection}.json"
     with only_writer(settings.state_dir), closing(open_ledger(settings, pack)) as ledger:
         try:
-            resume = begun.exists() and json.loads(begun.read_text(encoding="utf-8")) == manifest
-            if not resume:
+            if not _is_of(begun, manifest):
                 _require_empty(settings, pack)
                 begun.write_text(json.dumps(manifest), encoding="utf-8")
             if not settings.qdrant_url and not index_exists(settings):
@@ -121,6 +121,14 @@ def _keep_index(settings: Settings, kept: Settings, pack: ModelPack, index: Face
         return index.count()
     with closing(open_index(kept, pack)) as copy, faces_bar(index.count()) as advance:
         return Migration(index, copy, stop=stop, on_progress=lambda counts: advance(counts.faces)).run().faces
+
+
+def _is_of(begun: Path, manifest: dict[str, Any]) -> bool:
+    """Was a restore of this backup begun here? A note that was cut off is none: nothing had been restored yet."""
+    try:
+        return bool(json.loads(begun.read_text(encoding="utf-8")) == manifest)
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _require_empty(settings: Settings, pack: ModelPack) -> None:
@@ -192,5 +200,5 @@ def _manifest(source: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _storage_failure(failure: OSError, place: Path) -> OceanoError:
-    code = "disk_full" if failure.errno in (28, 122) else "internal"
+    code = "disk_full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
     return OceanoError(code, f"{place} cannot be written: {failure.strerror or failure}")

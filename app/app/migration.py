@@ -9,7 +9,7 @@ from threading import Event
 from typing import Final
 
 from app.errors import OceanoError
-from app.types import FaceIndex, FacePoint, FaceRecord
+from app.types import FaceFilter, FaceIndex, FacePoint, FaceRecord
 
 _PAGE: Final = 500
 _MOST_ROUNDS: Final = 5
@@ -69,7 +69,7 @@ class Migration:
         for _ in range(_MOST_ROUNDS):
             before = self.counts.copied + self.counts.updated
             self.counts.faces = 0
-            for page in _pages(self._source):
+            for page in pages(self._source, with_embedding=True):
                 if self._stop.is_set():
                     return self.counts
                 self._bring(page)
@@ -142,10 +142,13 @@ class Migration:
         return list(found.values())
 
 
-def _pages(index: FaceIndex) -> Iterator[tuple[FaceRecord, ...]]:
+def pages(
+    index: FaceIndex, *, where: FaceFilter | None = None, with_embedding: bool = False
+) -> Iterator[tuple[FaceRecord, ...]]:
+    """All faces that `where` admits, some at a time, in the order of their ids."""
     offset: str | None = None
     while True:
-        page = index.scroll(limit=_PAGE, offset=offset, with_embedding=True)
+        page = index.scroll(limit=_PAGE, offset=offset, where=where, with_embedding=with_embedding)
         if page.records:
             yield page.records
         if page.next_offset is None:

@@ -7,7 +7,7 @@ the named one lay.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
@@ -19,6 +19,7 @@ from app.folders import File, file_at, readable
 from app.index import open_beside, open_index, switch_to
 from app.ingest import Ingest, IngestOptions
 from app.ledger import Ledger, only_writer
+from app.migration import pages
 from app.parts import build_engine, find_model, open_ledger
 from app.progress import faces_bar
 from app.thumbs import ThumbStore
@@ -88,7 +89,7 @@ def carry_names(old: FaceIndex, new: FaceIndex) -> Names:
     """Give the faces of `new` the names that those of `old` have: same image, and a box that lies on the other."""
     names = Names()
     for person in old.facet("person", limit=_MOST_PEOPLE):
-        for page in _pages(old, FaceFilter(person=person)):
+        for page in pages(old, where=FaceFilter(person=person)):
             for record in page:
                 found = _same_face(record, new)
                 if found is None:
@@ -130,13 +131,3 @@ def _originals(known: Ledger, gone: list[str]) -> Iterator[File]:
             yield file
         elif image.status == "done":
             gone.append(image.path)
-
-
-def _pages(index: FaceIndex, where: FaceFilter) -> Iterator[Sequence[FaceRecord]]:
-    offset: str | None = None
-    while True:
-        page = index.scroll(limit=_PAGE, offset=offset, where=where)
-        yield page.records
-        if page.next_offset is None:
-            return
-        offset = page.next_offset

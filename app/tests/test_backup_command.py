@@ -152,6 +152,8 @@ def test_a_restore_that_was_interrupted_goes_on(
             super()._bring(page[:100])
             stop.set()
 
+    (settings.state_dir / "restore-faces.json").parent.mkdir(exist_ok=True)
+    (settings.state_dir / "restore-faces.json").touch()  # as a kill while it was written leaves it
     with monkeypatch.context() as patch:
         patch.setattr("app.backup_command.Migration", Stopped)
         assert run_restore(settings, kept, stop) == 130

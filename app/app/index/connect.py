@@ -48,21 +48,25 @@ def open_server(
     Raises OceanoError as `app.index.open_index` does.
     """
     client = client or connect(settings)
-    try:
-        collection = _choose(client, settings, pack, create=create)
-        return ServerIndex(client, collection=collection, hnsw_ef=settings.hnsw_ef, streams=streams)
-    except BaseException:
-        client.close()
-        raise
+    return _taken_over(client, settings, partial(_choose, client, settings, pack, create=create), streams)
 
 
 def open_server_beside(settings: Settings, pack: ModelPack) -> ServerIndex:
     """This model's collection, whatever the alias stands for; made if it is not there."""
     client = connect(settings)
-    try:
+
+    def own() -> str:
         name = collection_name(settings.qdrant_collection, pack)
         make_collection(client, settings, pack, name)
-        return ServerIndex(client, collection=name, hnsw_ef=settings.hnsw_ef)
+        return name
+
+    return _taken_over(client, settings, own)
+
+
+def _taken_over(client: QdrantClient, settings: Settings, choose: Callable[[], str], streams: int = 4) -> ServerIndex:
+    """The index on the collection that `choose` gives; if there is none, the client is closed."""
+    try:
+        return ServerIndex(client, collection=choose(), hnsw_ef=settings.hnsw_ef, streams=streams)
     except BaseException:
         client.close()
         raise
