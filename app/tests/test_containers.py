@@ -139,6 +139,17 @@ def test_compose_files_set_only_settings_that_exist() -> None:
     assert set_here <= known
 
 
+def test_every_volume_is_one_place_in_one_other() -> None:
+    volumes = [
+        volume for path in COMPOSE for service in compose(path.name)["services"].values()
+        for volume in service.get("volumes", [])
+    ]  # fmt: skip
+    place = r"\$\{PICTURES:-\./pictures\}|\./[\w/.-]+|\w+"
+    assert len(volumes) > 10
+    assert [volume for volume in volumes if not re.fullmatch(rf"({place}):/[\w/.-]+(:ro)?", volume)] == []
+    assert any(volume.startswith("${PICTURES") for volume in compose()["services"]["ingest"]["volumes"])
+
+
 def test_every_file_that_is_mounted_is_there() -> None:
     mounts = [
         volume.split(":")[0] for path in COMPOSE for service in compose(path.name)["services"].values()
