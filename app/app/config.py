@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     qdrant_url: str = Field("", description="a Qdrant server; empty: the embedded index")
     qdrant_grpc_port: int = Field(0, ge=0, le=65535, description="that server's gRPC port; 0: QDRANT_URL's port + 1")
     qdrant_api_key: str = Field("", repr=False, description="key for that server")
+    qdrant_ca_file: str = Field("", description="certificates (PEM) that vouch for that server; empty: the usual ones")
     qdrant_collection: str = Field("faces", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="alias of the collection")
     hnsw_ef: int = Field(448, ge=16, le=4096, description="candidates kept while searching")
     hnsw_m: int = Field(48, ge=4, le=128, description="edges per node of the graph")

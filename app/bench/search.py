@@ -24,7 +24,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,12 +35,9 @@ import psutil
 
 from app.config import Settings
 from app.index import open_index
-from app.types import FaceFilter, FaceIndex, FacePoint, ModelPack, face_id_of
+from app.types import FaceFilter, FaceIndex, FacePoint
+from bench.exact import LIMIT, PACK, SOME, compared, id_of, made, milliseconds, ms, nearest, scan
 from bench.faces import FACES_OF_ONE, SHELVES, Floats, People, points
-
-PACK = ModelPack("bench", Path("/nowhere"), Path("/nowhere/d.onnx"), Path("/nowhere/r.onnx"), "b" * 64)
-LIMIT = 10
-SOME = 20_000
 
 
 def main() -> None:
@@ -55,7 +51,7 @@ def main() -> None:
     asked = parser.parse_args()
     efs = [int(ef) for ef in asked.ef.split(",")]
     people = People()
-    stored, queries, owners = _made(people, asked.n, asked.queries)
+    stored, queries, owners = made(people, asked.n, asked.queries)
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
         settings = Settings(
             _env_file=None,
@@ -66,34 +62,21 @@ def main() -> None:
         )
         said = _build(settings, stored, people)
         time.sleep(3)  # the owner leaves
-        truth, scan_ms = _scan(stored, queries)
+        truth, scan_ms = scan(stored, queries)
         start = time.perf_counter()
         with closing(open_index(settings, PACK)) as index:
             index.search(queries[0], limit=LIMIT)
             said["ready_s"] = time.perf_counter() - start
             for query in stored[:200]:  # what every search needs is in memory then
                 index.search(query, limit=LIMIT)
-            said |= _compared(index, queries, owners, truth) | {"scan_ms": scan_ms}
+            said |= compared(index, queries, owners, truth) | {"scan_ms": scan_ms}
             said |= _filtered(index, stored, queries[:100])
-            said |= _memory() | {"disk_gb": index.info().disk_bytes / 1e9}
+            said |= _memory() | {"disk_gb": (index.info().disk_bytes or 0) / 1e9}
         table = {ef: _with_ef(settings, ef, queries, owners, truth) for ef in efs} if len(efs) > 1 else None
     said |= {"vs_scan": scan_ms / said["p50_ms"], "impostor_sd": _impostor_spread(stored)}
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in said.items()}
     about = {"n": asked.n, "m": asked.m, "ef_construct": asked.ef_construct, "ef": efs[0], "cores": os.cpu_count()}
     print(json.dumps(rounded | about | ({"by_ef": table} if table else {})))
-
-
-def _made(people: People, count: int, queries: int) -> tuple[Floats, Floats, list[int]]:
-    """Stored faces, new faces of some of their people, and which: identity i has the stored faces 8i to 8i + 7."""
-    stored = np.empty((count, 512), np.float32)
-    identities: list[Floats] = []
-    for first in range(0, count, SOME):
-        some = people.identities(-(-min(SOME, count - first) // FACES_OF_ONE))
-        stored[first : first + SOME] = people.faces(some, FACES_OF_ONE)[: count - first]
-        identities.append(some)
-    known = np.concatenate(identities)[: count // FACES_OF_ONE]
-    owners = np.random.default_rng(2).choice(len(known), min(queries, len(known)), replace=False)
-    return stored, people.faces(known[owners], 1), owners.tolist()
 
 
 def _build(settings: Settings, stored: Floats, people: People) -> dict[str, Any]:
@@ -128,41 +111,12 @@ def _use(index: FaceIndex, stored: Floats, extra: Floats, done: threading.Event,
     searches: list[float] = []
     writes: list[float] = []
     while not done.wait(0.2):
-        searches.append(_ms(index.search, stored[len(searches) % len(stored)], limit=LIMIT))
+        searches.append(ms(index.search, stored[len(searches) % len(stored)], limit=LIMIT))
         if len(searches) % 5 == 0 and 4 * len(writes) < len(extra):
             first = 4 * len(writes)
-            writes.append(_ms(_write, index, list(points(extra[first : first + 4], PACK.digest, len(stored) + first))))
-    into |= _milliseconds(searches) | {"max_ms": round(max(searches), 1), "searches": len(searches)}
+            writes.append(ms(_write, index, list(points(extra[first : first + 4], PACK.digest, len(stored) + first))))
+    into |= milliseconds(searches) | {"max_ms": round(max(searches), 1), "searches": len(searches)}
     into |= {"write_p50_ms": round(statistics.median(writes or [0]), 1), "write_max_ms": round(max(writes or [0]), 1)}
-
-
-def _scan(stored: Floats, queries: Floats) -> tuple[list[set[str]], float]:
-    """The ids of the nearest ten of each query, exactly; milliseconds of one query's scan."""
-    truth = []
-    took = []
-    for first in range(0, len(queries), 100):
-        start = time.perf_counter()
-        cosines = queries[first : first + 100] @ stored.T
-        nearest = np.argpartition(-cosines, LIMIT - 1, axis=1)[:, :LIMIT]
-        took.append((time.perf_counter() - start) * 10)
-        truth += [{_id(number) for number in row} for row in nearest.tolist()]
-    alone = [_ms(_nearest, stored, queries[number]) for number in range(15)]
-    return truth, statistics.median(alone)
-
-
-def _compared(index: FaceIndex, queries: Floats, owners: list[int], truth: list[set[str]]) -> dict[str, float]:
-    took: list[float] = []
-    found_of_ten: list[float] = []
-    found_of_mates: list[float] = []
-    for query, owner, exact in zip(queries, owners, truth, strict=True):
-        start = time.perf_counter()
-        found = {match.face_id for match in index.search(query, limit=LIMIT)}
-        took.append((time.perf_counter() - start) * 1000)
-        found_of_ten.append(len(found & exact) / LIMIT)
-        mates = {_id(owner * FACES_OF_ONE + place) for place in range(FACES_OF_ONE)}
-        found_of_mates.append(len(found & mates) / FACES_OF_ONE)
-    recall = {"recall_at_10": statistics.mean(found_of_ten), "mate_recall": statistics.mean(found_of_mates)}
-    return _milliseconds(took) | recall
 
 
 def _filtered(index: FaceIndex, stored: Floats, queries: Floats) -> dict[str, float]:
@@ -171,7 +125,7 @@ def _filtered(index: FaceIndex, stored: Floats, queries: Floats) -> dict[str, fl
     took: list[float] = []
     found_of_ten: list[float] = []
     for query in queries:
-        exact = {_id(number) for number in shelf[_nearest(stored[shelf], query)].tolist()}
+        exact = {id_of(number) for number in shelf[nearest(stored[shelf], query)].tolist()}
         start = time.perf_counter()
         found = {match.face_id for match in index.search(query, limit=LIMIT, where=FaceFilter(folder="/photos/3"))}
         took.append((time.perf_counter() - start) * 1000)
@@ -186,7 +140,7 @@ def _with_ef(
     settings: Settings, ef: int, queries: Floats, owners: list[int], truth: list[set[str]]
 ) -> dict[str, float]:
     with closing(open_index(settings.model_copy(update={"hnsw_ef": ef}), PACK)) as index:
-        return {key: round(value, 4) for key, value in _compared(index, queries, owners, truth).items()}
+        return {key: round(value, 4) for key, value in compared(index, queries, owners, truth).items()}
 
 
 def _memory() -> dict[str, float]:
@@ -208,27 +162,9 @@ def _impostor_spread(stored: Floats) -> float:
     return float(cosines[owner[:, None] != owner[None, :]].std())
 
 
-def _id(number: int) -> str:
-    return face_id_of(f"{number:064x}", PACK.digest, 0)
-
-
 def _write(index: FaceIndex, some: list[FacePoint]) -> None:
     index.upsert(some)
     index.flush()
-
-
-def _nearest(stored: Floats, query: Floats) -> Any:
-    return np.argpartition(-(stored @ query), LIMIT - 1)[:LIMIT]
-
-
-def _ms(work: Callable[..., object], *args: Any, **kwargs: Any) -> float:
-    start = time.perf_counter()
-    work(*args, **kwargs)
-    return (time.perf_counter() - start) * 1000
-
-
-def _milliseconds(took: list[float]) -> dict[str, float]:
-    return {"p50_ms": round(statistics.median(took), 2), "p99_ms": round(float(np.percentile(took, 99)), 2)}
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,7 +18,7 @@ from qdrant_client import QdrantClient, models
 from app.config import Settings
 from app.errors import OceanoError
 from app.index.alias import mismatch
-from app.index.faults import TRY_SECONDS, is_missing, persistently
+from app.index.faults import TRY_SECONDS, is_missing, persistently, text_of
 from app.index.server import ServerIndex
 from app.types import EMBEDDING_SIZE, ModelPack, collection_name
 
@@ -25,6 +27,8 @@ _log = logging.getLogger(__name__)
 _HTTP_PORT: Final = 6333
 # Below this much of vectors in a segment, what a filter admits is scanned: 50,000 faces.
 _FULL_SCAN_KB: Final = 100_000
+# A node whose connection is dead without a word is noticed within a try.
+_KEEPALIVE: Final = {"grpc.keepalive_time_ms": 5000, "grpc.keepalive_timeout_ms": 3000}
 _KEYWORD: Final = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, on_disk=True)
 _TIME: Final = models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME, on_disk=True)
 _NUMBER: Final = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, on_disk=True)
@@ -95,7 +99,7 @@ def connect(settings: Settings) -> QdrantClient:
             http.close()
             message = f"{settings.qdrant_url}: {failed.message}"
             raise OceanoError(failed.code, message, details=failed.details, retry_after=failed.retry_after) from failure
-        _log.warning("the Qdrant server answers over HTTP only, which is slower: %s", failure)
+        _log.warning("the Qdrant server answers over HTTP only, which is slower: %s", text_of(failure))
         return http
     return client
 
@@ -103,6 +107,10 @@ def connect(settings: Settings) -> QdrantClient:
 def _client(settings: Settings, *, grpc: bool) -> QdrantClient:
     url = urlsplit(settings.qdrant_url)
     port = url.port or _HTTP_PORT
+    options: dict[str, Any] = dict(_KEEPALIVE)
+    verify: ssl.SSLContext | bool = True
+    if settings.qdrant_ca_file:
+        options["root_certificates"], verify = _authority(settings.qdrant_ca_file)
     with warnings.catch_warnings():  # of a key without TLS, which within a network of containers is as it should be
         warnings.simplefilter("ignore")
         return QdrantClient(
@@ -114,7 +122,18 @@ def _client(settings: Settings, *, grpc: bool) -> QdrantClient:
             api_key=settings.qdrant_api_key or None,
             timeout=TRY_SECONDS,
             check_compatibility=False,
+            grpc_options=options,
+            verify=verify,
         )
+
+
+def _authority(file: str) -> tuple[bytes, ssl.SSLContext]:
+    """QDRANT_CA_FILE, for gRPC and for HTTP."""
+    try:
+        return Path(file).read_bytes(), ssl.create_default_context(cafile=file)
+    except OSError as failure:  # ssl.SSLError is one
+        message = f"QDRANT_CA_FILE: {file} cannot be read as certificates: {failure.strerror or failure}"
+        raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_CA_FILE"]}) from failure
 
 
 def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create: bool) -> str:

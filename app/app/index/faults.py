@@ -61,7 +61,7 @@ def persistently(work: Callable[[], T], *, seconds: float | None = None) -> T:
 
 def told(failure: BaseException) -> OceanoError:
     """A failure of qdrant-client, as an error of ours."""
-    text = _text_of(failure)
+    text = text_of(failure)
     if any(sign in text.lower() for sign in _FULL):
         return OceanoError("disk_full", f"The disk of the Qdrant server is full: {text}", retry_after=30)
     if _is_refusal(failure):
@@ -94,12 +94,12 @@ def _pause(state: tenacity.RetryCallState) -> float:
     if isinstance(failure, ResourceExhaustedResponse):
         seconds = max(seconds, min(failure.retry_after_s, RETRY_SECONDS))
     if state.attempt_number == 1:
-        _log.warning("the Qdrant server failed, trying again: %s", _text_of(failure))
+        _log.warning("the Qdrant server failed, trying again: %s", text_of(failure))
     return seconds
 
 
 def _may_pass(failure: BaseException) -> bool:
-    text = _text_of(failure).lower()
+    text = text_of(failure).lower()
     if any(sign in text for sign in _FULL):
         return False
     if isinstance(failure, UnexpectedResponse):
@@ -119,7 +119,7 @@ def _code_of(failure: Any) -> Any:
     return failure.code() if callable(getattr(failure, "code", None)) else None
 
 
-def _text_of(failure: BaseException | None) -> str:
+def text_of(failure: BaseException | None) -> str:
     """What the server said, in one line."""
     if isinstance(failure, UnexpectedResponse):
         text = f"{failure.status_code} {failure.content.decode('utf-8', 'replace')}"

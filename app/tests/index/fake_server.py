@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -114,8 +115,9 @@ def serving(app: FastAPI) -> Iterator[int]:
 class Proxy:
     """Passes connections on to `target`, each as the next of `faults` says; all others untouched.
 
-    "refuse": reset at once. "lose": the request arrives, its answer is lost. "busy", "full", "read-only": answered
-    without the server. A connection that was kept alive is closed after each answer, so that each request is one.
+    "refuse": reset at once. "lose": the request arrives, its answer is lost; "half": half of it is. "slow": the answer
+    comes `slow_seconds` later. "busy", "down", "full", "read-only": answered without the server. A connection that was
+    kept alive is closed after each answer, so that each request is one.
     """
 
     ANSWERS: ClassVar = {
@@ -130,6 +132,7 @@ class Proxy:
         self.faults: deque[str] = deque()
         self.always = ""
         self.seen = 0
+        self.slow_seconds = 0.0
         self._plug = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._plug.getsockname()[1])
         self._thread = threading.Thread(target=self._listen)
@@ -164,7 +167,11 @@ class Proxy:
             with socket.create_connection(("127.0.0.1", self._target)) as server:
                 server.sendall(request)
                 answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
-            return _reset(connection) if fault == "lose" else connection.sendall(answer)
+            if fault == "slow":
+                time.sleep(self.slow_seconds)
+            if fault == "half":
+                connection.sendall(answer[: len(answer) // 2])
+            return _reset(connection) if fault in ("lose", "half") else connection.sendall(answer)
 
 
 def _request(connection: socket.socket) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from qdrant_client import QdrantClient, models
 
 from app.config import Settings
 from app.errors import OceanoError
-from app.index.connect import collection_of, make_collection
+from app.index.connect import collection_of, connect, make_collection
 from app.types import collection_name
 from tests.index.conftest import OTHER_PACK, PACK, ids_of, open_local, points
 
@@ -98,3 +99,14 @@ def test_originals_are_on_disk_and_int8_copies_in_memory_as_the_settings_say(cli
     assert (asked["hnsw_config"].m, asked["hnsw_config"].ef_construct) == (24, 77)
     counts = ("shard_number", "replication_factor", "write_consistency_factor")
     assert [asked[key] for key in counts] == [3, 2, 2]
+
+
+@pytest.mark.parametrize("text", [None, "no certificate at all"])
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "ca.pem"
+    if text is not None:
+        file.write_text(text)
+    settings = Settings(_env_file=None, qdrant_url="https://localhost:1", qdrant_ca_file=str(file))  # type: ignore[call-arg]
+    with pytest.raises(OceanoError, match="QDRANT_CA_FILE") as caught:
+        connect(settings)
+    assert caught.value.code == "invalid_setting"

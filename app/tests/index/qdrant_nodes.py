@@ -1,0 +1,97 @@
+"""Real Qdrant servers of a test's own, from the program at QDRANT_TEST_BINARY: started, killed, joined to a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+
+BINARY = os.environ.get("QDRANT_TEST_BINARY", "")
+START_SECONDS = 60
+
+
+class Node:
+    """One server over `folder`; in a cluster, after `first`. Its ports stay the same from start to start."""
+
+    def __init__(
+        self, folder: Path, *, host: str = "127.0.0.1", first: Node | None = None, cluster: bool = False, **more: object
+    ) -> None:
+        self._folder = folder
+        self.host = host
+        self.http, self.grpc, self.peer = (free_port(host) for _ in range(3))
+        self._first = first
+        self._cluster = cluster or first is not None
+        self._settings = more
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ca: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.http}"
+
+    def __enter__(self) -> Node:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self, *, wait: bool = True) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "service__host": self.host,
+            "service__http_port": self.http,
+            "service__grpc_port": self.grpc,
+            "storage__storage_path": self._folder / "storage",
+            "storage__snapshots_path": self._folder / "snapshots",
+            "telemetry_disabled": "true",
+            "cluster__enabled": str(self._cluster).lower(),
+            "cluster__p2p__port": self.peer,
+            **self._settings,
+        }
+        words = [BINARY]
+        if self._cluster:
+            words += ["--uri", f"http://{self.host}:{self.peer}"]
+        if self._first:
+            words += ["--bootstrap", f"http://{self._first.host}:{self._first.peer}"]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                words,
+                cwd=self._folder,
+                env={"PATH": os.environ["PATH"]}
+                | {f"QDRANT__{key.upper()}": str(value) for key, value in settings.items()},
+                stdout=log,
+                stderr=log,
+            )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until it takes requests. Raises AssertionError with what it wrote, if it does not."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self._process is not None and self._process.poll() is None:
+            try:
+                socket.create_connection((self.host, self.grpc), 1).close()
+                if "tls__cert" in self._settings or httpx.get(f"{self.url}/readyz", timeout=2).is_success:
+                    return
+            except (OSError, httpx.TransportError):
+                pass
+            time.sleep(0.1)
+        raise AssertionError((self._folder / "log").read_text()[-3000:])
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+
+def free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
