@@ -327,7 +327,7 @@ run_tests() {
   check mypy
   ((checks == 0)) || say "A check failed, see above; the tests run all the same."
   say "--- pytest $*"
-  "$venv/bin/pytest" "$@" || code=$?
+  "$venv/bin/pytest" -n auto --maxprocesses 4 --dist loadfile "$@" || code=$?
   exit $((code ? code : checks))
 }
 

@@ -81,6 +81,13 @@ def owner_pid(settings: Settings) -> int:
     return int(about_owner(settings)["pid"])
 
 
+def has_owner(settings: Settings) -> bool:
+    try:
+        return not is_gone(owner_pid(settings))
+    except FileNotFoundError:
+        return False
+
+
 def processes_of(folder: Path) -> list[int]:
     """Owners, workers and builders of indexes below a folder; straight from /proc, for it is asked often."""
     found = []
