@@ -49,7 +49,7 @@ def switch_embedded(settings: Settings, pack: ModelPack) -> None:
     path = alias_path(settings.index_dir / "embedded", settings.qdrant_collection)
     try:
         with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
-            write_whole(path, json.dumps(_alias_of(settings, pack), indent=1) + "\n")
+            write_whole(path, _written(_alias_of(settings, pack)))
     except OSError as failure:
         raise storage_failure(failure, f"{path} cannot be written") from failure
 
@@ -81,12 +81,16 @@ def _choose(settings: Settings, pack: ModelPack, path: Path, options: dict[str, 
             if alias is not None:
                 _require_empty(settings, alias, pack, options)
             alias = _alias_of(settings, pack)
-            write_whole(path, json.dumps(alias, indent=1) + "\n")
+            write_whole(path, _written(alias))
         return alias
 
 
 def alias_path(root: Path, alias: str) -> Path:
     return root / f"{alias}.alias.json"
+
+
+def _written(alias: dict[str, Any]) -> str:
+    return json.dumps(alias, indent=1) + "\n"
 
 
 def read_alias(path: Path) -> dict[str, Any] | None:
@@ -113,7 +117,7 @@ def _client(settings: Settings, alias: dict[str, Any], options: dict[str, Any]) 
         Pool(told, settings.logs_dir / "index.log"),
         collection=collection,
         hnsw_ef=settings.hnsw_ef,
-        alias=(name, json.dumps(alias, indent=1) + "\n"),
+        alias=(name, _written(alias)),
     )
 
 
