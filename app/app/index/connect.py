@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import grpc
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from app.config import Settings
 from app.errors import OceanoError
@@ -94,7 +95,7 @@ def connect(settings: Settings) -> QdrantClient:
         client.close()
         http = _client(settings, grpc=False)
         try:
-            persistently(http.get_collections)
+            persistently(partial(_greet, http))
         except OceanoError as failed:
             http.close()
             message = f"{settings.qdrant_url}: {failed.message}"
@@ -102,6 +103,16 @@ def connect(settings: Settings) -> QdrantClient:
         _log.warning("the Qdrant server answers over HTTP only, which is slower: %s", text_of(failure))
         return http
     return client
+
+
+def _greet(client: QdrantClient) -> None:
+    try:
+        client.get_collections()
+    except (UnexpectedResponse, ValueError, AssertionError) as failure:  # the last two: no JSON, or none of Qdrant's
+        if isinstance(failure, UnexpectedResponse) and failure.status_code not in (404, 405):
+            raise
+        message = "what answers there is not a Qdrant server"
+        raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_URL"]}) from failure
 
 
 def _client(settings: Settings, *, grpc: bool) -> QdrantClient:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Response
 from qdrant_client import QdrantClient, models
 
 from app.config import Settings
@@ -14,6 +15,7 @@ from app.errors import OceanoError
 from app.index.connect import collection_of, connect, make_collection
 from app.types import collection_name
 from tests.index.conftest import OTHER_PACK, PACK, ids_of, open_local, points
+from tests.index.fake_server import serving
 
 
 @pytest.fixture
@@ -109,4 +111,14 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path: Path, text: str | 
     settings = Settings(_env_file=None, qdrant_url="https://localhost:1", qdrant_ca_file=str(file))  # type: ignore[call-arg]
     with pytest.raises(OceanoError, match="QDRANT_CA_FILE") as caught:
         connect(settings)
+    assert caught.value.code == "invalid_setting"
+
+
+@pytest.mark.parametrize("answer", [None, "<html>hello</html>", '{"hello": 1}'], ids=["404", "html", "json"])
+def test_another_service_at_the_address_is_said_to_be_one(answer: str | None) -> None:
+    app = FastAPI()
+    if answer is not None:
+        app.get("/collections")(lambda: Response(answer))
+    with serving(app) as port, pytest.raises(OceanoError, match="not a Qdrant server") as caught:
+        connect(Settings(_env_file=None, qdrant_url=f"http://127.0.0.1:{port}"))  # type: ignore[call-arg]
     assert caught.value.code == "invalid_setting"
