@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     hnsw_ef_construct: int = Field(200, ge=16, le=2048, description="candidates kept while building")
     shard_number: int = Field(1, ge=1, description="shards of the collection on a server")
     replication_factor: int = Field(1, ge=1, description="copies of each shard on a cluster")
-    write_consistency_factor: int = Field(1, ge=1, description="copies that a write waits for")
+    write_consistency_factor: int = Field(1, ge=1, description="copies that must have taken a write")
     max_upload_mb: float = Field(15, gt=0, description="megabytes (10^6 bytes) of one uploaded file")
     max_image_megapixels: float = Field(64, gt=0, description="megapixels (10^6) of one picture, before decoding")
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False, description="keys, comma-separated")

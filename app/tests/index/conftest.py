@@ -23,12 +23,14 @@ from app.index import open_index
 from app.index.alias import open_embedded
 from app.index.connect import collection_of, connect, open_server
 from app.types import FaceFilter, FaceIndex, FacePayload, FacePoint, Floats, ModelPack, face_id_of
+from tests.running import free_port
 
 PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56)
 OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"), "5b7d0001" + "0" * 56)
 QUICK: dict[str, Any] = {"linger_s": 0.1, "build_min": 1_000_000}
 SERVER = os.environ.get("QDRANT_TEST_URL", "")
-IMPLEMENTATIONS = ["embedded", "local", *([pytest.param("server", marks=pytest.mark.server)] if SERVER else [])]
+WAYS = [pytest.param(way, marks=pytest.mark.server) for way in ("server-grpc", "server-http")]
+IMPLEMENTATIONS = ["embedded", "local", *(WAYS if SERVER else [])]
 
 
 def unit_vectors(count: int, seed: int) -> Floats:
@@ -183,26 +185,31 @@ def index(settings: Settings) -> Iterator[FaceIndex]:
 def shared(request: pytest.FixtureRequest, base: Path) -> Iterator[FaceIndex]:
     """An index that a module's tests share: each uses a seed, thus ids, of its own.
 
-    Embedded; on qdrant-client's local mode; on the Qdrant server at QDRANT_TEST_URL.
+    Embedded; on qdrant-client's local mode; on the Qdrant server at QDRANT_TEST_URL, over gRPC and over HTTP.
     """
-    if request.param == "embedded":
-        opened: FaceIndex = open_quick(settings_at(Path(tempfile.mkdtemp(dir=base))))
-    elif request.param == "local":
-        opened = open_local()
+    if request.param in ("embedded", "local"):
+        quick = request.param == "embedded"
+        opened = open_quick(settings_at(Path(tempfile.mkdtemp(dir=base)))) if quick else open_local()
+        yield opened
+        opened.close()
     else:
-        opened = request.getfixturevalue("server_index")
-    yield opened
-    opened.close()
+        with index_on_server(over_http=request.param == "server-http") as opened:
+            yield opened
 
 
-@pytest.fixture(scope="module")
-def server_index() -> Iterator[FaceIndex]:
-    """A new index on a real server; nothing of it stays there."""
-    settings = Settings(_env_file=None, qdrant_url=SERVER, qdrant_collection=f"test-{uuid.uuid4().hex[:8]}")  # type: ignore[call-arg]
-    yield open_index(settings, PACK)
-    client = connect(settings)
-    client.delete_collection(str(collection_of(client, settings.qdrant_collection)))
-    client.close()
+@contextlib.contextmanager
+def index_on_server(*, over_http: bool = False) -> Iterator[FaceIndex]:
+    """A new index on the server at QDRANT_TEST_URL; nothing of it stays there."""
+    settings = Settings(  # type: ignore[call-arg]
+        _env_file=None,
+        qdrant_url=SERVER,
+        qdrant_grpc_port=free_port() if over_http else 0,
+        qdrant_collection=f"test-{uuid.uuid4().hex[:8]}",
+    )
+    with contextlib.closing(open_index(settings, PACK)) as opened:
+        yield opened
+    with contextlib.closing(connect(settings)) as client:
+        client.delete_collection(str(collection_of(client, settings.qdrant_collection)))
 
 
 def open_local(client: QdrantClient | None = None, pack: ModelPack = PACK, **options: Any) -> FaceIndex:

@@ -138,9 +138,7 @@ def nodes(tmp_path: Path) -> Iterator[list[Node]]:
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_lost_node_takes_nothing_with_it_and_catches_up_when_it_is_back(nodes: list[Node], lost: int) -> None:
     asked = nodes[1] if lost == 0 else nodes[0]
-    settings = settings_of(
-        asked.url, qdrant_grpc_port=asked.grpc, shard_number=6, replication_factor=2, write_consistency_factor=2
-    )
+    settings = settings_of(asked.url, qdrant_grpc_port=asked.grpc, shard_number=6, replication_factor=2)
     with closing(open_index(settings, PACK)) as index:
         writing = Writing(index, seed=4)
         time.sleep(0.5)
