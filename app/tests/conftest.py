@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from qdrant_client import QdrantClient
 
 from app.config import Settings
 from app.demo import write_demo_pack
 from app.types import ModelPack
 from app.weights import find_pack
 from tests.fakes import FakeEngine, MemoryIndex
+from tests.index.fake_server import app_of, serving
+from tests.index.qdrant_nodes import BINARY, Node
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +64,17 @@ def demo_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_pack(demo_models: Path) -> ModelPack:
     return find_pack("demo", demo_models)
+
+
+@pytest.fixture
+def qdrant_url(tmp_path: Path) -> Iterator[str]:
+    """An empty Qdrant server: a real one if QDRANT_TEST_BINARY names its program, else the local mode over HTTP."""
+    if BINARY:
+        with Node(tmp_path / "qdrant") as node:
+            yield node.url
+    else:
+        with serving(app_of(QdrantClient(":memory:"))) as port:
+            yield f"http://127.0.0.1:{port}"
 
 
 def folder_from(variable: str) -> Path:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
 import pytest
-from qdrant_client import QdrantClient
 
 from app.backup_command import run_backup, run_restore
 from app.cli import main
@@ -22,17 +21,10 @@ from app.parts import find_model, open_ledger
 from app.thumbs import ThumbStore
 from app.types import FaceFilter, FaceRecord
 from tests.index.conftest import ids_of, points, processes_of, wait_until
-from tests.index.fake_server import app_of, serving
 from tests.packs import put
 
 FACES = points(300, seed=3)
 DATA = ("state", "thumbs", "qdrant_storage")
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    with serving(app_of(QdrantClient(":memory:"))) as port:
-        yield f"http://127.0.0.1:{port}"
 
 
 BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True)
@@ -52,7 +44,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("MODEL_NAME", "small")
     monkeypatch.setattr("app.config.REPOSITORY", data)
     if kind_of(request) == "server":
-        monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("server"))
+        monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("qdrant_url"))
     made = load_settings()
     pack = find_model(made)
     index = open_index(made, pack)

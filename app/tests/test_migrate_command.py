@@ -1,12 +1,10 @@
-"""migrate_command: from a real embedded index to a server (the local mode over HTTP) and back."""
+"""migrate_command: from a real embedded index to a server and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from qdrant_client import QdrantClient
 
 from app.cli import main
 from app.config import load_settings
@@ -14,7 +12,6 @@ from app.index import open_index
 from app.parts import find_model
 from app.types import FaceFilter
 from tests.index.conftest import ids_of, points
-from tests.index.fake_server import app_of, serving
 from tests.packs import put
 
 
@@ -27,14 +24,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving(app_of(QdrantClient(":memory:"))) as port:
-        yield f"http://127.0.0.1:{port}"
-
-
 def test_an_index_goes_to_a_server_and_back(
-    data: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path, qdrant_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = load_settings()
     pack = find_model(settings)
@@ -44,14 +35,14 @@ def test_an_index_goes_to_a_server_and_back(
     index.set_payload(ids_of(faces[:2]), person="Ana")
     index.close()
 
-    assert main(["migrate", "--to", url]) == 0
+    assert main(["migrate", "--to", qdrant_url]) == 0
     said = capsys.readouterr().out
     assert "520 faces are on both sides (520 copied now" in said
-    assert f"QDRANT_URL={url}" in said
-    assert main(["migrate", "--to", url]) == 0
+    assert f"QDRANT_URL={qdrant_url}" in said
+    assert main(["migrate", "--to", qdrant_url]) == 0
     assert "(0 copied now, 0 brought up to date)" in capsys.readouterr().out
 
-    monkeypatch.setenv("QDRANT_URL", url)
+    monkeypatch.setenv("QDRANT_URL", qdrant_url)
     served = open_index(load_settings(), pack, create=False)
     assert served.info().kind == "server"
     assert served.count(FaceFilter(person="Ana")) == 2

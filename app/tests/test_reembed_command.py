@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
 import cv2
 import onnx
 import pytest
-from qdrant_client import QdrantClient
 
 from app.cli import main
 from app.config import Settings, load_settings
@@ -20,7 +18,6 @@ from app.index import open_index
 from app.parts import find_model
 from app.reembed_command import overlap, run_reembed
 from app.types import FaceFilter, FaceIndex, FaceRecord, ModelPack
-from tests.index.fake_server import app_of, serving
 
 NAMED = 3
 
@@ -36,7 +33,7 @@ def kind_of(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def settings(
     request: pytest.FixtureRequest, tmp_path: Path, demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Settings]:
+) -> Settings:
     """Six drawn people, ingested with the demo model; three are named. A second model stands beside it."""
     shutil.copytree(demo_pack.folder, tmp_path / "data" / "models" / "first")
     shutil.copytree(demo_pack.folder, tmp_path / "data" / "models" / "second")
@@ -50,12 +47,9 @@ def settings(
     (tmp_path / "photos").mkdir()
     for person in range(6):
         cv2.imwrite(str(tmp_path / "photos" / f"{person}.png"), draw_portrait(person, 0, (320, 320)))
-    if kind_of(request) == "embedded":
-        yield _ingested(tmp_path)
-        return
-    with serving(app_of(QdrantClient(":memory:"))) as port:
-        monkeypatch.setenv("QDRANT_URL", f"http://127.0.0.1:{port}")
-        yield _ingested(tmp_path)
+    if kind_of(request) == "server":
+        monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("qdrant_url"))
+    return _ingested(tmp_path)
 
 
 def _ingested(folder: Path) -> Settings:

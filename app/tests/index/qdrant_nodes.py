@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -16,14 +17,18 @@ START_SECONDS = 60
 
 
 class Node:
-    """One server over `folder`; in a cluster, after `first`. Its ports stay the same from start to start."""
+    """One server over `folder`; in a cluster, after `first`. Its ports stay the same from start to start.
+
+    `more`: its settings, as `service__api_key`.
+    """
 
     def __init__(
         self, folder: Path, *, host: str = "127.0.0.1", first: Node | None = None, cluster: bool = False, **more: object
     ) -> None:
         self._folder = folder
         self.host = host
-        self.http, self.grpc, self.peer = (free_port(host) for _ in range(3))
+        self.http, self.grpc = two_ports(host)
+        self.peer = free_port(host)
         self._first = first
         self._cluster = cluster or first is not None
         self._settings = more
@@ -95,3 +100,12 @@ def free_port(host: str) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def two_ports(host: str) -> tuple[int, int]:
+    """One after the other, as Oceano expects them."""
+    while True:
+        port = free_port(host)
+        with suppress(OSError), socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, port + 1))
+            return port, port + 1

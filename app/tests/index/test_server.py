@@ -113,7 +113,7 @@ def test_tls_is_spoken_and_who_cannot_be_verified_is_not_trusted(
 ) -> None:
     tls = {"service__enable_tls": "true", "tls__cert": certificate, "tls__key": certificate.with_name("key.pem")}
     with Node(tmp_path / "node", **tls) as node:
-        settings = settings_of(f"https://localhost:{node.http}", qdrant_grpc_port=node.grpc)
+        settings = settings_of(f"https://localhost:{node.http}")
         monkeypatch.setattr("app.index.faults.RETRY_SECONDS", 0.5)
         with pytest.raises(OceanoError, match="certificate") as caught:
             open_index(settings, PACK)
@@ -138,7 +138,7 @@ def nodes(tmp_path: Path) -> Iterator[list[Node]]:
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_lost_node_takes_nothing_with_it_and_catches_up_when_it_is_back(nodes: list[Node], lost: int) -> None:
     asked = nodes[1] if lost == 0 else nodes[0]
-    settings = settings_of(asked.url, qdrant_grpc_port=asked.grpc, shard_number=6, replication_factor=2)
+    settings = settings_of(asked.url, shard_number=6, replication_factor=2)
     with closing(open_index(settings, PACK)) as index:
         writing = Writing(index, seed=4)
         time.sleep(0.5)
@@ -152,7 +152,7 @@ def test_a_lost_node_takes_nothing_with_it_and_catches_up_when_it_is_back(nodes:
         assert index.count() == index.count(FaceFilter(min_det_score=0.1)) == len(everyone)
         index.set_payload([face.face_id], person="Ana")
         nodes[lost].start()
-        there = settings.model_copy(update={"qdrant_url": nodes[lost].url, "qdrant_grpc_port": nodes[lost].grpc})
+        there = settings.model_copy(update={"qdrant_url": nodes[lost].url})
         with closing(open_index(there, PACK)) as back:
             until = time.monotonic() + 60
             while (everything(back), back.count(FaceFilter(person="Ana"))) != (everyone, 1):
