@@ -29,7 +29,11 @@ _HTTP_PORT: Final = 6333
 # Below this much of vectors in a segment, what a filter admits is scanned: 50,000 faces.
 _FULL_SCAN_KB: Final = 100_000
 # A node whose connection is dead without a word is noticed within a try.
-_KEEPALIVE: Final = {"grpc.keepalive_time_ms": 5000, "grpc.keepalive_timeout_ms": 3000}
+_KEEPALIVE: Final = {
+    "grpc.keepalive_time_ms": 5000,
+    "grpc.keepalive_timeout_ms": 3000,
+    "grpc.http2.ping_timeout_ms": 3000,  # any other ping goes unanswered; alone, it waits a minute
+}
 _KEYWORD: Final = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, on_disk=True)
 _TIME: Final = models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME, on_disk=True)
 _NUMBER: Final = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, on_disk=True)

@@ -89,6 +89,15 @@ class Node:
             time.sleep(0.1)
         raise AssertionError((self._folder / "log").read_text()[-3000:])
 
+    def pause(self) -> None:
+        """It is there and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(how)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +15,16 @@ from app.config import Settings
 from app.errors import OceanoError
 from app.index.connect import connect
 from app.types import FaceFilter, FaceIndex, FacePoint
-from tests.index.conftest import SERVER, everything, ids_of, payload, points, unit_vectors
+from tests.index.conftest import (
+    SERVER,
+    everything,
+    ids_of,
+    open_quick,
+    payload,
+    points,
+    settings_at,
+    unit_vectors,
+)
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +280,47 @@ def test_info_tells_what_the_index_is(shared: FaceIndex, gallery: list[FacePoint
         assert info.disk_bytes > 300 * 2048
     assert info.segments >= 1
     assert not info.maintaining
+
+
+@pytest.fixture(scope="module")
+def reference(gallery: list[FacePoint], base: Path) -> Iterator[FaceIndex]:
+    """An embedded index with the same faces."""
+    with closing(open_quick(settings_at(Path(tempfile.mkdtemp(dir=base))))) as opened:
+        opened.upsert(gallery)
+        opened.flush()
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        FaceFilter(folder=GALLERY),
+        FaceFilter(folder=f"{GALLERY}/2"),
+        FaceFilter(folder=GALLERY, person="Ana"),
+        FaceFilter(folder=GALLERY, min_det_score=0.7, min_quality=0.3),
+        FaceFilter(folder=GALLERY, taken_from="2020-01-05T00:00:00", taken_to="2020-01-20T00:00:00"),
+    ],
+    ids=lambda where: " ".join(str(value) for value in dataclasses.asdict(where).values() if value),
+)
+def test_every_index_gives_the_same_answers(shared: FaceIndex, reference: FaceIndex, where: FaceFilter) -> None:
+    queries = list(unit_vectors(8, seed=79))
+    for ours, theirs in zip(
+        reference.search_batch(queries, limit=20, where=where),
+        shared.search_batch(queries, limit=20, where=where),
+        strict=True,
+    ):
+        assert [match.face_id for match in ours] == [match.face_id for match in theirs]
+        assert [match.payload for match in ours] == [match.payload for match in theirs]
+        assert np.allclose([m.similarity for m in ours], [m.similarity for m in theirs], atol=1e-4, rtol=0)
+    assert reference.count(where) == shared.count(where) > 0
+    for key in ("person", "folder", "image_id"):
+        assert reference.facet(key, where=where) == shared.facet(key, where=where)
+    offset = None
+    while True:
+        ours, theirs = (index.scroll(limit=9, offset=offset, where=where) for index in (reference, shared))
+        assert ours == theirs
+        if (offset := ours.next_offset) is None:
+            break
 
 
 @pytest.mark.parametrize(
