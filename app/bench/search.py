@@ -35,9 +35,9 @@ import psutil
 
 from app.config import Settings
 from app.index import open_index
-from app.types import FaceFilter, FaceIndex, FacePoint
-from bench.exact import LIMIT, PACK, SOME, compared, id_of, made, milliseconds, ms, nearest, scan
-from bench.faces import FACES_OF_ONE, SHELVES, Floats, People, points
+from app.types import FaceIndex, FacePoint
+from bench.exact import LIMIT, PACK, SOME, compared, filtered, made, milliseconds, ms, scan
+from bench.faces import FACES_OF_ONE, Floats, People, points
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
             for query in stored[:200]:  # what every search needs is in memory then
                 index.search(query, limit=LIMIT)
             said |= compared(index, queries, owners, truth) | {"scan_ms": scan_ms}
-            said |= _filtered(index, stored, queries[:100])
+            said |= filtered(index, stored, queries[:100])
             said |= _memory() | {"disk_gb": (index.info().disk_bytes or 0) / 1e9}
         table = {ef: _with_ef(settings, ef, queries, owners, truth) for ef in efs} if len(efs) > 1 else None
     said |= {"vs_scan": scan_ms / said["p50_ms"], "impostor_sd": _impostor_spread(stored)}
@@ -117,23 +117,6 @@ def _use(index: FaceIndex, stored: Floats, extra: Floats, done: threading.Event,
             writes.append(ms(_write, index, list(points(extra[first : first + 4], PACK.digest, len(stored) + first))))
     into |= milliseconds(searches) | {"max_ms": round(max(searches), 1), "searches": len(searches)}
     into |= {"write_p50_ms": round(statistics.median(writes or [0]), 1), "write_max_ms": round(max(writes or [0]), 1)}
-
-
-def _filtered(index: FaceIndex, stored: Floats, queries: Floats) -> dict[str, float]:
-    """The same within one folder, which holds a tenth of all faces."""
-    shelf = np.arange(3, len(stored), SHELVES)
-    took: list[float] = []
-    found_of_ten: list[float] = []
-    for query in queries:
-        exact = {id_of(number) for number in shelf[nearest(stored[shelf], query)].tolist()}
-        start = time.perf_counter()
-        found = {match.face_id for match in index.search(query, limit=LIMIT, where=FaceFilter(folder="/photos/3"))}
-        took.append((time.perf_counter() - start) * 1000)
-        found_of_ten.append(len(found & exact) / LIMIT)
-    return {
-        "filtered_p50_ms": round(statistics.median(took), 2),
-        "filtered_recall_at_10": statistics.mean(found_of_ten),
-    }
 
 
 def _with_ef(
