@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import pytest
 
 from app.demo import draw_portrait
+from tests.balancing import balancer
 from tests.index.qdrant_nodes import BINARY, Node
 from tests.running import environment, ingest, service
 
@@ -115,3 +117,45 @@ def test_a_server_that_answers_nothing_holds_up_nobody_for_good(
         assert time.monotonic() - began < 32
         node.resume()
         assert client.post("/search", files=photo).status_code == 200
+
+
+def test_two_services_behind_a_balancer_on_three_nodes_go_on_whatever_one_of_them_is_lost(
+    demo_models: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """What docker-compose.cluster.yml puts together, without containers."""
+    with ExitStack() as stack:
+        first = stack.enter_context(Node(tmp_path / "1", cluster=True))
+        second, third = (stack.enter_context(Node(tmp_path / name, first=first)) for name in ("2", "3"))
+        env = environment(
+            tmp_path / "data",
+            MODEL_NAME=demo_models / "demo",
+            QDRANT_URL=second.url,
+            DET_SIZE="256,256",
+            SHARD_NUMBER=6,
+            REPLICATION_FACTOR=2,
+        )
+        assert ingest(pictures, env, "--limit", "60")["exit_code"] == 0
+        (tmp_path / "nginx").mkdir()
+        one, other = (stack.enter_context(service(env)) for _ in range(2))
+        ports = [client.base_url.port or 0 for client in (one, other)]
+        client = stack.enter_context(balancer(tmp_path / "nginx", ports))
+
+        def search(person: int) -> list[str]:
+            photo = cv2.imencode(".png", draw_portrait(person, 101, (200, 200)))[1].tobytes()
+            answer = client.post("/search", files={"image": ("query.png", photo)})
+            assert answer.status_code == 200, answer.text
+            matches = answer.json()["faces"][0]["matches"]
+            assert client.get(matches[0]["thumb_url"]).status_code == 200
+            return [match["face_id"] for match in matches]
+
+        before = [search(person) for person in range(5)]
+        assert all(before)
+        third.kill()
+        assert [search(person) for person in range(5)] == before
+        assert ingest(pictures, env)["exit_code"] == 0
+        after = [search(person) for person in range(5)]
+        assert all(len(now) >= len(then) for now, then in zip(after, before, strict=True))
+        third.start()
+        second.wait_until_whole()
+        first.kill()
+        assert [search(person) for person in range(5)] == after

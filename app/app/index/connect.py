@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from app.types import EMBEDDING_SIZE, ModelPack, collection_name
 _log = logging.getLogger(__name__)
 
 _HTTP_PORT: Final = 6333
+_OLDEST: Final = (1, 17)
 # Below this much of vectors in a segment, what a filter admits is scanned: 50,000 faces.
 _FULL_SCAN_KB: Final = 100_000
 # A node whose connection is dead without a word is noticed within a try.
@@ -91,7 +93,29 @@ def switch_server(settings: Settings, pack: ModelPack) -> None:
 
 
 def connect(settings: Settings) -> QdrantClient:
-    """Over gRPC, or over HTTP where gRPC does not come through. Raises OceanoError `index_unavailable`."""
+    """Over gRPC, or over HTTP where gRPC does not come through.
+
+    Raises OceanoError `index_unavailable`, `invalid_setting`.
+    """
+    client = _reached(settings)
+    try:
+        _require_version(persistently(client.info).version)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _require_version(version: str) -> None:
+    """An older server would take `update_mode` for nothing, and lose names whenever a picture is ingested again."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        message = f"QDRANT_URL: the server is Qdrant {version}; Oceano needs {oldest} or newer"
+        raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_URL"]})
+
+
+def _reached(settings: Settings) -> QdrantClient:
     client = _client(settings, grpc=True)
     try:
         client.get_collections()

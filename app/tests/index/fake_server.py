@@ -18,10 +18,14 @@ from fastapi.responses import JSONResponse
 from qdrant_client import QdrantClient, models
 
 
-def app_of(client: QdrantClient, api_key: str = "") -> FastAPI:
+def app_of(client: QdrantClient, api_key: str = "", version: str = "1.19.0") -> FastAPI:
     """The routes that Oceano's server index uses, answered by `client`."""
     app = FastAPI()
     turn = threading.Lock()  # the local mode is not safe for threads
+
+    @app.get("/")
+    def about() -> dict[str, str]:
+        return {"title": "qdrant - vector search engine", "version": version}
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
     def route(path: str, request: Request, body: dict[str, Any] | None = None) -> JSONResponse:

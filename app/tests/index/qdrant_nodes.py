@@ -89,6 +89,21 @@ class Node:
             time.sleep(0.1)
         raise AssertionError((self._folder / "log").read_text()[-3000:])
 
+    def wait_until_whole(self) -> None:
+        """Until every copy of every shard of the cluster is up to date."""
+        until = time.monotonic() + START_SECONDS
+        while not all(self._is_whole(name) for name in self._collections()):
+            assert time.monotonic() < until, "the cluster did not become whole"
+            time.sleep(0.2)
+
+    def _collections(self) -> list[str]:
+        return [one["name"] for one in httpx.get(f"{self.url}/collections").json()["result"]["collections"]]
+
+    def _is_whole(self, collection: str) -> bool:
+        found = httpx.get(f"{self.url}/collections/{collection}/cluster").json()["result"]
+        shards = found["local_shards"] + found["remote_shards"]
+        return not found["shard_transfers"] and all(shard["state"] == "Active" for shard in shards)
+
     def pause(self) -> None:
         """It is there and answers nothing."""
         assert self._process is not None

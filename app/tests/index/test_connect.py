@@ -15,7 +15,7 @@ from app.errors import OceanoError
 from app.index.connect import collection_of, connect, make_collection
 from app.types import collection_name
 from tests.index.conftest import OTHER_PACK, PACK, ids_of, open_local, points
-from tests.index.fake_server import serving
+from tests.index.fake_server import app_of, serving
 
 
 @pytest.fixture
@@ -122,3 +122,17 @@ def test_another_service_at_the_address_is_said_to_be_one(answer: str | None) ->
     with serving(app) as port, pytest.raises(OceanoError, match="not a Qdrant server") as caught:
         connect(Settings(_env_file=None, qdrant_url=f"http://127.0.0.1:{port}"))  # type: ignore[call-arg]
     assert caught.value.code == "invalid_setting"
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"), [("1.16.3", False), ("0.11.0", False), ("1.17.0", True), ("2.0.0-dev", True)]
+)
+def test_a_server_too_old_to_keep_names_is_refused(version: str, *, fits: bool) -> None:
+    with serving(app_of(QdrantClient(":memory:"), version=version)) as port:
+        settings = Settings(_env_file=None, qdrant_url=f"http://127.0.0.1:{port}")  # type: ignore[call-arg]
+        if fits:
+            connect(settings).close()
+            return
+        with pytest.raises(OceanoError, match=r"needs 1\.17 or newer") as caught:
+            connect(settings)
+        assert caught.value.code == "invalid_setting"
