@@ -19,6 +19,7 @@ one_worker() { # a second one would load the model again and gain nothing
 require_folders() {
   local name folder
   for name in logs state thumbs models qdrant_storage; do
+    [[ $name == qdrant_storage && -n ${QDRANT_URL:-} ]] && continue # the index is elsewhere
     folder=$DATA_DIR/$name
     mkdir -p -- "$folder" 2>/dev/null || true
     [[ $name == models && -r $folder ]] && continue # the packs may be shared, read-only

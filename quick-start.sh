@@ -293,6 +293,14 @@ choose_image() { # sets CUDA_VERSION and files
   export CUDA_VERSION
 }
 
+remember() { # remember NAME VALUE: in .env, for a plain `docker compose` later
+  if grep -qs "^$1=" "$here/.env"; then
+    sed -i "s|^$1=.*|$1=$2|" "$here/.env"
+  else
+    printf '%s=%s\n' "$1" "$2" >>"$here/.env"
+  fi
+}
+
 containers() {
   local files
   require_docker
@@ -301,6 +309,13 @@ containers() {
   OCEANO_UID=$(id -u)
   OCEANO_GID=$(id -g)
   export OCEANO_UID OCEANO_GID
+  remember OCEANO_UID "$OCEANO_UID"
+  remember OCEANO_GID "$OCEANO_GID"
+  remember CUDA_VERSION "$CUDA_VERSION"
+  case $CUDA_VERSION in
+    cpu) remember COMPOSE_FILE docker-compose.yml:docker-compose.cpu.yml ;;
+    *) remember COMPOSE_FILE docker-compose.yml ;;
+  esac
   mkdir -p -- "$here"/{logs,state,thumbs,models,qdrant_storage/server}
   say "Building oceano:$CUDA_VERSION."
   docker compose "${files[@]}" build oceano
@@ -310,7 +325,7 @@ containers() {
   fi
   docker compose "${files[@]}" up --detach --wait oceano qdrant
   say "Oceano is at http://127.0.0.1:9100; its page asks for one of API_KEYS as the password."
-  say "Take pictures up: OCEANO_UID=$OCEANO_UID OCEANO_GID=$OCEANO_GID CUDA_VERSION=$CUDA_VERSION PICTURES=/your/pictures docker compose ${files[*]} run --rm ingest"
+  say "Take pictures up, here in $here: PICTURES=/your/pictures docker compose run --rm ingest"
 }
 
 check() { # check COMMAND...: the tests run even if it fails, so that one run shows everything

@@ -18,7 +18,7 @@ from typing import Any, Final
 from app import __version__
 from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError
-from app.index import index_exists, open_index, restore_embedded
+from app.index import collection_exists, index_exists, open_index, restore_embedded, wait_until_left
 from app.ledger import only_writer
 from app.migration import Migration
 from app.parts import find_model, open_ledger
@@ -68,7 +68,9 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
     except OSError as failure:
         raise _storage_failure(failure, target) from failure
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.exists():
+            wait_until_left(kept)
+            shutil.rmtree(partial, ignore_errors=True)
     print(f"{target}: {faces} faces, {thumbs} thumbnails, the ledger")  # noqa: T201
     return EXIT_OK
 
@@ -120,7 +122,9 @@ def _keep_index(settings: Settings, kept: Settings, pack: ModelPack, index: Face
         index.backup(kept.index_dir / "embedded")
         return index.count()
     with closing(open_index(kept, pack)) as copy, faces_bar(index.count()) as advance:
-        return Migration(index, copy, stop=stop, on_progress=lambda counts: advance(counts.faces)).run().faces
+        counts = Migration(index, copy, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
+    wait_until_left(kept)
+    return counts.faces
 
 
 def _is_of(begun: Path, manifest: dict[str, Any]) -> bool:
@@ -134,6 +138,12 @@ def _is_of(begun: Path, manifest: dict[str, Any]) -> bool:
 def _require_empty(settings: Settings, pack: ModelPack) -> None:
     """What was forgotten since the backup must not come back unasked."""
     if not settings.qdrant_url and not index_exists(settings):
+        if collection_exists(settings, pack):
+            raise OceanoError(
+                "invalid_request",
+                f"there are faces in {settings.index_dir / 'embedded'}, though the file that makes them the index "
+                f"{settings.qdrant_collection!r} is lost; a backup would replace them: move them away first",
+            )
         return
     with closing(open_index(settings, pack)) as index:
         there = index.count()

@@ -132,6 +132,7 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
 @cli.command()
 def migrate(
     to: Annotated[str, typer.Option(help="Address of a Qdrant server, or 'embedded'.", show_default=False)],
+    exact: Annotated[bool, typer.Option("--exact", help="Forget faces there that are not here.")] = False,
 ) -> int:
     """Carry the index to a Qdrant server or back, with all names. Goes on where it was interrupted."""
     from app.config import load_settings
@@ -143,19 +144,22 @@ def migrate(
     except OceanoError as failure:
         raise OceanoError("invalid_request", f"--to {to!r} is no address, such as http://host:6333") from failure
     with _interruptible() as stop:
-        return run_migrate(settings, there, stop)
+        return run_migrate(settings, there, stop, exact=exact)
 
 
 @cli.command()
 def reembed(
     model: Annotated[str, typer.Option(help="The new model: a pack under models/, or a folder.", show_default=False)],
+    without_gone: Annotated[
+        bool, typer.Option("--without-gone", help="Switch even if many pictures are gone.")
+    ] = False,
 ) -> int:
     """Embed all pictures anew with another model, beside the index that serves; then switch to it, with all names."""
     from app.config import load_settings
     from app.reembed_command import run_reembed
 
     with _interruptible() as stop:
-        return run_reembed(_settings("ingest"), load_settings(model_name=model), stop)
+        return run_reembed(_settings("ingest"), load_settings(model_name=model), stop, without_gone=without_gone)
 
 
 @cli.command()

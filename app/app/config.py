@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -134,8 +135,15 @@ class Settings(BaseSettings):
     @field_validator("qdrant_url")
     @classmethod
     def _url(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
+        if not value:
+            return value
+        try:
+            url = urlsplit(value)
+            fits = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        except ValueError:  # the port is no number, or too large
+            fits = False
+        if not fits:
+            raise ValueError("must be like http://host:6333 or https://host:6333")
         return value
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -235,18 +234,6 @@ def _unusable(file: Path, why: str) -> OceanoError:
 
 
 # --- the disk
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Held by one process (and thread) at a time; the kernel frees it when its holder dies."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting until another process is done with %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -29,12 +29,11 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-import tenacity
-
 from app.batches import Batch, Lanes
 from app.errors import OceanoError
 from app.folders import EVERYTHING, File, Folder, Wanted, readable
 from app.ledger import FileRecord, Ledger
+from app.patience import PATIENCE_SECONDS, patiently
 from app.pipeline import Budget, in_order
 from app.reading import PASSING, Read, Reader, copy_of
 from app.threads import processors
@@ -87,7 +86,7 @@ class IngestOptions:
     enough: int | None = None
     retry: bool = False
     limit: int | None = None
-    patience: float = 300.0
+    patience: float = PATIENCE_SECONDS
 
 
 class Ingest:
@@ -294,22 +293,4 @@ class Ingest:
 
     def _patiently(self, write: Callable[[], None]) -> None:
         """An index that is gone for a while is waited for; writing a point twice is writing it once."""
-        patience = tenacity.stop_after_delay(self._options.patience)
-        tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_gone),
-            wait=tenacity.wait_exponential(multiplier=0.5, max=15) + tenacity.wait_random(0, 0.5),
-            stop=tenacity.stop_any(patience, tenacity.stop_when_event_set(self._stop)),
-            sleep=tenacity.sleep_using_event(self._stop),
-            before_sleep=_say_waiting,
-            reraise=True,
-        )(write)
-
-
-def _is_gone(failure: BaseException) -> bool:
-    return isinstance(failure, OceanoError) and failure.code == "index_unavailable"
-
-
-def _say_waiting(state: tenacity.RetryCallState) -> None:
-    failure = state.outcome.exception() if state.outcome else None
-    wait = state.next_action.sleep if state.next_action else 0
-    _log.warning("the index is gone, trying again in %.0f s: %s", wait, failure)
+        patiently(write, self._stop, seconds=self._options.patience)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -95,9 +96,19 @@ class Ledger:
         self._path = path
 
     def backup(self, path: Path) -> None:
-        """A consistent copy of the whole ledger, all collections, at `path`."""
-        with self._lock, _as_oceano_error(path), closing(sqlite3.connect(path)) as copy:
-            self._db.backup(copy)
+        """A consistent copy of the whole ledger, all collections, at `path`, for whoever syncs it to the disk.
+
+        Writers wait meanwhile, so it is made where the ledger is, whose disk is quick, and carried to `path` then.
+        """
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}.backup")
+        try:
+            with self._lock, _as_oceano_error(path), closing(sqlite3.connect(beside)) as copy:
+                copy.execute("PRAGMA synchronous = OFF")
+                self._db.backup(copy)
+            with _as_oceano_error(path):
+                shutil.copyfile(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def bring(self, path: Path) -> None:
         """Take over what a backup knows of this collection and this ledger does not, in one durable transaction."""

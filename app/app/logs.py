@@ -11,11 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from app.locks import try_lock
+
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
 
 ACCESS: Final = "oceano.access"
 _BYTES: Final = 10_000_000
 _FILES: Final = 5
+_MOST_PLACES: Final = 100
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 
 # Control characters (C0, DEL, C1) and the two line separators of Unicode, as Python writes them.
@@ -46,9 +49,12 @@ def configure_logging(logs_dir: Path, process: str, *, console: bool = True) -> 
     """Send the logs of this process to `logs_dir`.
 
     `PROCESS.log` takes everything, `PROCESS-errors.log` what is at least an error, `access.log` one line a
-    request. Each process has files of its own: two that rotate the same file lose lines.
+    request. Each process has files of its own, since two that rotate the same file lose lines: beside another one of
+    its kind, as of two services on the same data, they are `PROCESS-2.log` and so on.
     """
     logs_dir.mkdir(parents=True, exist_ok=True)
+    kind, number = process, _place(logs_dir, process)
+    process = f"{kind}{number}"
     handlers = [_file(logs_dir / f"{process}.log"), _file(logs_dir / f"{process}-errors.log", logging.ERROR)]
     if console:
         screen = logging.StreamHandler(sys.stderr)
@@ -68,8 +74,28 @@ def configure_logging(logs_dir: Path, process: str, *, console: bool = True) -> 
     for handler in list(access.handlers):
         access.removeHandler(handler)
         handler.close()
-    if process == "service":
-        access.addHandler(_file(logs_dir / "access.log"))
+    if kind == "service":
+        access.addHandler(_file(logs_dir / f"access{number}.log"))
+
+
+_held: dict[Path, int] = {}  # locks of this process's places, held until it ends
+
+
+def _place(logs_dir: Path, process: str) -> str:
+    """ "", "-2", "-3", ...: the first that no living process has; also "" where nothing can be locked."""
+    for number in range(1, _MOST_PLACES):
+        suffix = "" if number == 1 else f"-{number}"
+        path = logs_dir / f".{process}{suffix}.lock"
+        if path in _held:
+            return suffix
+        try:
+            handle = try_lock(path)
+        except OSError:
+            return ""
+        if handle is not None:
+            _held[path] = handle
+            return suffix
+    return ""
 
 
 def _file(path: Path, level: int = logging.INFO) -> logging.Handler:

@@ -16,8 +16,11 @@ from app.progress import faces_bar
 EMBEDDED: Final = "embedded"
 
 
-def run_migrate(settings: Settings, there: Settings, stop: Event) -> int:
-    """The exit code. `there` are the settings of the place to go to. Raises OceanoError; what was copied stays."""
+def run_migrate(settings: Settings, there: Settings, stop: Event, *, exact: bool = False) -> int:
+    """The exit code. `there` are the settings of the place to go to, `exact` as for `Migration`.
+
+    Raises OceanoError; what was copied stays.
+    """
     if settings.qdrant_url == there.qdrant_url:
         raise OceanoError("invalid_request", f"the index is there already: {_name(settings)}")
     pack = find_model(settings)
@@ -26,14 +29,15 @@ def run_migrate(settings: Settings, there: Settings, stop: Event) -> int:
         closing(open_index(there, pack)) as target,
         faces_bar(source.count()) as advance,
     ):
-        migration = Migration(source, target, stop=stop, on_progress=lambda counts: advance(counts.faces))
+        migration = Migration(source, target, stop=stop, exact=exact, on_progress=lambda counts: advance(counts.faces))
         counts = migration.run()
         if stop.is_set():
             print(f"interrupted: {counts.copied} faces copied; run it again to go on")  # noqa: T201
             return EXIT_INTERRUPTED
         agreement = migration.compare()
     print(  # noqa: T201
-        f"{agreement.faces} faces are on both sides ({counts.copied} copied now, {counts.updated} brought up to date); "
+        f"{agreement.faces} faces are on both sides ({counts.copied} copied now, {counts.updated} brought up to date"
+        f"{f', {counts.forgotten} forgotten there' if exact else ''}); "
         f"{agreement.searches} searches gave {100 * agreement.share:.1f} % the same faces"
     )
     print(f"to use it, set QDRANT_URL={there.qdrant_url} and start the service again")  # noqa: T201

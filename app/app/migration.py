@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Final
 
 from app.errors import OceanoError
+from app.patience import patiently
 from app.types import FaceFilter, FaceIndex, FacePoint, FaceRecord
 
 _PAGE: Final = 500
@@ -21,11 +23,19 @@ _LEAST_SHARE: Final = 0.9  # two graphs of the same faces agree in 98 of 100
 
 @dataclass(slots=True)
 class MigrationCounts:
-    """Faces that were looked at; of them, those that were copied, and those whose name or path was brought over."""
+    """Faces that were looked at; of them, those that were copied, and those whose name or path was brought over.
+
+    `forgotten` faces were in the target alone.
+    """
 
     faces: int = 0
     copied: int = 0
     updated: int = 0
+    forgotten: int = 0
+
+    @property
+    def changes(self) -> int:
+        return self.copied + self.updated + self.forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ class Migration:
     """From one index to another of the same model. The source goes on serving, and is not changed.
 
     Faces that the target has already are not copied again, so that after a kill the same call goes on. Faces that come
-    to the source meanwhile are caught up with.
+    to the source meanwhile are caught up with. With `exact` the target forgets what the source does not have. A place
+    that is gone for a while is waited for.
     """
 
     def __init__(
@@ -56,27 +67,31 @@ class Migration:
         target: FaceIndex,
         *,
         stop: Event | None = None,
+        exact: bool = False,
         on_progress: Callable[[MigrationCounts], None] = lambda _: None,
     ) -> None:
         self._source = source
         self._target = target
         self._stop = stop or Event()
+        self._exact = exact
         self._on_progress = on_progress
         self.counts = MigrationCounts()
 
     def run(self) -> MigrationCounts:
         """Copy until a round finds nothing to do, or `stop` is set."""
         for _ in range(_MOST_ROUNDS):
-            before = self.counts.copied + self.counts.updated
+            before = self.counts.changes
             self.counts.faces = 0
-            for page in pages(self._source, with_embedding=True):
+            for page in pages(self._source, stop=self._stop):
                 if self._stop.is_set():
                     return self.counts
-                self._bring(page)
+                patiently(partial(self._bring, page), self._stop)
                 self.counts.faces += len(page)
                 self._on_progress(self.counts)
-            self._target.flush()
-            if self.counts.copied + self.counts.updated == before:
+            if self._exact:
+                self._forget()
+            patiently(self._target.flush, self._stop)
+            if self.counts.changes == before:
                 break
         return self.counts
 
@@ -86,8 +101,8 @@ class Migration:
         if faces != there:
             raise OceanoError(
                 "migration_incomplete",
-                f"the index holds {faces} faces and its copy {there}. If faces came or went meanwhile, run it again; "
-                "a copy with more faces than the index was not made from it alone",
+                f"the index holds {faces} faces and its copy {there}. If faces came meanwhile, run it again; if the "
+                "copy has more, faces were forgotten here or came there since: --exact forgets them there, too",
                 details={"faces": faces, "copied": there},
             )
         sample = self._sample()
@@ -112,12 +127,21 @@ class Migration:
             )
         return agreement
 
+    def _forget(self) -> None:
+        for page in pages(self._target, stop=self._stop):
+            ids = [record.face_id for record in page]
+            here = {one.face_id for one in patiently(partial(self._source.retrieve, ids), self._stop)}
+            if extra := [face_id for face_id in ids if face_id not in here]:
+                patiently(partial(self._target.delete, extra), self._stop)
+                self.counts.forgotten += len(extra)
+
     def _bring(self, page: Sequence[FaceRecord]) -> None:
         known = {one.face_id: one.payload for one in self._target.retrieve([record.face_id for record in page])}
+        missing = [record.face_id for record in page if record.face_id not in known]
         points = [
             FacePoint(record.face_id, record.embedding, record.payload)
-            for record in page
-            if record.face_id not in known and record.embedding is not None
+            for record in self._source.retrieve(missing, with_embedding=True)
+            if record.embedding is not None
         ]
         if points:
             self._target.upsert(points)
@@ -142,13 +166,11 @@ class Migration:
         return list(found.values())
 
 
-def pages(
-    index: FaceIndex, *, where: FaceFilter | None = None, with_embedding: bool = False
-) -> Iterator[tuple[FaceRecord, ...]]:
-    """All faces that `where` admits, some at a time, in the order of their ids."""
+def pages(index: FaceIndex, *, where: FaceFilter | None = None, stop: Event) -> Iterator[tuple[FaceRecord, ...]]:
+    """All faces that `where` admits, some at a time, in the order of their ids. An index that is gone is waited for."""
     offset: str | None = None
     while True:
-        page = index.scroll(limit=_PAGE, offset=offset, where=where, with_embedding=with_embedding)
+        page = patiently(partial(index.scroll, limit=_PAGE, offset=offset, where=where), stop)
         if page.records:
             yield page.records
         if page.next_offset is None:

@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _PAGE: Final = 500
 _MOST_PEOPLE: Final = 1_000_000
+_FEW: Final = 10  # pictures that may be gone, or one in a hundred
+_POLL_SECONDS: Final = 1.0
 _LEAST_OVERLAP: Final = 0.5  # intersection over union: two detectors' boxes of one face have 0.7 and more
 
 
@@ -40,10 +42,11 @@ class Names:
     lost: int = 0
 
 
-def run_reembed(settings: Settings, there: Settings, stop: Event) -> int:
+def run_reembed(settings: Settings, there: Settings, stop: Event, *, without_gone: bool = False) -> int:
     """The exit code: 1 if files were gone or failed. `there` are the settings with the new model.
 
-    Raises OceanoError; the same call goes on where it was interrupted.
+    Raises OceanoError, as where many pictures are gone (`folder_unavailable`, unless `without_gone`); the same call
+    goes on where it was interrupted.
     """
     before, after = find_model(settings), find_model(there)
     if before.digest == after.digest:
@@ -68,11 +71,15 @@ def run_reembed(settings: Settings, there: Settings, stop: Event) -> int:
             on_progress=lambda counts: advance(counts.faces),
         )
         run.take(_originals(known, gone))
-        names = carry_names(old, new)
+        if not without_gone:
+            _require_most(gone, run.counts.files)
+        new.maintain()
+        while new.info().maintaining and not stop.wait(_POLL_SECONDS):
+            pass
         if stop.is_set():
             print("interrupted; the same command goes on, the old model serves")  # noqa: T201
             return EXIT_INTERRUPTED
-        new.maintain(wait=True)
+        names = carry_names(old, new, stop)  # as late as can be: the old model's faces are named meanwhile
         switch_to(there, after)
         faces, before_faces, counts = new.count(), old.count(), run.counts
     for path in gone:
@@ -85,11 +92,22 @@ def run_reembed(settings: Settings, there: Settings, stop: Event) -> int:
     return EXIT_SOME_FAILED if gone or counts.failed else EXIT_OK
 
 
-def carry_names(old: FaceIndex, new: FaceIndex) -> Names:
+def _require_most(gone: list[str], there: int) -> None:
+    """A drive that is not connected must not cost the index its pictures."""
+    if len(gone) > max(_FEW, (there + len(gone)) // 100):
+        raise OceanoError(
+            "folder_unavailable",
+            f"{len(gone)} pictures are gone, such as {readable(gone[0])}; the old model goes on serving. Connect the "
+            "drive and run the same command again; --without-gone switches without them",
+            details={"gone": len(gone)},
+        )
+
+
+def carry_names(old: FaceIndex, new: FaceIndex, stop: Event) -> Names:
     """Give the faces of `new` the names that those of `old` have: same image, and a box that lies on the other."""
     names = Names()
     for person in old.facet("person", limit=_MOST_PEOPLE):
-        for page in pages(old, where=FaceFilter(person=person)):
+        for page in pages(old, where=FaceFilter(person=person), stop=stop):
             for record in page:
                 found = _same_face(record, new)
                 if found is None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from app.downloads import Progress, download, locked, room, unzip, verify, write_json
+from app.downloads import Progress, download, room, unzip, verify, write_json
 from app.errors import OceanoError
 from app.graphs import ROLES, Fingerprint, Role, find_roles, fingerprint, is_there, onnx_files
+from app.locks import locked
 from app.types import ModelPack
 
 PREPROCESSING_VERSION: Final = "1"

@@ -3,10 +3,10 @@
     QDRANT_TEST_URL=http://127.0.0.1:6333 .venv/bin/python app/bench/loading.py --n 200000
 
 N faces (see bench/faces.py) go into a new collection, a thousand at a time, once for each way:
-`oceano`: as the service does it, several requests at once; `one_stream`: one request at a time; `graph_afterwards`:
-indexing is off until all are in; `deferred`: with `prevent_unoptimized`, by which a server answers a write when the
-graph holds it. Meanwhile five searches a second look for faces that were acknowledged; `unseen` is the share of those
-that were not found.
+`oceano`: as the service does it, several requests at once; `one_stream`: one request at a time; `one_segment`: a
+single graph; `graph_afterwards`: indexing is off until all are in; `deferred`: with `prevent_unoptimized`, by which a
+server answers a write when the graph holds it. Meanwhile five searches a second look for faces that were acknowledged;
+`unseen` is the share of those that were not found.
 
 The last line is one JSON object: for each way faces a second, milliseconds of the searches while faces come
 (`filling`), until the server says that its graph is built (`settling`) and afterwards (`settled`, with recall against
@@ -21,6 +21,7 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ STREAMS = 4
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "one_stream": (1, {}),
     "oceano": (STREAMS, {}),
+    "one_segment": (STREAMS, {"default_segment_number": 1, "max_segment_size": 20_000_000}),
     "graph_afterwards": (STREAMS, {"indexing_threshold": 0}),
     "deferred": (STREAMS, {"prevent_unoptimized": True}),
 }
@@ -56,8 +58,8 @@ class Searching:
         self._took: list[float] = []
         self._unseen = 0
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._search)
-        self._thread.start()
+        self._pool = ThreadPoolExecutor(1)
+        self._running = self._pool.submit(self._search)
 
     def told(self) -> dict[str, float]:
         """Since the last call."""
@@ -70,7 +72,8 @@ class Searching:
 
     def stop(self) -> None:
         self._done.set()
-        self._thread.join()
+        self._pool.shutdown()
+        self._running.result()  # raises what went wrong
 
     def _search(self) -> None:
         turn = 0
@@ -112,6 +115,8 @@ def main() -> None:
 def _loaded(settings: Settings, streams: int, optimizers: dict[str, Any], stored: Floats) -> dict[str, Any]:
     """Take all faces in, and wait until the server has nothing left to do."""
     client = connect(settings)
+    if (left := collection_of(client, settings.qdrant_collection)) is not None:  # by a run that was interrupted
+        client.delete_collection(left)
     with closing(open_server(settings, PACK, client=client, streams=streams)) as index:
         if optimizers:
             _configure(client, settings, **optimizers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
@@ -115,6 +116,31 @@ def test_a_server_s_backup_becomes_an_embedded_index(
     monkeypatch.delenv("QDRANT_URL", raising=False)
     assert main(["restore", str(kept)]) == 0
     require_all(load_settings())
+
+
+@pytest.mark.parametrize("settings", ["server"], indirect=True)
+def test_nobody_is_on_a_backup_any_more_when_it_is_there(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short path, beside whose index there is room for a socket."""
+    with tempfile.TemporaryDirectory(prefix="o", dir="/tmp") as name:
+        kept = Path(name, "kept")
+        assert main(["backup", str(kept)]) == 0
+        left = {path.name for path in kept.rglob("*") if path.name.startswith(("owner.sock", "owner.json"))}
+        assert left == set()
+        assert processes_of(Path(name)) == []
+        lose_everything(settings)
+        monkeypatch.delenv("QDRANT_URL")
+        assert main(["restore", str(kept)]) == 0
+        require_all(load_settings())
+
+
+def test_faces_whose_alias_is_lost_are_not_replaced(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    (settings.index_dir / "embedded" / "faces.alias.json").unlink()
+    assert main(["restore", str(kept)]) == 2
+    assert "move them away first" in capsys.readouterr().err
 
 
 def test_an_index_with_faces_is_not_restored_into_so_that_what_was_forgotten_stays_so(

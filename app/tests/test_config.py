@@ -21,7 +21,7 @@ WRONG = {
     "DET_THRESHOLD": ("1", "less than 1"),
     "DEVICE": ("gpu", "'auto', 'cpu' or 'cuda'"),
     "GPU_CONCURRENCY": ("many", "integer"),
-    "QDRANT_URL": ("localhost:9101", "http:// or https://"),
+    "QDRANT_URL": ("localhost:9101", "must be like http://host:6333"),
     "QDRANT_COLLECTION": ("my faces", "pattern"),
     "HNSW_EF": ("8", "greater than or equal to 16"),
     "HNSW_M": ("1", "greater than or equal to 4"),
@@ -217,3 +217,12 @@ def test_every_setting_has_a_description() -> None:
     assert Settings.model_fields
     for name, field in Settings.model_fields.items():
         assert field.description, name
+
+
+@pytest.mark.parametrize(
+    "url", ["host:6333", "http://", "http://host:abc", "http://host:99999", "ftp://host", "http://:1"]
+)
+def test_an_address_of_a_server_that_is_none_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QDRANT_URL", url)
+    with pytest.raises(OceanoError, match="QDRANT_URL"):
+        load_settings()

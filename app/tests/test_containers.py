@@ -109,6 +109,15 @@ def test_services_are_locked_down_and_gated_and_on_the_ports_they_should_be() ->
         assert oceano["environment"][key].startswith(f"${{{key}:?")
 
 
+def test_without_a_gpu_no_service_asks_for_one() -> None:
+    over = compose("docker-compose.cpu.yml")["services"]
+    asking = [name for name, one in compose()["services"].items() if "devices" in str(one.get("deploy"))]
+    assert sorted(over) == sorted(asking) == ["ingest", "oceano"]
+    assert all("deploy" in one and one["deploy"] is None for one in over.values())
+    text = (TOP / "docker-compose.cpu.yml").read_text(encoding="utf-8")
+    assert text.count("deploy: !reset null") == len(over)  # Compose forgets it in what is used again by an anchor
+
+
 def test_the_images_of_qdrant_are_of_one_version_in_all_files() -> None:
     images = {
         service["image"]
@@ -222,13 +231,18 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_ends_it_with_what_to_change(d
     assert "CUDA_VERSION=" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_named_with_the_command_that_helps(data: Path) -> None:
-    data.chmod(0o500)
+    (data / "qdrant_storage").symlink_to("/nowhere/at/all")  # not even root may write there
     done = entry(data, "serve")
-    data.chmod(0o700)
     assert done.returncode == 3
     assert "sudo chown -R" in done.stderr
+    assert "qdrant_storage" in done.stderr
+
+
+def test_a_folder_for_an_index_that_is_elsewhere_is_not_looked_at(data: Path) -> None:
+    (data / "qdrant_storage").symlink_to("/nowhere/at/all")
+    done = entry(data, "ingest", "--help", QDRANT_URL="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
 
 
 def test_shellcheck_has_nothing_to_say_of_the_entrypoint() -> None:

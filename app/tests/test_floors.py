@@ -13,9 +13,23 @@ PACKAGE = Path(__file__).parents[1] / "app"
 # Lowest first; modules of one floor do not know each other. A package (demo, index) counts as one module.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"config", "cuda", "formats", "i18n", "logs", "metrics", "pipeline", "sizing", "threads", "types"}),
     frozenset(
-        {"alignment", "demo", "detection", "downloads", "folders", "graphs", "images", "index", "ledger", "options"}
+        {"config", "cuda", "formats", "i18n", "locks", "metrics", "patience", "pipeline", "sizing", "threads", "types"}
+    ),
+    frozenset(
+        {
+            "alignment",
+            "demo",
+            "detection",
+            "downloads",
+            "folders",
+            "graphs",
+            "images",
+            "index",
+            "ledger",
+            "logs",
+            "options",
+        }
     ),
     frozenset({"ladder", "quality", "reading", "sessions", "thumbs", "watching", "weights"}),
     frozenset({"batches", "finding", "migration", "pruning"}),

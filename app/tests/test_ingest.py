@@ -367,8 +367,8 @@ def test_an_index_that_is_gone_for_a_while_is_waited_for(
                 raise OceanoError("index_unavailable", "gone")
             super().upsert(points)
 
-    monkeypatch.setattr("app.ingest.tenacity.wait_exponential", lambda **_: tenacity.wait_none())
-    monkeypatch.setattr("app.ingest.tenacity.wait_random", lambda *_: tenacity.wait_fixed(0.01))
+    monkeypatch.setattr("app.patience.tenacity.wait_exponential", lambda **_: tenacity.wait_none())
+    monkeypatch.setattr("app.patience.tenacity.wait_random", lambda *_: tenacity.wait_fixed(0.01))
     bench.index = index = Gone()
     assert bench.run(colour_pictures, patience=60).done == 8
     assert index.times == 0

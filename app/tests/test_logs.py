@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import threading
 import warnings
@@ -12,6 +13,7 @@ import anyio.to_thread
 import pytest
 
 from app import logs
+from app.locks import try_lock
 
 
 @pytest.fixture
@@ -78,7 +80,19 @@ def test_configuring_twice_does_not_write_twice(folder: Path) -> None:
 
 def test_no_file_is_made_before_there_is_something_to_say(folder: Path) -> None:
     logs.configure_logging(folder, "service", console=False)
-    assert list(folder.iterdir()) == []
+    assert list(folder.glob("*.log*")) == []
+
+
+def test_a_second_service_on_the_same_folder_has_files_of_its_own(folder: Path) -> None:
+    folder.mkdir()
+    held = try_lock(folder / ".service.lock")
+    assert held is not None
+    logs.configure_logging(folder, "service", console=False)
+    logging.getLogger("x").error("of the second")
+    logging.getLogger(logs.ACCESS).info("GET")
+    names = {path.name for path in folder.glob("*.log")}
+    assert names == {"service-2.log", "service-2-errors.log", "access-2.log"}
+    os.close(held)
 
 
 def test_a_line_has_time_level_logger_and_request_id(folder: Path) -> None:
@@ -144,7 +158,7 @@ def test_files_are_rotated_and_old_ones_go(folder: Path, monkeypatch: pytest.Mon
     logs.configure_logging(folder, "service", console=False)
     for number in range(300):
         logging.getLogger("app").info("line %d of many", number)
-    files = sorted(path.name for path in folder.iterdir())
+    files = sorted(path.name for path in folder.glob("*.log*"))
     assert files == ["service.log", "service.log.1", "service.log.2"]
     assert all(path.stat().st_size <= 2_000 for path in folder.iterdir())
     assert _lines(folder / "service.log")[-1].endswith("line 299 of many")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from threading import Event
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from app.errors import OceanoError
 from app.migration import Migration, MigrationCounts
-from app.types import FaceFilter, FacePoint
+from app.types import FaceFilter, FacePoint, FaceRecord
 from tests.fakes import MemoryIndex
 from tests.index.conftest import ids_of, points
 
@@ -106,3 +107,27 @@ def test_an_empty_index_is_carried_as_well() -> None:
     migration = Migration(MemoryIndex(), MemoryIndex())
     assert migration.run() == MigrationCounts()
     assert migration.compare().share == 1.0
+
+
+def test_an_exact_copy_forgets_what_the_index_does_not_have(source: MemoryIndex) -> None:
+    target = MemoryIndex()
+    Migration(source, target).run()
+    source.delete(ids_of(points(700))[600:])
+    target.upsert(points(5, seed=9))
+    counts = Migration(source, target, exact=True).run()
+    assert (counts.copied, counts.forgotten) == (0, 105)
+    assert same(source, target)
+    assert Migration(source, target).compare().faces == 1100
+
+
+def test_an_index_that_is_gone_for_a_moment_is_waited_for(source: MemoryIndex) -> None:
+    class Shaky(MemoryIndex):
+        def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
+            if next(failing, False):
+                raise OceanoError("index_unavailable", "not now")
+            return super().retrieve(face_ids, with_embedding=with_embedding)
+
+    failing = iter([True, False, True])
+    target = Shaky()
+    assert Migration(source, target).run().copied == 1200
+    assert same(source, target)

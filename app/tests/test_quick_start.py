@@ -202,6 +202,20 @@ def test_the_containers_are_built_given_a_model_and_started(docker: Path) -> Non
     assert (docker / "qdrant_storage" / "server").is_dir()
 
 
+def test_what_was_chosen_is_remembered_for_a_plain_docker_compose(docker: Path) -> None:
+    (docker / ".env").write_text("QDRANT_API_KEY=abc\nAPI_KEYS=def\nCUDA_VERSION=12\n")
+    for _ in range(2):
+        assert containers(docker).returncode == 0
+        assert (docker / ".env").read_text().splitlines() == [
+            "QDRANT_API_KEY=abc",
+            "API_KEYS=def",
+            "CUDA_VERSION=cpu",
+            f"OCEANO_UID={os.geteuid()}",
+            f"OCEANO_GID={os.getegid()}",
+            "COMPOSE_FILE=docker-compose.yml:docker-compose.cpu.yml",
+        ]
+
+
 def test_a_model_that_is_there_is_not_fetched(docker: Path) -> None:
     (docker / "models" / "antelopev2").mkdir(parents=True)
     assert containers(docker, QDRANT_API_KEY="abc", API_KEYS="def").returncode == 0

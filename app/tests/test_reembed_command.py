@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -108,6 +109,22 @@ def test_a_file_that_is_gone_is_reported_unless_a_copy_is_there(
     assert f"gone: {second}" in said
     assert str(first) not in said
     assert "5 faces by second, 6 before; 1 files are gone" in said
+
+
+def test_where_many_are_gone_nothing_is_switched_unless_that_is_wanted(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.reembed_command._FEW", 1)
+    for path in sorted((tmp_path / "photos").iterdir())[:2]:
+        path.unlink()
+    assert main(["reembed", "--model", "second"]) == 3
+    said = capsys.readouterr().err
+    assert "2 pictures are gone" in said
+    assert "folder_unavailable" in said
+    with closing(open_index(settings, find_model(settings), create=False)) as serving:
+        assert serving.count() == 6
+    assert main(["reembed", "--model", "second", "--without-gone"]) == 1
+    assert "4 faces by second, 6 before; 2 files are gone" in capsys.readouterr().out
 
 
 def test_until_it_is_done_the_old_model_serves_and_the_same_call_goes_on(settings: Settings) -> None:

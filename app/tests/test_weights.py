@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from app import downloads, weights
+from app import locks, weights
 from app.weights import KnownPack, find_pack, forget_pin, install_pack, list_packs, verify_pack
 from tests.packs import (
     DETECTOR,
@@ -449,14 +449,14 @@ def test_two_installs_at_once_download_once(models: Path, server: Server, caplog
                 waiting.set()
 
     watch = Watch()
-    downloads.log.addHandler(watch)
+    locks.log.addHandler(watch)
     try:
         with ThreadPoolExecutor(2) as pool:
             known = known_as(url=server.url)
             runs = [pool.submit(install_pack, "tiny", models, known=known, progress=hold) for _ in range(2)]
             packs = [run.result() for run in runs]
     finally:
-        downloads.log.removeHandler(watch)
+        locks.log.removeHandler(watch)
     assert waiting.is_set()
     assert packs[0] == packs[1]
     assert len(server.asked) == 1

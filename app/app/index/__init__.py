@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from app.config import Settings
     from app.types import FaceIndex, ModelPack
 
-__all__ = ["index_exists", "open_beside", "open_index", "restore_embedded", "switch_to"]
+__all__ = [
+    "collection_exists",
+    "index_exists",
+    "open_beside",
+    "open_index",
+    "restore_embedded",
+    "switch_to",
+    "wait_until_left",
+]
 
 
 def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> FaceIndex:
@@ -46,6 +54,21 @@ def index_exists(settings: Settings) -> bool:
     from app.index.alias import alias_path
 
     return alias_path(settings.index_dir / "embedded", settings.qdrant_collection).exists()
+
+
+def collection_exists(settings: Settings, pack: ModelPack) -> bool:
+    """Is there an embedded collection for this model, whatever the alias stands for, and if it is lost?"""
+    from app.types import collection_name
+
+    return (settings.index_dir / "embedded" / collection_name(settings.qdrant_collection, pack) / "current").exists()
+
+
+def wait_until_left(settings: Settings) -> None:
+    """Until no process is on an embedded index any more, so that its files may be moved or removed."""
+    from app.index.folders import wait_until_left as wait
+
+    for folder in (settings.index_dir / "embedded").glob("*/"):
+        wait(folder)
 
 
 def restore_embedded(settings: Settings, folder: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Final
 from app.config import Settings
 from app.errors import OceanoError
 from app.index.embedded import EmbeddedIndex
-from app.index.folders import current_shard, locked, write_whole
+from app.index.folders import current_shard, write_whole
 from app.index.options import OwnerOptions
 from app.index.pool import Pool
 from app.index.wire import storage_failure, unavailable
+from app.locks import locked
 from app.types import ModelPack, collection_name
 
 _FORMAT: Final = 1

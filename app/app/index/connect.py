@@ -128,8 +128,14 @@ def _reached(settings: Settings) -> QdrantClient:
             http.close()
             message = f"{settings.qdrant_url}: {failed.message}"
             raise OceanoError(failed.code, message, details=failed.details, retry_after=failed.retry_after) from failure
-        _log.warning("the Qdrant server answers over HTTP only, which is slower: %s", text_of(failure))
-        return http
+        client = _client(settings, grpc=True)
+        try:
+            client.get_collections()  # a server that was just starting takes it by now
+        except grpc.RpcError:
+            client.close()
+            _log.warning("the Qdrant server answers over HTTP only, which is slower: %s", text_of(failure))
+            return http
+        http.close()
     return client
 
 

@@ -14,13 +14,15 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from app.errors import OceanoError
 from app.index.wire import unavailable
+from app.locks import try_lock
 
 POINTER: Final = "current"
 # Written once, while a graph is built, and only read afterwards: a second name for the file is as good as a copy.
@@ -81,28 +83,17 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def try_lock(path: Path) -> int | None:
-    """An exclusive flock as a file descriptor (closing it lets go), or None if somebody holds it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as failure:
-        os.close(handle)
-        if failure.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return None
-        raise
-    return handle
+def wait_until_left(folder: Path, seconds: float = 60.0) -> None:
+    """Until a collection's folder has neither owner nor worker: its files are quiet then.
 
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive flock, waiting for it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    Raises OceanoError `index_in_use`.
+    """
+    until = time.monotonic() + seconds
+    while (handle := try_lock(folder / "owner.lock")) is None:
+        if time.monotonic() > until:
+            raise OceanoError("index_in_use", f"A process does not leave the index in {folder}.")
+        time.sleep(0.05)
+    os.close(handle)
 
 
 def read_key(folder: Path, *, make: bool = False) -> bytes:
@@ -181,8 +172,11 @@ def copy_folder(source: Path, target: Path, *, link_frozen: bool) -> None:
         there = target / Path(base).relative_to(source)
         there.mkdir(parents=True)
         for name in names:
-            if not (link_frozen and name in FROZEN and _link(Path(base, name), there / name)):
-                _copy_file(Path(base, name), there / name)
+            path = Path(base, name)
+            if not path.is_file():  # a socket that a killed owner left
+                continue
+            if not (link_frozen and name in FROZEN and _link(path, there / name)):
+                _copy_file(path, there / name)
 
 
 def _link(source: Path, target: Path) -> bool:

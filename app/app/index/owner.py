@@ -24,10 +24,11 @@ from typing import Final
 
 from app.errors import OceanoError
 from app.index.desk import Desk
-from app.index.folders import current_shard, new_name, read_key, remove_leftovers, try_lock, write_whole
+from app.index.folders import current_shard, new_name, read_key, remove_leftovers, write_whole
 from app.index.options import OwnerOptions
 from app.index.service import Service
 from app.index.wire import PROTOCOL, greet, refusal, socket_places, unavailable
+from app.locks import try_lock
 
 log = logging.getLogger("app.index.owner")
 

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 import app
 from app.errors import OceanoError
-from app.index.folders import locked, read_key, try_lock
+from app.index.folders import read_key
 from app.index.options import OwnerOptions
 from app.index.wire import PROTOCOL, dial, read_answer, storage_failure, unavailable
+from app.locks import locked, try_lock
 
 CONNECTIONS: Final = 8
 CONNECT_SECONDS: Final = 20.0

@@ -30,6 +30,7 @@ from app.index.stored import (
     unit_rows,
     uuid_of,
 )
+from app.index.wire import unavailable
 from app.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match, ScrollPage, folders_of
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ _READ_POINTS: Final = 1000
 _FACET_VALUES: Final = 10_000  # each shard cuts its list there
 _WRITE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 1.0
+_NO_CHANGE: Final = models.OptimizersConfigDiff()
 
 
 class ServerIndex:
@@ -182,14 +184,19 @@ class ServerIndex:
             points=points,
             indexed=min(points, found.indexed_vectors_count or 0),
             segments=found.segments_count,
-            maintaining=found.status is not models.CollectionStatus.GREEN,
+            maintaining=found.status in (models.CollectionStatus.YELLOW, models.CollectionStatus.GREY),
             disk_bytes=None,
         )
 
     def maintain(self, *, wait: bool = False) -> None:
-        """A server does it by itself."""
+        """A server does it by itself; but after a start it waits for a write (grey), which an empty change is."""
+        found = self._ask(self._client.get_collection)
+        if found.status is models.CollectionStatus.GREY:
+            persistently(partial(self._client.update_collection, self._collection, _NO_CHANGE))
         while wait and self.info().maintaining:
             time.sleep(_POLL_SECONDS)
+        if wait and (found := self._ask(self._client.get_collection)).status is models.CollectionStatus.RED:
+            raise unavailable(f"The Qdrant server could not build the graph: {found.optimizer_status}")
 
     def backup(self, folder: Path) -> None:
         raise OceanoError("invalid_request", f"A server's index cannot be copied into {folder} yet; use its snapshots.")

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from fastapi import FastAPI, Response
 from qdrant_client import QdrantClient, models
@@ -136,3 +137,41 @@ def test_a_server_too_old_to_keep_names_is_refused(version: str, *, fits: bool) 
         with pytest.raises(OceanoError, match=r"needs 1\.17 or newer") as caught:
             connect(settings)
         assert caught.value.code == "invalid_setting"
+
+
+def test_a_server_that_was_just_starting_is_reached_over_grpc_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starting(QdrantClient):
+        def get_collections(self, **_: Any) -> models.CollectionsResponse:
+            if self is not clients[-1]:
+                raise grpc.RpcError("not yet")
+            return models.CollectionsResponse(collections=[])
+
+    clients = [Starting(":memory:"), QdrantClient(":memory:"), Starting(":memory:")]
+    opened = iter(clients)
+    monkeypatch.setattr("app.index.connect._client", lambda *_, **__: next(opened))
+    assert connect(Settings(_env_file=None, qdrant_url="http://in.memory:1")) is clients[-1]  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("status", ["grey", "red"])
+def test_a_server_that_waits_for_a_write_is_set_going_and_one_that_failed_is_said(
+    client: QdrantClient, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = open_local(client)
+    found = client.get_collection(index.info().collection)
+    last = "green" if status == "grey" else "red"
+    seen = iter([status if status == "grey" else "yellow", "yellow"])
+    changes: list[object] = []
+
+    def look(_: str) -> models.CollectionInfo:
+        return found.model_copy(update={"status": models.CollectionStatus(next(seen, last))})
+
+    monkeypatch.setattr(client, "get_collection", look)
+    monkeypatch.setattr(client, "update_collection", lambda _, change: changes.append(change))
+    monkeypatch.setattr("app.index.server._POLL_SECONDS", 0.0)
+    if status == "red":
+        with pytest.raises(OceanoError, match="could not build the graph") as caught:
+            index.maintain(wait=True)
+        assert caught.value.code == "index_unavailable"
+    else:
+        index.maintain(wait=True)
+        assert len(changes) == 1

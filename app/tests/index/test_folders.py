@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from app.errors import OceanoError
-from app.index.folders import copy_folder, current_shard, disk_bytes, locked, point_to, try_lock, write_whole
+from app.index.folders import copy_folder, current_shard, disk_bytes, point_to, write_whole
+from app.locks import locked, try_lock
 
 
 def test_a_whole_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -76,3 +79,12 @@ def test_the_pointer_names_the_shard_that_counts(tmp_path: Path) -> None:
         current_shard(tmp_path)
     point_to(tmp_path / "shard-b")
     assert current_shard(tmp_path) == tmp_path / "shard-b"
+
+
+def test_a_socket_that_a_killed_owner_left_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "file").write_text("kept")
+    with closing(socket.socket(socket.AF_UNIX)) as left:
+        left.bind(str(tmp_path / "from" / "owner.sock"))
+    copy_folder(tmp_path / "from", tmp_path / "to", link_frozen=False)
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["file"]
