@@ -194,7 +194,7 @@ def test_killed_again_and_again_and_run_to_the_end_it_has_exactly_the_faces_of_a
     for turn in range(KILLS):
         process = context.Process(target=_run_ingest, args=(str(folder), demo_env))
         process.start()
-        process.join(chance.uniform(0.3, 1.2))
+        process.join(chance.uniform(0.2, 0.8))
         if process.is_alive():
             killed += 1
             process.kill()
