@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from app.main import create_app
 from app.security import require_key
 from tests.clients import TestClient
 from tests.fakes import FakeEngine, MemoryIndex
+from tests.packs import put
 from tests.pictures import encoded
+from tests.running import environment, oceano
 
 KEY = "an-example-key-of-length"
 OTHER = "contraseña-con-eñe-y-日本"
@@ -169,3 +172,13 @@ def test_no_answer_repeats_the_key_that_was_given(closed: TestClient) -> None:
 def test_without_a_key_no_upload_is_read(closed: TestClient) -> None:
     answer = closed.post("/search", files={"image": b"no picture"})
     assert answer.status_code == 401
+
+
+def test_onnx_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    """Told otherwise, or told too late, it keeps a number of this machine and what it is going to send in ~/.cache."""
+    put(tmp_path / "models" / "small")
+    env = environment(tmp_path, MODEL_NAME="small", HOME=tmp_path / "home")
+    (tmp_path / "home").mkdir()
+    done = oceano("device", env=env)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "home").rglob("*")) == []
