@@ -22,7 +22,7 @@ from app.index import collection_exists, index_exists, open_index, restore_embed
 from app.ledger import only_writer
 from app.migration import Migration
 from app.parts import find_model, open_ledger
-from app.progress import faces_bar
+from app.progress import counted, faces_bar
 from app.types import FaceIndex, ModelPack
 
 _FORMAT: Final = 1
@@ -71,7 +71,7 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
         if partial.exists():
             wait_until_left(kept)
             shutil.rmtree(partial, ignore_errors=True)
-    print(f"{target}: {faces} faces, {thumbs} thumbnails, the ledger")  # noqa: T201
+    print(f"{target}: {counted(faces, 'face')}, {counted(thumbs, 'thumbnail')}, the ledger")  # noqa: T201
     return EXIT_OK
 
 
@@ -111,7 +111,7 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
         begun.unlink()
         with closing(open_index(settings, pack)) as index:
             faces = index.count()
-    print(f"restored: {faces} faces in the index, {thumbs} thumbnails, the ledger")  # noqa: T201
+    print(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the ledger")  # noqa: T201
     return EXIT_OK
 
 

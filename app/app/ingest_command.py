@@ -18,7 +18,7 @@ from app.formats import SNIFF_BYTES, sniff
 from app.ingest import Ingest, IngestOptions
 from app.ledger import FileRecord, Ledger, only_writer
 from app.parts import open_parts, open_stored
-from app.progress import IngestProgress
+from app.progress import IngestProgress, counted
 from app.pruning import PruneCounts, Pruning
 from app.thumbs import ThumbStore
 from app.types import Engine, FaceIndex
@@ -103,8 +103,8 @@ def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, inde
         _say_pruned(pruned, dry_run=False)
     if wish.prune and run.unseen:
         print(  # noqa: T201
-            f"nothing is forgotten: {run.unseen} files or folders could not be read just now, and what seems gone "
-            "may be among them",
+            f"nothing is forgotten: of the files and folders {run.unseen} could not be read just now, and what "
+            "seems gone may be among them",
             file=sys.stderr,
         )
     if wish.report is not None:
@@ -145,7 +145,8 @@ def _pruning(
 def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
     would = "would be forgotten" if dry_run else "forgotten"
     print(  # noqa: T201
-        f"gone: {counts.files} files; {counts.images} images with {counts.faces} faces {would}, "
+        f"gone: {counted(counts.files, 'file')}; {counted(counts.images, 'image')} with "
+        f"{counted(counts.faces, 'face')} {would}, "
         f"{counts.moved} live on in a copy",
         flush=True,
     )
@@ -153,7 +154,7 @@ def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
         print("a picture that was moved and not taken up at its new place counts as gone here", file=sys.stderr)  # noqa: T201
     if counts.unsure:
         print(  # noqa: T201
-            f"kept: {counts.unsure} files whose folder is there but empty, as where a drive is not mounted; "
+            f"kept: {counted(counts.unsure, 'file')} whose folder is there but empty, as where a drive is not mounted; "
             "remove the empty folder and they are forgotten",
             file=sys.stderr,
         )

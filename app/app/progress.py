@@ -28,6 +28,11 @@ from app.folders import Folder, Wanted, readable
 from app.ingest import IngestCounts
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 file", "2 files"."""
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
 class IngestProgress:
     """A bar with rate and time left on a terminal, a line at the end anywhere; with `as_json` one JSON line only.
 
@@ -89,7 +94,7 @@ class IngestProgress:
             print(json.dumps(said), flush=True)  # noqa: T201
             return
         parts = [
-            f"{counts.images} image{'s'[: counts.images != 1]}, {counts.faces} face{'s'[: counts.faces != 1]}",
+            f"{counted(counts.images, 'image')}, {counted(counts.faces, 'face')}",
             f"{counts.done} done, {counts.no_face} without a face",
             f"{counts.failed} failed, {counts.duplicate} duplicates",
             f"{counts.skipped} skipped" + (f" ({counts.failed_before} failed before)" if counts.failed_before else ""),

@@ -21,7 +21,7 @@ from app.ingest import Ingest, IngestOptions
 from app.ledger import Ledger, only_writer
 from app.migration import pages
 from app.parts import build_engine, find_model, open_ledger
-from app.progress import faces_bar
+from app.progress import counted, faces_bar
 from app.thumbs import ThumbStore
 from app.types import BBox, FaceFilter, FaceIndex, FaceRecord
 
@@ -85,8 +85,8 @@ def run_reembed(settings: Settings, there: Settings, stop: Event, *, without_gon
     for path in gone:
         print(f"gone: {readable(path)}")  # noqa: T201
     print(  # noqa: T201
-        f"{faces} faces by {after.name}, {before_faces} before; {len(gone)} files are gone, "
-        f"{counts.failed} failed; {names.carried} names went over, {names.lost} found no face"
+        f"{counted(faces, 'face')} by {after.name}, {before_faces} before; files: {len(gone)} gone, "
+        f"{counts.failed} failed; names: {names.carried} went over, {names.lost} found no face"
     )
     print(f"the index now has this model: set MODEL_NAME={there.model_name} and start the service again")  # noqa: T201
     return EXIT_SOME_FAILED if gone or counts.failed else EXIT_OK

@@ -222,7 +222,7 @@ def test_a_prune_forgets_what_is_gone_and_says_so(command: Command) -> None:
     assert len(command.index.points) == 7
     (command.folder / "2.png").unlink()
     assert command("--prune") == 0
-    assert "gone: 1 files; 1 images with 1 faces forgotten, 0 live on in a copy" in command.out
+    assert "gone: 1 file; 1 image with 1 face forgotten, 0 live on in a copy" in command.out
     assert len(command.index.points) == 6
 
 
@@ -234,7 +234,7 @@ def test_a_prune_says_what_it_kept_for_a_drive_that_may_be_away(command: Command
     (stick / "0.png").unlink()
     assert command("--prune") == 0
     assert "gone: 0 files" in command.out
-    assert "kept: 1 files whose folder is there but empty" in command.err
+    assert "kept: 1 file whose folder is there but empty" in command.err
     assert command.json("--prune")["pruned"] == NOTHING_PRUNED | {"unsure": 1}
     assert len(command.index.points) == 8
 
@@ -254,7 +254,7 @@ def test_a_dry_run_says_what_would_go_and_loads_no_model(command: Command) -> No
     would = NOTHING_PRUNED | {"files": 1, "images": 1, "faces": 1}
     assert command.json("--prune", "--dry-run") == {"pruned": would, "dry_run": True}
     assert command("--prune", "--dry-run") == 0
-    assert "1 images with 1 faces would be forgotten" in command.out
+    assert "1 image with 1 face would be forgotten" in command.out
     assert command.loaded == loaded
     assert command.names() == {f"{place}.png" for place in range(8)}
     assert len(command.index.points) == 8

@@ -83,7 +83,7 @@ def test_another_model_takes_over_with_every_face_and_every_name(
     assert main(["reembed", "--model", "second"]) == 0
     said = capsys.readouterr().out
     assert "6 faces by second, 6 before" in said
-    assert "3 names went over, 0 found no face" in said
+    assert "names: 3 went over, 0 found no face" in said
     assert "MODEL_NAME=second" in said
     after = opened(settings, "second")
     assert {(one.payload.path, one.payload.bbox): one.payload.person for one in everything(after)} == faces
@@ -108,7 +108,7 @@ def test_a_file_that_is_gone_is_reported_unless_a_copy_is_there(
     said = capsys.readouterr().out
     assert f"gone: {second}" in said
     assert str(first) not in said
-    assert "5 faces by second, 6 before; 1 files are gone" in said
+    assert "5 faces by second, 6 before; files: 1 gone" in said
 
 
 def test_where_many_are_gone_nothing_is_switched_unless_that_is_wanted(
@@ -124,7 +124,7 @@ def test_where_many_are_gone_nothing_is_switched_unless_that_is_wanted(
     with closing(open_index(settings, find_model(settings), create=False)) as serving:
         assert serving.count() == 6
     assert main(["reembed", "--model", "second", "--without-gone"]) == 1
-    assert "4 faces by second, 6 before; 2 files are gone" in capsys.readouterr().out
+    assert "4 faces by second, 6 before; files: 2 gone" in capsys.readouterr().out
 
 
 def test_until_it_is_done_the_old_model_serves_and_the_same_call_goes_on(settings: Settings) -> None:
