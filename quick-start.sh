@@ -302,7 +302,7 @@ remember() { # remember NAME VALUE: in .env, for a plain `docker compose` later
 }
 
 containers() {
-  local files
+  local files model
   require_docker
   require_keys
   choose_image
@@ -316,16 +316,18 @@ containers() {
     cpu) remember COMPOSE_FILE docker-compose.yml:docker-compose.cpu.yml ;;
     *) remember COMPOSE_FILE docker-compose.yml ;;
   esac
-  mkdir -p -- "$here"/{logs,state,thumbs,models,qdrant_storage/server}
+  mkdir -p -- "$here"/{logs,state,thumbs,models,pictures,qdrant_storage/server}
   say "Building oceano:$CUDA_VERSION."
   docker compose "${files[@]}" build oceano
-  if [[ ! -d $here/models/antelopev2 ]]; then
-    say "Fetching the model antelopev2 (361 MB); its weights are for non-commercial research only."
-    docker compose "${files[@]}" run --rm --no-deps oceano models install antelopev2
+  model=${MODEL_NAME:-$(sed -n 's/^MODEL_NAME=//p' "$here/.env" 2>/dev/null || true)}
+  model=${model:-antelopev2}
+  if [[ ! -d $here/models/$model ]]; then
+    say "Fetching the model $model; InsightFace's weights (antelopev2: 361 MB) are for non-commercial research only."
+    docker compose "${files[@]}" run --rm --no-deps oceano models install "$model"
   fi
   docker compose "${files[@]}" up --detach --wait oceano qdrant
   say "Oceano is at http://127.0.0.1:9100; its page asks for one of API_KEYS as the password."
-  say "Take pictures up, here in $here: PICTURES=/your/pictures docker compose run --rm ingest"
+  say "Take pictures up: PICTURES=/your/pictures in $here/.env, then, there: docker compose run --rm ingest"
 }
 
 check() { # check COMMAND...: the tests run even if it fails, so that one run shows everything

@@ -6,6 +6,7 @@ A backup has the layout of a data folder. The ledger goes first: it may know les
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -18,15 +19,17 @@ from typing import Any, Final
 from app import __version__
 from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError
-from app.index import collection_exists, index_exists, open_index, restore_embedded, wait_until_left
-from app.ledger import only_writer
+from app.index import alias_path, collection_exists, index_exists, open_index, restore_embedded, wait_until_left
+from app.ledger import only_writer, restore_note
 from app.migration import Migration
 from app.parts import find_model, open_ledger
-from app.progress import counted, faces_bar
+from app.progress import counted, faces_bar, say
+from app.sizing import amount, plan
 from app.types import FaceIndex, ModelPack
 
 _FORMAT: Final = 1
 _MANIFEST: Final = "backup.json"
+_ROOM_TO_WRITE: Final = 300_000_000  # Edge keeps some free
 
 
 def run_backup(settings: Settings, target: Path, stop: Event) -> int:
@@ -39,6 +42,7 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     kept = settings.model_copy(update={"data_dir": partial, "qdrant_url": ""})
     try:
+        _clear_leftovers(target)
         pack = find_model(settings)
         with (
             closing(open_index(settings, pack, create=False)) as index,
@@ -49,7 +53,7 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
             ledger.backup(kept.state_dir / "ledger.sqlite3")
             faces = _keep_index(settings, kept, pack, index, stop)
         if stop.is_set():
-            print("interrupted: nothing is kept of this backup")  # noqa: T201
+            say("interrupted: nothing is kept of this backup")
             return EXIT_INTERRUPTED
         thumbs = _copy_thumbs(settings.thumbs_dir, kept.thumbs_dir)
         manifest = {
@@ -68,10 +72,11 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
     except OSError as failure:
         raise _storage_failure(failure, target) from failure
     finally:
-        if partial.exists():
-            wait_until_left(kept)
-            shutil.rmtree(partial, ignore_errors=True)
-    print(f"{target}: {counted(faces, 'face')}, {counted(thumbs, 'thumbnail')}, the ledger")  # noqa: T201
+        with suppress(OSError):  # a name that is too long, which was said
+            if partial.exists():
+                wait_until_left(kept)
+                shutil.rmtree(partial, ignore_errors=True)
+    say(f"{target}: {counted(faces, 'face')}, {counted(thumbs, 'thumbnail')}, the ledger")
     return EXIT_OK
 
 
@@ -91,18 +96,20 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
             details={"index_digest": manifest["digest"], "given_digest": pack.digest},
         )
     kept = settings.model_copy(update={"data_dir": source, "qdrant_url": ""})
-    begun = settings.state_dir / f"restore-{settings.qdrant_collection}.json"
+    _require_whole(source, kept, pack, into_server=bool(settings.qdrant_url))
+    begun = restore_note(settings.state_dir, settings.qdrant_collection)
     with only_writer(settings.state_dir), closing(open_ledger(settings, pack)) as ledger:
         try:
-            if not _is_of(begun, manifest):
+            note = {"backup": manifest, "into": settings.qdrant_url or "embedded"}
+            if not _is_of(begun, note):
                 _require_empty(settings, pack)
-                begun.write_text(json.dumps(manifest), encoding="utf-8")
+                begun.write_text(json.dumps(note), encoding="utf-8")
             if not settings.qdrant_url and not index_exists(settings):
                 restore_embedded(settings, kept.index_dir / "embedded")
             else:
                 _fill_index(settings, kept, pack, stop)
             if stop.is_set():
-                print("interrupted; the same command goes on")  # noqa: T201
+                say("interrupted; the same command goes on")
                 return EXIT_INTERRUPTED
             thumbs = _copy_thumbs(kept.thumbs_dir, settings.thumbs_dir)
         except OSError as failure:
@@ -111,7 +118,7 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
         begun.unlink()
         with closing(open_index(settings, pack)) as index:
             faces = index.count()
-    print(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the ledger")  # noqa: T201
+    say(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the ledger")
     return EXIT_OK
 
 
@@ -121,16 +128,46 @@ def _keep_index(settings: Settings, kept: Settings, pack: ModelPack, index: Face
         kept.index_dir.mkdir(parents=True, mode=0o700)
         index.backup(kept.index_dir / "embedded")
         return index.count()
-    with closing(open_index(kept, pack)) as copy, faces_bar(index.count()) as advance:
+    faces = index.count()
+    needed, free = plan(max(1, faces)).index_disk + _ROOM_TO_WRITE, shutil.disk_usage(kept.state_dir).free
+    if free < needed:
+        raise OceanoError(
+            "disk_full",
+            f"a backup of {counted(faces, 'face')} needs about {amount(needed)}; {kept.data_dir.parent} has "
+            f"{amount(free)} free",
+            details={"needed_bytes": needed, "free_bytes": free},
+        )
+    with closing(open_index(kept, pack)) as copy, faces_bar(faces) as advance:
         counts = Migration(index, copy, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
     wait_until_left(kept)
     return counts.faces
 
 
-def _is_of(begun: Path, manifest: dict[str, Any]) -> bool:
-    """Was a restore of this backup begun here? A note that was cut off is none: nothing had been restored yet."""
+def _clear_leftovers(target: Path) -> None:
+    """What a killed backup of the same name left."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _require_whole(source: Path, kept: Settings, pack: ModelPack, *, into_server: bool) -> None:
+    index = kept.index_dir / "embedded"
+    for part in (kept.state_dir / "ledger.sqlite3", alias_path(index, kept.qdrant_collection)):
+        if not part.is_file():
+            raise OceanoError("invalid_request", f"{source} is not a whole backup: {part} is missing")
+    if not collection_exists(kept, pack):
+        raise OceanoError("invalid_request", f"{source} is not a whole backup: {index} lacks the faces")
+    if into_server and not os.access(index, os.W_OK):
+        raise OceanoError(
+            "invalid_request", f"{source} is read-only, and its index is opened to be read; copy it first"
+        )
+
+
+def _is_of(begun: Path, note: dict[str, Any]) -> bool:
+    """Was this restore begun here? A note that was cut off is none: nothing had been restored yet."""
     try:
-        return bool(json.loads(begun.read_text(encoding="utf-8")) == manifest)
+        return bool(json.loads(begun.read_text(encoding="utf-8")) == note)
     except (FileNotFoundError, ValueError):
         return False
 
@@ -145,13 +182,20 @@ def _require_empty(settings: Settings, pack: ModelPack) -> None:
                 f"{settings.qdrant_collection!r} is lost; a backup would replace them: move them away first",
             )
         return
-    with closing(open_index(settings, pack)) as index:
-        there = index.count()
+    try:
+        with closing(open_index(settings, pack)) as index:
+            there = index.count()
+    except OceanoError as failure:
+        if failure.code == "index_unavailable" and not settings.qdrant_url:
+            advice = f"{failure.message}; to restore over it, move {settings.index_dir / 'embedded'} away"
+            raise OceanoError(failure.code, advice) from failure
+        raise
     if there:
         raise OceanoError(
             "invalid_request",
             f"the index {settings.qdrant_collection!r} holds {there} faces already, and a backup goes into an empty "
-            "one: set another DATA_DIR, or move what is there away",
+            + ("one: delete its collection on the server" if settings.qdrant_url else "one: set another DATA_DIR, or")
+            + (" first" if settings.qdrant_url else " move what is there away"),
             details={"faces": there},
         )
 
@@ -196,7 +240,9 @@ def _manifest(source: Path, settings: Settings) -> dict[str, Any]:
     try:
         found = json.loads((source / _MANIFEST).read_text(encoding="utf-8"))
         if found["format"] != _FORMAT:
-            raise OceanoError("invalid_request", f"{source} was made by a newer Oceano ({found['oceano']})")
+            raise OceanoError("invalid_request", f"{source} was made by a newer Oceano ({found.get('oceano')})")
+        if not {"collection", "model", "digest"} <= found.keys():
+            raise ValueError("it does not say of which index and model it is")
         if found["collection"] != settings.qdrant_collection:
             raise OceanoError(
                 "invalid_request",

@@ -132,6 +132,7 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
 @cli.command()
 def migrate(
     to: Annotated[str, typer.Option(help="Address of a Qdrant server, or 'embedded'.", show_default=False)],
+    grpc_port: Annotated[int, typer.Option(help="gRPC port there; 0: the port of the address plus 1.")] = 0,
     exact: Annotated[bool, typer.Option("--exact", help="Forget faces there that are not here.")] = False,
 ) -> int:
     """Carry the index to a Qdrant server or back, with all names. Goes on where it was interrupted."""
@@ -140,7 +141,7 @@ def migrate(
 
     settings = _settings("migrate")
     try:
-        there = load_settings(qdrant_url="" if to == EMBEDDED else to)
+        there = load_settings(qdrant_url="" if to == EMBEDDED else to, qdrant_grpc_port=grpc_port)
     except OceanoError as failure:
         raise OceanoError("invalid_request", f"--to {to!r} is no address, such as http://host:6333") from failure
     with _interruptible() as stop:
@@ -208,15 +209,22 @@ def plan(
 
     settings = load_settings()
     made = planned(
-        faces_of(faces), m=settings.hnsw_m, replicas=replicas, node_memory=round(node_memory_gb * 1_000_000_000)
+        faces_of(faces),
+        m=settings.hnsw_m,
+        replicas=replicas,
+        node_memory=round(min(node_memory_gb, 1e9) * 1_000_000_000),
     )
     if as_json:
         typer.echo(json.dumps(asdict(made)))
         return
     machines = f"{made.nodes} with {amount(made.node_memory)}" if made.nodes > 1 else "1"
+    shards = f"; SHARD_NUMBER={2 * made.nodes}" if made.nodes > 1 else ""
+    if made.nodes > 1 and replicas == 1:
+        shards += " (a lost machine takes its faces along: --replicas 2)"
     typer.echo(
-        f"{made.faces:,} faces, HNSW_M={settings.hnsw_m}, {replicas} cop{'y' if replicas == 1 else 'ies'}\n"
-        f"index       {made.kind}; machines: {machines}\n"
+        f"{made.faces:,} faces, HNSW_M={settings.hnsw_m}, {replicas} cop{'y' if replicas == 1 else 'ies'}; over all "
+        "machines:\n"
+        f"index       {made.kind}; machines: {machines}{shards}\n"
         f"memory      at least {amount(made.memory_least)}, {amount(made.memory)} for quick searches\n"
         f"disk        {amount(made.index_disk)} for the index, {amount(made.building_disk)} more, free, while its "
         "graph is built\n"

@@ -16,7 +16,7 @@ from app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.folders import Folder, Wanted, readable
 from app.formats import SNIFF_BYTES, sniff
 from app.ingest import Ingest, IngestOptions
-from app.ledger import FileRecord, Ledger, only_writer
+from app.ledger import FileRecord, Ledger, only_writer, restore_note
 from app.parts import open_parts, open_stored
 from app.progress import IngestProgress, counted
 from app.pruning import PruneCounts, Pruning
@@ -45,6 +45,7 @@ def run_ingest(wish: IngestWish, settings: Settings, stop: Event) -> int:
     """The exit code. Raises OceanoError; what was done until then stays."""
     _require_sense(wish)
     with only_writer(settings.state_dir):
+        restore_note(settings.state_dir, settings.qdrant_collection).unlink(missing_ok=True)  # what comes now is newer
         if wish.report is not None:
             _require_writable(wish.report)  # said before the work, not after it
         if wish.dry_run:

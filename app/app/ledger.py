@@ -112,7 +112,16 @@ class Ledger:
 
     def bring(self, path: Path) -> None:
         """Take over what a backup knows of this collection and this ledger does not, in one durable transaction."""
-        Ledger(path, self._collection).close()  # bring its schema up to date
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}.kept")  # the backup itself is only read
+        try:
+            with _as_oceano_error(path):
+                shutil.copyfile(path, beside)
+            Ledger(beside, self._collection).close()  # bring its schema up to date
+            self._bring(beside)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _bring(self, path: Path) -> None:
         with self._lock, _as_oceano_error(self._path):
             self._db.execute("ATTACH ? AS kept", (str(path),))
             try:
@@ -263,6 +272,11 @@ class Ledger:
         with self._lock, _as_oceano_error(self._path):
             rows = self._db.execute(query, (self._collection, *values)).fetchall()
         return [FileRecord(os.fsdecode(row[0]), *row[1:]) for row in rows]
+
+
+def restore_note(state_dir: Path, collection: str) -> Path:
+    """Where a restore that was begun is noted, until it is done or an ingest goes over it."""
+    return state_dir / f"restore-{collection}.json"
 
 
 @contextmanager

@@ -40,6 +40,9 @@ class Metrics:
         self.index_points = Gauge("oceano_index_points", "Faces in the index", **own)
         self.index_indexed = Gauge("oceano_index_indexed_points", "Faces in the HNSW graph", **own)
         self.index_bytes = Gauge("oceano_index_disk_bytes", "Bytes of the index on disk", **own)
+        self.index_copies_missing = Gauge(
+            "oceano_index_copies_missing", "Copies of shards that are not there or behind, on a cluster", **own
+        )
         self.index_maintaining = Gauge("oceano_index_maintaining", "1 while a graph is being built", **own)
         self.ledger_files = Gauge("oceano_ledger_files", "Files in the ledger", ["status"], **own)
         ProcessCollector(registry=self.registry)

@@ -8,10 +8,10 @@ from typing import Final
 
 from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError
-from app.index import open_index
+from app.index import is_same, open_index
 from app.migration import Migration
 from app.parts import find_model
-from app.progress import faces_bar
+from app.progress import faces_bar, say
 
 EMBEDDED: Final = "embedded"
 
@@ -29,18 +29,24 @@ def run_migrate(settings: Settings, there: Settings, stop: Event, *, exact: bool
         closing(open_index(there, pack)) as target,
         faces_bar(source.count()) as advance,
     ):
+        if is_same(source, target):  # by another name, or through a port that leads back
+            raise OceanoError("invalid_request", f"{there.qdrant_url} leads to where the index is already")
         migration = Migration(source, target, stop=stop, exact=exact, on_progress=lambda counts: advance(counts.faces))
-        counts = migration.run()
+        try:
+            counts = migration.run()
+        except OceanoError:
+            if not stop.is_set():
+                raise
         if stop.is_set():
-            print(f"interrupted: {counts.copied} faces copied; run it again to go on")  # noqa: T201
+            say(f"interrupted: {migration.counts.copied} faces copied; run it again to go on")
             return EXIT_INTERRUPTED
         agreement = migration.compare()
-    print(  # noqa: T201
+    say(
         f"{agreement.faces} faces are on both sides ({counts.copied} copied now, {counts.updated} brought up to date"
         f"{f', {counts.forgotten} forgotten there' if exact else ''}); "
         f"{agreement.searches} searches gave {100 * agreement.share:.1f} % the same faces"
     )
-    print(f"to use it, set QDRANT_URL={there.qdrant_url} and start the service again")  # noqa: T201
+    say(f"to use it, set QDRANT_URL={there.qdrant_url} and start the service again")
     return EXIT_OK
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
 from typing import Final
 
 from app.errors import OceanoError
 from app.patience import patiently
-from app.types import FaceFilter, FaceIndex, FacePoint, FaceRecord
+from app.types import FaceFilter, FaceIndex, FacePayload, FacePoint, FaceRecord
 
 _PAGE: Final = 500
 _MOST_ROUNDS: Final = 5
@@ -146,13 +146,17 @@ class Migration:
         if points:
             self._target.upsert(points)
             self.counts.copied += len(points)
-        for record in page:
-            payload = known.get(record.face_id)
-            if payload is None or (payload.person, payload.path) == (record.payload.person, record.payload.path):
-                continue
-            self._target.set_payload([record.face_id], person=record.payload.person)
-            self._target.set_path([record.face_id], path=record.payload.path)
-            self.counts.updated += 1
+        changed = [one for one in page if known.get(one.face_id, one.payload) != one.payload]
+        anew = [one.face_id for one in changed if not _only_renamed(known[one.face_id], one.payload)]
+        if anew:  # taken up again since
+            self._target.delete(anew)
+            self._bring([record for record in page if record.face_id in anew])
+            self.counts.copied -= len(anew)
+        for record in changed:
+            if record.face_id not in anew:
+                self._target.set_payload([record.face_id], person=record.payload.person)
+                self._target.set_path([record.face_id], path=record.payload.path)
+        self.counts.updated += len(changed)
 
     def _sample(self) -> list[FaceRecord]:
         """Faces from all over: ids are hashes, so what follows a random one is random."""
@@ -164,6 +168,10 @@ class Migration:
             page = self._source.scroll(limit=1, offset=offset, with_embedding=True)
             found |= {record.face_id: record for record in page.records}
         return list(found.values())
+
+
+def _only_renamed(there: FacePayload, here: FacePayload) -> bool:
+    return replace(there, person=here.person, path=here.path, folder=here.folder) == here
 
 
 def pages(index: FaceIndex, *, where: FaceFilter | None = None, stop: Event) -> Iterator[tuple[FaceRecord, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -26,6 +27,14 @@ from rich.progress import (
 from app.errors import OceanoError
 from app.folders import Folder, Wanted, readable
 from app.ingest import IngestCounts
+
+_log = logging.getLogger(__name__)
+
+
+def say(text: str) -> None:
+    """What a command has to say at its end, to whoever called it and to its log."""
+    print(text, flush=True)  # noqa: T201
+    _log.info("%s", text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -21,7 +21,7 @@ from app.ingest import Ingest, IngestOptions
 from app.ledger import Ledger, only_writer
 from app.migration import pages
 from app.parts import build_engine, find_model, open_ledger
-from app.progress import counted, faces_bar
+from app.progress import counted, faces_bar, say
 from app.thumbs import ThumbStore
 from app.types import BBox, FaceFilter, FaceIndex, FaceRecord
 
@@ -77,18 +77,19 @@ def run_reembed(settings: Settings, there: Settings, stop: Event, *, without_gon
         while new.info().maintaining and not stop.wait(_POLL_SECONDS):
             pass
         if stop.is_set():
-            print("interrupted; the same command goes on, the old model serves")  # noqa: T201
+            say("interrupted; the same command goes on, the old model serves")
             return EXIT_INTERRUPTED
+        _forget_others(known, new, ledger, stop)
         names = carry_names(old, new, stop)  # as late as can be: the old model's faces are named meanwhile
         switch_to(there, after)
         faces, before_faces, counts = new.count(), old.count(), run.counts
     for path in gone:
-        print(f"gone: {readable(path)}")  # noqa: T201
-    print(  # noqa: T201
+        say(f"gone: {readable(path)}")
+    say(
         f"{counted(faces, 'face')} by {after.name}, {before_faces} before; files: {len(gone)} gone, "
         f"{counts.failed} failed; names: {names.carried} went over, {names.lost} found no face"
     )
-    print(f"the index now has this model: set MODEL_NAME={there.model_name} and start the service again")  # noqa: T201
+    say(f"the index now has this model: set MODEL_NAME={there.model_name} and start the service again")
     return EXIT_SOME_FAILED if gone or counts.failed else EXIT_OK
 
 
@@ -101,6 +102,19 @@ def _require_most(gone: list[str], there: int) -> None:
             "drive and run the same command again; --without-gone switches without them",
             details={"gone": len(gone)},
         )
+
+
+def _forget_others(known: Ledger, new: FaceIndex, ledger: Ledger, stop: Event) -> None:
+    """What an earlier reembed left: images that were forgotten since, and names that were taken away or changed."""
+    for page in pages(new, stop=stop):
+        images = {record.payload.image_id for record in page}
+        gone = sorted(image_id for image_id in images if known.image(image_id) is None)
+        if gone:
+            ledger.forget_images(gone)  # first: what it says is done is not looked at again
+            new.delete([record.face_id for record in page if record.payload.image_id in gone])
+        named = [one.face_id for one in page if one.payload.person is not None and one.payload.image_id not in gone]
+        if named:
+            new.set_payload(named, person=None)
 
 
 def carry_names(old: FaceIndex, new: FaceIndex, stop: Event) -> Names:

@@ -97,12 +97,15 @@ class Services:
             self.seen.index = None
             self._index_failed(failure.message)
         else:
+            if not self.seen.at and not info.points:  # it may be the wrong one
+                _log.warning("%s holds no faces yet; is QDRANT_COLLECTION meant so?", info.collection)
             self.seen.index, self.seen.index_error, self.seen.at = info, "", time.monotonic()
             self.metrics.index_points.set(info.points)
             self.metrics.index_indexed.set(info.indexed)
             if info.disk_bytes is not None:
                 self.metrics.index_bytes.set(info.disk_bytes)
             self.metrics.index_maintaining.set(info.maintaining)
+            self.metrics.index_copies_missing.set(info.copies_missing)
         self.metrics.index_up.set(self.index_ok)
 
     def _index_failed(self, message: str) -> None:

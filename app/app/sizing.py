@@ -31,9 +31,13 @@ _TOUCHED: Final = 400
 _PROCESSES: Final = 1_500_000_000  # the service with its model, and an ingest
 _MEMORY_SHARE: Final = 0.75  # of a machine's, for the index
 _BUILDING: Final = 1.5  # times the index: free disk while the graph is built on a copy
+_MOST_FACES: Final = 10**15
+_MOST_COPIES: Final = 1000
+_QUORUM: Final = 3  # of two nodes that know copies, none can tell whether the other is gone
 EMBEDDED_UP_TO: Final = 10_000_000  # one shard whose graph one machine rebuilds within hours
 
 _FACES: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb]?)", re.IGNORECASE)
+_LONGEST: Final = 30
 _UNITS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 
@@ -59,14 +63,17 @@ def plan(faces: int, *, m: int = 48, replicas: int = 1, node_memory: int = 64_00
 
     `memory_least` cannot be given back, `memory` is what makes searches quick. Raises OceanoError `invalid_request`.
     """
-    if min(faces, replicas, node_memory) < 1:
-        raise OceanoError("invalid_request", "faces, copies and memory must be at least 1")
+    if not (1 <= faces <= _MOST_FACES and 1 <= replicas <= _MOST_COPIES and node_memory >= 1):
+        most = f"{_MOST_FACES:,} faces in {_MOST_COPIES} copies"
+        raise OceanoError("invalid_request", f"faces, copies and memory must be at least 1, and at most {most}")
     graph = (_GRAPH + _GRAPH_PER_M * m) * max(1.0, math.log2(faces) / math.log2(_MEASURED_AT))
     pinned = (_INT8 + _IDS) * faces
     hot = int((_INT8 + _IDS + graph + _TOUCHED) * faces)
     index = int((_ORIGINAL + _INT8 + graph + _PAYLOAD + _PAYLOAD_INDEX + _ID_FILES) * faces)
     embedded = faces <= EMBEDDED_UP_TO and replicas == 1 and hot + _PROCESSES <= _MEMORY_SHARE * node_memory
-    nodes = 1 if embedded else max(replicas, math.ceil(hot * replicas / (_MEMORY_SHARE * node_memory)))
+    nodes = 1 if embedded else math.ceil(hot * replicas / (_MEMORY_SHARE * node_memory))
+    if replicas > 1:
+        nodes = max(nodes, replicas, _QUORUM)
     return Plan(
         faces=faces,
         kind="embedded" if embedded else "server" if nodes == 1 else "cluster",
@@ -85,7 +92,7 @@ def plan(faces: int, *, m: int = 48, replicas: int = 1, node_memory: int = 64_00
 def faces_of(text: str) -> int:
     """6M, 250k, 1.5b or 6000000. Raises OceanoError `invalid_request`."""
     found = _FACES.fullmatch(text.strip().replace(",", "").replace("_", ""))
-    if found is None or not (faces := round(float(found[1]) * _UNITS[found[2].lower()])):
+    if found is None or len(text) > _LONGEST or not (faces := round(float(found[1]) * _UNITS[found[2].lower()])):
         raise OceanoError("invalid_request", f"--faces {text!r} is no number of faces, such as 250k, 6M or 1B")
     return faces
 

@@ -161,7 +161,10 @@ class FaceFilter:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """`collection` is the full name (faces__antelopev2__4ab1d643); `indexed` of `points` are in the HNSW graph."""
+    """`collection` is the full name (faces__antelopev2__4ab1d643); `indexed` of `points` are in the HNSW graph.
+
+    `copies_missing` of the shards' copies on a cluster are not there or behind (REPLICATION_FACTOR).
+    """
 
     kind: Literal["embedded", "server"]
     collection: str
@@ -170,6 +173,7 @@ class IndexInfo:
     segments: int
     maintaining: bool
     disk_bytes: int | None  # a server does not say
+    copies_missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

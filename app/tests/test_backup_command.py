@@ -250,3 +250,78 @@ def test_where_thumbnails_cannot_get_a_second_name_they_are_copied(
     assert main(["backup", str(tmp_path / "kept")]) == 0
     assert len(list((tmp_path / "kept" / "thumbs").rglob("*.jpg"))) == 300
     assert not list((tmp_path / "kept").rglob("*.tmp"))
+
+
+def test_a_note_of_another_restore_opens_no_door(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    note = {"backup": json.loads((kept / "backup.json").read_text()), "into": "http://127.0.0.1:1"}
+    (settings.state_dir / "restore-faces.json").write_text(json.dumps(note))
+    assert main(["restore", str(kept)]) == 2
+    assert "holds 300 faces already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["state/ledger.sqlite3", "qdrant_storage/embedded/faces.alias.json", "faces"])
+def test_a_backup_that_lacks_a_part_is_not_restored(
+    settings: Settings, tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    if part == "faces":
+        (folder,) = (kept / "qdrant_storage" / "embedded").glob("faces__*")
+        shutil.rmtree(folder)
+    else:
+        (kept / part).unlink()
+    lose_everything(settings)
+    assert main(["restore", str(kept)]) == 2
+    assert "is not a whole backup" in capsys.readouterr().err
+
+
+def test_a_backup_in_a_folder_whose_name_is_no_text_comes_back_and_is_only_read(
+    settings: Settings, tmp_path: Path
+) -> None:
+    kept = tmp_path / os.fsdecode(b"\xff\xfe")
+    assert main(["backup", str(kept)]) == 0
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()}
+    lose_everything(settings)
+    assert main(["restore", str(kept)]) == 0
+    require_all(settings)
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()} == before
+
+
+def test_a_name_that_is_too_long_is_said(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["backup", str(tmp_path / ("x" * 250))]) == 3
+    assert "too long" in capsys.readouterr().err
+
+
+def test_what_a_killed_backup_left_is_cleared_by_the_next(settings: Settings, tmp_path: Path) -> None:
+    left, other = tmp_path / ".kept.999999999.partial", tmp_path / f".kept.{os.getppid()}.partial"
+    for folder in (left, other):
+        folder.mkdir()
+    assert main(["backup", str(tmp_path / "kept")]) == 0
+    assert not left.exists()
+    assert other.exists()  # its process lives
+
+
+@pytest.mark.parametrize("text", ['{"format": 1, "collection": "faces"}', '{"format": 2}', "[]"])
+def test_a_description_that_says_too_little_is_refused(
+    settings: Settings, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "backup.json").write_text(text)
+    assert main(["restore", str(tmp_path / "kept")]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("settings", ["server"], indirect=True)
+def test_a_server_s_backup_for_which_there_is_no_room_is_refused_before_it_begins(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("app.backup_command._ROOM_TO_WRITE", 1 << 60)
+    assert main(["backup", str(tmp_path / "kept")]) == 3
+    assert "disk_full" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*kept*"))

@@ -27,6 +27,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("!reset", lambda *_: None)
+_Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
 
 
 def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
@@ -153,10 +154,20 @@ def test_every_volume_is_one_place_in_one_other() -> None:
         volume for path in COMPOSE for service in compose(path.name)["services"].values()
         for volume in service.get("volumes", [])
     ]  # fmt: skip
-    place = r"\$\{PICTURES:-\./pictures\}|\./[\w/.-]+|\w+"
+    pictures = r"\$\{PICTURES:-\$\{PWD\}/pictures\}"
     assert len(volumes) > 10
-    assert [volume for volume in volumes if not re.fullmatch(rf"({place}):/[\w/.-]+(:ro)?", volume)] == []
-    assert any(volume.startswith("${PICTURES") for volume in compose()["services"]["ingest"]["volumes"])
+    one_place = re.compile(rf"{pictures}:{pictures}:ro|(\./[\w/.-]+|\w+):/[\w/.-]+(:ro)?")
+    assert [volume for volume in volumes if not one_place.fullmatch(volume)] == []
+    for name in ("ingest", "oceano"):  # the service draws thumbnails anew
+        assert any(volume.startswith("${PICTURES") for volume in compose()["services"][name]["volumes"])
+
+
+def test_nobody_reports_to_qdrant_s_maker() -> None:
+    nodes = [
+        one for path in COMPOSE for one in compose(path.name)["services"].values() if "qdrant/" in one.get("image", "")
+    ]
+    assert len(nodes) == 3
+    assert all(one["environment"]["QDRANT__TELEMETRY_DISABLED"] == "true" for one in nodes)
 
 
 def test_every_file_that_is_mounted_is_there() -> None:
@@ -181,7 +192,10 @@ def test_the_dashboard_asks_for_every_metric_and_for_none_that_does_not_exist() 
 def test_prometheus_and_nginx_know_the_services_by_their_names() -> None:
     services = compose()["services"]
     jobs = yaml.safe_load((TOP / "docker" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
-    assert {job["dns_sd_configs"][0]["names"][0] for job in jobs} <= services.keys()
+    assert {job["dns_sd_configs"][0]["names"][0] for job in jobs} <= {
+        "oceano",
+        *services["qdrant"]["networks"]["default"]["aliases"],
+    }
     assert "server oceano:9100" in (TOP / "docker" / "nginx.conf").read_text(encoding="utf-8")
 
 

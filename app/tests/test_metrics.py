@@ -13,6 +13,7 @@ OWN = {
     "oceano_requests", "oceano_request_seconds", "oceano_requests_in_flight", "oceano_pictures_in_work",
     "oceano_stage_seconds", "oceano_faces_found", "oceano_errors", "oceano_engine_healthy", "oceano_index_up",
     "oceano_index_points", "oceano_index_indexed_points", "oceano_index_disk_bytes", "oceano_index_maintaining",
+    "oceano_index_copies_missing",
     "oceano_ledger_files", "oceano_memory_available_bytes", "oceano_cpu_count", "oceano_gpu_memory_used_bytes",
     "oceano_gpu_memory_total_bytes", "oceano_gpu_utilisation",
 }  # fmt: skip

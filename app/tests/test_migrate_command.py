@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,24 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     assert main(["migrate", "--to", to]) == code
     assert said in capsys.readouterr().err
+
+
+def test_the_same_server_by_another_name_is_not_taken_for_a_copy(
+    data: Path, qdrant_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QDRANT_URL", qdrant_url)
+    settings = load_settings()
+    with closing(open_index(settings, find_model(settings))) as index:
+        index.upsert(points(3))
+    assert main(["migrate", "--to", qdrant_url.replace("127.0.0.1", "localhost")]) == 2
+    assert "leads to where the index is already" in capsys.readouterr().err
+
+
+def test_a_move_is_written_down(data: Path, qdrant_url: str) -> None:
+    settings = load_settings()
+    with closing(open_index(settings, find_model(settings))) as index:
+        index.upsert(points(3))
+    assert main(["migrate", "--to", qdrant_url]) == 0
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    assert "3 faces are on both sides" in (settings.logs_dir / "migrate.log").read_text()

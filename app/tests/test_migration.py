@@ -131,3 +131,16 @@ def test_an_index_that_is_gone_for_a_moment_is_waited_for(source: MemoryIndex) -
     target = Shaky()
     assert Migration(source, target).run().copied == 1200
     assert same(source, target)
+
+
+def test_what_was_taken_up_again_since_is_brought_over_as_it_is_now(source: MemoryIndex) -> None:
+    target = MemoryIndex()
+    Migration(source, target).run()
+    face = points(1)[0]
+    source.delete([face.face_id])
+    source.upsert(
+        [dataclasses.replace(face, payload=dataclasses.replace(face.payload, ingested_at="2026-02-02T00:00:00+00:00"))]
+    )
+    counts = Migration(source, target).run()
+    assert (counts.copied, counts.updated) == (0, 1)
+    assert same(source, target)

@@ -127,6 +127,29 @@ def test_where_many_are_gone_nothing_is_switched_unless_that_is_wanted(
     assert "4 faces by second, 6 before; files: 2 gone" in capsys.readouterr().out
 
 
+def test_who_was_forgotten_since_does_not_come_back_with_an_earlier_model(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["reembed", "--model", "second"]) == 0
+    monkeypatch.setenv("MODEL_NAME", "second")
+    gone = sorted((tmp_path / "photos").iterdir())[0]
+    kept = gone.read_bytes()
+    gone.unlink()
+    assert main(["ingest", str(tmp_path / "photos"), "--prune"]) == 0
+    now = load_settings()
+    with closing(open_index(now, find_model(now))) as index:
+        index.set_payload([record.face_id for record in everything(index)], person=None)
+    assert main(["reembed", "--model", "first"]) == 0
+    monkeypatch.setenv("MODEL_NAME", "first")
+    with closing(open_index(settings, find_model(settings))) as index:
+        assert index.count() == 5
+        assert index.facet("person") == {}
+    gone.write_bytes(kept)  # and can come back as a picture does
+    assert main(["ingest", str(tmp_path / "photos")]) == 0
+    with closing(open_index(settings, find_model(settings))) as index:
+        assert index.count() == 6
+
+
 def test_until_it_is_done_the_old_model_serves_and_the_same_call_goes_on(settings: Settings) -> None:
     stop = Event()
     stop.set()

@@ -20,6 +20,7 @@ from app.services import Services
 from app.thumbs import ThumbStore
 from app.types import EngineHealth, IndexInfo
 from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+from tests.index.conftest import ids_of, points
 from tests.pictures import point
 
 
@@ -43,7 +44,9 @@ class Part(MemoryIndex):
 
 @pytest.fixture
 def index() -> Part:
-    return Part()
+    made = Part()
+    made.upsert(points(1))
+    return made
 
 
 @pytest.fixture
@@ -95,6 +98,7 @@ def test_before_the_first_look_nothing_is_well(services: Services) -> None:
 
 
 def test_a_look_sees_the_index(services: Services, index: Part) -> None:
+    index.points.clear()
     index.upsert([point(1), point(2)])
     asyncio.run(services.look())
     assert services.index_ok
@@ -155,6 +159,7 @@ def test_an_index_that_hangs_is_not_asked_by_ever_more_threads(services: Service
 
 
 def test_the_watch_sees_what_changes(services: Services, index: Part, engine: FakeEngine, quick: None) -> None:
+    index.points.clear()
     _watch(services, lambda: services.faces_indexed() == 0)
     index.upsert([point(1)])
     _watch(services, lambda: services.faces_indexed() == 1)
@@ -300,3 +305,11 @@ def test_nothing_is_logged_while_all_is_well(
     with caplog.at_level(logging.INFO):
         _watch(services, lambda: index.asked > 3)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("app")] == []
+
+
+def test_an_index_without_a_face_is_said_for_it_may_be_the_wrong_one(
+    services: Services, index: Part, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.delete(ids_of(points(1)))
+    _watch(services, lambda: bool(services.seen.at))
+    assert "holds no faces yet; is QDRANT_COLLECTION meant so?" in caplog.text

@@ -73,3 +73,20 @@ def test_the_command_says_it_in_words_and_in_json(capsys: pytest.CaptureFixture[
     assert main(["plan", "--faces", "50M", "--replicas", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "cluster"
     assert main(["plan", "--faces", "many"]) == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["--faces", "9" * 401], ["--faces", "6M", "--replicas", "9" * 401], ["--faces", "1e9B"]]
+)
+def test_numbers_beyond_all_measure_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words]) == 2
+    assert capsys.readouterr().err
+
+
+def test_memory_beyond_all_measure_is_one_machine_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--faces", "6M", "--node-memory-gb", "inf"]) == 0
+    assert "machines: 1" in capsys.readouterr().out
+
+
+def test_two_machines_with_copies_are_three() -> None:
+    assert plan(6_000_000, replicas=2).nodes == 3

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from app.types import FaceIndex, ModelPack
 
 __all__ = [
+    "alias_path",
     "collection_exists",
     "index_exists",
+    "is_same",
     "open_beside",
     "open_index",
     "restore_embedded",
@@ -49,11 +51,21 @@ def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> F
     return open_embedded(settings, pack, create=create)
 
 
+def alias_path(root: Path, alias: str) -> Path:
+    """The file in `root` that says which collection an embedded index is."""
+    return root / f"{alias}.alias.json"
+
+
 def index_exists(settings: Settings) -> bool:
     """Is there an embedded index of this name already?"""
-    from app.index.alias import alias_path
-
     return alias_path(settings.index_dir / "embedded", settings.qdrant_collection).exists()
+
+
+def is_same(one: FaceIndex, other: FaceIndex) -> bool:
+    """Do two ways lead to one collection of one server?"""
+    from app.index.server import ServerIndex
+
+    return isinstance(one, ServerIndex) and isinstance(other, ServerIndex) and one.made() == other.made()
 
 
 def collection_exists(settings: Settings, pack: ModelPack) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from app.config import Settings
 from app.errors import OceanoError
+from app.index import alias_path
 from app.index.embedded import EmbeddedIndex
 from app.index.folders import current_shard, write_whole
 from app.index.options import OwnerOptions
@@ -84,10 +85,6 @@ def _choose(settings: Settings, pack: ModelPack, path: Path, options: dict[str, 
             alias = _alias_of(settings, pack)
             write_whole(path, _written(alias))
         return alias
-
-
-def alias_path(root: Path, alias: str) -> Path:
-    return root / f"{alias}.alias.json"
 
 
 def _written(alias: dict[str, Any]) -> str:

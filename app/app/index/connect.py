@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import ssl
+import uuid
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -189,6 +190,7 @@ def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create
         raise OceanoError("not_found", f"There is no index {alias!r} on the Qdrant server yet; ingest pictures first.")
     if target is not None and (found := _model_of(client, target))["digest"] in (pack.digest, pack.short_digest):
         _index_payloads(client, target)
+        _say_other_shape(client, target, settings)
         return target
     if target is not None and (points := persistently(lambda: client.count(target, exact=True)).count):
         raise mismatch(alias, found, pack, points)
@@ -196,6 +198,23 @@ def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create
     make_collection(client, settings, pack, wanted)
     point_alias(client, alias, wanted)
     return wanted
+
+
+def _say_other_shape(client: QdrantClient, collection: str, settings: Settings) -> None:
+    """What counts when a collection is made may have been changed since, to no effect."""
+    params = persistently(lambda: client.get_collection(collection)).config.params
+    for name, there, wanted in (
+        ("SHARD_NUMBER", params.shard_number, settings.shard_number),
+        ("REPLICATION_FACTOR", params.replication_factor, settings.replication_factor),
+        ("WRITE_CONSISTENCY_FACTOR", params.write_consistency_factor, settings.write_consistency_factor),
+    ):
+        if (there or 1) != wanted:
+            _log.warning(
+                "%s=%s has no effect: the index was made with %s; see INSTALL.md, A Qdrant server, a cluster",
+                name,
+                wanted,
+                there or 1,
+            )
 
 
 def collection_of(client: QdrantClient, alias: str) -> str | None:
@@ -239,13 +258,25 @@ def _shape(settings: Settings, pack: ModelPack) -> dict[str, Any]:
         "metadata": {
             "model": pack.name,
             "digest": pack.digest,
+            "id": uuid.uuid4().hex,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
 
 
+def _require_shape(client: QdrantClient, collection: str) -> None:
+    vectors = persistently(lambda: client.get_collection(collection)).config.params.vectors
+    size = vectors.size if isinstance(vectors, models.VectorParams) else None
+    if size != EMBEDDING_SIZE or vectors.distance is not models.Distance.COSINE:  # type: ignore[union-attr]
+        message = (
+            f"The collection {collection} on the Qdrant server was not made by Oceano; set another QDRANT_COLLECTION"
+        )
+        raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_COLLECTION"]})
+
+
 def _index_payloads(client: QdrantClient, collection: str) -> None:
     """Those that are missing: whoever made the collection may have been killed between them."""
+    _require_shape(client, collection)
     known = persistently(lambda: client.get_collection(collection)).payload_schema
     for key in _INDEXES.keys() - known.keys():
         persistently(partial(client.create_payload_index, collection, key, _INDEXES[key], wait=True))

@@ -35,7 +35,17 @@ _PASSING_CODES: Final = frozenset(
     }
 )
 _REFUSED_CODES: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
+_WRONG_CODES: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS})
 _FULL: Final = ("no space left", "disk is full", "out of disk", "not enough disk", "disk space", "storage full")
+_DISTRUST: Final = ("certificate_verify_failed", "certificate verify failed")
+_HINTS: Final = {
+    **dict.fromkeys(_DISTRUST, " - if your own authority vouches for the server, set QDRANT_CA_FILE"),
+    "wrong_version_number": " - does QDRANT_URL say https of a server that speaks http?",
+    "wrong version number": " - does QDRANT_URL say https of a server that speaks http?",
+    "illegal request line": " - is this its gRPC port, or does it speak https?",
+    "disconnected without": " - is this its gRPC port, or does it speak https?",
+    "connection refused": " - is it started, and QDRANT_URL right?",
+}
 _LONGEST_SAID: Final = 300
 
 
@@ -70,10 +80,17 @@ def told(failure: BaseException) -> OceanoError:
             f"The Qdrant server does not accept QDRANT_API_KEY: {text}",
             details={"settings": ["QDRANT_API_KEY"]},
         )
+    if _is_wrong(failure):
+        return OceanoError(
+            "invalid_setting",
+            f"The Qdrant server refused: {text}; is QDRANT_COLLECTION meant so?",
+            details={"settings": ["QDRANT_COLLECTION"]},
+        )
     if isinstance(failure, ResourceExhaustedResponse):
         busy = f"The Qdrant server has too much to do: {text}"
         return OceanoError("index_unavailable", busy, retry_after=max(1, failure.retry_after_s))
-    return unavailable(f"The Qdrant server failed: {text}")
+    hint = next((hint for sign, hint in _HINTS.items() if sign in text.lower()), "")
+    return unavailable(f"The Qdrant server failed: {text}{hint}")
 
 
 def is_missing(failure: BaseException) -> bool:
@@ -100,7 +117,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 def _may_pass(failure: BaseException) -> bool:
     text = text_of(failure).lower()
-    if any(sign in text for sign in _FULL):
+    if any(sign in text for sign in (*_FULL, *_DISTRUST)):
         return False
     if isinstance(failure, UnexpectedResponse):
         return failure.status_code in _PASSING_STATUS
@@ -113,6 +130,13 @@ def _is_refusal(failure: BaseException) -> bool:
     if isinstance(failure, UnexpectedResponse):
         return failure.status_code in (401, 403)
     return isinstance(failure, grpc.RpcError) and _code_of(failure) in _REFUSED_CODES
+
+
+def _is_wrong(failure: BaseException) -> bool:
+    """What will be refused as often as it is asked, such as vectors of another size."""
+    if isinstance(failure, UnexpectedResponse):
+        return failure.status_code in (400, 409, 422)
+    return isinstance(failure, grpc.RpcError) and _code_of(failure) in _WRONG_CODES
 
 
 def _code_of(failure: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -186,7 +187,25 @@ class ServerIndex:
             segments=found.segments_count,
             maintaining=found.status in (models.CollectionStatus.YELLOW, models.CollectionStatus.GREY),
             disk_bytes=None,
+            copies_missing=self._copies_missing(found.config.params),
         )
+
+    def _copies_missing(self, params: models.CollectionParams) -> int:
+        wanted = params.replication_factor or 1
+        if wanted == 1:
+            return 0
+        found: Any = self._ask(self._client.collection_cluster_info)
+        active = Counter(
+            shard.shard_id
+            for shard in (*found.local_shards, *found.remote_shards)
+            if shard.state is models.ReplicaState.ACTIVE
+        )
+        return sum(max(0, wanted - active[shard]) for shard in range(params.shard_number or 1))
+
+    def made(self) -> tuple[object, object]:
+        """What tells this collection from every other: a random number, and when it was made."""
+        found = self._ask(self._client.get_collection).config.metadata or {}
+        return found.get("id"), found.get("since")
 
     def maintain(self, *, wait: bool = False) -> None:
         """A server does it by itself; but after a start it waits for a write (grey), which an empty change is."""

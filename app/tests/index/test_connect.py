@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from app.config import Settings
 from app.errors import OceanoError
-from app.index.connect import collection_of, connect, make_collection
+from app.index.connect import collection_of, connect, make_collection, open_server
 from app.types import collection_name
 from tests.index.conftest import OTHER_PACK, PACK, ids_of, open_local, points
 from tests.index.fake_server import app_of, serving
@@ -175,3 +175,18 @@ def test_a_server_that_waits_for_a_write_is_set_going_and_one_that_failed_is_sai
     else:
         index.maintain(wait=True)
         assert len(changes) == 1
+
+
+def test_a_collection_of_somebody_else_is_not_written_to(client: QdrantClient) -> None:
+    vectors = models.VectorParams(size=4, distance=models.Distance.COSINE)
+    client.create_collection(collection_name("faces", PACK), vectors_config=vectors)
+    with pytest.raises(OceanoError, match="was not made by Oceano") as caught:
+        open_local(client)
+    assert caught.value.code == "invalid_setting"
+
+
+def test_a_change_of_shape_that_has_no_effect_is_said(client: QdrantClient, caplog: pytest.LogCaptureFixture) -> None:
+    open_local(client)
+    changed = Settings(_env_file=None, qdrant_url="http://in.memory:1", replication_factor=2)  # type: ignore[call-arg]
+    open_server(changed, PACK, client=client)
+    assert "REPLICATION_FACTOR=2 has no effect: the index was made with 1" in caplog.text

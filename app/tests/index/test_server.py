@@ -17,7 +17,7 @@ from app.config import Settings
 from app.errors import OceanoError
 from app.index import open_index
 from app.types import FaceFilter, FaceIndex
-from tests.index.conftest import PACK, everything, ids_of, points, unit_vectors
+from tests.index.conftest import PACK, everything, ids_of, points, unit_vectors, wait_until
 from tests.index.qdrant_nodes import BINARY, Node
 from tests.running import free_port
 
@@ -151,6 +151,7 @@ def test_a_lost_node_takes_nothing_with_it_and_catches_up_when_it_is_back(nodes:
         assert index.search(face.embedding, limit=1)[0].face_id == face.face_id
         assert index.count() == index.count(FaceFilter(min_det_score=0.1)) == len(everyone)
         index.set_payload([face.face_id], person="Ana")
+        assert index.info().copies_missing > 0
         nodes[lost].start()
         there = settings.model_copy(update={"qdrant_url": nodes[lost].url})
         with closing(open_index(there, PACK)) as back:
@@ -158,6 +159,7 @@ def test_a_lost_node_takes_nothing_with_it_and_catches_up_when_it_is_back(nodes:
             while (everything(back), back.count(FaceFilter(person="Ana"))) != (everyone, 1):
                 assert time.monotonic() < until
                 time.sleep(0.5)
+            wait_until(lambda: index.info().copies_missing == 0, 60)
             other = nodes[2 if lost != 2 else 1]
             other.kill()  # what it alone had besides the one that was lost is there
             assert everything(index) == everyone
