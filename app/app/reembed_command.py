@@ -80,6 +80,8 @@ def run_reembed(settings: Settings, there: Settings, stop: Event, *, without_gon
             say("interrupted; the same command goes on, the old model serves")
             return EXIT_INTERRUPTED
         _forget_others(known, new, ledger, stop)
+        if not without_gone:
+            _require_about_as_many(old.count(), new.count())
         names = carry_names(old, new, stop)  # as late as can be: the old model's faces are named meanwhile
         switch_to(there, after)
         faces, before_faces, counts = new.count(), old.count(), run.counts
@@ -101,6 +103,17 @@ def _require_most(gone: list[str], there: int) -> None:
             f"{len(gone)} pictures are gone, such as {readable(gone[0])}; the old model goes on serving. Connect the "
             "drive and run the same command again; --without-gone switches without them",
             details={"gone": len(gone)},
+        )
+
+
+def _require_about_as_many(before: int, after: int) -> None:
+    """A ledger that was lost knows no pictures; no model misses every second face."""
+    if 2 * after < before:
+        raise OceanoError(
+            "ledger_unavailable",
+            f"the new model has {after} faces where the index has {before}; the old one goes on serving. If "
+            "the ledger was lost, ingest the folders again first; --without-gone switches all the same",
+            details={"before": before, "after": after},
         )
 
 

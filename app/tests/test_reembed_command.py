@@ -150,6 +150,14 @@ def test_who_was_forgotten_since_does_not_come_back_with_an_earlier_model(
         assert index.count() == 6
 
 
+def test_where_the_ledger_is_lost_nothing_is_switched(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    (settings.state_dir / "ledger.sqlite3").unlink()
+    assert main(["reembed", "--model", "second"]) == 3
+    assert "has 0 faces where the index has 6" in capsys.readouterr().err
+    with closing(open_index(settings, find_model(settings), create=False)) as serving:
+        assert serving.count() == 6
+
+
 def test_until_it_is_done_the_old_model_serves_and_the_same_call_goes_on(settings: Settings) -> None:
     stop = Event()
     stop.set()
