@@ -5,7 +5,6 @@ A backup has the layout of a data folder. The ledger goes first: it may know les
 
 from __future__ import annotations
 
-import errno
 import glob
 import json
 import os
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from app import __version__
 from app.config import Settings
-from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError
+from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError, is_full
 from app.index import alias_path, collection_exists, index_exists, open_index, restore_embedded, wait_until_left
 from app.ledger import only_writer, restore_note
 from app.migration import Migration
@@ -105,7 +104,7 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
                 _require_empty(settings, pack)
                 begun.write_text(json.dumps(note), encoding="utf-8")
             if not settings.qdrant_url and not index_exists(settings):
-                restore_embedded(settings, kept.index_dir / "embedded")
+                restore_embedded(settings, kept.embedded_dir)
             else:
                 _fill_index(settings, kept, pack, stop)
             if stop.is_set():
@@ -126,7 +125,7 @@ def _keep_index(settings: Settings, kept: Settings, pack: ModelPack, index: Face
     """Faces in the copy: the files of an embedded index; of a server's index an embedded one made of its faces."""
     if not settings.qdrant_url:
         kept.index_dir.mkdir(parents=True, mode=0o700)
-        index.backup(kept.index_dir / "embedded")
+        index.backup(kept.embedded_dir)
         return index.count()
     faces = index.count()
     needed, free = plan(max(1, faces)).index_disk + _ROOM_TO_WRITE, shutil.disk_usage(kept.state_dir).free
@@ -152,7 +151,7 @@ def _clear_leftovers(target: Path) -> None:
 
 
 def _require_whole(source: Path, kept: Settings, pack: ModelPack, *, into_server: bool) -> None:
-    index = kept.index_dir / "embedded"
+    index = kept.embedded_dir
     for part in (kept.state_dir / "ledger.sqlite3", alias_path(index, kept.qdrant_collection)):
         if not part.is_file():
             raise OceanoError("invalid_request", f"{source} is not a whole backup: {part} is missing")
@@ -178,7 +177,7 @@ def _require_empty(settings: Settings, pack: ModelPack) -> None:
         if collection_exists(settings, pack):
             raise OceanoError(
                 "invalid_request",
-                f"there are faces in {settings.index_dir / 'embedded'}, though the file that makes them the index "
+                f"there are faces in {settings.embedded_dir}, though the file that makes them the index "
                 f"{settings.qdrant_collection!r} is lost; a backup would replace them: move them away first",
             )
         return
@@ -187,15 +186,16 @@ def _require_empty(settings: Settings, pack: ModelPack) -> None:
             there = index.count()
     except OceanoError as failure:
         if failure.code == "index_unavailable" and not settings.qdrant_url:
-            advice = f"{failure.message}; to restore over it, move {settings.index_dir / 'embedded'} away"
+            advice = f"{failure.message}; to restore over it, move {settings.embedded_dir} away"
             raise OceanoError(failure.code, advice) from failure
         raise
     if there:
+        elsewhere = "delete its collection on the server first"
+        here = "set another DATA_DIR, or move what is there away"
         raise OceanoError(
             "invalid_request",
             f"the index {settings.qdrant_collection!r} holds {there} faces already, and a backup goes into an empty "
-            + ("one: delete its collection on the server" if settings.qdrant_url else "one: set another DATA_DIR, or")
-            + (" first" if settings.qdrant_url else " move what is there away"),
+            f"one: {elsewhere if settings.qdrant_url else here}",
             details={"faces": there},
         )
 
@@ -256,5 +256,5 @@ def _manifest(source: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _storage_failure(failure: OSError, place: Path) -> OceanoError:
-    code = "disk_full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
+    code = "disk_full" if is_full(failure) else "internal"
     return OceanoError(code, f"{place} cannot be written: {failure.strerror or failure}")

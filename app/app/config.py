@@ -167,6 +167,10 @@ class Settings(BaseSettings):
         return self.data_dir / "qdrant_storage"
 
     @property
+    def embedded_dir(self) -> Path:
+        return self.index_dir / "embedded"
+
+    @property
     def max_upload_bytes(self) -> int:
         return int(self.max_upload_mb * 1_000_000)
 

@@ -24,7 +24,7 @@ import requests
 import tenacity
 from requests.exceptions import ChunkedEncodingError
 
-from app.errors import OceanoError
+from app.errors import OceanoError, is_full
 
 Progress = Callable[[int, int | None], None]
 Taken = TypeVar("Taken")
@@ -244,7 +244,7 @@ def room(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
     except OSError as failure:
-        if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(failure):
             raise
         free = shutil.disk_usage(folder).free
         raise OceanoError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -92,6 +93,11 @@ class OceanoError(Exception):
     def exit_code(self) -> int:
         """2 wrong use or settings; 3 a part is not to be had (index, model)."""
         return EXIT_USAGE if self.code in _USAGE_CODES else EXIT_UNAVAILABLE
+
+
+def is_full(failure: OSError) -> bool:
+    """Was there no room on the disk, or none left to this user?"""
+    return failure.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _rebuild(code: str, message: str, details: Mapping[str, JsonValue], retry_after: float | None) -> OceanoError:

@@ -138,24 +138,22 @@ class Migration:
     def _bring(self, page: Sequence[FaceRecord]) -> None:
         known = {one.face_id: one.payload for one in self._target.retrieve([record.face_id for record in page])}
         missing = [record.face_id for record in page if record.face_id not in known]
-        points = [
-            FacePoint(record.face_id, record.embedding, record.payload)
-            for record in self._source.retrieve(missing, with_embedding=True)
-            if record.embedding is not None
-        ]
-        if points:
-            self._target.upsert(points)
-            self.counts.copied += len(points)
         changed = [one for one in page if known.get(one.face_id, one.payload) != one.payload]
         anew = [one.face_id for one in changed if not _only_renamed(known[one.face_id], one.payload)]
         if anew:  # taken up again since
             self._target.delete(anew)
-            self._bring([record for record in page if record.face_id in anew])
-            self.counts.copied -= len(anew)
+        points = [
+            FacePoint(record.face_id, record.embedding, record.payload)
+            for record in self._source.retrieve([*missing, *anew], with_embedding=True)
+            if record.embedding is not None
+        ]
+        if points:
+            self._target.upsert(points)
         for record in changed:
             if record.face_id not in anew:
                 self._target.set_payload([record.face_id], person=record.payload.person)
                 self._target.set_path([record.face_id], path=record.payload.path)
+        self.counts.copied += len(points) - len(anew)
         self.counts.updated += len(changed)
 
     def _sample(self) -> list[FaceRecord]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 import uuid
@@ -14,7 +13,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from app.errors import OceanoError
+from app.errors import OceanoError, is_full
 from app.types import BBox, Picture, Pixels
 
 MEDIA_TYPE: Final = "image/jpeg"
@@ -96,7 +95,7 @@ class ThumbStore:
         except OSError as failure:
             with contextlib.suppress(OSError):
                 os.unlink(beside)  # noqa: PTH108
-            if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(failure):
                 raise OceanoError("disk_full", f"no room for thumbnails in {self._root}") from failure
             raise OceanoError(
                 "thumbs_unavailable", f"no thumbnails can be written to {self._root}: {failure.strerror}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from app.errors import OceanoError
+from app.errors import OceanoError, is_full
 from app.images import decode
 from app.middleware import UNTIL_ANSWERED, too_large
 from app.threads import Threads
@@ -97,7 +96,7 @@ async def _read_form(request: Request, names: tuple[str, ...]) -> tuple[list[byt
     except HTTPException as failure:  # what Starlette's parser says of a malformed body
         raise OceanoError("invalid_request", str(failure.detail)) from failure
     except OSError as failure:  # a large upload waits in a temporary file
-        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(failure):
             raise OceanoError("disk_full", "no room for the upload in the temporary folder") from failure
         raise
 

@@ -18,6 +18,14 @@ from tests.fakes import FakeEngine, MemoryIndex
 from tests.index.fake_server import app_of, serving
 from tests.index.qdrant_nodes import BINARY, Node
 
+# For tests whose fixture `settings` makes an index of the kind that is asked for.
+BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True)
+
+
+def kind_of(request: pytest.FixtureRequest) -> str:
+    """Which kind of index a test asks for; embedded, where it does not matter."""
+    return str(getattr(request, "param", "embedded"))
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,19 +21,12 @@ from app.migration import Migration
 from app.parts import find_model, open_ledger
 from app.thumbs import ThumbStore
 from app.types import FaceFilter, FaceRecord
+from tests.conftest import BOTH, kind_of
 from tests.index.conftest import ids_of, points, processes_of, wait_until
 from tests.packs import put
 
 FACES = points(300, seed=3)
 DATA = ("state", "thumbs", "qdrant_storage")
-
-
-BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True)
-
-
-def kind_of(request: pytest.FixtureRequest) -> str:
-    """Which kind of index a test asks for; embedded, where it does not matter."""
-    return str(getattr(request, "param", "embedded"))
 
 
 @pytest.fixture

@@ -19,16 +19,9 @@ from app.index import open_index
 from app.parts import find_model
 from app.reembed_command import overlap, run_reembed
 from app.types import FaceFilter, FaceIndex, FaceRecord, ModelPack
+from tests.conftest import BOTH, kind_of
 
 NAMED = 3
-
-
-BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True)
-
-
-def kind_of(request: pytest.FixtureRequest) -> str:
-    """Which kind of index a test asks for; embedded, where it does not matter."""
-    return str(getattr(request, "param", "embedded"))
 
 
 @pytest.fixture

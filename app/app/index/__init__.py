@@ -1,7 +1,7 @@
 """The vector index behind one Protocol (`app.types.FaceIndex`): embedded, or a Qdrant server (QDRANT_URL).
 
 A server is reached through `connect.py` (the way there, the collection, its alias), asked by `server.py`, with what can
-go wrong on the way in `faults.py`. Both kinds check and keep the same (`stored.py`).
+go wrong on the way in `faults.py`. Both kinds check, ask and keep alike (`base.py`, `stored.py`).
 
 The embedded index is a family of processes on one folder:
 
@@ -58,7 +58,7 @@ def alias_path(root: Path, alias: str) -> Path:
 
 def index_exists(settings: Settings) -> bool:
     """Is there an embedded index of this name already?"""
-    return alias_path(settings.index_dir / "embedded", settings.qdrant_collection).exists()
+    return alias_path(settings.embedded_dir, settings.qdrant_collection).exists()
 
 
 def is_same(one: FaceIndex, other: FaceIndex) -> bool:
@@ -72,14 +72,14 @@ def collection_exists(settings: Settings, pack: ModelPack) -> bool:
     """Is there an embedded collection for this model, whatever the alias stands for, and if it is lost?"""
     from app.types import collection_name
 
-    return (settings.index_dir / "embedded" / collection_name(settings.qdrant_collection, pack) / "current").exists()
+    return (settings.embedded_dir / collection_name(settings.qdrant_collection, pack) / "current").exists()
 
 
 def wait_until_left(settings: Settings) -> None:
     """Until no process is on an embedded index any more, so that its files may be moved or removed."""
     from app.index.folders import wait_until_left as wait
 
-    for folder in (settings.index_dir / "embedded").glob("*/"):
+    for folder in settings.embedded_dir.glob("*/"):
         wait(folder)
 
 
@@ -87,7 +87,7 @@ def restore_embedded(settings: Settings, folder: Path) -> None:
     """Put what `FaceIndex.backup` made in `folder` where the embedded index is kept; there must be none yet."""
     from app.index.backup import restore
 
-    restore(folder, settings.index_dir / "embedded", settings.qdrant_collection)
+    restore(folder, settings.embedded_dir, settings.qdrant_collection)
 
 
 def open_beside(settings: Settings, pack: ModelPack) -> FaceIndex:

@@ -28,7 +28,7 @@ def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, *
 
     Raises OceanoError as `app.index.open_index` does.
     """
-    root = settings.index_dir / "embedded"
+    root = settings.embedded_dir
     path = alias_path(root, settings.qdrant_collection)
     if not create and not path.exists():
         raise OceanoError("not_found", f"There is no index in {root} yet; ingest pictures first.")
@@ -42,13 +42,13 @@ def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, *
 
 def open_embedded_beside(settings: Settings, pack: ModelPack, **options: Any) -> EmbeddedIndex:
     """This model's collection, whatever the alias stands for; made if it is not there."""
-    _make_private(settings.index_dir / "embedded")
+    _make_private(settings.embedded_dir)
     return _started(_client(settings, _alias_of(settings, pack), options))
 
 
 def switch_embedded(settings: Settings, pack: ModelPack) -> None:
     """From here on the alias stands for this model's collection: one rename."""
-    path = alias_path(settings.index_dir / "embedded", settings.qdrant_collection)
+    path = alias_path(settings.embedded_dir, settings.qdrant_collection)
     try:
         with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
             write_whole(path, _written(_alias_of(settings, pack)))
@@ -105,7 +105,7 @@ def read_alias(path: Path) -> dict[str, Any] | None:
 
 def _client(settings: Settings, alias: dict[str, Any], options: dict[str, Any]) -> EmbeddedIndex:
     collection = alias["collection"]
-    folder = settings.index_dir / "embedded" / collection
+    folder = settings.embedded_dir / collection
     _make_private(folder)
     told = dataclasses.replace(
         OwnerOptions(folder, hnsw_m=settings.hnsw_m, hnsw_ef_construct=settings.hnsw_ef_construct), **options
@@ -122,7 +122,7 @@ def _client(settings: Settings, alias: dict[str, Any], options: dict[str, Any]) 
 def _require_empty(settings: Settings, alias: dict[str, Any], pack: ModelPack, options: dict[str, Any]) -> None:
     """Nothing is lost by leaving an empty collection of another model; one with faces is not left behind unasked."""
     points = 0
-    folder = settings.index_dir / "embedded" / alias["collection"]
+    folder = settings.embedded_dir / alias["collection"]
     if folder.is_dir() and current_shard(folder) is not None:
         other = _client(settings, alias, options)
         try:

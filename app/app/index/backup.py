@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from app.errors import OceanoError
+from app.index import alias_path
 from app.index.desk import Desk
 from app.index.folders import (
     copy_folder,
@@ -57,11 +58,11 @@ def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, a
 
 
 def restore(source: Path, target: Path, name: str) -> None:
-    """Copy the collection of a backup below `target`, then the alias file `name`, which makes it the index.
+    """Copy the collection of a backup below `target`, then the file of the alias `name`, which makes it the index.
 
     A kill before that leaves a collection that no alias stands for; the next call begins anew.
     """
-    file = f"{name}.alias.json"
+    file = alias_path(target, name)
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         _require_room(source, target)
@@ -72,7 +73,7 @@ def restore(source: Path, target: Path, name: str) -> None:
                 sync_tree(beside)
                 shutil.rmtree(target / folder.name, ignore_errors=True)
                 beside.rename(target / folder.name)
-        write_whole(target / file, (source / file).read_text(encoding="utf-8"))
+        write_whole(file, (source / file.name).read_text(encoding="utf-8"))
         sync_folder(target)
     except OSError as failure:
         raise storage_failure(failure, f"The index could not be restored into {target}") from failure

@@ -188,21 +188,28 @@ def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create
     target = collection_of(client, alias)
     if target is None and not create:
         raise OceanoError("not_found", f"There is no index {alias!r} on the Qdrant server yet; ingest pictures first.")
-    if target is not None and (found := _model_of(client, target))["digest"] in (pack.digest, pack.short_digest):
-        _index_payloads(client, target)
-        _say_other_shape(client, target, settings)
-        return target
-    if target is not None and (points := persistently(lambda: client.count(target, exact=True)).count):
-        raise mismatch(alias, found, pack, points)
+    if target is not None:
+        found = _look(client, target)
+        model = _model_of(found, target)
+        if model["digest"] in (pack.digest, pack.short_digest):
+            _complete(client, target, found)
+            _say_other_shape(found, settings)
+            return target
+        if points := persistently(lambda: client.count(target, exact=True)).count:
+            raise mismatch(alias, model, pack, points)
     wanted = collection_name(alias, pack)
     make_collection(client, settings, pack, wanted)
     point_alias(client, alias, wanted)
     return wanted
 
 
-def _say_other_shape(client: QdrantClient, collection: str, settings: Settings) -> None:
+def _look(client: QdrantClient, collection: str) -> models.CollectionInfo:
+    return persistently(lambda: client.get_collection(collection))
+
+
+def _say_other_shape(found: models.CollectionInfo, settings: Settings) -> None:
     """What counts when a collection is made may have been changed since, to no effect."""
-    params = persistently(lambda: client.get_collection(collection)).config.params
+    params = found.config.params
     for name, there, wanted in (
         ("SHARD_NUMBER", params.shard_number, settings.shard_number),
         ("REPLICATION_FACTOR", params.replication_factor, settings.replication_factor),
@@ -239,7 +246,7 @@ def point_alias(client: QdrantClient, alias: str, collection: str) -> None:
 def make_collection(client: QdrantClient, settings: Settings, pack: ModelPack, name: str) -> None:
     """A collection for a model's embeddings, if it is not there: originals on disk, int8 copies in memory."""
     _once(lambda: client.create_collection(name, **_shape(settings, pack)), lambda: client.collection_exists(name))
-    _index_payloads(client, name)
+    _complete(client, name, _look(client, name))
 
 
 def _shape(settings: Settings, pack: ModelPack) -> dict[str, Any]:
@@ -264,8 +271,15 @@ def _shape(settings: Settings, pack: ModelPack) -> dict[str, Any]:
     }
 
 
-def _require_shape(client: QdrantClient, collection: str) -> None:
-    vectors = persistently(lambda: client.get_collection(collection)).config.params.vectors
+def _complete(client: QdrantClient, collection: str, found: models.CollectionInfo) -> None:
+    """Payload indexes that are missing: whoever made the collection may have been killed between them."""
+    _require_shape(found, collection)
+    for key in _INDEXES.keys() - found.payload_schema.keys():
+        persistently(partial(client.create_payload_index, collection, key, _INDEXES[key], wait=True))
+
+
+def _require_shape(found: models.CollectionInfo, collection: str) -> None:
+    vectors = found.config.params.vectors
     size = vectors.size if isinstance(vectors, models.VectorParams) else None
     if size != EMBEDDING_SIZE or vectors.distance is not models.Distance.COSINE:  # type: ignore[union-attr]
         message = (
@@ -274,19 +288,11 @@ def _require_shape(client: QdrantClient, collection: str) -> None:
         raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_COLLECTION"]})
 
 
-def _index_payloads(client: QdrantClient, collection: str) -> None:
-    """Those that are missing: whoever made the collection may have been killed between them."""
-    _require_shape(client, collection)
-    known = persistently(lambda: client.get_collection(collection)).payload_schema
-    for key in _INDEXES.keys() - known.keys():
-        persistently(partial(client.create_payload_index, collection, key, _INDEXES[key], wait=True))
-
-
-def _model_of(client: QdrantClient, collection: str) -> dict[str, str]:
+def _model_of(found: models.CollectionInfo, collection: str) -> dict[str, str]:
     """Name and digest of the model that made a collection; without metadata, as far as its name tells."""
-    found = persistently(lambda: client.get_collection(collection)).config.metadata or {}
+    said = found.config.metadata or {}
     *_, name, digest = ("unknown", "unknown", *collection.split("__"))
-    return {"model": str(found.get("model", name)), "digest": str(found.get("digest", digest))}
+    return {"model": str(said.get("model", name)), "digest": str(said.get("digest", digest))}
 
 
 def _once(work: Callable[[], Any], is_done: Callable[[], bool]) -> None:

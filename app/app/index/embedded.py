@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from app.errors import OceanoError
+from app.index.base import READ_POINTS, BaseIndex, first_of_each
 from app.index.pool import Pool
 from app.index.stored import (
     chunks,
@@ -18,10 +19,8 @@ from app.index.stored import (
     from_stored,
     known_uuids,
     require_limit,
-    require_threshold,
     to_stored,
     unit_rows,
-    uuid_of,
 )
 from app.index.wire import Op, join_ids, pack
 from app.types import (
@@ -31,18 +30,13 @@ from app.types import (
     Floats,
     IndexInfo,
     Match,
-    ScrollPage,
-    folders_of,
 )
 
-# A request holds the worker; these keep one below some 50 ms, so that a search finds its turn between them.
 _UPSERT_POINTS: Final = 128
-_SEARCH_VECTORS: Final = 16
-_READ_POINTS: Final = 1000
 _POLL_SECONDS: Final = 0.1
 
 
-class EmbeddedIndex:
+class EmbeddedIndex(BaseIndex):
     """`app.types.FaceIndex` on the embedded index. `alias` is what `backup` writes into the copy's alias file."""
 
     def __init__(self, pool: Pool, *, collection: str, hnsw_ef: int, alias: tuple[str, str]) -> None:
@@ -52,9 +46,7 @@ class EmbeddedIndex:
         self._alias = alias
 
     def upsert(self, points: Sequence[FacePoint]) -> None:
-        fresh: dict[uuid.UUID, FacePoint] = {}
-        for point in points:
-            fresh.setdefault(uuid_of(point.face_id), point)  # the first of two with the same id, as with two calls
+        fresh = first_of_each(points)
         for some in chunks(fresh, _UPSERT_POINTS):
             vectors = unit_rows([fresh[one].embedding for one in some]).tobytes()
             payloads = [to_stored(fresh[one].payload) for one in some]
@@ -63,67 +55,32 @@ class EmbeddedIndex:
     def flush(self) -> None:
         self._pool.call(pack(Op.FLUSH))
 
-    def search(
-        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
-    ) -> list[Match]:
-        return self.search_batch([embedding], limit=limit, threshold=threshold, where=where)[0]
-
-    def search_batch(
-        self,
-        embeddings: Sequence[Floats],
-        *,
-        limit: int,
-        threshold: float | None = None,
-        where: FaceFilter | None = None,
+    def _nearest(
+        self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
     ) -> list[list[Match]]:
-        require_limit(limit)
-        require_threshold(threshold)
-        conditions = conditions_of(where)
-        found: list[list[Match]] = []
-        for some in chunks(embeddings, _SEARCH_VECTORS):
-            body = (unit_rows(some).tobytes(), limit, threshold, conditions, self._ef)
-            for hits in self._pool.call(pack(Op.SEARCH, body=body)):
-                found.append([_match(*hit) for hit in hits])
-        return found
+        body = (rows.tobytes(), limit, threshold, conditions, self._ef)
+        return [[_match(*hit) for hit in hits] for hits in self._pool.call(pack(Op.SEARCH, body=body))]
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []
-        for some in chunks(known_uuids(face_ids), _READ_POINTS):
+        for some in chunks(known_uuids(face_ids), READ_POINTS):
             found = self._pool.call(pack(Op.RETRIEVE, join_ids(some), with_embedding))
             records.extend(_record(*record) for record in found)
         return records
 
-    def scroll(
-        self,
-        *,
-        limit: int,
-        offset: str | None = None,
-        where: FaceFilter | None = None,
-        with_embedding: bool = False,
-    ) -> ScrollPage:
-        require_limit(limit)
-        conditions = conditions_of(where)
-        following = None if offset is None else uuid_of(offset)
-        records: list[FaceRecord] = []
-        while True:
-            body = (min(limit - len(records), _READ_POINTS), following, conditions, with_embedding)
-            found, following = self._pool.call(pack(Op.SCROLL, body=body))
-            records.extend(_record(*record) for record in found)
-            if following is None or len(records) >= limit:
-                return ScrollPage(tuple(records), None if following is None else str(following))
-
-    def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
-        self._set(face_ids, {"person": person})
-
-    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
-        self._set(face_ids, {"path": path, "folder": list(folders_of(path))})
+    def _page(
+        self, count: int, following: str | None, conditions: dict[str, Any], with_embedding: bool
+    ) -> tuple[list[FaceRecord], str | None]:
+        body = (count, following and uuid.UUID(following), conditions, with_embedding)
+        found, after = self._pool.call(pack(Op.SCROLL, body=body))
+        return [_record(*one) for one in found], None if after is None else str(after)
 
     def _set(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
-        for some in chunks(known_uuids(face_ids), _READ_POINTS):
+        for some in chunks(known_uuids(face_ids), READ_POINTS):
             self._pool.call(pack(Op.SET_PAYLOAD, join_ids(some), fields))
 
     def delete(self, face_ids: Sequence[str]) -> None:
-        for some in chunks(known_uuids(face_ids), _READ_POINTS):
+        for some in chunks(known_uuids(face_ids), READ_POINTS):
             self._pool.call(pack(Op.DELETE, join_ids(some)))
 
     def count(self, where: FaceFilter | None = None) -> int:

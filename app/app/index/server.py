@@ -7,7 +7,6 @@ Writes return when the server has applied them (`wait=true`), on as many replica
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from app.errors import OceanoError
+from app.index.base import READ_POINTS, BaseIndex, first_of_each
 from app.index.faults import persistently
 from app.index.stored import (
     chunks,
@@ -26,26 +26,22 @@ from app.index.stored import (
     from_stored,
     known_uuids,
     require_limit,
-    require_threshold,
     to_stored,
     unit_rows,
-    uuid_of,
 )
 from app.index.wire import unavailable
-from app.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match, ScrollPage, folders_of
+from app.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match
 
 T = TypeVar("T")
 
 _UPSERT_POINTS: Final = 256
-_SEARCH_VECTORS: Final = 16
-_READ_POINTS: Final = 1000
 _FACET_VALUES: Final = 10_000  # each shard cuts its list there
 _WRITE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 1.0
 _NO_CHANGE: Final = models.OptimizersConfigDiff()
 
 
-class ServerIndex:
+class ServerIndex(BaseIndex):
     """`app.types.FaceIndex` on a server's collection. Takes the client over; large writes go in `streams` at once."""
 
     def __init__(self, client: QdrantClient, *, collection: str, hnsw_ef: int, streams: int = 4) -> None:
@@ -59,9 +55,7 @@ class ServerIndex:
         self._streams = ThreadPoolExecutor(streams, "qdrant")
 
     def upsert(self, points: Sequence[FacePoint]) -> None:
-        fresh: dict[uuid.UUID, FacePoint] = {}
-        for point in points:
-            fresh.setdefault(uuid_of(point.face_id), point)  # the first of two with the same id, as with two calls
+        fresh = first_of_each(points)
         rows = unit_rows([point.embedding for point in fresh.values()]) if fresh else ()
         structs = [
             models.PointStruct(id=str(face_id), vector=row.tolist(), payload=to_stored(point.payload))
@@ -79,86 +73,53 @@ class ServerIndex:
     def flush(self) -> None:
         """Every write is durable on return."""
 
-    def search(
-        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
-    ) -> list[Match]:
-        return self.search_batch([embedding], limit=limit, threshold=threshold, where=where)[0]
-
-    def search_batch(
-        self,
-        embeddings: Sequence[Floats],
-        *,
-        limit: int,
-        threshold: float | None = None,
-        where: FaceFilter | None = None,
+    def _nearest(
+        self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
     ) -> list[list[Match]]:
-        require_limit(limit)
-        require_threshold(threshold)
-        condition = filter_of(conditions_of(where))
-        found: list[list[Match]] = []
-        for some in chunks(embeddings, _SEARCH_VECTORS):
-            requests = [
-                models.QueryRequest(
-                    query=row.tolist(),
-                    limit=limit,
-                    filter=condition,
-                    params=self._params,
-                    score_threshold=threshold,
-                    with_payload=True,
-                )
-                for row in unit_rows(some)
-            ]
-            for answer in self._ask(self._client.query_batch_points, requests):
-                found.append([_match(hit) for hit in answer.points])
-        return found
+        condition = filter_of(conditions)
+        requests = [
+            models.QueryRequest(
+                query=row.tolist(),
+                limit=limit,
+                filter=condition,
+                params=self._params,
+                score_threshold=threshold,
+                with_payload=True,
+            )
+            for row in rows
+        ]
+        answers = self._ask(self._client.query_batch_points, requests)
+        return [[_match(hit) for hit in answer.points] for answer in answers]
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []
-        for some in chunks(map(str, known_uuids(face_ids)), _READ_POINTS):
+        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
             found = self._ask(self._client.retrieve, some, True, with_embedding)
             by_id = {str(point.id): point for point in found}
             records += [_record(by_id[one]) for one in some if one in by_id]
         return records
 
-    def scroll(
-        self,
-        *,
-        limit: int,
-        offset: str | None = None,
-        where: FaceFilter | None = None,
-        with_embedding: bool = False,
-    ) -> ScrollPage:
-        require_limit(limit)
-        condition = filter_of(conditions_of(where))
-        following: Any = None if offset is None else str(uuid_of(offset))
-        records: list[FaceRecord] = []
-        while True:
-            found, following = self._ask(
-                self._client.scroll,
-                condition,
-                min(limit - len(records), _READ_POINTS),
-                offset=following,
-                with_payload=True,
-                with_vectors=with_embedding,
-            )
-            records += map(_record, found)
-            if following is None or len(records) >= limit:
-                return ScrollPage(tuple(records), None if following is None else str(following))
-
-    def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
-        self._set(face_ids, {"person": person})
-
-    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
-        self._set(face_ids, {"path": path, "folder": list(folders_of(path))})
+    def _page(
+        self, count: int, following: str | None, conditions: dict[str, Any], with_embedding: bool
+    ) -> tuple[list[FaceRecord], str | None]:
+        found, after = self._ask(
+            self._client.scroll,
+            filter_of(conditions),
+            count,
+            offset=following,
+            with_payload=True,
+            with_vectors=with_embedding,
+        )
+        return [_record(one) for one in found], None if after is None else str(after)
 
     def _set(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
-        for some in chunks(map(str, known_uuids(face_ids)), _READ_POINTS):
+        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
             known = self._ask(self._client.retrieve, some, False, False)
             if ids := [point.id for point in known]:  # a server refuses ids that it does not know
                 self._write(self._client.set_payload, fields, ids)
 
     def delete(self, face_ids: Sequence[str]) -> None:
-        for some in chunks(map(str, known_uuids(face_ids)), _READ_POINTS):
+        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
             self._write(self._client.delete, some)
 
     def count(self, where: FaceFilter | None = None) -> int:

@@ -9,7 +9,6 @@ socket prove that they know the index's key before anything is unpickled.
 from __future__ import annotations
 
 import enum
-import errno
 import hashlib
 import os
 import pickle
@@ -23,7 +22,7 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from pathlib import Path
 from typing import Any, Final
 
-from app.errors import OceanoError
+from app.errors import OceanoError, is_full
 
 PROTOCOL: Final = 2
 ID_BYTES: Final = 16
@@ -109,7 +108,7 @@ def unavailable(message: str) -> OceanoError:
 
 def storage_failure(failure: OSError, sentence: str) -> OceanoError:
     """`sentence` says what could not be done, and ends without a full stop."""
-    code = "disk_full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else "index_unavailable"
+    code = "disk_full" if is_full(failure) else "index_unavailable"
     return OceanoError(code, f"{sentence}: {failure.strerror or failure}.")
 
 
