@@ -258,7 +258,7 @@ require_docker() {
   docker info >/dev/null 2>&1 ||
     die 3 "the Docker engine does not answer: is it running (systemctl start docker), and are you in the group docker?"
   docker compose version >/dev/null 2>&1 ||
-    die 3 "Docker has no Compose: install docker-compose-plugin, 2.24 or newer"
+    die 3 "Docker has no Compose: install docker-compose-plugin, 2.24.4 or newer"
 }
 
 require_keys() { # the services of the compose files do not start without
