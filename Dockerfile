@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Oceano. CUDA_VERSION is 11.8 (default), 12, 13 or cpu: which base, and which list of packages.
 ARG CUDA_VERSION=11.8
 

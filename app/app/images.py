@@ -29,7 +29,8 @@ _END_OF_JPEG: Final = b"\xff\xd9"
 _SCAN: Final = b"\xff\xda"
 _MOST_SCANS: Final = 100  # a progressive JPEG has about ten; each goes over all of the picture
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF comes before 00 or a restart
-_NOTHING: Final = 128  # the grey of rows that a cut off JPEG does not have
+# The grey of rows that a cut off JPEG does not have: where it has three channels or one, four of them (CMYK, YCCK).
+_NOTHING: Final = (128, 65, 64)
 _TURNED: Final = range(5, 9)  # EXIF orientations that swap width and height
 
 # What the decoders raise on bytes that are not what they claim to be.
@@ -93,7 +94,6 @@ def _decode(data: bytes, name: str, max_pixels: int, image_id: str, enough: int 
         taken_at = _taken_at(image)
         if name == "JPEG":
             _check_scans(data)
-        if name == "JPEG" and image.mode in ("RGB", "L"):
             turn = _orientation(image)
             part = _part(max(width, height), enough)
             if turn in _TURNED:
@@ -158,8 +158,10 @@ def _jpeg(data: bytes, turn: int, part: int) -> Pixels:
 
 def _rows(pixels: Pixels) -> int:
     """How many rows come before those that are nothing but grey."""
-    filled = (pixels != _NOTHING).any(axis=(1, 2))
-    return int(np.flatnonzero(filled).max(initial=-1)) + 1
+    last = pixels[-1, -1]
+    if last[0] not in _NOTHING or (last != last[0]).any():
+        return pixels.shape[0]
+    return int(np.flatnonzero((pixels != last[0]).any(axis=(1, 2))).max(initial=-1)) + 1
 
 
 def _bgr(image: Image.Image) -> Pixels:

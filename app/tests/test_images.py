@@ -353,9 +353,29 @@ def test_what_is_there_of_a_cut_off_jpeg_is_as_in_the_whole_one() -> None:
     assert np.abs(rows.astype(int) - _decode(data)[:160]).max() == 0
 
 
+def _four_inks(side: int, transform: int) -> bytes:
+    """A JPEG for print: CMYK (0) or YCCK (2), by the last byte of Adobe's marker."""
+    data = bytearray(_saved(_noise(side).convert("CMYK"), "JPEG"))
+    data[data.index(b"Adobe") + 11] = transform
+    return bytes(data)
+
+
+@pytest.mark.parametrize("transform", [0, 2])
+def test_a_jpeg_of_four_inks_may_be_cut_off_and_reduced(transform: int) -> None:
+    data = _four_inks(256, transform)
+    whole = _decode(data)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.abs(whole.astype(int) - np.asarray(image.convert("RGB"))[:, :, ::-1]).max() <= 3
+    cut_off = decode(data[: int(len(data) * 0.75)], max_pixels=MOST, enough=128)
+    assert (cut_off.width, cut_off.height, cut_off.pixels.shape) == (256, 256, (128, 128, 3))
+    assert np.abs(cut_off.full()[:160].astype(int) - whole[:160]).max() == 0
+    assert "missing" in _refused(data[: int(len(data) * 0.4)]).message
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("share", [0.2, 0.4])
-def test_a_jpeg_of_which_more_than_half_is_missing_is_invalid_image(share: float) -> None:
-    data = _saved(_noise(256), "JPEG")
+def test_a_jpeg_of_which_more_than_half_is_missing_is_invalid_image(share: float, mode: str) -> None:
+    data = _saved(_noise(256).convert(mode), "JPEG")
     error = _refused(data[: int(len(data) * share)])
     assert error.code == "invalid_image"
     assert "missing" in error.message
