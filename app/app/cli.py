@@ -133,6 +133,9 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
 def migrate(
     to: Annotated[str, typer.Option(help="Address of a Qdrant server, or 'embedded'.", show_default=False)],
     grpc_port: Annotated[int, typer.Option(help="gRPC port there; 0: the port of the address plus 1.")] = 0,
+    key: Annotated[
+        str, typer.Option("--api-key", envvar="MIGRATE_API_KEY", help="Key there, if it is not QDRANT_API_KEY.")
+    ] = "",
     exact: Annotated[bool, typer.Option("--exact", help="Forget faces there that are not here.")] = False,
 ) -> int:
     """Carry the index to a Qdrant server or back, with all names. Goes on where it was interrupted."""
@@ -141,9 +144,13 @@ def migrate(
 
     settings = _settings("migrate")
     try:
-        there = load_settings(qdrant_url="" if to == EMBEDDED else to, qdrant_grpc_port=grpc_port)
+        there = load_settings(
+            qdrant_url="" if to == EMBEDDED else to,
+            qdrant_grpc_port=grpc_port,
+            qdrant_api_key=key or settings.qdrant_api_key,
+        )
     except OceanoError as failure:
-        raise OceanoError("invalid_request", f"--to {to!r} is no address, such as http://host:6333") from failure
+        raise OceanoError("invalid_request", failure.message.replace("QDRANT_URL=", "--to ")) from failure
     with _interruptible() as stop:
         return run_migrate(settings, there, stop, exact=exact)
 

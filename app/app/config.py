@@ -16,6 +16,7 @@ from app.errors import OceanoError
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 _ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
+_LOGIN: Final = re.compile(r"//[^/?#]*@")
 
 _WORKERS_REASON = (
     "one process holds the model and the index; a second would load the model again and gain nothing. "
@@ -144,6 +145,8 @@ class Settings(BaseSettings):
             fits = False
         if not fits:
             raise ValueError("must be like http://host:6333 or https://host:6333")
+        if _LOGIN.search(value):
+            raise ValueError("must hold no user or password, which Qdrant does not ask for: a key is QDRANT_API_KEY")
         return value
 
     @property
@@ -214,5 +217,5 @@ def _sentence(error: ErrorDetails) -> str:
         return wanted
     field = Settings.model_fields.get(name.lower())
     secret = field is not None and field.repr is False
-    shown = "***" if secret else repr(str(error["input"]))
+    shown = "***" if secret else repr(_LOGIN.sub("//***@", str(error["input"])))
     return f"{name}={shown}: {wanted}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from app.cli import main
-from app.config import load_settings
+from app.config import Settings, load_settings
 from app.index import open_index
 from app.parts import find_model
 from app.types import FaceFilter
 from tests.index.conftest import ids_of, points
+from tests.index.qdrant_nodes import BINARY, Node
 from tests.packs import put
 
 
@@ -65,7 +67,8 @@ def test_an_index_goes_to_a_server_and_back(
     ("to", "code", "said"),
     [
         ("embedded", 2, "there already"),
-        ("somewhere", 2, "--to 'somewhere' is no address"),
+        ("somewhere", 2, "--to 'somewhere': must be like http://host:6333"),
+        ("http://me:secret@host:6333", 2, "--to 'http://***@host:6333': must hold no user"),
         ("http://127.0.0.1:9", 2, "no index"),
     ],
 )
@@ -85,6 +88,42 @@ def test_the_same_server_by_another_name_is_not_taken_for_a_copy(
         index.upsert(points(3))
     assert main(["migrate", "--to", qdrant_url.replace("127.0.0.1", "localhost")]) == 2
     assert "leads to where the index is already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("own", "used"), [(None, "the key here"), ("the key there", "the key there")])
+def test_the_server_there_may_have_another_key(
+    data: Path, own: str | None, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Settings] = []
+
+    def note(settings: Settings, there: Settings, stop: Event, *, exact: bool) -> int:
+        asked.extend((settings, there))
+        return 0
+
+    monkeypatch.setattr("app.migrate_command.run_migrate", note)
+    monkeypatch.setenv("QDRANT_API_KEY", "the key here")
+    if own:
+        monkeypatch.setenv("MIGRATE_API_KEY", own)
+    assert main(["migrate", "--to", "http://127.0.0.1:9"]) == 0
+    assert [settings.qdrant_api_key for settings in asked] == ["the key here", used]
+
+
+@pytest.mark.server
+def test_a_server_moves_to_one_with_another_key(
+    data: Path, qdrant_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not BINARY:
+        pytest.skip("QDRANT_TEST_BINARY is not set")
+    monkeypatch.setenv("QDRANT_URL", qdrant_url)
+    settings = load_settings()
+    with closing(open_index(settings, find_model(settings))) as index:
+        index.upsert(points(3))
+    with Node(tmp_path / "there", service__api_key="a key of sixteen or more") as there:
+        words = ["migrate", "--to", there.url, "--grpc-port", str(there.grpc)]
+        assert main(words) == 3
+        assert "QDRANT_API_KEY" in capsys.readouterr().err
+        assert main([*words, "--api-key", "a key of sixteen or more"]) == 0
+    assert "3 faces are on both sides" in capsys.readouterr().out
 
 
 def test_a_move_is_written_down(data: Path, qdrant_url: str) -> None:
