@@ -10,24 +10,22 @@ import json
 import os
 import shutil
 from contextlib import closing, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
-from app import __version__
 from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError, is_full
 from app.index import alias_path, collection_exists, index_exists, open_index, restore_embedded, wait_until_left
 from app.ledger import only_writer, restore_note
+from app.manifest import read_manifest, require_undamaged, write_manifest
 from app.migration import Migration
 from app.parts import find_model, open_ledger
 from app.progress import counted, faces_bar, say
 from app.sizing import amount, plan
 from app.types import FaceIndex, ModelPack
 
-_FORMAT: Final = 1
-_MANIFEST: Final = "backup.json"
+_READABLE: Final = ".restore"  # a backup's index while it is read
 _ROOM_TO_WRITE: Final = 300_000_000  # Edge keeps some free
 
 
@@ -55,17 +53,7 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
             say("interrupted: nothing is kept of this backup")
             return EXIT_INTERRUPTED
         thumbs = _copy_thumbs(settings.thumbs_dir, kept.thumbs_dir)
-        manifest = {
-            "format": _FORMAT,
-            "oceano": __version__,
-            "collection": settings.qdrant_collection,
-            "model": pack.name,
-            "digest": pack.digest,
-            "faces": faces,
-            "thumbnails": thumbs,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        write_manifest(partial, settings, pack, faces=faces, thumbnails=thumbs)
         os.sync()
         partial.rename(target)
     except OSError as failure:
@@ -85,17 +73,11 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
     Raises OceanoError; the same call goes on.
     """
     source = source.expanduser().absolute()
-    manifest = _manifest(source, settings)
     pack = find_model(settings)
-    if manifest["digest"] != pack.digest:
-        raise OceanoError(
-            "index_model_mismatch",
-            f"the backup was made with the model {manifest['model']} ({manifest['digest'][:8]}), MODEL_NAME is "
-            f"{pack.name} ({pack.short_digest})",
-            details={"index_digest": manifest["digest"], "given_digest": pack.digest},
-        )
+    manifest = read_manifest(source, settings, pack)
     kept = settings.model_copy(update={"data_dir": source, "qdrant_url": ""})
-    _require_whole(source, kept, pack, into_server=bool(settings.qdrant_url))
+    _require_whole(source, kept, pack)
+    require_undamaged(source, manifest)
     begun = restore_note(settings.state_dir, settings.qdrant_collection)
     with only_writer(settings.state_dir), closing(open_ledger(settings, pack)) as ledger:
         try:
@@ -150,17 +132,13 @@ def _clear_leftovers(target: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _require_whole(source: Path, kept: Settings, pack: ModelPack, *, into_server: bool) -> None:
+def _require_whole(source: Path, kept: Settings, pack: ModelPack) -> None:
     index = kept.embedded_dir
     for part in (kept.state_dir / "ledger.sqlite3", alias_path(index, kept.qdrant_collection)):
         if not part.is_file():
             raise OceanoError("invalid_request", f"{source} is not a whole backup: {part} is missing")
     if not collection_exists(kept, pack):
         raise OceanoError("invalid_request", f"{source} is not a whole backup: {index} lacks the faces")
-    if into_server and not os.access(index, os.W_OK):
-        raise OceanoError(
-            "invalid_request", f"{source} is read-only, and its index is opened to be read; copy it first"
-        )
 
 
 def _is_of(begun: Path, note: dict[str, Any]) -> bool:
@@ -201,13 +179,21 @@ def _require_empty(settings: Settings, pack: ModelPack) -> None:
 
 
 def _fill_index(settings: Settings, kept: Settings, pack: ModelPack, stop: Event) -> None:
-    """Into an index that is there, perhaps on a server, perhaps in use."""
-    with (
-        closing(open_index(settings, pack)) as index,
-        closing(open_index(kept, pack, create=False)) as copy,
-        faces_bar(copy.count()) as advance,
-    ):
-        Migration(copy, index, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
+    """Into an index that is there, perhaps on a server, perhaps in use; from a copy, since reading an index writes."""
+    for left in settings.state_dir.glob(f"{_READABLE}.*"):  # of a restore that was killed; there is one at a time
+        shutil.rmtree(left, ignore_errors=True)
+    copied = kept.model_copy(update={"data_dir": settings.state_dir / f"{_READABLE}.{os.getpid()}"})
+    try:
+        restore_embedded(copied, kept.embedded_dir)
+        with (
+            closing(open_index(settings, pack)) as index,
+            closing(open_index(copied, pack, create=False)) as copy,
+            faces_bar(copy.count()) as advance,
+        ):
+            Migration(copy, index, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
+    finally:
+        wait_until_left(copied)
+        shutil.rmtree(copied.data_dir, ignore_errors=True)
 
 
 def _copy_thumbs(source: Path, target: Path) -> int:
@@ -234,25 +220,6 @@ def _link_or_copy(source: Path, target: Path) -> None:
         beside = target.with_name(f"{target.name}.tmp")
         shutil.copyfile(source, beside)
         beside.replace(target)
-
-
-def _manifest(source: Path, settings: Settings) -> dict[str, Any]:
-    try:
-        found = json.loads((source / _MANIFEST).read_text(encoding="utf-8"))
-        if found["format"] != _FORMAT:
-            raise OceanoError("invalid_request", f"{source} was made by a newer Oceano ({found.get('oceano')})")
-        if not {"collection", "model", "digest"} <= found.keys():
-            raise ValueError("it does not say of which index and model it is")
-        if found["collection"] != settings.qdrant_collection:
-            raise OceanoError(
-                "invalid_request",
-                f"the backup is of the index {found['collection']!r}; set QDRANT_COLLECTION={found['collection']}",
-            )
-        return dict(found)
-    except FileNotFoundError:
-        raise OceanoError("not_found", f"{source} is no backup: it has no {_MANIFEST}") from None
-    except (ValueError, KeyError, TypeError, OSError) as failure:
-        raise OceanoError("invalid_request", f"{source / _MANIFEST} is damaged: {failure}") from failure
 
 
 def _storage_failure(failure: OSError, place: Path) -> OceanoError:

@@ -160,7 +160,7 @@ def _rows(pixels: Pixels) -> int:
     """How many rows come before those that are nothing but grey."""
     last = pixels[-1, -1]
     if last[0] not in _NOTHING or (last != last[0]).any():
-        return pixels.shape[0]
+        return len(pixels)
     return int(np.flatnonzero((pixels != last[0]).any(axis=(1, 2))).max(initial=-1)) + 1
 
 

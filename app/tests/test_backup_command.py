@@ -272,16 +272,48 @@ def test_a_backup_that_lacks_a_part_is_not_restored(
     assert "is not a whole backup" in capsys.readouterr().err
 
 
+@BOTH
 def test_a_backup_in_a_folder_whose_name_is_no_text_comes_back_and_is_only_read(
     settings: Settings, tmp_path: Path
 ) -> None:
     kept = tmp_path / os.fsdecode(b"\xff\xfe")
     assert main(["backup", str(kept)]) == 0
-    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+    lose_everything(settings)
+    left = settings.state_dir / ".restore.1"
+    left.mkdir(parents=True)  # as a restore that was killed leaves it
+    assert main(["restore", str(kept)]) == 0
+    require_all(settings)
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
+    assert settings.qdrant_url == "" or not list(settings.state_dir.glob(".restore.*"))
+
+
+@pytest.mark.parametrize("part", ["state/ledger.sqlite3", "qdrant_storage/embedded/**/vectors/**/*.mmap"])
+def test_a_backup_that_was_damaged_is_not_restored(
+    settings: Settings, tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    damaged = next(path for path in kept.glob(part) if path.is_file())
+    with damaged.open("r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte[0] ^ 1]))
+    lose_everything(settings)
+    assert main(["restore", str(kept)]) == 2
+    assert f"{damaged} is not as it was written" in capsys.readouterr().err
+    assert not settings.embedded_dir.exists()
+
+
+def test_a_backup_of_before_there_were_digests_is_restored(settings: Settings, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    manifest = json.loads((kept / "backup.json").read_text())
+    assert manifest.pop("files")
+    (kept / "backup.json").write_text(json.dumps(manifest))
     lose_everything(settings)
     assert main(["restore", str(kept)]) == 0
     require_all(settings)
-    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()} == before
 
 
 def test_a_name_that_is_too_long_is_said(

@@ -231,6 +231,6 @@ def test_an_address_of_a_server_that_is_none_is_refused(url: str, monkeypatch: p
 @pytest.mark.parametrize("url", ["http://me:secret@host:6333", "https://secret@host", "ftp://me:secret@host"])
 def test_a_password_in_an_address_is_refused_and_not_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QDRANT_URL", url)
-    with pytest.raises(OceanoError, match="QDRANT_URL='[a-z]+://[*]{3}@host") as refused:
+    with pytest.raises(OceanoError, match=r"QDRANT_URL='[a-z]+://[*]{3}@host") as refused:
         load_settings()
     assert "secret" not in str(refused.value)

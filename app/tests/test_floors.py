@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "index",
             "ledger",
             "logs",
+            "manifest",
             "options",
         }
     ),
