@@ -97,6 +97,8 @@ def test_the_docs_name_only_settings_that_exist() -> None:
         "REAL_FACES_DIR",
         "QDRANT_TEST_URL",
         "QDRANT_TEST_BINARY",
+        "DOCKER_TEST",
+        "MIGRATE_API_KEY",
         "COMPOSE_FILE",
         "ORT_DISABLE_TELEMETRY",
         "WATCHFILES_FORCE_POLLING",
