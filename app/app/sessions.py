@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -25,9 +26,18 @@ _log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16"]
 
-# On a GPU cuDNN looks for its best algorithm once for every shape: so there are few shapes.
+# On a GPU cuDNN chooses its algorithms once for every shape: so there are few shapes.
 _BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
-_OUT_OF_MEMORY: Final = ("out of memory", "failed to allocate", "cudaerrormemoryallocation", "bfcarena")
+# The search that ONNX Runtime takes by itself, EXHAUSTIVE, tries all algorithms out (before 1.20): by what others
+# measured, some 0.6 s and up to gigabytes for each shape of six convolutions, and no faster afterwards (PaddleX, pull
+# request 5057). DEFAULT can be 50 times slower (PaddleOCR, 17970). bench/device.py compares them.
+# No power-of-two growth: two models and a few shapes need far less than the doubling would take.
+# IO binding is left out: pictures come from the CPU's memory, and results go there, by the same copies (microsoft/
+# onnxruntime, issue 18475).
+_CUDA: Final[Mapping[str, str]] = MappingProxyType(
+    {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+)
+_OUT_OF_MEMORY: Final = ("out of memory", "failed to allocate", "alloc_failed", "cudaerrormemoryallocation", "bfcarena")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +69,9 @@ def place(wanted: str, *, threads: int, precision: Precision = "fp32") -> Placem
     elif (problem := driver_problem(getattr(onnxruntime, "cuda_version", "") or "") or "") == "":
         if not hasattr(onnxruntime, "preload_dlls"):  # else insightface calls it before its first CUDA session
             preload_libraries()
-        # no power-of-two growth: two models and a few shapes need far less than the doubling would take
-        cuda = ("CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
-        return Placement((cuda, cpu), f"CUDA is there (DEVICE={wanted})", threads, precision)
+        return Placement(
+            (("CUDAExecutionProvider", dict(_CUDA)), cpu), f"CUDA is there (DEVICE={wanted})", threads, precision
+        )
     else:
         advice = "install a driver that fits; see INSTALL.md"
     if wanted == "cuda":

@@ -82,15 +82,23 @@ def test_on_cuda_batches_are_padded_to_a_few_sizes(demo_pack: ModelPack) -> None
     assert np.abs(np.concatenate(whole) - plain[0]).max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9",
+        "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUDA failure 2: out of memory ; GPU=0",
+    ],
+)
 def test_when_memory_is_full_the_batch_is_halved_and_everything_is_still_run(
-    recogniser: Network, monkeypatch: pytest.MonkeyPatch
+    recogniser: Network, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, sizes = recogniser.run, []
 
     def run(blob: Floats) -> list[Floats]:
         sizes.append(len(blob))
         if len(blob) > 2:
-            raise RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer")
+            raise RuntimeError(said)
         return real(blob)
 
     monkeypatch.setattr(recogniser, "run", run)
