@@ -319,7 +319,7 @@ containers() {
   mkdir -p -- "$here"/{logs,state,thumbs,models,pictures,qdrant_storage/server}
   say "Building oceano:$CUDA_VERSION."
   docker compose "${files[@]}" build oceano
-  model=${MODEL_NAME:-$(sed -n 's/^MODEL_NAME=//p' "$here/.env" 2>/dev/null || true)}
+  model=${MODEL_NAME:-$(sed -n 's/^MODEL_NAME=//p' "$here/.env" 2>/dev/null | tr -d "\"' " || true)}
   model=${model:-antelopev2}
   if [[ ! -d $here/models/$model ]]; then
     say "Fetching the model $model; InsightFace's weights (antelopev2: 361 MB) are for non-commercial research only."

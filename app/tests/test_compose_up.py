@@ -44,7 +44,7 @@ def tree(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         cv2.imwrite(str(tree / "pictures" / f"{number:03}.jpg"), draw_portrait(number, 1, (200, 200)))
     settings = {
         "API_KEYS": KEY, "MONITORING_API_KEY": KEY, "QDRANT_API_KEY": "a key of the server's own",
-        "MODEL_NAME": "demo", "DET_SIZE": "256,256",
+        "MODEL_NAME": "demo", "DET_SIZE": "256,256", "PICTURES": "",
     }  # fmt: skip
     (tree / ".env").write_text("".join(f'{name}="{value}"\n' for name, value in settings.items()))
     try:
@@ -125,11 +125,20 @@ def test_it_is_locked_down(tree: Path) -> None:
 def test_pictures_are_taken_up_and_found(tree: Path, client: httpx.Client) -> None:
     done = compose("run", "--rm", "ingest", tree=tree)
     assert done.returncode == 0, done.stderr
-    assert client.get("/status").json()["index"]["points"] == PICTURES
+    assert f"{PICTURES} faces" in done.stdout
+    wait_for(lambda: client.get("/status").json()["index"]["points"] == PICTURES)
     assert found(client, 3)[0] == "003.jpg"
     face = search(client, 3).json()["faces"][0]["matches"][0]
     assert client.get(face["thumb_url"]).headers["content-type"] == "image/jpeg"
-    assert face["path"] == str(tree / "pictures" / "003.jpg")
+    assert face["path"] == "/data/pictures/003.jpg"
+
+
+def test_pictures_elsewhere_keep_their_name(tree: Path, client: httpx.Client, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "more.jpg"), draw_portrait(PICTURES, 1, (200, 200)))
+    done = compose("run", "--rm", "ingest", tree=tree, PICTURES=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (match, *_) = search(client, PICTURES).json()["faces"][0]["matches"]
+    assert match["path"] == str(tmp_path / "more.jpg")
 
 
 def test_a_dead_server_is_said_and_waited_for(tree: Path, client: httpx.Client) -> None:

@@ -216,8 +216,12 @@ def test_what_was_chosen_is_remembered_for_a_plain_docker_compose(docker: Path) 
         ]
 
 
-def test_a_model_that_is_there_is_not_fetched(docker: Path) -> None:
-    (docker / "models" / "antelopev2").mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("line", "name"), [("", "antelopev2"), ("MODEL_NAME=mine", "mine"), ('MODEL_NAME="mine"', "mine")]
+)
+def test_a_model_that_is_there_is_not_fetched(docker: Path, line: str, name: str) -> None:
+    (docker / "models" / name).mkdir(parents=True)
+    (docker / ".env").write_text(f"{line}\n")
     assert containers(docker, QDRANT_API_KEY="abc", API_KEYS="def").returncode == 0
     assert "models install" not in (docker.parent / "words").read_text()
 
