@@ -17,14 +17,18 @@ one_worker() { # a second one would load the model again and gain nothing
 }
 
 require_folders() {
-  local name folder
+  local name folder closed=()
   for name in logs state thumbs models qdrant_storage; do
     [[ $name == qdrant_storage && -n ${QDRANT_URL:-} ]] && continue # the index is elsewhere
     folder=$DATA_DIR/$name
     mkdir -p -- "$folder" 2>/dev/null || true
     [[ $name == models && -r $folder ]] && continue # the packs may be shared, read-only
-    [[ -w $folder ]] || die 3 "$folder cannot be written by user $(id -u). On the host: sudo chown -R $(id -u):$(id -g) $name"
+    [[ -w $folder ]] || closed+=("$name")
   done
+  ((${#closed[@]} == 0)) && return
+  say "${closed[*]} in $DATA_DIR cannot be written by user $(id -u). On the host, either"
+  say "  sudo chown -R $(id -u):$(id -g) ${closed[*]}"
+  die 3 "or run as their owner: OCEANO_UID and OCEANO_GID in .env (what id -u and id -g print), and start again."
 }
 
 require_device() { # by running something there; DEVICE=auto goes on without a GPU, and says why it has none
