@@ -73,10 +73,10 @@ def require_undamaged(backup: Path, manifest: dict[str, Any]) -> None:
     """
     for name, digest in manifest.get("files", {}).items():
         path = backup / name
+        if not path.is_file():
+            raise OceanoError("invalid_request", f"{backup} is not a whole backup: {path} is missing")
         try:
             found = _digest(path)
-        except FileNotFoundError:
-            raise OceanoError("invalid_request", f"{backup} is not a whole backup: {path} is missing") from None
         except OSError as failure:
             raise OceanoError("invalid_request", f"{path} cannot be read: {failure.strerror or failure}") from failure
         if found != digest:
