@@ -16,7 +16,16 @@ from typing import Any, Final
 
 from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError, is_full
-from app.index import alias_path, collection_exists, index_exists, open_index, restore_embedded, wait_until_left
+from app.index import (
+    RESTORING,
+    alias_path,
+    clear_restore,
+    collection_exists,
+    index_exists,
+    open_index,
+    restore_embedded,
+    wait_until_left,
+)
 from app.ledger import only_writer, restore_note
 from app.manifest import read_manifest, require_undamaged, write_manifest
 from app.migration import Migration
@@ -25,13 +34,12 @@ from app.progress import counted, faces_bar, say
 from app.sizing import amount, plan
 from app.types import FaceIndex, ModelPack
 
-_READABLE: Final = ".restore"  # a backup's index while it is read
 _ROOM_TO_WRITE: Final = 300_000_000  # Edge keeps some free
 
 
 def run_backup(settings: Settings, target: Path, stop: Event) -> int:
     """The exit code. Searching and ingesting go on meanwhile. Raises OceanoError; there is a whole backup or none."""
-    target = target.expanduser().absolute()
+    target = _absolute(target)
     if target.exists():
         raise OceanoError("invalid_request", f"{target} is there already; a backup goes into a new folder")
     if not target.parent.is_dir():  # made here, a backup meant for a drive that is not mounted would go elsewhere
@@ -72,14 +80,18 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
 
     Raises OceanoError; the same call goes on.
     """
-    source = source.expanduser().absolute()
+    source = _absolute(source)
     pack = find_model(settings)
     manifest = read_manifest(source, settings, pack)
     kept = settings.model_copy(update={"data_dir": source, "qdrant_url": ""})
-    _require_whole(source, kept, pack)
-    require_undamaged(source, manifest)
+    try:
+        _require_whole(source, kept, pack)
+        require_undamaged(source, manifest)
+    except OSError as failure:
+        raise OceanoError("invalid_request", f"{source} cannot be read: {failure}") from failure
     begun = restore_note(settings.state_dir, settings.qdrant_collection)
     with only_writer(settings.state_dir), closing(open_ledger(settings, pack)) as ledger:
+        clear_restore(settings)
         try:
             note = {"backup": manifest, "into": settings.qdrant_url or "embedded"}
             if not _is_of(begun, note):
@@ -128,7 +140,8 @@ def _clear_leftovers(target: Path) -> None:
     """What a killed backup of the same name left."""
     for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         pid = left.name.split(".")[-2]
-        if pid.isdecimal() and not Path("/proc", pid).exists():
+        # our own, since this backup has not begun: in containers every process has the same
+        if pid == str(os.getpid()) or (pid.isdecimal() and not Path("/proc", pid).exists()):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -180,9 +193,7 @@ def _require_empty(settings: Settings, pack: ModelPack) -> None:
 
 def _fill_index(settings: Settings, kept: Settings, pack: ModelPack, stop: Event) -> None:
     """Into an index that is there, perhaps on a server, perhaps in use; from a copy, since reading an index writes."""
-    for left in settings.state_dir.glob(f"{_READABLE}.*"):  # of a restore that was killed; there is one at a time
-        shutil.rmtree(left, ignore_errors=True)
-    copied = kept.model_copy(update={"data_dir": settings.state_dir / f"{_READABLE}.{os.getpid()}"})
+    copied = kept.model_copy(update={"data_dir": settings.state_dir / f"{RESTORING}.{os.getpid()}"})
     try:
         restore_embedded(copied, kept.embedded_dir)
         with (
@@ -218,8 +229,15 @@ def _link_or_copy(source: Path, target: Path) -> None:
         raise
     except OSError:
         beside = target.with_name(f"{target.name}.tmp")
-        shutil.copyfile(source, beside)
-        beside.replace(target)
+        try:
+            shutil.copyfile(source, beside)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - Path's raises for a user who is not there
 
 
 def _storage_failure(failure: OSError, place: Path) -> OceanoError:

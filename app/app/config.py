@@ -16,7 +16,9 @@ from app.errors import OceanoError
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 _ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
-_LOGIN: Final = re.compile(r"//[^/?#]*@")
+_PLAIN_URL: Final = re.compile(r"[!-$&-~]+")  # printable ASCII without % and spaces
+_HEADER: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # printable ASCII, no space at either end
+_UP_TO_A_LOGIN: Final = re.compile(r".*@", re.DOTALL)
 
 _WORKERS_REASON = (
     "one process holds the model and the index; a second would load the model again and gain nothing. "
@@ -143,10 +145,17 @@ class Settings(BaseSettings):
             fits = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
         except ValueError:  # the port is no number, or too large
             fits = False
-        if not fits:
-            raise ValueError("must be like http://host:6333 or https://host:6333")
-        if _LOGIN.search(value):
+        if "@" in value:
             raise ValueError("must hold no user or password, which Qdrant does not ask for: a key is QDRANT_API_KEY")
+        if not fits or not _PLAIN_URL.fullmatch(value):
+            raise ValueError("must be like http://host:6333 or https://host:6333")
+        return value
+
+    @field_validator("qdrant_api_key")
+    @classmethod
+    def _sendable(cls, value: str) -> str:
+        if value and not _HEADER.fullmatch(value):  # it goes into a header
+            raise ValueError("must be plain ASCII, without a space or line end before or after it")
         return value
 
     @property
@@ -217,5 +226,8 @@ def _sentence(error: ErrorDetails) -> str:
         return wanted
     field = Settings.model_fields.get(name.lower())
     secret = field is not None and field.repr is False
-    shown = "***" if secret else repr(_LOGIN.sub("//***@", str(error["input"])))
+    given = str(error["input"])
+    if name == "QDRANT_URL":
+        given = _UP_TO_A_LOGIN.sub("***@", given)
+    shown = "***" if secret else repr(given)
     return f"{name}={shown}: {wanted}"

@@ -29,8 +29,9 @@ _END_OF_JPEG: Final = b"\xff\xd9"
 _SCAN: Final = b"\xff\xda"
 _MOST_SCANS: Final = 100  # a progressive JPEG has about ten; each goes over all of the picture
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF comes before 00 or a restart
-# The grey of rows that a cut off JPEG does not have: where it has three channels or one, four of them (CMYK, YCCK).
-_NOTHING: Final = (128, 65, 64)
+# The grey of rows that a cut off JPEG does not have; the second where it has four channels: CMYK, YCCK.
+_NOTHING: Final = (128,)
+_NO_INK: Final = (65, 64)
 _TURNED: Final = range(5, 9)  # EXIF orientations that swap width and height
 
 # What the decoders raise on bytes that are not what they claim to be.
@@ -98,8 +99,9 @@ def _decode(data: bytes, name: str, max_pixels: int, image_id: str, enough: int 
             part = _part(max(width, height), enough)
             if turn in _TURNED:
                 width, height = height, width
-            pixels = _jpeg(data, turn, part)
-            full = cache(partial(_jpeg, data, turn, 1)) if part > 1 else None
+            nothing = _NO_INK if image.mode == "CMYK" else _NOTHING
+            pixels = _jpeg(data, turn, part, nothing)
+            full = cache(partial(_jpeg, data, turn, 1, nothing)) if part > 1 else None
             return Picture(image_id, pixels, name, taken_at, width, height, 1 / part, full)
         image.load()
         pixels = _upright(_bgr(image), _orientation(image))  # asked for after load, which turns a TIFF itself
@@ -143,7 +145,7 @@ def _part(longer_side: int, enough: int | None) -> int:
     return 1 if enough is None else next(part for part in _REDUCED if longer_side >= part * enough or part == 1)
 
 
-def _jpeg(data: bytes, turn: int, part: int) -> Pixels:
+def _jpeg(data: bytes, turn: int, part: int, nothing: tuple[int, ...]) -> Pixels:
     """What is missing at the end of a JPEG is grey."""
     cut_off = _END_OF_JPEG not in data[-64:]  # or something follows it, as in a phone's "motion photo"
     whole = data + _END_OF_JPEG if cut_off else data  # OpenCV 5 takes none without an end
@@ -151,15 +153,15 @@ def _jpeg(data: bytes, turn: int, part: int) -> Pixels:
     if found is None:
         raise ValueError("it cannot be decoded")
     pixels = found.astype(np.uint8, copy=False)
-    if cut_off and _rows(pixels) < pixels.shape[0] / 2:
+    if cut_off and _rows(pixels, nothing) < pixels.shape[0] / 2:
         raise ValueError("more than half of it is missing")
     return _upright(pixels, turn)
 
 
-def _rows(pixels: Pixels) -> int:
+def _rows(pixels: Pixels, nothing: tuple[int, ...]) -> int:
     """How many rows come before those that are nothing but grey."""
     last = pixels[-1, -1]
-    if last[0] not in _NOTHING or (last != last[0]).any():
+    if last[0] not in nothing or (last != last[0]).any():
         return len(pixels)
     return int(np.flatnonzero((pixels != last[0]).any(axis=(1, 2))).max(initial=-1)) + 1
 

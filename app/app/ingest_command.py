@@ -15,6 +15,7 @@ from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.folders import Folder, Wanted, readable
 from app.formats import SNIFF_BYTES, sniff
+from app.index import clear_restore
 from app.ingest import Ingest, IngestOptions
 from app.ledger import FileRecord, Ledger, only_writer, restore_note
 from app.parts import open_parts, open_stored
@@ -46,6 +47,7 @@ def run_ingest(wish: IngestWish, settings: Settings, stop: Event) -> int:
     _require_sense(wish)
     with only_writer(settings.state_dir):
         restore_note(settings.state_dir, settings.qdrant_collection).unlink(missing_ok=True)  # what comes now is newer
+        clear_restore(settings)
         if wish.report is not None:
             _require_writable(wish.report)  # said before the work, not after it
         if wish.dry_run:

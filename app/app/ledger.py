@@ -291,7 +291,7 @@ def only_writer(state_dir: Path) -> Iterator[None]:
             holder = lock.read(20).strip() or "unknown"
             raise OceanoError(
                 "ingest_in_progress",
-                f"another ingest is running (process {holder}); wait for it or stop it",
+                f"another ingest or restore is running (process {holder}); wait for it or stop it",
                 details={"pid": int(holder) if holder.isdecimal() else None},
             ) from None
         lock.seek(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,15 +42,17 @@ def read_manifest(backup: Path, settings: Settings, pack: ModelPack) -> dict[str
 
     Raises OceanoError `not_found`, `invalid_request`, `index_model_mismatch`.
     """
+    if not (backup / _NAME).is_file():
+        raise OceanoError("not_found", f"{backup} is no backup: it has no {_NAME}")
     try:
         found = json.loads((backup / _NAME).read_text(encoding="utf-8"))
         if found["format"] != _FORMAT:
             raise OceanoError("invalid_request", f"{backup} was made by a newer Oceano ({found.get('oceano')})")
-        if not {"collection", "model", "digest"} <= found.keys() or not isinstance(found.get("files", {}), dict):
+        if not all(isinstance(found[key], str) for key in ("collection", "model", "digest")):
             raise ValueError("it does not say of which index and model it is")
-    except FileNotFoundError:
-        raise OceanoError("not_found", f"{backup} is no backup: it has no {_NAME}") from None
-    except (ValueError, KeyError, TypeError, OSError) as failure:
+        if not isinstance(found.get("files", {}), dict):
+            raise ValueError("it does not say which files it has")
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as failure:
         raise OceanoError("invalid_request", f"{backup / _NAME} is damaged: {failure}") from failure
     if found["collection"] != settings.qdrant_collection:
         raise OceanoError(
@@ -67,26 +70,24 @@ def read_manifest(backup: Path, settings: Settings, pack: ModelPack) -> dict[str
 
 
 def require_undamaged(backup: Path, manifest: dict[str, Any]) -> None:
-    """Every file is as it was written; backups of before there were digests are believed.
+    """Every file is there, in the backup itself, as it was written; one of before there were digests is believed.
 
-    Raises OceanoError `invalid_request`.
+    Raises OceanoError `invalid_request`, and OSError for what cannot be read.
     """
+    files = {str(path.relative_to(backup)): path for path in _files(backup)}
     for name, digest in manifest.get("files", {}).items():
-        path = backup / name
-        if not path.is_file():
-            raise OceanoError("invalid_request", f"{backup} is not a whole backup: {path} is missing")
-        try:
-            found = _digest(path)
-        except OSError as failure:
-            raise OceanoError("invalid_request", f"{path} cannot be read: {failure.strerror or failure}") from failure
-        if found != digest:
-            raise OceanoError("invalid_request", f"{backup} is damaged: {path} is not as it was written")
+        if name not in files:
+            raise OceanoError("invalid_request", f"{backup} is not a whole backup: {name!r} is missing")
+        if _digest(files[name]) != digest:
+            raise OceanoError("invalid_request", f"{backup} is damaged: {files[name]} is not as it was written")
 
 
 def _files(backup: Path) -> Iterator[Path]:
+    """Plain files alone: no sockets, and no links, which a copy would not follow."""
     for part in _DIGESTED:
         for base, _, names in os.walk(backup / part):
-            yield from (path for name in sorted(names) if (path := Path(base, name)).is_file())  # no sockets
+            paths = (Path(base, name) for name in sorted(names))
+            yield from (path for path in paths if stat.S_ISREG(path.lstat().st_mode))
 
 
 def _digest(path: Path) -> str:

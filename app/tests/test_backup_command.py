@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -305,6 +309,74 @@ def test_a_backup_that_was_damaged_is_not_restored(
     assert not settings.embedded_dir.exists()
 
 
+def test_a_backup_of_other_than_plain_files_is_not_restored_and_nothing_hangs(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    lose_everything(settings)
+    segments = next(kept.glob("qdrant_storage/embedded/*/shard-backup/segments"))
+    segments.rename(tmp_path / "elsewhere")
+    segments.symlink_to(tmp_path / "elsewhere")
+    assert main(["restore", str(kept)]) == 2
+    assert "is missing" in capsys.readouterr().err
+    (kept / "state" / "ledger.sqlite3").unlink()
+    os.mkfifo(kept / "state" / "ledger.sqlite3")
+    assert main(["restore", str(kept)]) == 2
+    (kept / "backup.json").unlink()
+    os.mkfifo(kept / "backup.json")
+    assert main(["restore", str(kept)]) == 2
+    assert "is no backup" in capsys.readouterr().err
+    assert not settings.embedded_dir.exists()
+
+
+def test_a_restore_clears_what_a_killed_one_left_and_its_own_where_the_disk_is_full(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    lose_everything(settings)
+    (collection,) = (path.name for path in (kept / "qdrant_storage" / "embedded").glob("faces__*"))
+    left = settings.embedded_dir / f".{collection}.{os.getpid()}.partial"  # in containers all have one number
+    left.mkdir(parents=True)
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.index.backup.sync_tree", full)
+        assert main(["restore", str(kept)]) == 3
+    assert not list(settings.embedded_dir.glob(".*.partial"))
+    assert main(["restore", str(kept)]) == 0
+    require_all(settings)
+
+
+def test_whoever_opens_the_index_while_a_restore_copies_waits_for_it(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["backup", str(kept)]) == 0
+    lose_everything(settings)
+    copying, counts = Event(), []
+
+    def count() -> None:
+        copying.wait()
+        with closing(open_index(settings, find_model(settings))) as index:
+            counts.append(index.count())
+
+    def slow(folder: Path) -> None:
+        copying.set()
+        time.sleep(1)
+
+    monkeypatch.setattr("app.index.backup.sync_tree", slow)
+    with ThreadPoolExecutor() as threads:
+        opened = threads.submit(count)
+        assert main(["restore", str(kept)]) == 0
+        opened.result()
+    assert counts == [300]
+    require_all(settings)
+
+
 def test_a_backup_of_before_there_were_digests_is_restored(settings: Settings, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     assert main(["backup", str(kept)]) == 0
@@ -332,7 +404,17 @@ def test_what_a_killed_backup_left_is_cleared_by_the_next(settings: Settings, tm
     assert other.exists()  # its process lives
 
 
-@pytest.mark.parametrize("text", ['{"format": 1, "collection": "faces"}', '{"format": 2}', "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": 1, "collection": "faces"}',
+        '{"format": 2}',
+        "[]",
+        "[" * 200_000,
+        '{"format": 1, "collection": "faces", "model": "small", "digest": 5}',
+        '{"format": 1, "collection": "faces", "model": "small", "digest": "5", "files": []}',
+    ],
+)
 def test_a_description_that_says_too_little_is_refused(
     settings: Settings, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,7 +220,19 @@ def test_every_setting_has_a_description() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["host:6333", "http://", "http://host:abc", "http://host:99999", "ftp://host", "http://:1"]
+    "url",
+    [
+        "host:6333",
+        "http://",
+        "http://host:abc",
+        "http://host:99999",
+        "ftp://host",
+        "http://:1",
+        " http://host",
+        "http://host\n",
+        "http://a b",
+        "http://h%00",
+    ],
 )
 def test_an_address_of_a_server_that_is_none_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QDRANT_URL", url)
@@ -228,9 +240,17 @@ def test_an_address_of_a_server_that_is_none_is_refused(url: str, monkeypatch: p
         load_settings()
 
 
-@pytest.mark.parametrize("url", ["http://me:secret@host:6333", "https://secret@host", "ftp://me:secret@host"])
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@host:6333", "https://secret@host", "me:secret@host", "http://me:9#secret@host"]
+)
 def test_a_password_in_an_address_is_refused_and_not_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QDRANT_URL", url)
-    with pytest.raises(OceanoError, match=r"QDRANT_URL='[a-z]+://[*]{3}@host") as refused:
+    with pytest.raises(OceanoError, match=r"QDRANT_URL='[*]{3}@host") as refused:
         load_settings()
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "one and a space ", "line\n", "\x01"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OceanoError, match=r"QDRANT_API_KEY=[*]{3}: must be plain ASCII"):
+        load_settings(qdrant_api_key=key)

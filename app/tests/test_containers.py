@@ -155,7 +155,9 @@ def test_every_volume_is_one_place_in_one_other() -> None:
         for volume in service.get("volumes", [])
     ]  # fmt: skip
     assert len(volumes) > 10
-    one_place = re.compile(r"\$\{PICTURES:-\./pictures\}:\$\{PICTURES:-/data/pictures\}:ro|(\./[\w/.-]+|\w+):/[\w/.-]+(:ro)?")
+    one_place = re.compile(
+        r"\$\{PICTURES:-\./pictures\}:\$\{PICTURES:-/data/pictures\}:ro|(\./[\w/.-]+|\w+):/[\w/.-]+(:ro)?"
+    )
     assert [volume for volume in volumes if not one_place.fullmatch(volume)] == []
     for name in ("ingest", "oceano"):  # the service draws thumbnails anew
         assert any(volume.startswith("${PICTURES") for volume in compose()["services"][name]["volumes"])

@@ -372,6 +372,13 @@ def test_a_jpeg_of_four_inks_may_be_cut_off_and_reduced(transform: int) -> None:
     assert "missing" in _refused(data[: int(len(data) * 0.4)]).message
 
 
+@pytest.mark.parametrize("grey", [64, 65])
+def test_a_whole_picture_whose_lower_part_is_grey_is_whole(grey: int) -> None:
+    image = _noise(256)
+    image.paste((grey, grey, grey), (0, 100, 256, 256))
+    assert _decode(_saved(image, "JPEG", quality=95) + b"\0" * 5000).shape == (256, 256, 3)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_a_jpeg_of_which_more_than_half_is_missing_is_invalid_image(share: float, mode: str) -> None:

@@ -68,7 +68,7 @@ def test_an_index_goes_to_a_server_and_back(
     [
         ("embedded", 2, "there already"),
         ("somewhere", 2, "--to 'somewhere': must be like http://host:6333"),
-        ("http://me:secret@host:6333", 2, "--to 'http://***@host:6333': must hold no user"),
+        ("http://me:secret@host:6333", 2, "--to '***@host:6333': must hold no user"),
         ("http://127.0.0.1:9", 2, "no index"),
     ],
 )

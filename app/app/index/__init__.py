@@ -15,7 +15,8 @@ The embedded index is a family of processes on one folder:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from app.types import FaceIndex, ModelPack
 
 __all__ = [
+    "RESTORING",
     "alias_path",
+    "clear_restore",
     "collection_exists",
     "index_exists",
     "is_same",
@@ -34,6 +37,8 @@ __all__ = [
     "switch_to",
     "wait_until_left",
 ]
+
+RESTORING: Final = ".restore"  # in the state folder: a backup's index while it is read
 
 
 def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> FaceIndex:
@@ -88,6 +93,12 @@ def restore_embedded(settings: Settings, folder: Path) -> None:
     from app.index.backup import restore
 
     restore(folder, settings.embedded_dir, settings.qdrant_collection)
+
+
+def clear_restore(settings: Settings) -> None:
+    """Remove the copies that a killed restore left; call as the only writer."""
+    for left in (*settings.embedded_dir.glob(".*.partial"), *settings.state_dir.glob(f"{RESTORING}.*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def open_beside(settings: Settings, pack: ModelPack) -> FaceIndex:

@@ -21,6 +21,7 @@ from app.index.folders import (
     write_whole,
 )
 from app.index.wire import Op, pack, read_answer, storage_failure
+from app.locks import locked
 
 
 def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, alias: tuple[str, str]) -> None:
@@ -60,23 +61,34 @@ def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, a
 def restore(source: Path, target: Path, name: str) -> None:
     """Copy the collection of a backup below `target`, then the file of the alias `name`, which makes it the index.
 
-    A kill before that leaves a collection that no alias stands for; the next call begins anew.
+    A kill before that leaves a collection that no alias stands for; the next call begins anew. Whoever opens the index
+    meanwhile waits. Raises OceanoError `index_in_use`, `disk_full`, `index_unavailable`.
     """
     file = alias_path(target, name)
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_room(source, target)
-        for folder in source.iterdir():
-            if folder.is_dir():
-                beside = target / f".{folder.name}.{os.getpid()}.partial"
-                copy_folder(folder, beside, link_frozen=False)
-                sync_tree(beside)
-                shutil.rmtree(target / folder.name, ignore_errors=True)
-                beside.rename(target / folder.name)
-        write_whole(file, (source / file.name).read_text(encoding="utf-8"))
+        with locked(file.with_name(f"{name}.lock")):
+            if file.exists():
+                raise OceanoError("index_in_use", f"An index was begun in {target} meanwhile; run it again.")
+            _require_room(source, target)
+            for folder in source.iterdir():
+                if folder.is_dir():
+                    _put(folder, target)
+            write_whole(file, (source / file.name).read_text(encoding="utf-8"))
         sync_folder(target)
     except OSError as failure:
         raise storage_failure(failure, f"The index could not be restored into {target}") from failure
+
+
+def _put(folder: Path, target: Path) -> None:
+    beside = target / f".{folder.name}.{os.getpid()}.partial"
+    try:
+        copy_folder(folder, beside, link_frozen=False)
+        sync_tree(beside)
+        shutil.rmtree(target / folder.name, ignore_errors=True)
+        beside.rename(target / folder.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _require_room(source: Path, there: Path) -> None:

@@ -77,7 +77,7 @@ def told(failure: BaseException) -> OceanoError:
     if _is_refusal(failure):
         return OceanoError(
             "invalid_setting",
-            f"The Qdrant server does not accept QDRANT_API_KEY: {text}",
+            f"The Qdrant server does not accept QDRANT_API_KEY (of where `migrate` goes: MIGRATE_API_KEY): {text}",
             details={"settings": ["QDRANT_API_KEY"]},
         )
     if _is_wrong(failure):
