@@ -52,7 +52,6 @@ ENV PATH=/opt/oceano/bin:$PATH \
   NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /data
 USER 10001:10001
-VOLUME ["/data"]
 EXPOSE 9100
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \

@@ -26,21 +26,20 @@ require_folders() {
     [[ -w $folder ]] || closed+=("$name")
   done
   ((${#closed[@]} == 0)) && return
-  say "${closed[*]} in $DATA_DIR cannot be written by user $(id -u). On the host, either"
+  say "${closed[*]} in $DATA_DIR cannot be written by user $(id -u). On the host, in Oceano's folder, either"
   say "  sudo chown -R $(id -u):$(id -g) ${closed[*]}"
   die 3 "or run as their owner: OCEANO_UID and OCEANO_GID in .env (what id -u and id -g print), and start again."
 }
 
 require_device() { # by running something there; DEVICE=auto goes on without a GPU, and says why it has none
-  local said
-  if said=$(oceano device 2>&1); then
-    say "$said"
-  else
-    say "$said"
-    say "Is the container started with a GPU (--gpus all, or the reservation in docker-compose.yml)?"
-    say "Does the host have the NVIDIA Container Toolkit, and does nvidia-smi work there?"
-    die 3 "Else build for another CUDA (CUDA_VERSION=11.8, 12, 13 or cpu), or set DEVICE=auto or DEVICE=cpu."
-  fi
+  local said code=0
+  said=$(oceano device 2>&1) || code=$?
+  say "$said"
+  ((code == 0)) && return
+  ((code == 3)) || exit "$code" # a setting, say
+  say "Is the container started with a GPU (--gpus all, or the reservation in docker-compose.yml)?"
+  say "Does the host have the NVIDIA Container Toolkit, and does nvidia-smi work there?"
+  die 3 "Else build for another CUDA (CUDA_VERSION=11.8, 12, 13 or cpu), or set DEVICE=auto or DEVICE=cpu."
 }
 
 : "${DATA_DIR:=/data}"

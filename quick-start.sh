@@ -261,10 +261,22 @@ require_docker() {
     die 3 "Docker has no Compose: install docker-compose-plugin, 2.24.4 or newer"
 }
 
+setting() { # setting NAME: from the environment or .env, as Compose reads it
+  local found=${!1:-}
+  if [[ -z $found ]]; then
+    found=$(sed -nE "s/\r$//; s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" "$here/.env" 2>/dev/null | tail -n 1 || true)
+    case $found in
+      \"*\"* | \'*\'*) found=${found:1} && found=${found%%[\"\']*} ;;
+      *) found=$(sed -E 's/[[:space:]]+#.*//; s/[[:space:]]+$//' <<<"$found") ;;
+    esac
+  fi
+  printf '%s\n' "$found"
+}
+
 require_keys() { # the services of the compose files do not start without
   local name missing=()
   for name in QDRANT_API_KEY API_KEYS; do
-    [[ -n ${!name:-} ]] || grep -qs "^$name=." "$here/.env" || missing+=("$name")
+    [[ -n $(setting "$name") ]] || missing+=("$name")
   done
   ((${#missing[@]} == 0)) && return
   say "These keys are missing in .env: ${missing[*]}. To make them:"
@@ -274,10 +286,16 @@ require_keys() { # the services of the compose files do not start without
   exit 2
 }
 
-choose_image() { # sets CUDA_VERSION and files
+choose_image() { # sets CUDA_VERSION and COMPOSE_FILE; somebody's own files stay, as those of a cluster
   local variant
-  files=(-f "$here/docker-compose.yml")
-  variant=$(choose_variant "$(any_python)")
+  COMPOSE_FILE=$(setting COMPOSE_FILE)
+  case $COMPOSE_FILE in
+    docker-compose.yml | docker-compose.yml:docker-compose.cpu.yml) COMPOSE_FILE= ;; # of an earlier quick-start
+  esac
+  case $COMPOSE_FILE in
+    *docker-compose.cpu.yml*) variant=cpu ;;
+    *) variant=$(choose_variant "$(any_python)") ;;
+  esac
   if [[ $variant != cpu ]] && ! docker info 2>/dev/null | grep -qi 'nvidia'; then
     say "There is a GPU, but Docker cannot hand it on: install the NVIDIA Container Toolkit, then run"
     say "  sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
@@ -288,46 +306,58 @@ choose_image() { # sets CUDA_VERSION and files
     cu118) CUDA_VERSION=11.8 ;;
     cu12) CUDA_VERSION=12 ;;
     cu13) CUDA_VERSION=13 ;;
-    cpu) CUDA_VERSION=cpu && files+=(-f "$here/docker-compose.cpu.yml") ;;
+    cpu) CUDA_VERSION=cpu ;;
   esac
-  export CUDA_VERSION
+  case $CUDA_VERSION in
+    cpu) : "${COMPOSE_FILE:=docker-compose.yml:docker-compose.cpu.yml}" ;;
+    *) : "${COMPOSE_FILE:=docker-compose.yml}" ;;
+  esac
+  if [[ $CUDA_VERSION == cpu && $COMPOSE_FILE != *cpu.yml* ]]; then
+    die 3 "COMPOSE_FILE in .env asks for a GPU, and there is none to use: name docker-compose.cpu.yml second in it"
+  fi
+  export CUDA_VERSION COMPOSE_FILE
 }
 
 remember() { # remember NAME VALUE: in .env, for a plain `docker compose` later
   if grep -qs "^$1=" "$here/.env"; then
-    sed -i "s|^$1=.*|$1=$2|" "$here/.env"
+    sed -i "s|^$1=.*|$1=${2//&/\\&}|" "$here/.env"
   else
+    [[ ! -s $here/.env || -z $(tail -c 1 "$here/.env") ]] || echo >>"$here/.env" # its last line has no end
     printf '%s=%s\n' "$1" "$2" >>"$here/.env"
   fi
 }
 
 containers() {
-  local files model
+  local name model
   require_docker
   require_keys
+  cd -- "$here" # where Compose looks for its files, and for .env
   choose_image
-  OCEANO_UID=$(id -u)
-  OCEANO_GID=$(id -g)
+  OCEANO_UID=$(setting OCEANO_UID)
+  OCEANO_GID=$(setting OCEANO_GID)
+  : "${OCEANO_UID:=$(id -u)}" "${OCEANO_GID:=$(id -g)}"
   export OCEANO_UID OCEANO_GID
-  remember OCEANO_UID "$OCEANO_UID"
-  remember OCEANO_GID "$OCEANO_GID"
-  remember CUDA_VERSION "$CUDA_VERSION"
-  case $CUDA_VERSION in
-    cpu) remember COMPOSE_FILE docker-compose.yml:docker-compose.cpu.yml ;;
-    *) remember COMPOSE_FILE docker-compose.yml ;;
-  esac
-  mkdir -p -- "$here"/{logs,state,thumbs,models,pictures,qdrant_storage/server}
+  for name in OCEANO_UID OCEANO_GID CUDA_VERSION COMPOSE_FILE; do
+    remember "$name" "${!name}"
+  done
+  mkdir -p -- logs state thumbs models pictures qdrant_storage/server
   say "Building oceano:$CUDA_VERSION."
-  docker compose "${files[@]}" build oceano
-  model=${MODEL_NAME:-$(sed -n 's/^MODEL_NAME=//p' "$here/.env" 2>/dev/null | tr -d "\"' " || true)}
+  docker compose build oceano
+  model=$(setting MODEL_NAME)
   model=${model:-antelopev2}
-  if [[ ! -d $here/models/$model ]]; then
-    say "Fetching the model $model; InsightFace's weights (antelopev2: 361 MB) are for non-commercial research only."
-    docker compose "${files[@]}" run --rm --no-deps oceano models install "$model"
-  fi
-  docker compose "${files[@]}" up --detach --wait oceano qdrant
+  [[ -d models/$model ]] || fetch_model "$model"
+  docker compose up --detach --wait ||
+    die 3 "not all of it came up; the reason is in: docker compose logs --tail 20 (in $here)"
   say "Oceano is at http://127.0.0.1:9100; its page asks for one of API_KEYS as the password."
-  say "Take pictures up: PICTURES=/your/pictures in $here/.env, then, there: docker compose run --rm ingest"
+  say "Take pictures up: PICTURES=/your/pictures (absolute) in $here/.env, then, there: docker compose run --rm ingest"
+}
+
+fetch_model() { # fetch_model NAME
+  say "Fetching the model $1; InsightFace's weights (antelopev2: 361 MB) are for non-commercial research only."
+  docker compose run --rm --no-deps oceano models install "$1" && return
+  say "It could not be fetched. Put its unpacked folder here as models/$1, or fetch $1.zip elsewhere, and:"
+  say "  docker compose run --rm --no-deps -v /path/to/$1.zip:/$1.zip:ro oceano models install $1 --archive /$1.zip"
+  die 3 "A demo with drawn people, without a model, is there without containers: ./quick-start.sh"
 }
 
 check() { # check COMMAND...: the tests run even if it fails, so that one run shows everything

@@ -5,6 +5,7 @@ A backup has the layout of a data folder. The ledger goes first: it may know les
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -241,5 +242,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _storage_failure(failure: OSError, place: Path) -> OceanoError:
+    if failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OceanoError("invalid_request", f"{place} cannot be written by user {os.getuid()}: {failure.strerror}")
     code = "disk_full" if is_full(failure) else "internal"
     return OceanoError(code, f"{place} cannot be written: {failure.strerror or failure}")

@@ -171,8 +171,10 @@ def readable(path: str) -> str:
 
 def _unavailable(path: str, failure: OSError | None) -> OceanoError:
     said = f": {failure.strerror}" if failure is not None else ", or it is another one now"
+    closed = failure is not None and failure.errno == errno.EACCES
+    advice = f"User {os.getuid()} may not read it" if closed else "Is the drive connected?"
     return OceanoError(
         "folder_unavailable",
-        f"{readable(path)} is not to be had{said}. Is the drive connected? What was taken up until now stays",
+        f"{readable(path)} is not to be had{said}. {advice}{'.' if closed else ''} What was taken up until now stays",
         details={"folder": readable(path)},
     )

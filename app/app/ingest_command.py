@@ -105,11 +105,7 @@ def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, inde
     if pruned is not None and not wish.as_json:
         _say_pruned(pruned, dry_run=False)
     if wish.prune and run.unseen:
-        print(  # noqa: T201
-            f"nothing is forgotten: of the files and folders {run.unseen} could not be read just now, and what "
-            "seems gone may be among them",
-            file=sys.stderr,
-        )
+        _say_kept(run.unseen)
     if wish.report is not None:
         _write_report(wish.report, ledger.without_faces(os.path.abspath(wish.folder)))  # noqa: PTH100 - as Folder does
     if stop.is_set():
@@ -136,7 +132,22 @@ def _dry_run(wish: IngestWish, settings: Settings, stop: Event) -> int:
         print(json.dumps({"pruned": asdict(counts), "dry_run": True}))  # noqa: T201
     else:
         _say_pruned(counts, dry_run=True)
+    folder = Folder(wish.folder)
+    for _ in folder.scan():  # as --prune does, which forgets nothing where it cannot look
+        if stop.is_set():
+            break
+    if folder.unlisted:
+        _say_kept(folder.unlisted)
+        return EXIT_SOME_FAILED
     return EXIT_OK
+
+
+def _say_kept(unseen: int) -> None:
+    print(  # noqa: T201
+        f"nothing is forgotten: of the files and folders {unseen} could not be read just now, and what seems gone may "
+        "be among them",
+        file=sys.stderr,
+    )
 
 
 def _pruning(

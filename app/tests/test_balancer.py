@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
+from app.errors import STATUS
 from tests.balancing import balancer
 from tests.index.fake_server import serving
 from tests.running import free_port
@@ -57,3 +58,13 @@ def test_a_service_that_is_gone_is_gone_around_and_clients_errors_are_passed_on(
         left.status = 200
         answer = client.get("/health", headers={"Host": "photos.example.org"})
         assert (answer.status_code, answer.headers["Asked-For"]) == (200, "photos.example.org")
+
+
+def test_without_any_service_the_answer_has_the_shape_of_an_error(tmp_path: Path) -> None:
+    with balancer(tmp_path, [free_port(), free_port()]) as client:
+        answer = client.get("/health")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["error"].keys() == {"code", "message", "details"}
+        assert answer.json()["error"]["code"] in STATUS
+        assert answer.json()["request_id"]

@@ -39,7 +39,7 @@ def tree(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(TOP / name, tree / name)
     shutil.copytree(demo_models / "demo", tree / "models" / "demo")
-    (tree / "pictures").mkdir()
+    (tree / "pictures").mkdir(exist_ok=True)
     for number in range(PICTURES):
         cv2.imwrite(str(tree / "pictures" / f"{number:03}.jpg"), draw_portrait(number, 1, (200, 200)))
     settings = {
@@ -141,6 +141,13 @@ def test_pictures_elsewhere_keep_their_name(tree: Path, client: httpx.Client, tm
     assert match["path"] == str(tmp_path / "more.jpg")
 
 
+def test_pictures_that_are_not_there_are_an_error_and_not_made(tree: Path, tmp_path: Path) -> None:
+    done = compose("run", "--rm", "ingest", tree=tree, PICTURES=str(tmp_path / "away"))
+    assert done.returncode != 0
+    assert "does not exist" in done.stderr
+    assert not (tmp_path / "away").exists()
+
+
 def test_a_dead_server_is_said_and_waited_for(tree: Path, client: httpx.Client) -> None:
     assert compose("kill", "qdrant", tree=tree).returncode == 0
     refused = search(client, 3)
@@ -211,4 +218,20 @@ def test_in_a_cluster_any_node_may_be_lost(tree: Path, client: httpx.Client) -> 
         assert [found(client, number)[0] for number in range(PICTURES)] == [f"{n:03}.jpg" for n in range(PICTURES)]
         assert compose("up", "--detach", "--wait", tree=tree, **three).returncode == 0
         wait_for(lambda: client.get("/status").json()["index"]["copies_missing"] == 0)
+    for number in (1, 2):
+        time.sleep(8)  # the balancer looks names up every five seconds, and knows both again
+        assert run("docker", "kill", f"oceano-oceano-{number}", tree=tree).returncode == 0
+        answers = [search(client, 3) for _ in range(4)]
+        took = [(answer.status_code, answer.elapsed.total_seconds()) for answer in answers]
+        print(took)
+        assert {status for status, _ in took} == {200}, took
+        assert max(seconds for _, seconds in took) < 20, took
+        assert compose("up", "--detach", "--wait", tree=tree, **three).returncode == 0
+    again = run("./quick-start.sh", "docker", tree=tree, **three)  # the cluster stays one
+    assert again.returncode == 0, again.stderr
+    assert len(compose("ps", "--quiet", "oceano", tree=tree, **three).stdout.split()) == 2
+    assert found(client, 3)[0] == "003.jpg"
+    assert compose("kill", "oceano", tree=tree, **three).returncode == 0
+    nobody = client.get("/health")
+    assert (nobody.status_code, nobody.json()["error"]["code"]) == (503, "overloaded")
     assert compose("down", "--remove-orphans", tree=tree, **three).returncode == 0

@@ -152,15 +152,20 @@ def test_compose_files_set_only_settings_that_exist() -> None:
 def test_every_volume_is_one_place_in_one_other() -> None:
     volumes = [
         volume for path in COMPOSE for service in compose(path.name)["services"].values()
-        for volume in service.get("volumes", [])
+        for volume in service.get("volumes", []) if isinstance(volume, str)
     ]  # fmt: skip
     assert len(volumes) > 10
-    one_place = re.compile(
-        r"\$\{PICTURES:-\./pictures\}:\$\{PICTURES:-/data/pictures\}:ro|(\./[\w/.-]+|\w+):/[\w/.-]+(:ro)?"
-    )
-    assert [volume for volume in volumes if not one_place.fullmatch(volume)] == []
+    assert [volume for volume in volumes if not re.fullmatch(r"(\./[\w/.-]+|\w+):/[\w/.-]+(:ro)?", volume)] == []
+
+
+def test_pictures_are_mounted_under_their_own_name_and_never_made() -> None:
     for name in ("ingest", "oceano"):  # the service draws thumbnails anew
-        assert any(volume.startswith("${PICTURES") for volume in compose()["services"][name]["volumes"])
+        (pictures,) = [volume for volume in compose()["services"][name]["volumes"] if isinstance(volume, dict)]
+        assert pictures["source"] == "${PICTURES:-./pictures}"
+        assert pictures["target"] == "${PICTURES:-/data/pictures}"
+        assert pictures["read_only"] is True
+        assert pictures["bind"] == {"create_host_path": False}
+    assert (TOP / "pictures" / ".gitkeep").exists()
 
 
 def test_nobody_reports_to_qdrant_s_maker() -> None:
@@ -174,7 +179,7 @@ def test_nobody_reports_to_qdrant_s_maker() -> None:
 def test_every_file_that_is_mounted_is_there() -> None:
     mounts = [
         volume.split(":")[0] for path in COMPOSE for service in compose(path.name)["services"].values()
-        for volume in service.get("volumes", []) if volume.startswith("./docker/")
+        for volume in service.get("volumes", []) if isinstance(volume, str) and volume.startswith("./docker/")
     ]  # fmt: skip
     assert len(mounts) >= 5
     assert all((TOP / path).is_file() for path in mounts)
@@ -244,6 +249,13 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_ends_it_with_what_to_change(d
     assert "DEVICE=cuda" in done.stderr
     assert "--gpus all" in done.stderr
     assert "CUDA_VERSION=" in done.stderr
+
+
+def test_a_wrong_setting_is_said_without_advice_on_gpus(data: Path) -> None:
+    done = entry(data, "serve", API_KEYS="short")
+    assert done.returncode == 2
+    assert "at least 16 characters" in done.stderr
+    assert "GPU" not in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_command_that_helps(data: Path) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from app.cli import main
 from app.config import Settings
 from app.errors import OceanoError
+from app.folders import File, Folder
 from app.ingest_command import IngestWish, run_ingest
 from app.ledger import FileRecord, Ledger, Totals, only_writer
 from app.parts import open_ledger
@@ -423,6 +424,18 @@ def test_a_drive_that_is_away_is_not_pruned(command: Command, tmp_path: Path, mo
         run_ingest(IngestWish(command.folder, prune=True), command.settings, Event())
     assert raised.value.code == "folder_unavailable"
     assert len(command.index.points) == command.totals().faces == 8
+
+
+def test_a_dry_run_says_where_it_cannot_look(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command()
+
+    def scan(folder: Folder) -> Iterator[File]:
+        folder.unlisted += 1
+        return iter(())
+
+    monkeypatch.setattr("app.folders.Folder.scan", scan)
+    assert command("--prune", "--dry-run") == 1
+    assert "nothing is forgotten" in command.err
 
 
 def test_nothing_is_forgotten_while_something_cannot_be_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

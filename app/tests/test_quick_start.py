@@ -193,11 +193,10 @@ def test_the_containers_are_built_given_a_model_and_started(docker: Path) -> Non
     done = containers(docker)
     assert done.returncode == 0, done.stderr
     words = (docker.parent / "words").read_text().splitlines()
-    files = f"-f {docker}/docker-compose.yml -f {docker}/docker-compose.cpu.yml"
     assert words[-3:] == [
-        f"cpu compose {files} build oceano",
-        f"cpu compose {files} run --rm --no-deps oceano models install antelopev2",
-        f"cpu compose {files} up --detach --wait oceano qdrant",
+        "cpu compose build oceano",
+        "cpu compose run --rm --no-deps oceano models install antelopev2",
+        "cpu compose up --detach --wait",
     ]
     assert (docker / "qdrant_storage" / "server").is_dir()
 
@@ -217,13 +216,57 @@ def test_what_was_chosen_is_remembered_for_a_plain_docker_compose(docker: Path) 
 
 
 @pytest.mark.parametrize(
-    ("line", "name"), [("", "antelopev2"), ("MODEL_NAME=mine", "mine"), ('MODEL_NAME="mine"', "mine")]
+    ("line", "name"),
+    [
+        ("", "antelopev2"),
+        ("MODEL_NAME=mine", "mine"),
+        ('MODEL_NAME="mine" # so', "mine"),
+        ("MODEL_NAME=mine\r", "mine"),
+    ],
 )
 def test_a_model_that_is_there_is_not_fetched(docker: Path, line: str, name: str) -> None:
     (docker / "models" / name).mkdir(parents=True)
     (docker / ".env").write_text(f"{line}\n")
     assert containers(docker, QDRANT_API_KEY="abc", API_KEYS="def").returncode == 0
     assert "models install" not in (docker.parent / "words").read_text()
+
+
+def test_somebody_s_own_files_and_user_stay(docker: Path) -> None:
+    files = "docker-compose.yml:docker-compose.cpu.yml:docker-compose.cluster.yml"
+    before = (
+        f'QDRANT_API_KEY = "abc"\r\nAPI_KEYS=def # mine\nCOMPOSE_FILE={files}\nOCEANO_UID=1234\nPICTURES=/my photos'
+    )
+    (docker / ".env").write_bytes(before.encode())
+    assert containers(docker).returncode == 0
+    lines = (docker / ".env").read_bytes().decode().split("\n")
+    assert lines[2:] == [
+        f"COMPOSE_FILE={files}",
+        "OCEANO_UID=1234",
+        "PICTURES=/my photos",
+        f"OCEANO_GID={os.getegid()}",
+        "CUDA_VERSION=cpu",
+        "",
+    ]
+
+
+def test_files_of_somebody_s_own_that_ask_for_a_gpu_are_not_started_without_one(docker: Path) -> None:
+    (docker / ".env").write_text("QDRANT_API_KEY=a\nAPI_KEYS=b\nCOMPOSE_FILE=docker-compose.yml:mine.yml\n")
+    done = containers(docker)
+    assert done.returncode == 3
+    assert "name docker-compose.cpu.yml second" in done.stderr
+
+
+def test_what_does_not_come_up_or_cannot_be_fetched_is_said_with_what_to_do(docker: Path) -> None:
+    keys = {"QDRANT_API_KEY": "abc", "API_KEYS": "def"}
+    for words, said in (
+        ("*install*", "oceano models install mine --archive /mine.zip"),
+        ("*up*", "docker compose logs"),
+    ):
+        script = f'#!/bin/sh\ncase "$*" in *info*|*version*|*build*) ;; {words}) exit 1 ;; esac\n'
+        (docker.parent / "bin" / "docker").write_text(script)
+        done = containers(docker, MODEL_NAME="mine", **keys)
+        assert done.returncode == 3
+        assert said in done.stderr
 
 
 def test_missing_keys_are_said_with_a_way_to_make_them(docker: Path) -> None:
@@ -262,4 +305,4 @@ def test_a_gpu_chooses_the_image_of_its_cuda(docker: Path) -> None:
     )
     assert containers(docker, OCEANO_VARIANT="cu12", QDRANT_API_KEY="a", API_KEYS="d").returncode == 0
     last = (docker.parent / "words").read_text().splitlines()[-1]
-    assert last == f"12 compose -f {docker}/docker-compose.yml up --detach --wait oceano qdrant"
+    assert last == "12 compose up --detach --wait"
