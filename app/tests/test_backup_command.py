@@ -34,13 +34,19 @@ DATA = ("state", "thumbs", "qdrant_storage")
 
 
 @pytest.fixture
-def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """An index of 300 faces, two of them named, with thumbnails and a ledger."""
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A model and no index yet."""
     data = tmp_path / "data"
     put(data / "models" / "small")
     monkeypatch.setenv("DATA_DIR", str(data))
     monkeypatch.setenv("MODEL_NAME", "small")
     monkeypatch.setattr("app.config.REPOSITORY", data)
+    return load_settings()
+
+
+@pytest.fixture
+def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An index of 300 faces, two of them named, with thumbnails and a ledger."""
     if kind_of(request) == "server":
         monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("qdrant_url"))
     made = load_settings()
@@ -416,7 +422,7 @@ def test_what_a_killed_backup_left_is_cleared_by_the_next(settings: Settings, tm
     ],
 )
 def test_a_description_that_says_too_little_is_refused(
-    settings: Settings, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+    bare: Settings, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "backup.json").write_text(text)
