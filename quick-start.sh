@@ -287,15 +287,13 @@ require_keys() { # the services of the compose files do not start without
 }
 
 choose_image() { # sets CUDA_VERSION and COMPOSE_FILE; somebody's own files stay, as those of a cluster
-  local variant
+  local variant='' ours=docker-compose.yml
   COMPOSE_FILE=$(setting COMPOSE_FILE)
   case $COMPOSE_FILE in
     docker-compose.yml | docker-compose.yml:docker-compose.cpu.yml) COMPOSE_FILE= ;; # of an earlier quick-start
-  esac
-  case $COMPOSE_FILE in
     *docker-compose.cpu.yml*) variant=cpu ;;
-    *) variant=$(choose_variant "$(any_python)") ;;
   esac
+  [[ -n $variant ]] || variant=$(choose_variant "$(any_python)")
   if [[ $variant != cpu ]] && ! docker info 2>/dev/null | grep -qi 'nvidia'; then
     say "There is a GPU, but Docker cannot hand it on: install the NVIDIA Container Toolkit, then run"
     say "  sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
@@ -306,12 +304,9 @@ choose_image() { # sets CUDA_VERSION and COMPOSE_FILE; somebody's own files stay
     cu118) CUDA_VERSION=11.8 ;;
     cu12) CUDA_VERSION=12 ;;
     cu13) CUDA_VERSION=13 ;;
-    cpu) CUDA_VERSION=cpu ;;
+    cpu) CUDA_VERSION=cpu && ours+=:docker-compose.cpu.yml ;;
   esac
-  case $CUDA_VERSION in
-    cpu) : "${COMPOSE_FILE:=docker-compose.yml:docker-compose.cpu.yml}" ;;
-    *) : "${COMPOSE_FILE:=docker-compose.yml}" ;;
-  esac
+  : "${COMPOSE_FILE:=$ours}"
   if [[ $CUDA_VERSION == cpu && $COMPOSE_FILE != *cpu.yml* ]]; then
     die 3 "COMPOSE_FILE in .env asks for a GPU, and there is none to use: name docker-compose.cpu.yml second in it"
   fi

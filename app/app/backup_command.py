@@ -18,12 +18,12 @@ from typing import Any, Final
 from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError, is_full
 from app.index import (
-    RESTORING,
     alias_path,
     clear_restore,
     collection_exists,
     index_exists,
     open_index,
+    readable_copy,
     restore_embedded,
     wait_until_left,
 )
@@ -193,19 +193,14 @@ def _require_empty(settings: Settings, pack: ModelPack) -> None:
 
 
 def _fill_index(settings: Settings, kept: Settings, pack: ModelPack, stop: Event) -> None:
-    """Into an index that is there, perhaps on a server, perhaps in use; from a copy, since reading an index writes."""
-    copied = kept.model_copy(update={"data_dir": settings.state_dir / f"{RESTORING}.{os.getpid()}"})
-    try:
-        restore_embedded(copied, kept.embedded_dir)
-        with (
-            closing(open_index(settings, pack)) as index,
-            closing(open_index(copied, pack, create=False)) as copy,
-            faces_bar(copy.count()) as advance,
-        ):
-            Migration(copy, index, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
-    finally:
-        wait_until_left(copied)
-        shutil.rmtree(copied.data_dir, ignore_errors=True)
+    """Into an index that is there, perhaps on a server, perhaps in use."""
+    with (
+        readable_copy(settings, kept.embedded_dir) as copied,
+        closing(open_index(settings, pack)) as index,
+        closing(open_index(copied, pack, create=False)) as copy,
+        faces_bar(copy.count()) as advance,
+    ):
+        Migration(copy, index, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
 
 
 def _copy_thumbs(source: Path, target: Path) -> int:

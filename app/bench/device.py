@@ -33,6 +33,7 @@ import onnxruntime
 
 from app.alignment import align
 from app.config import Settings
+from app.detection import blob_of
 from app.embeddings import FaceEngine
 from app.images import decode
 from app.sessions import Network, Placement, place
@@ -101,8 +102,6 @@ def _inputs(pack: Any) -> tuple[Floats, Floats]:
 
 
 def _blob(pictures: list[Any]) -> Floats:
-    from app.detection import blob_of
-
     return blob_of([pictures[place % len(pictures)] for place in range(max(BATCHES))], 127.5, 127.5)
 
 

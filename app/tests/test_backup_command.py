@@ -63,6 +63,14 @@ def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest
     return made
 
 
+@pytest.fixture
+def kept(settings: Settings, tmp_path: Path) -> Path:
+    """A backup of it."""
+    folder = tmp_path / "kept"
+    assert main(["backup", str(folder)]) == 0
+    return folder
+
+
 def lose_everything(settings: Settings) -> None:
     wait_until(lambda: not processes_of(settings.data_dir))
     for name in DATA:
@@ -98,9 +106,7 @@ def test_all_that_was_lost_comes_back(settings: Settings, tmp_path: Path, capsys
     require_all(settings)
 
 
-def test_a_backup_goes_into_an_index_that_is_there_and_empty(settings: Settings, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
+def test_a_backup_goes_into_an_index_that_is_there_and_empty(settings: Settings, kept: Path) -> None:
     lose_everything(settings)
     running = open_index(settings, find_model(settings))  # as a service has it
     assert main(["restore", str(kept)]) == 0
@@ -111,10 +117,8 @@ def test_a_backup_goes_into_an_index_that_is_there_and_empty(settings: Settings,
 
 @BOTH
 def test_a_server_s_backup_becomes_an_embedded_index(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     lose_everything(settings)
     monkeypatch.delenv("QDRANT_URL", raising=False)
     assert main(["restore", str(kept)]) == 0
@@ -137,20 +141,16 @@ def test_nobody_is_on_a_backup_any_more_when_it_is_there(settings: Settings, mon
 
 
 def test_faces_whose_alias_is_lost_are_not_replaced(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     (settings.index_dir / "embedded" / "faces.alias.json").unlink()
     assert main(["restore", str(kept)]) == 2
     assert "move them away first" in capsys.readouterr().err
 
 
 def test_an_index_with_faces_is_not_restored_into_so_that_what_was_forgotten_stays_so(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     index = open_index(settings, find_model(settings))
     index.delete(ids_of(FACES[:100]))
     assert main(["restore", str(kept)]) == 2
@@ -160,10 +160,8 @@ def test_an_index_with_faces_is_not_restored_into_so_that_what_was_forgotten_sta
 
 
 def test_a_restore_that_was_interrupted_goes_on(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     lose_everything(settings)
     running = open_index(settings, find_model(settings))
     stop = Event()
@@ -216,18 +214,14 @@ def test_a_backup_never_goes_where_something_is(settings: Settings, tmp_path: Pa
     assert main(["backup", str(tmp_path / "kept")]) == 2
 
 
-def test_a_thumbnail_that_changes_later_does_not_change_in_the_backup(settings: Settings, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
+def test_a_thumbnail_that_changes_later_does_not_change_in_the_backup(settings: Settings, kept: Path) -> None:
     ThumbStore(settings.thumbs_dir).write(FACES[0].face_id, b"another")
     assert ThumbStore(kept / "thumbs").read(FACES[0].face_id) == FACES[0].face_id.encode()
 
 
 def test_what_is_no_backup_or_one_of_another_model_is_refused(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Settings, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     assert main(["restore", str(tmp_path)]) == 2
     assert "is no backup" in capsys.readouterr().err
     manifest = json.loads((kept / "backup.json").read_text())
@@ -256,10 +250,8 @@ def test_where_thumbnails_cannot_get_a_second_name_they_are_copied(
 
 
 def test_a_note_of_another_restore_opens_no_door(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     note = {"backup": json.loads((kept / "backup.json").read_text()), "into": "http://127.0.0.1:1"}
     (settings.state_dir / "restore-faces.json").write_text(json.dumps(note))
     assert main(["restore", str(kept)]) == 2
@@ -268,10 +260,8 @@ def test_a_note_of_another_restore_opens_no_door(
 
 @pytest.mark.parametrize("part", ["state/ledger.sqlite3", "qdrant_storage/embedded/faces.alias.json", "faces"])
 def test_a_backup_that_lacks_a_part_is_not_restored(
-    settings: Settings, tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+    settings: Settings, kept: Path, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     if part == "faces":
         (folder,) = (kept / "qdrant_storage" / "embedded").glob("faces__*")
         shutil.rmtree(folder)
@@ -300,10 +290,8 @@ def test_a_backup_in_a_folder_whose_name_is_no_text_comes_back_and_is_only_read(
 
 @pytest.mark.parametrize("part", ["state/ledger.sqlite3", "qdrant_storage/embedded/**/vectors/**/*.mmap"])
 def test_a_backup_that_was_damaged_is_not_restored(
-    settings: Settings, tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+    settings: Settings, kept: Path, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     damaged = next(path for path in kept.glob(part) if path.is_file())
     with damaged.open("r+b") as file:
         byte = file.read(1)
@@ -316,10 +304,8 @@ def test_a_backup_that_was_damaged_is_not_restored(
 
 
 def test_a_backup_of_other_than_plain_files_is_not_restored_and_nothing_hangs(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     lose_everything(settings)
     segments = next(kept.glob("qdrant_storage/embedded/*/shard-backup/segments"))
     segments.rename(tmp_path / "elsewhere")
@@ -337,10 +323,8 @@ def test_a_backup_of_other_than_plain_files_is_not_restored_and_nothing_hangs(
 
 
 def test_a_restore_clears_what_a_killed_one_left_and_its_own_where_the_disk_is_full(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     lose_everything(settings)
     (collection,) = (path.name for path in (kept / "qdrant_storage" / "embedded").glob("faces__*"))
     left = settings.embedded_dir / f".{collection}.{os.getpid()}.partial"  # in containers all have one number
@@ -358,10 +342,8 @@ def test_a_restore_clears_what_a_killed_one_left_and_its_own_where_the_disk_is_f
 
 
 def test_whoever_opens_the_index_while_a_restore_copies_waits_for_it(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
     lose_everything(settings)
     copying, counts = Event(), []
 
@@ -383,9 +365,7 @@ def test_whoever_opens_the_index_while_a_restore_copies_waits_for_it(
     require_all(settings)
 
 
-def test_a_backup_of_before_there_were_digests_is_restored(settings: Settings, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    assert main(["backup", str(kept)]) == 0
+def test_a_backup_of_before_there_were_digests_is_restored(settings: Settings, kept: Path) -> None:
     manifest = json.loads((kept / "backup.json").read_text())
     assert manifest.pop("files")
     (kept / "backup.json").write_text(json.dumps(manifest))

@@ -15,17 +15,19 @@ The embedded index is a family of processes on one folder:
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from app.config import Settings
     from app.types import FaceIndex, ModelPack
 
 __all__ = [
-    "RESTORING",
     "alias_path",
     "clear_restore",
     "collection_exists",
@@ -33,12 +35,13 @@ __all__ = [
     "is_same",
     "open_beside",
     "open_index",
+    "readable_copy",
     "restore_embedded",
     "switch_to",
     "wait_until_left",
 ]
 
-RESTORING: Final = ".restore"  # in the state folder: a backup's index while it is read
+_READABLE: Final = ".restore"  # in the state folder
 
 
 def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> FaceIndex:
@@ -95,9 +98,22 @@ def restore_embedded(settings: Settings, folder: Path) -> None:
     restore(folder, settings.embedded_dir, settings.qdrant_collection)
 
 
+@contextmanager
+def readable_copy(settings: Settings, folder: Path) -> Iterator[Settings]:
+    """The settings of a copy of what `FaceIndex.backup` made, for as long as it is read: reading an index writes."""
+    place = settings.state_dir / f"{_READABLE}.{os.getpid()}"
+    copied = settings.model_copy(update={"data_dir": place, "qdrant_url": ""})
+    try:
+        restore_embedded(copied, folder)
+        yield copied
+    finally:
+        wait_until_left(copied)
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def clear_restore(settings: Settings) -> None:
     """Remove the copies that a killed restore left; call as the only writer."""
-    for left in (*settings.embedded_dir.glob(".*.partial"), *settings.state_dir.glob(f"{RESTORING}.*")):
+    for left in (*settings.embedded_dir.glob(".*.partial"), *settings.state_dir.glob(f"{_READABLE}.*")):
         shutil.rmtree(left, ignore_errors=True)
 
 
