@@ -112,10 +112,11 @@ class Lanes:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         path = readable(file.path)
         folder = folders_of(path)
+        thumbs = [face_thumbnail(picture, face.bbox) for face in faces]  # of all or none: it may be cut off
         points = []
-        for place, face in enumerate(faces):
+        for place, (face, thumb) in enumerate(zip(faces, thumbs, strict=True)):
             face_id = face_id_of(picture.image_id, self._engine.pack.digest, place)
-            self._thumbs.write(face_id, face_thumbnail(picture, face.bbox))
+            self._thumbs.write(face_id, thumb)
             payload = FacePayload(
                 image_id=picture.image_id,
                 path=path,

@@ -244,7 +244,8 @@ def _unit(raw: Floats) -> list[Floats]:
             "model_corrupt", f"the recogniser gives {raw.shape[1:]} numbers a face; Oceano needs {EMBEDDING_SIZE}"
         )
     norms = np.linalg.norm(raw, axis=1, keepdims=True)
-    if not np.isfinite(raw).all() or (norms < 1e-6).any() or (raw.std(axis=1) < 1e-9).any():
+    sane = (norms > 1e-6) & (norms < np.inf) & (np.ptp(raw, axis=1, keepdims=True) > 1e-9)  # all false for NaN
+    if not sane.all():
         raise OceanoError("engine_unhealthy", "the recogniser gave an embedding of NaN, zeros or one constant")
     return list(raw / norms)
 

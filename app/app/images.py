@@ -130,7 +130,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 def _check_scans(data: bytes) -> None:
     """A few megabytes of scans without content would keep a decoder busy for minutes."""
-    if data.count(_SCAN) <= _MOST_SCANS:
+    if _count(data, _SCAN) <= _MOST_SCANS:
         return
     scans, place = 0, 2
     while (marker := _MARKER.search(data, place)) is not None and marker.group() != _END_OF_JPEG:
@@ -138,6 +138,13 @@ def _check_scans(data: bytes) -> None:
         if scans > _MOST_SCANS:
             raise ValueError(f"it has more than {_MOST_SCANS} scans")
         place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+
+
+def _count(data: bytes, pair: bytes) -> int:
+    """How often two bytes that differ occur; `bytes.count` takes four times as long."""
+    wanted = np.frombuffer(pair, np.uint16)
+    pairs = (np.frombuffer(data, np.uint16, (len(data) - start) // 2, start) for start in (0, 1))
+    return sum(int(np.count_nonzero(some == wanted)) for some in pairs)
 
 
 def _part(longer_side: int, enough: int | None) -> int:

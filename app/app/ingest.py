@@ -42,7 +42,7 @@ from app.types import Engine, FaceIndex, face_id_of
 
 _log = logging.getLogger(__name__)
 
-WRITTEN_AT_ONCE: Final = 8  # files at least; it is a few fsyncs, beside the lanes
+WRITTEN_AT_ONCE: Final = 16  # files at least; it is a few fsyncs, beside the lanes
 READERS: Final = 4  # they wait for the disk, or for a network
 WAITING_BYTES: Final = 200_000_000  # of files that are read, and not yet decoded
 CHECK_SECONDS: Final = 10.0

@@ -129,7 +129,8 @@ class Network:
             count = min(self._most, len(pictures) - start)
             padded = next(size for size in _BUCKETS if size >= count) if self._pad else count
             some = list(pictures[start : start + count])
-            some += [np.zeros_like(some[0])] * (padded - count)
+            if padded > count:
+                some += [np.zeros_like(some[0])] * (padded - count)
             try:
                 outputs = self.run(blob_of(some, self.input_mean, self.input_std))
             except Exception as failure:  # onnxruntime's exceptions have no common base but Exception

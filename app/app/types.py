@@ -7,6 +7,7 @@ so that a dot product of two is their cosine similarity.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -338,7 +339,12 @@ class FaceIndex(Protocol):
 
 def folders_of(path: str) -> tuple[str, ...]:
     """Every folder above an absolute path, outermost first, as in `FacePayload.folder`."""
-    return tuple(str(parent) for parent in reversed(Path(path).parents))
+    above: list[str] = []
+    path = os.path.normpath(path)
+    while (folder := os.path.dirname(path)) != path:  # noqa: PTH120 - for every picture; Path takes four times as long
+        above.append(folder)
+        path = folder
+    return tuple(reversed(above))
 
 
 FACE_NAMESPACE: Final = uuid.UUID("a579510d-68e7-51d9-862f-fea30fcc201c")

@@ -32,7 +32,7 @@ from app.types import Face, FaceIndex, Picture, collection_name, face_id_of
 from tests.fakes import FAKE_PACK, FakeEngine
 from tests.test_end_to_end import _kill_owner
 
-FEW, MANY = 120, 1500
+FEW, MANY = 15 * WRITTEN_AT_ONCE, 1500
 KILLS = int(os.environ.get("OCEANO_TEST_KILLS", "100"))
 
 # Where a step of the pipeline begins and ends: what holds the function, and its name.

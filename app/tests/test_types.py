@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app import types
-from app.types import FACE_NAMESPACE, Engine, FaceFilter, FaceIndex, Picture, collection_name, face_id_of
+from app.types import FACE_NAMESPACE, Engine, FaceFilter, FaceIndex, Picture, collection_name, face_id_of, folders_of
 from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex, embedding_of
 from tests.pictures import point
 
@@ -76,3 +76,15 @@ def test_the_fakes_embeddings_are_unit_vectors_of_their_own() -> None:
     assert (one.shape, one.dtype) == ((512,), np.float32)
     assert float(one @ one) == pytest.approx(1.0, abs=1e-6)
     assert abs(float(one @ other)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("path", "folders"),
+    [
+        ("/pictures/2024/one two.jpg", ("/", "/pictures", "/pictures/2024")),
+        ("/one.jpg", ("/",)),
+        ("/pictures//2024/one.jpg", ("/", "/pictures", "/pictures/2024")),
+    ],
+)
+def test_the_folders_of_a_path_are_all_above_it_outermost_first(path: str, folders: tuple[str, ...]) -> None:
+    assert folders_of(path) == folders
