@@ -42,7 +42,8 @@ from app.types import Engine, FaceIndex, face_id_of
 
 _log = logging.getLogger(__name__)
 
-WRITTEN_AT_ONCE: Final = 16  # files at least; it is a few fsyncs, beside the lanes
+WRITTEN_AT_ONCE: Final = 16  # files at least, or those of a second; it is a few fsyncs, beside the lanes
+WRITTEN_SECONDS: Final = 1.0
 READERS: Final = 4  # they wait for the disk, or for a network
 WAITING_BYTES: Final = 200_000_000  # of files that are read, and not yet decoded
 CHECK_SECONDS: Final = 10.0
@@ -157,12 +158,12 @@ class Ingest:
             batches = self._batches(reads)
             done = in_order(pool, self._work, batches, ahead=self._lanes_ahead, full=self._bytes.spent)
             with closing(reads), closing(done):
-                waiting = Batch()
+                waiting, written = Batch(), time.monotonic()
                 for batch in done:
                     waiting.add(batch)
-                    if len(waiting) >= WRITTEN_AT_ONCE:
+                    if len(waiting) >= WRITTEN_AT_ONCE or time.monotonic() - written >= WRITTEN_SECONDS:
                         self._write(waiting)
-                        waiting = Batch()
+                        waiting, written = Batch(), time.monotonic()
                 if len(waiting):
                     self._write(waiting)
 

@@ -189,6 +189,7 @@ def test_a_file_is_done_only_after_its_faces_are_durable(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.ingest.WRITTEN_AT_ONCE", 4)
+    monkeypatch.setattr("app.ingest.WRITTEN_SECONDS", 3600)
     events: list[str] = []
 
     class Watched(MemoryIndex):
@@ -205,6 +206,18 @@ def test_a_file_is_done_only_after_its_faces_are_durable(
     bench.ledger.record = lambda records: (events.append("ledger"), record(records))[1]  # type: ignore[method-assign]
     bench.run(colour_pictures)
     assert events == ["upsert", "flush", "ledger"] * 2  # two batches
+
+
+def test_with_a_slow_model_files_are_recorded_every_second(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ingest.WRITTEN_SECONDS", 0)  # as if every picture took that long
+    bench.engine.batch = 1
+    sizes: list[int] = []
+    record = bench.ledger.record
+    bench.ledger.record = lambda records: (sizes.append(len(records)), record(records))[1]  # type: ignore[method-assign]
+    assert bench.run(colour_pictures).done == 8
+    assert sizes == [1] * 8
 
 
 def test_names_given_by_people_survive_another_ingest(bench: Bench, colour_pictures: Path) -> None:
@@ -396,6 +409,7 @@ def test_a_disk_that_is_full_ends_the_run_and_what_was_recorded_stays(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.ingest.WRITTEN_AT_ONCE", 4)
+    monkeypatch.setattr("app.ingest.WRITTEN_SECONDS", 3600)
     last = (max(colour_pictures.iterdir(), key=lambda path: path.name)).read_bytes()
     no_room_for = face_id_of(image_id_of(last), FAKE_PACK.digest, 0)
     write = bench.thumbs.write
