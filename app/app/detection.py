@@ -57,15 +57,24 @@ def fit(pixels: Pixels, size: tuple[int, int], *, trim: bool) -> Frame | None:
     inner = (int(width * scale + 1e-6), int(height * scale + 1e-6))
     if min(inner) < 1:
         return None
-    cv2.ipp.setUseIPP(False)  # of this thread: the same pixels in 0.75 ms, not 1.2 (1.9 megapixels, an AMD EPYC)
-    shrunk = pixels if inner == (width, height) else cv2.resize(pixels, inner, interpolation=cv2.INTER_LINEAR)
+    shrunk = pixels if inner == (width, height) else _resized(pixels, inner)
     outer = tuple(-(-side // STRIDE) * STRIDE for side in inner) if trim else size
     if outer == inner:
         frame = shrunk
     else:
         frame = np.zeros((outer[1], outer[0], 3), np.uint8)
         frame[: inner[1], : inner[0]] = shrunk
-    return Frame(frame.astype(np.uint8, copy=False), inner[0] / width, inner[1] / height)
+    return Frame(frame, inner[0] / width, inner[1] / height)
+
+
+def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """By OpenCV itself: the same pixels as by Intel's IPP, in 0.75 ms, not 1.2 (1.9 megapixels, an AMD EPYC)."""
+    before = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)  # of this thread, in which another interpolation would come out otherwise
+    try:
+        return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    finally:
+        cv2.ipp.setUseIPP(before)
 
 
 def blob_of(frames: Sequence[Pixels], mean: float, std: float) -> Floats:

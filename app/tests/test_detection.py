@@ -45,6 +45,15 @@ def test_a_sliver_has_no_frame() -> None:
     assert fit(_noise(1, 5000), (640, 640), trim=True) is None
 
 
+def test_a_frame_is_resized_as_opencv_does_it_and_leaves_its_settings() -> None:
+    picture = np.random.default_rng(4).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    before = cv2.ipp.useIPP()
+    frame = fit(picture, (160, 160), trim=False)
+    assert frame is not None
+    assert np.array_equal(frame.pixels[:120], cv2.resize(picture, (160, 120)))
+    assert cv2.ipp.useIPP() == before
+
+
 def test_a_blob_is_normalised_rgb_planes() -> None:
     frames = [_noise(32, 64), _noise(32, 64)[::-1].copy()]
     blob = blob_of(frames, 127.5, 128.0)
