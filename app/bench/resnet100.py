@@ -29,7 +29,7 @@ class _Graph:
 
     def conv(self, x: str, taken: int, given: int, side: int, stride: int = 1) -> str:
         spread = np.sqrt(2 / (taken * side * side))
-        weight = self.weight(self._rng.normal(0, spread, (given, taken, side, side)))
+        weight = self.weight(spread * self._rng.standard_normal((given, taken, side, side), np.float32))
         return self.node("Conv", [x, weight], kernel_shape=[side] * 2, strides=[stride] * 2, pads=[side // 2] * 4)
 
     def norm(self, x: str, channels: int, scale: float = 1.0) -> str:
@@ -41,8 +41,12 @@ class _Graph:
         return self.node("PRelu", [x, self.weight(np.full((channels, 1, 1), 0.25))])
 
 
-def write_resnet100(path: Path) -> Path:
-    """Write the graph: [N, 3, 112, 112] to [N, 512]."""
+def write_resnet100(path: Path) -> None:
+    onnx.save(resnet100(), path)
+
+
+def resnet100() -> onnx.ModelProto:
+    """The graph: [N, 3, 112, 112] to [N, 512]."""
     graph = _Graph()
     x = graph.prelu(graph.conv("data", 3, 64, 3), 64)
     taken = 64
@@ -68,9 +72,8 @@ def write_resnet100(path: Path) -> Path:
         opset_imports=[helper.make_opsetid("", 17)],
     )
     model.ir_version = 8
-    onnx.save(model, path)
-    return path
+    return model
 
 
 def _projection() -> np.ndarray:
-    return np.random.default_rng(101).normal(0, 1 / np.sqrt(512 * 49), (512 * 49, 512))
+    return np.random.default_rng(101).standard_normal((512 * 49, 512), np.float32) / np.sqrt(512 * 49)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from qdrant_client import QdrantClient
 
 from app.config import Settings
 from app.demo import write_demo_pack
+from app.locks import locked
 from app.types import ModelPack
 from app.weights import find_pack
 from tests.fakes import FakeEngine, MemoryIndex
@@ -25,6 +27,11 @@ BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True
 def kind_of(request: pytest.FixtureRequest) -> str:
     """Which kind of index a test asks for; embedded, where it does not matter."""
     return str(getattr(request, "param", "embedded"))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: to look it over for garbage, again and again, takes a twentieth of a run."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +70,12 @@ def colour_pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `models` folder with the demo pack in it."""
-    models = tmp_path_factory.mktemp("models")
-    write_demo_pack(models / "demo")
+    """A `models` folder with the demo pack in it, drawn once for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    models = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
+    models.mkdir(exist_ok=True)
+    with locked(models.with_suffix(".lock")):
+        write_demo_pack(models / "demo")
     return models
 
 

@@ -29,7 +29,8 @@ from tests.conftest import BOTH, kind_of
 from tests.index.conftest import ids_of, points, processes_of, wait_until
 from tests.packs import put
 
-FACES = points(300, seed=3)
+COUNT = 60
+FACES = points(COUNT, seed=3)
 DATA = ("state", "thumbs", "qdrant_storage")
 
 
@@ -46,7 +47,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """An index of 300 faces, two of them named, with thumbnails and a ledger."""
+    """An index of some faces, two of them named, with thumbnails and a ledger."""
     if kind_of(request) == "server":
         monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("qdrant_url"))
     made = load_settings()
@@ -56,7 +57,7 @@ def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest
     index.set_payload(ids_of(FACES[:2]), person="Ana")
     index.close()
     ledger = open_ledger(made, pack)
-    ledger.record([FileRecord("/photos/1.jpg", 5, 6, "a" * 64, "done", 300, None, None)])
+    ledger.record([FileRecord("/photos/1.jpg", 5, 6, "a" * 64, "done", COUNT, None, None)])
     ledger.close()
     for face in FACES:
         ThumbStore(made.thumbs_dir).write(face.face_id, face.face_id.encode())
@@ -84,13 +85,13 @@ def lose_everything(settings: Settings) -> None:
 def require_all(settings: Settings) -> None:
     pack = find_model(settings)
     index = open_index(settings, pack, create=False)
-    assert index.count() == 300
+    assert index.count() == COUNT
     assert index.count(FaceFilter(person="Ana")) == 2
     (match,) = index.search(FACES[9].embedding, limit=1)
     assert (match.face_id, match.payload) == (FACES[9].face_id, FACES[9].payload)
     index.close()
     ledger = open_ledger(settings, pack)
-    assert ledger.file("/photos/1.jpg") == FileRecord("/photos/1.jpg", 5, 6, "a" * 64, "done", 300, None, None)
+    assert ledger.file("/photos/1.jpg") == FileRecord("/photos/1.jpg", 5, 6, "a" * 64, "done", COUNT, None, None)
     ledger.close()
     assert ThumbStore(settings.thumbs_dir).read(FACES[5].face_id) == FACES[5].face_id.encode()
 
@@ -99,10 +100,10 @@ def require_all(settings: Settings) -> None:
 def test_all_that_was_lost_comes_back(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "kept"
     assert main(["backup", str(kept)]) == 0
-    assert "300 faces, 300 thumbnails" in capsys.readouterr().out
+    assert f"{COUNT} faces, {COUNT} thumbnails" in capsys.readouterr().out
     lose_everything(settings)
     assert main(["restore", str(kept)]) == 0
-    assert "300 faces in the index, 300 thumbnails" in capsys.readouterr().out
+    assert f"{COUNT} faces in the index, {COUNT} thumbnails" in capsys.readouterr().out
     require_all(settings)
 
 
@@ -110,7 +111,7 @@ def test_a_backup_goes_into_an_index_that_is_there_and_empty(settings: Settings,
     lose_everything(settings)
     running = open_index(settings, find_model(settings))  # as a service has it
     assert main(["restore", str(kept)]) == 0
-    assert running.count() == 300
+    assert running.count() == COUNT
     running.close()
     require_all(settings)
 
@@ -152,10 +153,10 @@ def test_an_index_with_faces_is_not_restored_into_so_that_what_was_forgotten_sta
     settings: Settings, kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = open_index(settings, find_model(settings))
-    index.delete(ids_of(FACES[:100]))
+    index.delete(ids_of(FACES[:20]))
     assert main(["restore", str(kept)]) == 2
-    assert "holds 200 faces already" in capsys.readouterr().err
-    assert index.count() == 200
+    assert f"holds {COUNT - 20} faces already" in capsys.readouterr().err
+    assert index.count() == COUNT - 20
     index.close()
 
 
@@ -168,7 +169,7 @@ def test_a_restore_that_was_interrupted_goes_on(
 
     class Stopped(Migration):
         def _bring(self, page: Sequence[FaceRecord]) -> None:
-            super()._bring(page[:100])
+            super()._bring(page[:20])
             stop.set()
 
     (settings.state_dir / "restore-faces.json").parent.mkdir(exist_ok=True)
@@ -176,7 +177,7 @@ def test_a_restore_that_was_interrupted_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("app.backup_command.Migration", Stopped)
         assert run_restore(settings, kept, stop) == 130
-    assert running.count() == 100
+    assert running.count() == 20
     running.close()
     assert main(["restore", str(kept)]) == 0
     require_all(settings)
@@ -245,7 +246,7 @@ def test_where_thumbnails_cannot_get_a_second_name_they_are_copied(
 
     monkeypatch.setattr(os, "link", refused)
     assert main(["backup", str(tmp_path / "kept")]) == 0
-    assert len(list((tmp_path / "kept" / "thumbs").rglob("*.jpg"))) == 300
+    assert len(list((tmp_path / "kept" / "thumbs").rglob("*.jpg"))) == COUNT
     assert not list((tmp_path / "kept").rglob("*.tmp"))
 
 
@@ -255,7 +256,7 @@ def test_a_note_of_another_restore_opens_no_door(
     note = {"backup": json.loads((kept / "backup.json").read_text()), "into": "http://127.0.0.1:1"}
     (settings.state_dir / "restore-faces.json").write_text(json.dumps(note))
     assert main(["restore", str(kept)]) == 2
-    assert "holds 300 faces already" in capsys.readouterr().err
+    assert f"holds {COUNT} faces already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", ["state/ledger.sqlite3", "qdrant_storage/embedded/faces.alias.json", "faces"])
@@ -361,7 +362,7 @@ def test_whoever_opens_the_index_while_a_restore_copies_waits_for_it(
         opened = threads.submit(count)
         assert main(["restore", str(kept)]) == 0
         opened.result()
-    assert counts == [300]
+    assert counts == [COUNT]
     require_all(settings)
 
 

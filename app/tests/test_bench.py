@@ -6,12 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 
 from bench.faces import FACES_OF_ONE, IMPOSTOR_SPREAD, OWN_COSINE, People, points
 from bench.pictures import SIZES, write_pictures
-from bench.resnet100 import write_resnet100
+from bench.resnet100 import resnet100
 
 
 def test_stored_people_are_as_alike_and_as_strange_as_real_ones() -> None:
@@ -40,7 +39,6 @@ def test_the_pictures_have_1_9_megapixels_on_average(real_faces: Path, tmp_path:
     assert np.mean([height * width for height, width, _ in shapes]) == pytest.approx(1.9e6, rel=0.02)
 
 
-def test_the_large_recogniser_has_the_weights_of_a_resnet_100(tmp_path: Path) -> None:
-    model = onnx.load(write_resnet100(tmp_path / "resnet100.onnx"))
-    weights = sum(int(np.prod(one.dims)) for one in model.graph.initializer)
+def test_the_large_recogniser_has_the_weights_of_a_resnet_100() -> None:
+    weights = sum(int(np.prod(one.dims)) for one in resnet100().graph.initializer)
     assert weights == pytest.approx(65e6, rel=0.02)

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import cv2
@@ -19,6 +20,7 @@ Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
 _FIXED_POINT: Final = 4  # fractional bits of cv2's coordinates
+_CURVE_POINTS: Final = 25
 
 
 def seeded(*parts: object) -> random.Random:
@@ -59,21 +61,39 @@ def oval(
     x: float, y: float, rx: float, ry: float, *, turned: float = 0.0, start: float = 0, end: float = 360
 ) -> Points:
     """An ellipse, or an arc of one, as a polygon; angles in degrees, clockwise from the right."""
-    angles = np.radians(np.linspace(start, end, max(8, round(abs(end - start) / 6)) + 1))
-    across, down = rx * np.cos(angles), ry * np.sin(angles)
+    unit_x, unit_y = _arc(start, end)
+    across, down = rx * unit_x, ry * unit_y
     cos, sin = math.cos(math.radians(turned)), math.sin(math.radians(turned))
-    return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], axis=1)
+    return _paired(x + across * cos - down * sin, y + across * sin + down * cos)
+
+
+@lru_cache(maxsize=64)
+def _arc(start: float, end: float) -> tuple[Points, Points]:
+    """x and y along the unit circle."""
+    angles = np.radians(np.linspace(start, end, max(8, round(abs(end - start) / 6)) + 1))
+    return np.cos(angles), np.sin(angles)
+
+
+def _paired(x: Points, y: Points) -> Points:
+    """np.stack([x, y], axis=1), in a third of the time."""
+    points = np.empty((len(x), 2))
+    points[:, 0], points[:, 1] = x, y
+    return points
 
 
 def curve(*controls: tuple[float, float]) -> Points:
     """A Bezier curve through the first and last of its control points."""
-    along = np.linspace(0.0, 1.0, 25)[:, None]
-    last = len(controls) - 1
-    points = np.zeros((25, 2))
-    for place, control in enumerate(controls):
-        weight = math.comb(last, place) * along**place * (1 - along) ** (last - place)
+    points = np.zeros((_CURVE_POINTS, 2))
+    for weight, control in zip(_bernstein(len(controls) - 1), controls, strict=True):
         points += weight * np.asarray(control, np.float64)
     return points
+
+
+@lru_cache(maxsize=8)
+def _bernstein(degree: int) -> list[Points]:
+    """What each control point of a Bezier curve weighs along it, (points, 1)."""
+    along = np.linspace(0.0, 1.0, _CURVE_POINTS)[:, None]
+    return [math.comb(degree, place) * along**place * (1 - along) ** (degree - place) for place in range(degree + 1)]
 
 
 class Canvas:
@@ -85,8 +105,8 @@ class Canvas:
     def __init__(self, size: tuple[int, int], background: Colour, supersampling: int = 3) -> None:
         self.width, self.height = size
         self.supersampling = supersampling
-        self._pixels: Pixels = np.empty((self.height * supersampling, self.width * supersampling, 3), np.uint8)
-        self._pixels[:] = background[::-1]
+        row = np.full((self.width * supersampling, 3), background[::-1], np.uint8)
+        self._pixels: Pixels = np.tile(row, (self.height * supersampling, 1, 1))
 
     def fill(self, points: Points, colour: Colour, alpha: float = 1.0) -> None:
         """Fill a polygon; with `alpha` below 1 what lies under it shines through."""
@@ -117,7 +137,8 @@ class Canvas:
         rows = max(2, round(self._pixels.shape[0] * upto))
         share = np.linspace(0, 1, rows)[:, None]
         colours = np.rint(np.array(top[::-1]) * (1 - share) + np.array(bottom[::-1]) * share)
-        self._pixels[:rows] = colours.astype(np.uint8)[:, None, :]
+        upper = self._pixels[:rows]
+        cv2.resize(colours.astype(np.uint8)[:, None], upper.shape[1::-1], dst=upper, interpolation=cv2.INTER_NEAREST)
 
     def finish(self) -> Pixels:
         """The picture: BGR, uint8, (height, width, 3)."""
@@ -145,9 +166,8 @@ class Placement:
     def apply(self, points: Points) -> Points:
         """Units of the face -> pixels."""
         cos, sin = math.cos(math.radians(self.roll)) * self.scale, math.sin(math.radians(self.roll)) * self.scale
-        moved = points - np.array([56.0, 62.0])
-        turned = np.stack([moved[:, 0] * cos - moved[:, 1] * sin, moved[:, 0] * sin + moved[:, 1] * cos], axis=1)
-        return np.asarray(turned + np.array(self.centre), np.float64)
+        x, y = (points - np.array([56.0, 62.0])).T
+        return moved(_paired(x * cos - y * sin, x * sin + y * cos), *self.centre)
 
 
 class Pen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -82,13 +83,22 @@ def _looks() -> tuple[Look, ...]:
     for person in range(PEOPLE):
         chance = seeded("look", _SEED, person)
         candidates = [_any_look(chance, woman=person % 2 == 0) for _ in range(80)]
-        looks.append(max(candidates, key=lambda look: _unlike(look, looks)))
+        looks.append(_least_alike(candidates, looks))
     return tuple(looks)
 
 
-def _unlike(look: Look, others: list[Look]) -> float:
-    """How far the nearest of the others is."""
-    return min((_difference(look, other) for other in others), default=0.0)
+def _least_alike(candidates: list[Look], others: list[Look]) -> Look:
+    """The one whose nearest of the others is farthest."""
+    chosen, farthest = candidates[0], 0.0
+    for look in candidates if others else []:
+        nearest = math.inf
+        for other in others:
+            nearest = min(nearest, _difference(look, other))
+            if nearest <= farthest:  # most are told by the first few
+                break
+        else:
+            chosen, farthest = look, nearest
+    return chosen
 
 
 def _difference(one: Look, other: Look) -> float:

@@ -107,10 +107,9 @@ def _misplaced(crops: npt.NDArray[np.uint8]) -> list[Matrix]:
 
 def _blurred(crops: npt.NDArray[np.uint8]) -> Matrix:
     """How the cells change when the face was small in its picture."""
-    around = [np.roll(crops, shift, axis=1).astype(np.float64) for shift in range(-4, 5)]
-    rows = np.mean(around, axis=0)
-    blurred = np.mean([np.roll(rows, shift, axis=2) for shift in range(-4, 5)], axis=0)
-    return np.asarray((_cells(blurred) - _cells(crops)) * _BLUR)
+    rows = sum(np.roll(crops, shift, axis=1).astype(np.float64) for shift in range(-4, 5)) / 9
+    blurred = sum(np.roll(rows, shift, axis=2) for shift in range(-4, 5)) / 9
+    return np.asarray((_cells(np.asarray(blurred)) - _cells(crops)) * _BLUR)
 
 
 def _directions() -> Matrix:
