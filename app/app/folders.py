@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from app.errors import OceanoError
 from app.formats import SNIFF_BYTES, sniff
 
@@ -109,6 +111,16 @@ class Folder:
         if (failure is not None and failure.errno in _AWAY) or self._identity() != self._was:
             raise _unavailable(self.path, failure)
 
+    def mounts(self) -> set[str]:
+        """Folders at, below and above this one in which drives are mounted just now, but for the root of all.
+
+        As paths of this folder: where it is a link to a drive, that link is the place.
+        """
+        real = os.path.realpath(self.path)
+        mounted = {one.mountpoint for one in psutil.disk_partitions(all=True)} - {"/"}
+        below = {self.path.rstrip("/") + one[len(real.rstrip("/")) :] for one in mounted if is_in(one, real)}
+        return below | {one if is_in(self.path, one) else self.path for one in mounted if is_in(real, one)}
+
     def _identity(self) -> tuple[int, int]:
         """Of the folder: another one (the empty one that a drive was mounted on) has another."""
         try:
@@ -121,6 +133,11 @@ class Folder:
     def below(self, path: str) -> str:
         """A path of this folder without the folder."""
         return path[len(self.path) :].lstrip("/")
+
+
+def is_in(path: str, folder: str) -> bool:
+    """Is it this folder, or something below it?"""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def file_at(path: str) -> File | None:

@@ -122,6 +122,7 @@ class Ingest:
         )
         self._lanes = Lanes(engine, self._reader, thumbs)
         self._folder: Folder | None = None
+        self._mounts: set[str] = set()  # that the ledger has
         self._bytes = Budget(WAITING_BYTES)
         self.passing = 0  # files that could not be read just now
         self._left = options.limit
@@ -145,6 +146,7 @@ class Ingest:
         """
         _log.info("ingest of %s begins", folder)
         self._folder = Folder(folder)
+        self._note_mounts()
         self._take_up_what_the_index_lost()
         self.take(self._folder.scan(wanted))
         _log.info("ingest of %s ends: %s", folder, self.counts)
@@ -264,6 +266,7 @@ class Ingest:
             self._patiently(self._index.flush)
         records = [*batch.records, *filter(None, batch.fates.values())]
         records += [copy_of(self._fate(image_id), file) for file, image_id in batch.copies]
+        self._note_mounts()
         self._ledger.record([*filter(self._counts_for_good, records), *batch.unchanged])
         self.counts.skipped += len(batch.unchanged)
         for one in records:
@@ -272,6 +275,12 @@ class Ingest:
             setattr(self.counts, one.status, getattr(self.counts, one.status) + 1)
             self.counts.faces += one.faces
         self._on_progress(self.counts)
+
+    def _note_mounts(self) -> None:
+        """Before the files on them are recorded: by that, a drive that is not there is told from a deletion."""
+        if self._folder is not None and (fresh := self._folder.mounts() - self._mounts):
+            self._ledger.note_mounts(fresh)
+            self._mounts |= fresh
 
     def _counts_for_good(self, record: FileRecord) -> bool:
         """A file that cannot be read just now is still what it was: its faces, and their names, stay its own."""

@@ -168,8 +168,9 @@ def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
         print("a picture that was moved and not taken up at its new place counts as gone here", file=sys.stderr)  # noqa: T201
     if counts.unsure:
         print(  # noqa: T201
-            f"kept: {counted(counts.unsure, 'file')} whose folder is there but empty, as where a drive is not mounted; "
-            "remove the empty folder and they are forgotten",
+            f"kept: {counted(counts.unsure, 'file')} whose drive may not be connected: their folder is empty, or a "
+            "drive was mounted in it and it is gone. If they are gone for good, put any file into that folder (make it "
+            "if need be) and prune again",
             file=sys.stderr,
         )
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from app.errors import OceanoError
 
 Status = Literal["done", "no_face", "failed", "duplicate"]
 
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS files (
     collection TEXT NOT NULL,      -- faces__antelopev2__4ab1d643
@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS superseded ( -- images with faces whose file became a
     faces INTEGER NOT NULL,
     PRIMARY KEY (collection, image_id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mounts (path BLOB PRIMARY KEY) WITHOUT ROWID; -- where drives with such files were mounted
 CREATE INDEX IF NOT EXISTS files_by_image ON files (collection, image_id);
 """
 
@@ -131,6 +132,7 @@ class Ledger:
                         f"INSERT OR IGNORE INTO {table} SELECT * FROM kept.{table} WHERE collection = ?",  # noqa: S608
                         (self._collection,),
                     )
+                self._db.execute("INSERT OR IGNORE INTO mounts SELECT path FROM kept.mounts")
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -226,6 +228,19 @@ class Ledger:
             self._db.execute(
                 "DELETE FROM superseded WHERE collection = ? AND image_id = ?", (self._collection, image_id)
             )
+
+    def note_mounts(self, paths: Iterable[str]) -> None:
+        """Drives are mounted in these folders."""
+        with self._lock, _as_oceano_error(self._path):
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR IGNORE INTO mounts VALUES (?)", [(os.fsencode(path),) for path in paths])
+            self._db.execute("COMMIT")
+
+    def mounts(self) -> list[str]:
+        """Folders in which drives were ever mounted while files of theirs were recorded."""
+        with self._lock, _as_oceano_error(self._path):
+            rows = self._db.execute("SELECT path FROM mounts ORDER BY path").fetchall()
+        return [os.fsdecode(path) for (path,) in rows]
 
     def totals(self) -> Totals:
         """Files by result and all faces."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.folders import Folder, readable
+from app.folders import Folder, is_in, readable
 from app.ledger import FileRecord, Ledger
 from app.thumbs import ThumbStore
 from app.types import FaceIndex, face_id_of
@@ -23,7 +23,8 @@ _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 @dataclass(slots=True)
 class PruneCounts:
     """Files that are gone and forgotten; of their images: those forgotten with their faces, those that live on in a
-    copy; `unsure` files are kept, since they lay in a folder that is there and empty, as where a drive was.
+    copy; `unsure` files are kept, since a drive may be missing: they lay in a folder that is there and empty, or below
+    one that is not there and was a drive's.
     """
 
     files: int = 0
@@ -57,6 +58,7 @@ class Pruning:
         self._digest = digest
         self._dry_run = dry_run
         self._stop = stop or Event()
+        self._mounts = ledger.mounts()
         self._looked: set[str] | None = None
         self.counts = PruneCounts()
 
@@ -94,7 +96,9 @@ class Pruning:
                 yield known
 
     def _may_be_a_drive(self, path: str) -> bool:
-        """A drive that is not mounted leaves the folder it is mounted on, empty."""
+        """A drive that is not mounted leaves the folder it is mounted on, empty, or takes it along."""
+        if any(is_in(path, mount) and not os.path.isdir(mount) for mount in self._mounts):  # noqa: PTH112 - never raises
+            return True
         there = next(parent for parent in Path(path).parents if os.path.isdir(parent))  # noqa: PTH112 - never raises
         try:
             with os.scandir(there) as listing:
@@ -148,8 +152,7 @@ class Pruning:
         return min(living, key=lambda one: (one.status != "done", not _is_there(one.path)), default=None)
 
     def _may_live(self, path: str) -> bool:
-        elsewhere = not path.startswith(self._folder.path.rstrip("/") + "/")
-        return elsewhere or _is_there(path) or self._may_be_a_drive(path)
+        return not is_in(path, self._folder.path) or _is_there(path) or self._may_be_a_drive(path)
 
     def _drop(self, face_ids: Sequence[str]) -> None:
         self.counts.faces += len(face_ids)

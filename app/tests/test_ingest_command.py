@@ -235,7 +235,7 @@ def test_a_prune_says_what_it_kept_for_a_drive_that_may_be_away(command: Command
     (stick / "0.png").unlink()
     assert command("--prune") == 0
     assert "gone: 0 files" in command.out
-    assert "kept: 1 file whose folder is there but empty" in command.err
+    assert "kept: 1 file whose drive may not be connected" in command.err
     assert command.json("--prune")["pruned"] == NOTHING_PRUNED | {"unsure": 1}
     assert len(command.index.points) == 8
 

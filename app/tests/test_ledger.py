@@ -212,11 +212,24 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows_intac
             FileRecord(os.fsdecode(b"/b\xff"), 1, 2, None, "failed", 0, "unreadable", "no"),
         ]
         assert ledger.superseded() == []
-        assert ledger._db.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert ledger._db.execute("PRAGMA user_version").fetchone()[0] == 3
+        assert ledger.mounts() == []
         ledger.close()
     ledger = Ledger(tmp_path / "l.sqlite3", "c")
     ledger.record([_done("/a", "i2")])
     assert ledger.superseded() == [("i1", 3)]
+
+
+def test_mounts_are_noted_once_whatever_their_names_and_a_backup_brings_them(ledger: Ledger, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"/media/\xff")
+    ledger.note_mounts(["/media/b", odd])
+    ledger.note_mounts(["/media/b"])
+    assert ledger.mounts() == ["/media/b", odd]
+    ledger.backup(tmp_path / "kept.sqlite3")
+    other = Ledger(tmp_path / "other.sqlite3", "c")
+    other.note_mounts(["/media/a"])
+    other.bring(tmp_path / "kept.sqlite3")
+    assert other.mounts() == ["/media/a", "/media/b", odd]
 
 
 def test_the_journal_is_truncate_and_fully_synchronised(ledger: Ledger) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -243,6 +245,88 @@ def test_a_file_whose_folder_is_there_but_empty_is_kept_until_the_folder_is_gone
     stick.rmdir()
     assert bench.prune(pictures) == PruneCounts(files=2, images=2, faces=2)
     bench.require_sound(6)
+
+
+def _mount(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
+    """Let drives be mounted there, and in the root of all."""
+    partition = psutil.disk_partitions(all=True)[0]
+    mounted = [partition._replace(mountpoint=str(place)) for place in (Path("/"), *places)]
+    monkeypatch.setattr("app.folders.psutil.disk_partitions", lambda **_: mounted)
+
+
+def test_files_of_a_drive_whose_folder_vanished_with_it_are_kept_until_a_folder_is_made_there(
+    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stick = pictures / "stick"
+    (stick / "deep").mkdir(parents=True)
+    (pictures / "0.png").rename(stick / "deep" / "0.png")
+    _mount(monkeypatch, stick)
+    bench.run(pictures)
+    bench.prune(pictures)
+    away = pictures.with_name("away")
+    stick.rename(away)
+    _mount(monkeypatch)
+    bench.run(pictures)  # which must not take the drive for gone for good
+    assert bench.prune(pictures) == PruneCounts(unsure=1)
+    bench.require_sound(8)
+    away.rename(stick)
+    _mount(monkeypatch, stick)
+    assert bench.prune(pictures) == PruneCounts()
+    (stick / "deep" / "0.png").unlink()  # while the drive is there, what is gone is gone
+    (stick / "deep" / "other.txt").touch()
+    assert bench.prune(pictures) == PruneCounts(files=1, images=1, faces=1)
+    (pictures / "1.png").rename(stick / "1.png")
+    bench.run(pictures)
+    bench.prune(pictures)
+    shutil.rmtree(stick)
+    assert bench.prune(pictures) == PruneCounts(unsure=1)
+    stick.mkdir()
+    assert bench.prune(pictures) == PruneCounts(unsure=1)
+    (stick / "for good").touch()
+    assert bench.prune(pictures) == PruneCounts(files=1, images=1, faces=1)
+    bench.require_sound(6)
+
+
+def test_a_drive_that_held_the_whole_folder_is_known_when_a_folder_above_is_pruned(
+    bench: Pruned, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below, link = colour_pictures / "stick" / "2024", colour_pictures / "link"
+    below.mkdir(parents=True)
+    for name in ("0.png", "1.png"):
+        (colour_pictures / name).rename(below / name)
+    link.symlink_to(below)
+    _mount(monkeypatch, below.parent)
+    bench.run(below)
+    bench.run(link)
+    shutil.rmtree(below.parent)
+    link.unlink()
+    _mount(monkeypatch)
+    assert bench.prune(colour_pictures) == PruneCounts(unsure=4)
+    bench.require_sound(2)
+
+
+def test_where_nothing_new_is_taken_up_drives_are_noted_all_the_same(
+    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _mount(monkeypatch, pictures, pictures.parent.parent, pictures / "stick", pictures.with_name("pictures-too"))
+    assert bench.run(pictures).skipped == 8
+    assert bench.ledger.mounts() == sorted([str(pictures.parent.parent), str(pictures), str(pictures / "stick")])
+
+
+def test_a_real_drive_that_is_not_mounted_any_more_keeps_its_faces(bench: Pruned, pictures: Path) -> None:
+    stick = pictures / "stick"
+    stick.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", stick], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+    try:
+        (stick / "new.png").write_bytes(encoded(size=(90, 48)))
+        assert bench.run(pictures).done == 1
+    finally:
+        subprocess.run(["umount", stick], check=True)
+    stick.rmdir()
+    assert bench.prune(pictures) == PruneCounts(unsure=1)
+    bench.require_sound(9)
 
 
 def test_all_files_of_a_drive_that_is_not_there_are_kept(bench: Pruned, pictures: Path) -> None:
