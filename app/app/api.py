@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -25,7 +27,7 @@ from app.search import with_decoding
 from app.security import require_key
 from app.services import Services
 from app.thumbs import MEDIA_TYPE, face_thumbnail
-from app.types import Face, FaceRecord
+from app.types import Face, FacePayload, FaceRecord
 from app.uploads import read_upload, read_uploads
 
 _log = logging.getLogger(__name__)
@@ -200,11 +202,8 @@ def _redraw(services: Services, record: FaceRecord) -> bytes:
         "the thumbnail is gone, and so is the picture it was made from",
         details={"face_id": face_id},
     )
-    try:
-        data = Path(payload.path).read_bytes()
-    except OSError:
-        raise missing from None
-    if image_id_of(data) != payload.image_id:
+    data = _original(services, payload)
+    if data is None:
         raise missing
     try:
         picture = decode(data, max_pixels=services.settings.max_image_pixels, image_id=payload.image_id)
@@ -216,6 +215,22 @@ def _redraw(services: Services, record: FaceRecord) -> bytes:
     except (OceanoError, OSError) as failure:  # a full or read-only disk: it can still be shown
         _log.warning("a thumbnail could not be kept: %s", failure)
     return jpeg
+
+
+def _original(services: Services, payload: FacePayload) -> bytes | None:
+    """The bytes of a picture, from any of its files that still has them."""
+    for path in _paths(services, payload):
+        with contextlib.suppress(OSError):
+            data = Path(path).read_bytes()
+            if image_id_of(data) == payload.image_id:
+                return data
+    return None
+
+
+def _paths(services: Services, payload: FacePayload) -> Iterator[str]:
+    """The first one as it can be shown, then all as they are: names that are no text cannot be opened as shown."""
+    yield payload.path
+    yield from services.ledger.paths_of(payload.image_id)
 
 
 def _head(services: Services) -> Body:

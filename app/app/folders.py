@@ -117,7 +117,11 @@ class Folder:
         As paths of this folder: where it is a link to a drive, that link is the place.
         """
         real = os.path.realpath(self.path)
-        mounted = {one.mountpoint for one in psutil.disk_partitions(all=True)} - {"/"}
+        try:
+            mounted = {one.mountpoint for one in psutil.disk_partitions(all=True)} - {"/"}
+        except OSError as failure:  # a container may hide it
+            _log.warning("where drives are mounted cannot be told: %s", failure)
+            return set()
         below = {self.path.rstrip("/") + one[len(real.rstrip("/")) :] for one in mounted if is_in(one, real)}
         return below | {one if is_in(self.path, one) else self.path for one in mounted if is_in(real, one)}
 

@@ -4,12 +4,14 @@ import asyncio
 import io
 import json
 import math
+import os
 import random
 import re
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,12 @@ from app import services as services_module
 from app.config import Settings
 from app.errors import OceanoError
 from app.images import decode, image_id_of
-from app.ledger import FileRecord
+from app.ledger import FileRecord, Ledger
 from app.main import create_app
 from app.thumbs import ThumbStore, face_thumbnail
-from app.types import EngineHealth, Face, FaceFilter, FacePoint, Floats, IndexInfo, Match, Picture
+from app.types import EngineHealth, Face, FaceFilter, FacePoint, Floats, IndexInfo, Match, Picture, collection_name
 from tests.clients import TestClient
-from tests.fakes import FakeEngine, MemoryIndex, embedding_of
+from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex, embedding_of
 from tests.pictures import BLACK, BLUE, GREEN, KPS, RED, encoded, point
 from tests.test_metrics import OWN as OWN_METRICS
 
@@ -457,6 +459,23 @@ def test_a_lost_thumbnail_is_drawn_anew_from_the_original(
     assert ThumbStore(settings.thumbs_dir).read(stored.face_id) == answer.content
     path.unlink()
     assert client.get(f"/thumbs/{stored.face_id}").content == answer.content, "it is kept"
+
+
+@pytest.mark.parametrize("name", ["copy.png", os.fsdecode(b"c\xf3pia.png")])
+def test_a_lost_thumbnail_is_drawn_anew_from_a_copy_whatever_its_name(
+    client: TestClient, settings: Settings, index: Index, tmp_path: Path, name: str
+) -> None:
+    path, data = _photograph(tmp_path)
+    stored = _stored(path, data)
+    index.upsert([stored])
+    (tmp_path / "changed.png").write_bytes(encoded(GREEN))
+    path.rename(tmp_path / name)
+    with closing(Ledger(settings.state_dir / "ledger.sqlite3", collection_name("faces", FAKE_PACK))) as ledger:
+        image_id = stored.payload.image_id
+        copies = [FileRecord(str(tmp_path / one), 1, 2, image_id, "duplicate") for one in ("changed.png", name)]
+        ledger.record([FileRecord(str(path), 1, 2, image_id, "done", 1), *copies])
+    answer = client.get(f"/thumbs/{stored.face_id}")
+    assert answer.content == face_thumbnail(decode(data, max_pixels=10**6), stored.payload.bbox)
 
 
 @pytest.mark.parametrize("fate", ["deleted", "changed", "damaged", "a folder", "too large now"])
