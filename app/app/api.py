@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
@@ -19,7 +18,7 @@ from fastapi.responses import JSONResponse
 from app import __version__, logs
 from app.answers import Body, face_body, finite, image_body, record_body, rounded, search_body
 from app.errors import OceanoError
-from app.folders import readable
+from app.folders import contents, file_at, readable
 from app.images import decode, image_id_of
 from app.metrics import CONTENT_TYPE, gpu_usage
 from app.options import CompareOptions, DetectOptions, SearchOptions, multipart, read_options
@@ -220,9 +219,10 @@ def _redraw(services: Services, record: FaceRecord) -> bytes:
 def _original(services: Services, payload: FacePayload) -> bytes | None:
     """The bytes of a picture, from any of its files that still has them."""
     for path in _paths(services, payload):
-        with contextlib.suppress(OSError):
-            data = Path(path).read_bytes()
-            if image_id_of(data) == payload.image_id:
+        with contextlib.suppress(OSError, OceanoError):
+            file = file_at(path)  # neither a pipe nor a device, which would be waited for
+            data = contents(file) if file is not None else None
+            if data is not None and image_id_of(data) == payload.image_id:
                 return data
     return None
 

@@ -478,7 +478,7 @@ def test_a_lost_thumbnail_is_drawn_anew_from_a_copy_whatever_its_name(
     assert answer.content == face_thumbnail(decode(data, max_pixels=10**6), stored.payload.bbox)
 
 
-@pytest.mark.parametrize("fate", ["deleted", "changed", "damaged", "a folder", "too large now"])
+@pytest.mark.parametrize("fate", ["deleted", "changed", "damaged", "a folder", "a pipe", "too large now"])
 def test_a_lost_thumbnail_whose_original_is_not_what_it_was_is_404(
     settings: Settings, engine: FakeEngine, index: Index, tmp_path: Path, fate: str
 ) -> None:
@@ -494,6 +494,9 @@ def test_a_lost_thumbnail_whose_original_is_not_what_it_was_is_404(
     elif fate == "a folder":
         path.unlink()
         path.mkdir()
+    elif fate == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
     else:
         settings = settings.model_copy(update={"max_image_megapixels": 0.01})
     index.upsert([stored])
