@@ -19,17 +19,21 @@ GROUP_PIXELS: Final = 32_000_000  # decoded at once by a lane: 100 MB, or one pi
 _OF_THE_PICTURE: Final = frozenset({"invalid_image", "internal"})
 
 
+Fates = dict[str, FileRecord | None]
+
+
 @dataclass(slots=True)
 class Batch:
     """What a lane is given at once; several are written together. A lane leaves `points` and each image's fate.
 
-    `fates` has None for an image that is still in work. `copies` are files of an image of this batch or one before;
+    `fates` has None for an image that is still in work. `copies` are files of an image of this batch or one before,
+    with that batch's fates;
     `records` are results known before any work, `unchanged` those of them that the ledger has already.
     """
 
     reads: list[Read] = field(default_factory=list)
-    fates: dict[str, FileRecord | None] = field(default_factory=dict)
-    copies: list[tuple[File, str]] = field(default_factory=list)
+    fates: Fates = field(default_factory=dict)
+    copies: list[tuple[File, str, Fates]] = field(default_factory=list)
     records: list[FileRecord] = field(default_factory=list)
     unchanged: list[FileRecord] = field(default_factory=list)
     points: list[FacePoint] = field(default_factory=list)

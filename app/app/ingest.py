@@ -29,7 +29,7 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.batches import Batch, Lanes
+from app.batches import Batch, Fates, Lanes
 from app.errors import OceanoError
 from app.folders import EVERYTHING, File, Folder, Wanted, readable
 from app.ledger import FileRecord, Ledger
@@ -134,7 +134,7 @@ class Ingest:
         self._lanes_ahead = self._most_lanes + max(2, WRITTEN_AT_ONCE // engine.batch)
         # Fates of the last images: a copy of one that was in work while the copy was read is known by them.
         behind = self._reading_ahead + self._lanes_ahead + WRITTEN_AT_ONCE + 2
-        self._fates: deque[dict[str, FileRecord | None]] = deque(maxlen=behind)
+        self._fates: deque[Fates] = deque(maxlen=behind)
         self._checked = time.monotonic()
         self.counts = IngestCounts()
 
@@ -241,7 +241,8 @@ class Ingest:
         return batch
 
     def _sort_in(self, read: Read, batch: Batch) -> None:
-        new = bool(read.data) and not any(read.image_id in fates for fates in self._fates)
+        first = next((fates for fates in self._fates if read.image_id in fates), None)
+        new = bool(read.data) and first is None
         if not new:
             self._bytes.change(-read.file.size)
         if read.record is None and not read.data:
@@ -252,8 +253,8 @@ class Ingest:
             self._left -= 1
         if read.record is not None:
             (batch.unchanged if unchanged else batch.records).append(read.record)
-        elif not new:
-            batch.copies.append((read.file, read.image_id))
+        elif first is not None:
+            batch.copies.append((read.file, read.image_id, first))
         else:
             batch.reads.append(read)
             batch.fates[read.image_id] = None
@@ -265,7 +266,7 @@ class Ingest:
             self._patiently(lambda: self._index.upsert(batch.points))
             self._patiently(self._index.flush)
         records = [*batch.records, *filter(None, batch.fates.values())]
-        records += [copy_of(self._fate(image_id), file) for file, image_id in batch.copies]
+        records += [copy_of(fate, file) for file, image_id, fates in batch.copies if (fate := fates[image_id])]
         self._note_mounts()
         self._ledger.record([*filter(self._counts_for_good, records), *batch.unchanged])
         self.counts.skipped += len(batch.unchanged)
@@ -289,9 +290,6 @@ class Ingest:
         self.passing += 1
         known = self._ledger.file(record.path)
         return known is None or known.status == "failed"
-
-    def _fate(self, image_id: str) -> FileRecord:
-        return next(fate for fates in self._fates if (fate := fates.get(image_id)) is not None)
 
     def _require_healthy_engine(self) -> None:
         """Nothing is written while the model is broken."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +68,32 @@ def test_the_second_run_skips_everything_without_reading_it(bench: Bench, colour
     counts = bench.run(colour_pictures)
     assert (counts.skipped, counts.done, counts.images) == (8, 0, 0)
     assert bench.engine.pictures == seen
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_copy_any_number_of_files_behind_its_picture_is_a_duplicate(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """However far the picture is by then: read, in a lane, waiting to be written, or just recorded."""
+    analyze = bench.engine.analyze
+
+    def slowly(pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        time.sleep(0.003)  # so that all that can be ahead of the lanes is
+        return analyze(pictures, timings)
+
+    monkeypatch.setattr(bench.engine, "batch", at_once)
+    monkeypatch.setattr(bench.engine, "analyze", slowly)
+    distances, copies = deque(range(1, 100, 2)), dict[int, int]()
+    for place in range(700):  # a picture of its own, or the copy of one so many files before
+        if place % 10 == 0 and place not in copies and distances:
+            copies[place + distances.popleft()] = place
+        number = copies.get(place, place)
+        folder = tmp_path / "pictures" / f"{place:03}"  # folders come in the order of their names
+        folder.mkdir(parents=True)
+        (folder / "x.png").write_bytes(encoded((number % 256, number // 256, 200)))
+    counts = bench.run(tmp_path / "pictures")
+    assert (counts.done, counts.duplicate) == (650, 50)
+    assert bench.run(tmp_path / "pictures").skipped == 700
 
 
 def test_a_copy_a_rename_and_a_moved_folder_are_the_same_image(bench: Bench, colour_pictures: Path) -> None:
