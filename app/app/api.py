@@ -7,7 +7,6 @@ import logging
 import platform
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Final
 
@@ -218,19 +217,16 @@ def _redraw(services: Services, record: FaceRecord) -> bytes:
 
 def _original(services: Services, payload: FacePayload) -> bytes | None:
     """The bytes of a picture, from any of its files that still has them."""
-    for path in _paths(services, payload):
+    known: list[tuple[str, int | None]] = [(one.path, one.size) for one in services.ledger.files_of(payload.image_id)]
+    for path, size in known or [(payload.path, None)]:  # a ledger may be lost
         with contextlib.suppress(OSError, OceanoError):
             file = file_at(path)  # neither a pipe nor a device, which would be waited for
-            data = contents(file) if file is not None else None
+            if file is None or size not in (None, file.size):
+                continue
+            data = contents(file)
             if data is not None and image_id_of(data) == payload.image_id:
                 return data
     return None
-
-
-def _paths(services: Services, payload: FacePayload) -> Iterator[str]:
-    """The first one as it can be shown, then all as they are: names that are no text cannot be opened as shown."""
-    yield payload.path
-    yield from services.ledger.paths_of(payload.image_id)
 
 
 def _head(services: Services) -> Body:

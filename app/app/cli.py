@@ -117,6 +117,9 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     watch: Annotated[bool, typer.Option("--watch", help="Go on with files as they come, until stopped.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Afterwards, forget files that are gone.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what --prune would forget.")] = False,
+    forget_drives: Annotated[
+        bool, typer.Option("--forget-drives", help="--prune forgets files of drives that are not connected, too.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write failed and no-face files with reasons here (CSV).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
@@ -126,7 +129,17 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     if not folder:  # an unset variable: Path would make the current folder of it
         raise OceanoError("invalid_request", "FOLDER is empty")
     wish = IngestWish(
-        Path(folder), tuple(include or ()), tuple(exclude or ()), limit, retry, watch, prune, dry_run, report, as_json
+        Path(folder),
+        tuple(include or ()),
+        tuple(exclude or ()),
+        limit,
+        retry,
+        watch,
+        prune,
+        dry_run,
+        forget_drives,
+        report,
+        as_json,
     )
     with _interruptible() as stop:
         return run_ingest(wish, _settings("ingest"), stop)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from app.errors import OceanoError
 from app.formats import SNIFF_BYTES, sniff
 
@@ -37,6 +35,11 @@ class File:
     path: str
     size: int
     mtime_ns: int
+
+
+def absolute(path: Path) -> str:
+    """By the names that people know: Path.resolve would follow links. Two slashes at the beginning are one."""
+    return re.sub("^//+", "/", os.path.abspath(path))  # noqa: PTH100
 
 
 def _compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
@@ -78,7 +81,7 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links: other names than people know
+        self.path = absolute(path)
         self._was = self._identity()
         self.unlisted = 0  # folders below that a scan could not list
 
@@ -111,20 +114,6 @@ class Folder:
         if (failure is not None and failure.errno in _AWAY) or self._identity() != self._was:
             raise _unavailable(self.path, failure)
 
-    def mounts(self) -> set[str]:
-        """Folders at, below and above this one in which drives are mounted just now, but for the root of all.
-
-        As paths of this folder: where it is a link to a drive, that link is the place.
-        """
-        real = os.path.realpath(self.path)
-        try:
-            mounted = {one.mountpoint for one in psutil.disk_partitions(all=True)} - {"/"}
-        except OSError as failure:  # a container may hide it
-            _log.warning("where drives are mounted cannot be told: %s", failure)
-            return set()
-        below = {self.path.rstrip("/") + one[len(real.rstrip("/")) :] for one in mounted if is_in(one, real)}
-        return below | {one if is_in(self.path, one) else self.path for one in mounted if is_in(real, one)}
-
     def _identity(self) -> tuple[int, int]:
         """Of the folder: another one (the empty one that a drive was mounted on) has another."""
         try:
@@ -137,11 +126,6 @@ class Folder:
     def below(self, path: str) -> str:
         """A path of this folder without the folder."""
         return path[len(self.path) :].lstrip("/")
-
-
-def is_in(path: str, folder: str) -> bool:
-    """Is it this folder, or something below it?"""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def file_at(path: str) -> File | None:

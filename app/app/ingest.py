@@ -33,6 +33,7 @@ from app.batches import Batch, Fates, Lanes
 from app.errors import OceanoError
 from app.folders import EVERYTHING, File, Folder, Wanted, readable
 from app.ledger import FileRecord, Ledger
+from app.mounts import Mount, mounts_of
 from app.patience import PATIENCE_SECONDS, patiently
 from app.pipeline import Budget, in_order
 from app.reading import PASSING, Read, Reader, copy_of
@@ -122,7 +123,7 @@ class Ingest:
         )
         self._lanes = Lanes(engine, self._reader, thumbs)
         self._folder: Folder | None = None
-        self._mounts: set[str] = set()  # that the ledger has
+        self._mounts: set[Mount] = set()  # that the ledger has
         self._bytes = Budget(WAITING_BYTES)
         self.passing = 0  # files that could not be read just now
         self._left = options.limit
@@ -278,8 +279,8 @@ class Ingest:
         self._on_progress(self.counts)
 
     def _note_mounts(self) -> None:
-        """Before the files on them are recorded: by that, a drive that is not there is told from a deletion."""
-        if self._folder is not None and (fresh := self._folder.mounts() - self._mounts):
+        """Before files of theirs are recorded: by that, a drive that is not there is told from a deletion."""
+        if self._folder is not None and (fresh := mounts_of(self._folder.path) - self._mounts):
             self._ledger.note_mounts(fresh)
             self._mounts |= fresh
 

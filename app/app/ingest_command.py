@@ -13,7 +13,7 @@ from threading import Event
 
 from app.config import Settings
 from app.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
-from app.folders import Folder, Wanted, readable
+from app.folders import Folder, Wanted, absolute, readable
 from app.formats import SNIFF_BYTES, sniff
 from app.index import clear_restore
 from app.ingest import Ingest, IngestOptions
@@ -38,6 +38,7 @@ class IngestWish:
     watch: bool = False
     prune: bool = False
     dry_run: bool = False
+    forget_drives: bool = False
     report: Path | None = None
     as_json: bool = False
 
@@ -64,6 +65,8 @@ def _require_sense(wish: IngestWish) -> None:
         raise OceanoError("invalid_request", "a pattern of --include or --exclude is empty")
     if wish.dry_run and not wish.prune:
         raise OceanoError("invalid_request", "--dry-run goes with --prune: it says what that would forget")
+    if wish.forget_drives and not wish.prune:
+        raise OceanoError("invalid_request", "--forget-drives goes with --prune: it says what that may forget, too")
     if wish.dry_run and wish.report is not None:
         raise OceanoError("invalid_request", "--dry-run takes nothing up: there is nothing to --report")
     if wish.watch and (wish.prune or wish.limit is not None):
@@ -107,7 +110,7 @@ def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, inde
     if wish.prune and run.unseen:
         _say_kept(run.unseen)
     if wish.report is not None:
-        _write_report(wish.report, ledger.without_faces(os.path.abspath(wish.folder)))  # noqa: PTH100 - as Folder does
+        _write_report(wish.report, ledger.without_faces(absolute(wish.folder)))
     if stop.is_set():
         return EXIT_INTERRUPTED
     return EXIT_SOME_FAILED if run.counts.failed or (wish.prune and run.unseen) else EXIT_OK
@@ -153,7 +156,16 @@ def _say_kept(unseen: int) -> None:
 def _pruning(
     wish: IngestWish, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, digest: str, stop: Event
 ) -> Pruning:
-    return Pruning(Folder(wish.folder), index, ledger, thumbs, digest=digest, dry_run=wish.dry_run, stop=stop)
+    return Pruning(
+        Folder(wish.folder),
+        index,
+        ledger,
+        thumbs,
+        digest=digest,
+        dry_run=wish.dry_run,
+        drives=wish.forget_drives,
+        stop=stop,
+    )
 
 
 def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
@@ -168,9 +180,8 @@ def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
         print("a picture that was moved and not taken up at its new place counts as gone here", file=sys.stderr)  # noqa: T201
     if counts.unsure:
         print(  # noqa: T201
-            f"kept: {counted(counts.unsure, 'file')} whose drive may not be connected: their folder is empty, or a "
-            "drive was mounted in it and it is gone. If they are gone for good, put any file into that folder (make it "
-            "if need be) and prune again",
+            f"kept: {counted(counts.unsure, 'file')} whose drive may not be connected, below "
+            f"{', '.join(counts.unsure_below)}; if they are gone for good: --prune --forget-drives",
             file=sys.stderr,
         )
 

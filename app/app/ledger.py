@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from app.errors import OceanoError
+from app.mounts import Mount
 
 Status = Literal["done", "no_face", "failed", "duplicate"]
 
@@ -40,7 +41,11 @@ CREATE TABLE IF NOT EXISTS superseded ( -- images with faces whose file became a
     faces INTEGER NOT NULL,
     PRIMARY KEY (collection, image_id)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS mounts (path BLOB PRIMARY KEY) WITHOUT ROWID; -- where drives with such files were mounted
+CREATE TABLE IF NOT EXISTS mounts ( -- drives with such files: those below `place`, where one is mounted at `point`
+    place BLOB NOT NULL,
+    point BLOB NOT NULL,
+    PRIMARY KEY (place, point)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_image ON files (collection, image_id);
 """
 
@@ -132,7 +137,7 @@ class Ledger:
                         f"INSERT OR IGNORE INTO {table} SELECT * FROM kept.{table} WHERE collection = ?",  # noqa: S608
                         (self._collection,),
                     )
-                self._db.execute("INSERT OR IGNORE INTO mounts SELECT path FROM kept.mounts")
+                self._db.execute("INSERT OR IGNORE INTO mounts SELECT * FROM kept.mounts")
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -229,18 +234,19 @@ class Ledger:
                 "DELETE FROM superseded WHERE collection = ? AND image_id = ?", (self._collection, image_id)
             )
 
-    def note_mounts(self, paths: Iterable[str]) -> None:
-        """Drives are mounted in these folders."""
+    def note_mounts(self, mounts: Iterable[Mount]) -> None:
+        """Files that are recorded from now on may be on these drives."""
+        rows = [(os.fsencode(one.place), os.fsencode(one.point)) for one in mounts]
         with self._lock, _as_oceano_error(self._path):
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO mounts VALUES (?)", [(os.fsencode(path),) for path in paths])
+            self._db.executemany("INSERT OR IGNORE INTO mounts VALUES (?, ?)", rows)
             self._db.execute("COMMIT")
 
-    def mounts(self) -> list[str]:
-        """Folders in which drives were ever mounted while files of theirs were recorded."""
+    def mounts(self) -> list[Mount]:
+        """Drives that recorded files are on, or were."""
         with self._lock, _as_oceano_error(self._path):
-            rows = self._db.execute("SELECT path FROM mounts ORDER BY path").fetchall()
-        return [os.fsdecode(path) for (path,) in rows]
+            rows = self._db.execute("SELECT place, point FROM mounts ORDER BY place, point").fetchall()
+        return [Mount(os.fsdecode(place), os.fsdecode(point)) for place, point in rows]
 
     def totals(self) -> Totals:
         """Files by result and all faces."""

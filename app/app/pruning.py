@@ -5,26 +5,28 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.folders import Folder, is_in, readable
+from app.folders import Folder, readable
 from app.ledger import FileRecord, Ledger
+from app.mounts import Mount, is_in, mounted
 from app.thumbs import ThumbStore
 from app.types import FaceIndex, face_id_of
 
 _AT_ONCE: Final = 256
+_MOST_PLACES: Final = 10
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @dataclass(slots=True)
 class PruneCounts:
     """Files that are gone and forgotten; of their images: those forgotten with their faces, those that live on in a
-    copy; `unsure` files are kept, since a drive may be missing: they lay in a folder that is there and empty, or below
-    one that is not there and was a drive's.
+    copy; `unsure` files are kept, since a drive may be missing: one was mounted above them and is not now, or they lay
+    in a folder that is there and empty. `unsure_below` are the first of those places.
     """
 
     files: int = 0
@@ -32,10 +34,11 @@ class PruneCounts:
     faces: int = 0
     moved: int = 0
     unsure: int = 0
+    unsure_below: list[str] = field(default_factory=list, compare=False)
 
 
 class Pruning:
-    """Forgets what is gone below a folder. With `dry_run` it only counts.
+    """Forgets what is gone below a folder. With `dry_run` it only counts; with `drives` also what may be on a drive.
 
     Kill it anywhere and run it again: thumbnails go first, then faces, the ledger's row that names them last.
     """
@@ -49,6 +52,7 @@ class Pruning:
         *,
         digest: str,
         dry_run: bool,
+        drives: bool = False,
         stop: Event | None = None,
     ) -> None:
         self._folder = folder
@@ -58,7 +62,9 @@ class Pruning:
         self._digest = digest
         self._dry_run = dry_run
         self._stop = stop or Event()
-        self._mounts = ledger.mounts()
+        self._drives = drives
+        self._noted: list[Mount] = []
+        self._points: set[str] = set()
         self._looked: set[str] | None = None
         self.counts = PruneCounts()
 
@@ -66,7 +72,7 @@ class Pruning:
         """Before an ingest: what is gone now may be forgotten afterwards. A file that is moved while the ingest goes
         through the folder may be in neither place when it comes by.
         """
-        self._looked = {known.path for known in self._gone()}
+        self._looked = {known.path for known in self._not_there()}
 
     def run(self) -> PruneCounts:
         """Until all is looked at or `stop` is set.
@@ -78,33 +84,47 @@ class Pruning:
         for image_id, faces in self._ledger.superseded(self._folder.path):
             if self._stop.is_set():
                 break
-            self._folder.require()
+            self._look_at_drives()
             self._let_go(image_id, faces)
-        gone = (known for known in self._gone() if self._looked is None or known.path in self._looked)
-        while not self._stop.is_set() and (some := list(islice(gone, _AT_ONCE))):
-            self._folder.require()  # gone with the whole folder is not gone
-            self._forget(some)
+        missing = (known for known in self._not_there() if self._looked is None or known.path in self._looked)
+        while not self._stop.is_set() and (some := list(islice(missing, _AT_ONCE))):
+            self._look_at_drives()
+            if gone := [known for known in some if self._is_gone(known)]:
+                self._forget(gone)
         return self.counts
 
-    def _gone(self) -> Iterator[FileRecord]:
-        for known in self._ledger.files(self._folder.path):
-            if _is_there(known.path):
-                continue
-            if self._may_be_a_drive(known.path):
-                self.counts.unsure += 1
-            else:
-                yield known
+    def _not_there(self) -> Iterator[FileRecord]:
+        return (known for known in self._ledger.files(self._folder.path) if not _is_there(known.path))
 
-    def _may_be_a_drive(self, path: str) -> bool:
-        """A drive that is not mounted leaves the folder it is mounted on, empty, or takes it along."""
-        if any(is_in(path, mount) and not os.path.isdir(mount) for mount in self._mounts):  # noqa: PTH112 - never raises
+    def _look_at_drives(self) -> None:
+        """After files were seen to be gone: what is gone with its drive, or the whole folder, is not."""
+        self._folder.require()
+        self._noted, self._points = self._ledger.mounts(), mounted()
+
+    def _is_gone(self, known: FileRecord) -> bool:
+        if (place := self._missing_drive(known.path)) is None:
             return True
-        there = next(parent for parent in Path(path).parents if os.path.isdir(parent))  # noqa: PTH112 - never raises
+        self.counts.unsure += 1
+        if readable(place) not in self.counts.unsure_below[:_MOST_PLACES]:
+            self.counts.unsure_below = [*self.counts.unsure_below, readable(place)][:_MOST_PLACES]
+        return False
+
+    def _missing_drive(self, path: str) -> str | None:
+        """Where a drive may be missing. One that is not mounted takes its folder along, or leaves it, mostly empty."""
+        if self._drives:
+            return None
+        noted = [one for one in self._noted if is_in(path, one.place)]
+        for one in noted:
+            if one.point not in self._points:
+                return one.place
+        there = next(str(parent) for parent in Path(path).parents if os.path.isdir(parent))  # noqa: PTH112 - never raises
+        if any(there == one.place for one in noted):
+            return None  # it is mounted, and emptied
         try:
             with os.scandir(there) as listing:
-                return next(listing, None) is None
+                return there if next(listing, None) is None else None
         except OSError:
-            return True
+            return there
 
     def _forget(self, gone: Sequence[FileRecord]) -> None:
         self.counts.files += len(gone)
@@ -152,7 +172,8 @@ class Pruning:
         return min(living, key=lambda one: (one.status != "done", not _is_there(one.path)), default=None)
 
     def _may_live(self, path: str) -> bool:
-        return not is_in(path, self._folder.path) or _is_there(path) or self._may_be_a_drive(path)
+        elsewhere = not is_in(path, self._folder.path)
+        return elsewhere or _is_there(path) or self._missing_drive(path) is not None
 
     def _drop(self, face_ids: Sequence[str]) -> None:
         self.counts.faces += len(face_ids)

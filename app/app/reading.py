@@ -63,6 +63,8 @@ class Reader:
         if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
             return None
         again = known.reason in PASSING or (self._retry and known.status in ("failed", "no_face"))
+        if known.status == "duplicate" and self._ledger.image(str(known.image_id)) is None:
+            again = True  # what it is a copy of was forgotten
         return None if again else known
 
     def read(self, file: File) -> Read:

@@ -108,9 +108,9 @@ class ThumbStore:
             ) from failure
 
     def read(self, face_id: str) -> bytes | None:
-        """The JPEG bytes, or None where there is no thumbnail."""
+        """The JPEG bytes, or None where there is no thumbnail, or an empty one, as a power cut may leave."""
         try:
-            return self.path(face_id).read_bytes()
+            return self.path(face_id).read_bytes() or None
         except FileNotFoundError:
             return None
 

@@ -472,8 +472,8 @@ def test_a_lost_thumbnail_is_drawn_anew_from_a_copy_whatever_its_name(
     path.rename(tmp_path / name)
     with closing(Ledger(settings.state_dir / "ledger.sqlite3", collection_name("faces", FAKE_PACK))) as ledger:
         image_id = stored.payload.image_id
-        copies = [FileRecord(str(tmp_path / one), 1, 2, image_id, "duplicate") for one in ("changed.png", name)]
-        ledger.record([FileRecord(str(path), 1, 2, image_id, "done", 1), *copies])
+        copies = [FileRecord(str(tmp_path / one), len(data), 2, image_id, "duplicate") for one in ("changed.png", name)]
+        ledger.record([FileRecord(str(path), len(data), 2, image_id, "done", 1), *copies])
     answer = client.get(f"/thumbs/{stored.face_id}")
     assert answer.content == face_thumbnail(decode(data, max_pixels=10**6), stored.payload.bbox)
 

@@ -14,7 +14,20 @@ PACKAGE = Path(__file__).parents[1] / "app"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset(
-        {"config", "cuda", "formats", "i18n", "locks", "metrics", "patience", "pipeline", "sizing", "threads", "types"}
+        {
+            "config",
+            "cuda",
+            "formats",
+            "i18n",
+            "locks",
+            "metrics",
+            "mounts",
+            "patience",
+            "pipeline",
+            "sizing",
+            "threads",
+            "types",
+        }
     ),
     frozenset(
         {

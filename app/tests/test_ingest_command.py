@@ -28,7 +28,7 @@ from app.types import Engine, FaceIndex, ModelPack
 from tests.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.pictures import encoded
 
-NOTHING_PRUNED = {"files": 0, "images": 0, "faces": 0, "moved": 0, "unsure": 0}
+NOTHING_PRUNED = {"files": 0, "images": 0, "faces": 0, "moved": 0, "unsure": 0, "unsure_below": []}
 
 
 class Command:
@@ -236,8 +236,13 @@ def test_a_prune_says_what_it_kept_for_a_drive_that_may_be_away(command: Command
     assert command("--prune") == 0
     assert "gone: 0 files" in command.out
     assert "kept: 1 file whose drive may not be connected" in command.err
-    assert command.json("--prune")["pruned"] == NOTHING_PRUNED | {"unsure": 1}
+    assert command.json("--prune")["pruned"] == NOTHING_PRUNED | {"unsure": 1, "unsure_below": [str(stick)]}
     assert len(command.index.points) == 8
+    assert command("--forget-drives") == 2
+    assert command("--prune", "--forget-drives", "--dry-run") == 0
+    assert "1 image with 1 face would be forgotten" in command.out
+    assert command("--prune", "--forget-drives") == 0
+    assert len(command.index.points) == 7
 
 
 def test_without_prune_nothing_is_forgotten(command: Command) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from app.errors import OceanoError
 from app.ledger import FileRecord, Ledger, Totals, only_writer
+from app.mounts import Mount
 
 
 @pytest.fixture
@@ -222,14 +223,15 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows_intac
 
 def test_mounts_are_noted_once_whatever_their_names_and_a_backup_brings_them(ledger: Ledger, tmp_path: Path) -> None:
     odd = os.fsdecode(b"/media/\xff")
-    ledger.note_mounts(["/media/b", odd])
-    ledger.note_mounts(["/media/b"])
-    assert ledger.mounts() == ["/media/b", odd]
+    stick, link, strange = Mount("/media/b", "/media/b"), Mount("/photos", "/media/b"), Mount(odd, odd)
+    ledger.note_mounts([stick, link, strange])
+    ledger.note_mounts([stick])
+    assert ledger.mounts() == [stick, strange, link]
     ledger.backup(tmp_path / "kept.sqlite3")
     other = Ledger(tmp_path / "other.sqlite3", "c")
-    other.note_mounts(["/media/a"])
+    other.note_mounts([Mount("/media/a", "/media/a")])
     other.bring(tmp_path / "kept.sqlite3")
-    assert other.mounts() == ["/media/a", "/media/b", odd]
+    assert other.mounts() == [Mount("/media/a", "/media/a"), stick, strange, link]
 
 
 def test_the_journal_is_truncate_and_fully_synchronised(ledger: Ledger) -> None:

@@ -27,17 +27,23 @@ from tests.test_ingest import Bench
 class Pruned(Bench):
     """An ingest with all its parts, and a pruning of them."""
 
-    def pruning(self, folder: Path, *, dry_run: bool = False) -> Pruning:
+    def pruning(self, folder: Path, *, dry_run: bool = False, drives: bool = False) -> Pruning:
         return Pruning(
-            Folder(folder), self.index, self.ledger, self.thumbs, digest=FAKE_PACK.digest, dry_run=dry_run
-        )  # fmt: skip
+            Folder(folder),
+            self.index,
+            self.ledger,
+            self.thumbs,
+            digest=FAKE_PACK.digest,
+            dry_run=dry_run,
+            drives=drives,
+        )
 
-    def prune(self, folder: Path) -> PruneCounts:
+    def prune(self, folder: Path, *, drives: bool = False) -> PruneCounts:
         """What a dry run said it would be, and that had changed nothing."""
         before = self.state()
-        foretold = self.pruning(folder, dry_run=True).run()
+        foretold = self.pruning(folder, dry_run=True, drives=drives).run()
         assert self.state() == before
-        counts = self.pruning(folder).run()
+        counts = self.pruning(folder, drives=drives).run()
         assert counts == foretold
         return counts
 
@@ -251,66 +257,129 @@ def _mount(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
     """Let drives be mounted there, and in the root of all."""
     partition = psutil.disk_partitions(all=True)[0]
     mounted = [partition._replace(mountpoint=str(place)) for place in (Path("/"), *places)]
-    monkeypatch.setattr("app.folders.psutil.disk_partitions", lambda **_: mounted)
+    monkeypatch.setattr("app.mounts.psutil.disk_partitions", lambda **_: mounted)
 
 
-def test_files_of_a_drive_whose_folder_vanished_with_it_are_kept_until_a_folder_is_made_there(
-    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "a folder with something in it"])
+def test_files_of_a_drive_that_is_not_mounted_are_kept_whatever_is_in_its_place(
+    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch, left: str
 ) -> None:
     stick = pictures / "stick"
     (stick / "deep").mkdir(parents=True)
     (pictures / "0.png").rename(stick / "deep" / "0.png")
+    (pictures / "1.png").rename(stick / "1.png")
     _mount(monkeypatch, stick)
     bench.run(pictures)
     bench.prune(pictures)
     away = pictures.with_name("away")
     stick.rename(away)
+    if left != "nothing":
+        stick.mkdir()
+    if left == "a folder with something in it":
+        Image.new("RGB", (64, 64)).save(stick / "black.png")
     _mount(monkeypatch)
-    bench.run(pictures)  # which must not take the drive for gone for good
-    assert bench.prune(pictures) == PruneCounts(unsure=1)
-    bench.require_sound(8)
+    bench.run(pictures)
+    counts = bench.prune(pictures)
+    assert counts == PruneCounts(unsure=2)
+    assert counts.unsure_below == [str(stick)]
+    assert len(bench.index.points) == 8
+    shutil.rmtree(stick, ignore_errors=True)
     away.rename(stick)
     _mount(monkeypatch, stick)
-    assert bench.prune(pictures) == PruneCounts()
-    (stick / "deep" / "0.png").unlink()  # while the drive is there, what is gone is gone
-    (stick / "deep" / "other.txt").touch()
+    bench.run(pictures)
+    bench.prune(pictures)
+    bench.require_sound(8)
+
+
+def test_files_of_a_drive_that_is_mounted_are_gone_when_they_are_also_the_last_of_them(
+    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stick = pictures / "stick"
+    stick.mkdir()
+    (pictures / "0.png").rename(stick / "0.png")
+    _mount(monkeypatch, stick)
+    bench.run(pictures)
+    bench.prune(pictures)
+    (stick / "0.png").unlink()
     assert bench.prune(pictures) == PruneCounts(files=1, images=1, faces=1)
-    (pictures / "1.png").rename(stick / "1.png")
+    bench.require_sound(7)
+
+
+def test_files_of_a_drive_that_will_not_come_back_are_forgotten_if_that_is_said(
+    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stick, empty = pictures / "stick", pictures / "empty"
+    for place, name in ((stick, "0.png"), (empty, "1.png")):
+        place.mkdir()
+        (pictures / name).rename(place / name)
+    _mount(monkeypatch, stick)
     bench.run(pictures)
     bench.prune(pictures)
     shutil.rmtree(stick)
-    assert bench.prune(pictures) == PruneCounts(unsure=1)
-    stick.mkdir()
-    assert bench.prune(pictures) == PruneCounts(unsure=1)
-    (stick / "for good").touch()
-    assert bench.prune(pictures) == PruneCounts(files=1, images=1, faces=1)
+    (empty / "1.png").unlink()
+    _mount(monkeypatch)
+    assert bench.prune(pictures) == PruneCounts(unsure=2)
+    assert bench.prune(pictures, drives=True) == PruneCounts(files=2, images=2, faces=2)
     bench.require_sound(6)
 
 
-def test_a_drive_that_held_the_whole_folder_is_known_when_a_folder_above_is_pruned(
-    bench: Pruned, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_drive_is_known_also_where_folders_are_links_and_a_folder_above_is_pruned(
+    bench: Pruned, colour_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    below, link = colour_pictures / "stick" / "2024", colour_pictures / "link"
+    stick, elsewhere = colour_pictures / "stick", tmp_path / "elsewhere"
+    below = stick / "2024"
     below.mkdir(parents=True)
-    for name in ("0.png", "1.png"):
-        (colour_pictures / name).rename(below / name)
-    link.symlink_to(below)
-    _mount(monkeypatch, below.parent)
-    bench.run(below)
-    bench.run(link)
-    shutil.rmtree(below.parent)
-    link.unlink()
+    elsewhere.mkdir()
+    for number, place in enumerate((below, below, elsewhere)):
+        (colour_pictures / f"{number}.png").rename(place / f"{number}.png")
+    (colour_pictures / "to-the-drive").symlink_to(below)
+    (stick / "from-the-drive").symlink_to(elsewhere)
+    _mount(monkeypatch, stick)
+    for place in (below, colour_pictures / "to-the-drive", stick / "from-the-drive"):
+        bench.run(place)
+    shutil.rmtree(stick)
+    (colour_pictures / "to-the-drive").unlink()
     _mount(monkeypatch)
-    assert bench.prune(colour_pictures) == PruneCounts(unsure=4)
-    bench.require_sound(2)
+    counts = bench.prune(colour_pictures)
+    assert counts == PruneCounts(unsure=5)
+    assert counts.unsure_below == [str(stick), str(colour_pictures / "to-the-drive")]
+    bench.require_sound(3)
 
 
-def test_where_nothing_new_is_taken_up_drives_are_noted_all_the_same(
+def test_drives_are_noted_where_nothing_is_taken_up_and_in_the_very_run_that_prunes(
     bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _mount(monkeypatch, pictures, pictures.parent.parent, pictures / "stick", pictures.with_name("pictures-too"))
+    stick = pictures / "stick"
+    stick.mkdir()
+    (pictures / "0.png").rename(stick / "0.png")
+    bench.run(pictures)
+    bench.prune(pictures)
+    _mount(monkeypatch, pictures.parent.parent, stick, pictures.with_name("pictures-too"))
+    pruning = bench.pruning(pictures)
+    pruning.look()
     assert bench.run(pictures).skipped == 8
-    assert bench.ledger.mounts() == sorted([str(pictures.parent.parent), str(pictures), str(pictures / "stick")])
+    assert {one.point for one in bench.ledger.mounts()} == {str(pictures.parent.parent), str(stick)}
+    shutil.rmtree(stick)
+    pruning = bench.pruning(pictures)
+    pruning.look()
+    _mount(monkeypatch, pictures.parent.parent)
+    assert pruning.run() == PruneCounts(unsure=1)
+    bench.require_sound(8)
+
+
+def test_where_it_cannot_be_told_what_is_mounted_the_files_of_drives_are_kept(
+    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _mount(monkeypatch, pictures)
+    bench.run(pictures)
+    (pictures / "0.png").unlink()
+
+    def hidden(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr("app.mounts.psutil.disk_partitions", hidden)
+    assert bench.run(pictures).skipped == 7
+    assert bench.prune(pictures) == PruneCounts(unsure=1)
 
 
 def test_a_real_drive_that_is_not_mounted_any_more_keeps_its_faces(bench: Pruned, pictures: Path) -> None:
@@ -320,13 +389,34 @@ def test_a_real_drive_that_is_not_mounted_any_more_keeps_its_faces(bench: Pruned
     if mounted.returncode:
         pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
     try:
-        (stick / "new.png").write_bytes(encoded(size=(90, 48)))
-        assert bench.run(pictures).done == 1
+        for number in (1, 2):
+            (stick / f"{number}.png").write_bytes(encoded(size=(90, 48 + number)))
+        assert bench.run(pictures).done == 2
+        (stick / "1.png").unlink()
+        assert bench.prune(pictures) == PruneCounts(files=1, images=1, faces=1)
     finally:
         subprocess.run(["umount", stick], check=True)
     stick.rmdir()
     assert bench.prune(pictures) == PruneCounts(unsure=1)
     bench.require_sound(9)
+
+
+def test_a_copy_whose_picture_was_forgotten_meanwhile_is_taken_up_again(bench: Pruned, pictures: Path) -> None:
+    """While a prune looks, the copy is moved out of its sight, and then comes back."""
+    copy = pictures / "zzz" / "copy.png"
+    copy.parent.mkdir()
+    shutil.copy(pictures / "0.png", copy)
+    (copy.parent / "other.txt").touch()
+    assert bench.run(pictures).duplicate == 1
+    (pictures / "0.png").unlink()
+    pruning = bench.pruning(pictures)
+    pruning.look()
+    away = copy.rename(pictures.with_name("away.png"))
+    pruning.run()
+    away.rename(copy)
+    assert bench.run(pictures).done == 1
+    bench.prune(pictures)
+    bench.require_sound(8)
 
 
 def test_all_files_of_a_drive_that_is_not_there_are_kept(bench: Pruned, pictures: Path) -> None:

@@ -155,10 +155,10 @@ def _client(settings: Settings, *, grpc: bool) -> QdrantClient:
     port = url.port or _HTTP_PORT
     options: dict[str, Any] = dict(_KEEPALIVE)
     verify: ssl.SSLContext | bool = True
-    if url.scheme == "http":
-        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; all authorities would take 0.1 s to load
-    elif settings.qdrant_ca_file:
+    if settings.qdrant_ca_file:
         options["root_certificates"], verify = _authority(settings.qdrant_ca_file)
+    elif url.scheme == "http":
+        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; all authorities would take 0.1 s to load
     with warnings.catch_warnings():  # of a key without TLS, which within a network of containers is as it should be
         warnings.simplefilter("ignore")
         return QdrantClient(
