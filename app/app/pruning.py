@@ -84,7 +84,7 @@ class Pruning:
         for image_id, faces in self._ledger.superseded(self._folder.path):
             if self._stop.is_set():
                 break
-            self._look_at_drives()
+            self._folder.require()
             self._let_go(image_id, faces)
         missing = (known for known in self._not_there() if self._looked is None or known.path in self._looked)
         while not self._stop.is_set() and (some := list(islice(missing, _AT_ONCE))):
@@ -105,8 +105,9 @@ class Pruning:
         if (place := self._missing_drive(known.path)) is None:
             return True
         self.counts.unsure += 1
-        if readable(place) not in self.counts.unsure_below[:_MOST_PLACES]:
-            self.counts.unsure_below = [*self.counts.unsure_below, readable(place)][:_MOST_PLACES]
+        below = self.counts.unsure_below
+        if readable(place) not in below and len(below) < _MOST_PLACES:
+            below.append(readable(place))
         return False
 
     def _missing_drive(self, path: str) -> str | None:
@@ -172,8 +173,10 @@ class Pruning:
         return min(living, key=lambda one: (one.status != "done", not _is_there(one.path)), default=None)
 
     def _may_live(self, path: str) -> bool:
-        elsewhere = not is_in(path, self._folder.path)
-        return elsewhere or _is_there(path) or self._missing_drive(path) is not None
+        if not is_in(path, self._folder.path) or _is_there(path):
+            return True
+        self._look_at_drives()
+        return self._missing_drive(path) is not None
 
     def _drop(self, face_ids: Sequence[str]) -> None:
         self.counts.faces += len(face_ids)
