@@ -20,15 +20,15 @@ _OF_THE_PICTURE: Final = frozenset({"invalid_image", "internal"})
 
 
 Fates = dict[str, FileRecord | None]
+"""What became of images, by their id; None of one that is still in work."""
 
 
 @dataclass(slots=True)
 class Batch:
     """What a lane is given at once; several are written together. A lane leaves `points` and each image's fate.
 
-    `fates` has None for an image that is still in work. `copies` are files of an image of this batch or one before,
-    with that batch's fates;
-    `records` are results known before any work, `unchanged` those of them that the ledger has already.
+    `copies` are files of an image of this batch or one before, with that batch's fates; `records` are results known
+    before any work, `unchanged` those of them that the ledger has already.
     """
 
     reads: list[Read] = field(default_factory=list)

@@ -196,6 +196,12 @@ def test_whatever_is_taken_for_a_uuid_stays_below_the_folder(tmp_path: Path) -> 
         assert uuid.UUID(path.stem)
 
 
+def test_an_empty_thumbnail_as_a_power_cut_may_leave_is_none(tmp_path: Path) -> None:
+    store = ThumbStore(tmp_path)
+    store.write(FACE_ID, b"")
+    assert store.read(FACE_ID) is None
+
+
 def test_a_write_that_fails_leaves_the_thumbnail_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
