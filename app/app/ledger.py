@@ -238,9 +238,7 @@ class Ledger:
         """Files that are recorded from now on may be on these drives."""
         rows = [(os.fsencode(one.place), os.fsencode(one.point)) for one in mounts]
         with self._lock, _as_oceano_error(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR IGNORE INTO mounts VALUES (?, ?)", rows)
-            self._db.execute("COMMIT")
 
     def mounts(self) -> list[Mount]:
         """Drives that recorded files are on, or were."""

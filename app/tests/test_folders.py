@@ -38,6 +38,11 @@ def test_paths_are_absolute_even_for_a_relative_folder(tmp_path: Path, monkeypat
     assert [file.path for file in Folder(Path()).scan()] == [str(tmp_path / "1.jpg")]
 
 
+def test_two_slashes_at_the_beginning_are_the_same_folder(tmp_path: Path) -> None:
+    assert Folder(Path(f"/{tmp_path}")).path == str(tmp_path)
+    assert Folder(Path("//")).path == "/"
+
+
 def test_a_link_to_a_folder_is_not_followed_so_loops_end(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.jpg").touch()
