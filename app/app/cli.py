@@ -130,16 +130,16 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         raise OceanoError("invalid_request", "FOLDER is empty")
     wish = IngestWish(
         Path(folder),
-        tuple(include or ()),
-        tuple(exclude or ()),
-        limit,
-        retry,
-        watch,
-        prune,
-        dry_run,
-        forget_drives,
-        report,
-        as_json,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        limit=limit,
+        retry=retry,
+        watch=watch,
+        prune=prune,
+        dry_run=dry_run,
+        forget_drives=forget_drives,
+        report=report,
+        as_json=as_json,
     )
     with _interruptible() as stop:
         return run_ingest(wish, _settings("ingest"), stop)

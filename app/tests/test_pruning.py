@@ -260,15 +260,24 @@ def _mount(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
     monkeypatch.setattr("app.mounts.psutil.disk_partitions", lambda **_: mounted)
 
 
+@pytest.fixture
+def stick(bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A drive in the folder, with one of its pictures, which is known to be there."""
+    stick = pictures / "stick"
+    stick.mkdir()
+    (pictures / "0.png").rename(stick / "0.png")
+    _mount(monkeypatch, stick)
+    bench.run(pictures)
+    bench.prune(pictures)
+    return stick
+
+
 @pytest.mark.parametrize("left", ["nothing", "an empty folder", "a folder with something in it"])
 def test_files_of_a_drive_that_is_not_mounted_are_kept_whatever_is_in_its_place(
-    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch, left: str
+    bench: Pruned, pictures: Path, stick: Path, monkeypatch: pytest.MonkeyPatch, left: str
 ) -> None:
-    stick = pictures / "stick"
-    (stick / "deep").mkdir(parents=True)
-    (pictures / "0.png").rename(stick / "deep" / "0.png")
-    (pictures / "1.png").rename(stick / "1.png")
-    _mount(monkeypatch, stick)
+    (stick / "deep").mkdir()
+    (pictures / "1.png").rename(stick / "deep" / "1.png")
     bench.run(pictures)
     bench.prune(pictures)
     away = pictures.with_name("away")
@@ -292,27 +301,19 @@ def test_files_of_a_drive_that_is_not_mounted_are_kept_whatever_is_in_its_place(
 
 
 def test_files_of_a_drive_that_is_mounted_are_gone_when_they_are_also_the_last_of_them(
-    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Pruned, pictures: Path, stick: Path
 ) -> None:
-    stick = pictures / "stick"
-    stick.mkdir()
-    (pictures / "0.png").rename(stick / "0.png")
-    _mount(monkeypatch, stick)
-    bench.run(pictures)
-    bench.prune(pictures)
     (stick / "0.png").unlink()
     assert bench.prune(pictures) == PruneCounts(files=1, images=1, faces=1)
     bench.require_sound(7)
 
 
 def test_files_of_a_drive_that_will_not_come_back_are_forgotten_if_that_is_said(
-    bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Pruned, pictures: Path, stick: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stick, empty = pictures / "stick", pictures / "empty"
-    for place, name in ((stick, "0.png"), (empty, "1.png")):
-        place.mkdir()
-        (pictures / name).rename(place / name)
-    _mount(monkeypatch, stick)
+    empty = pictures / "empty"
+    empty.mkdir()
+    (pictures / "1.png").rename(empty / "1.png")
     bench.run(pictures)
     bench.prune(pictures)
     shutil.rmtree(stick)
@@ -346,24 +347,32 @@ def test_a_drive_is_known_also_where_folders_are_links_and_a_folder_above_is_pru
     bench.require_sound(3)
 
 
-def test_drives_are_noted_where_nothing_is_taken_up_and_in_the_very_run_that_prunes(
+def test_drives_are_noted_where_nothing_is_taken_up(
+    bench: Pruned, pictures: Path, stick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _mount(monkeypatch, pictures.parent.parent, stick, pictures.with_name("pictures-too"))
+    assert bench.run(pictures).skipped == 8
+    assert {one.point for one in bench.ledger.mounts()} == {str(pictures.parent.parent), str(stick)}
+    shutil.rmtree(stick)
+    _mount(monkeypatch, pictures.parent.parent)
+    assert bench.prune(pictures) == PruneCounts(unsure=1)
+    bench.require_sound(8)
+
+
+def test_a_drive_that_comes_and_goes_in_the_very_run_that_prunes_keeps_what_was_moved_there(
     bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stick = pictures / "stick"
     stick.mkdir()
     (pictures / "0.png").rename(stick / "0.png")
-    bench.run(pictures)
-    bench.prune(pictures)
-    _mount(monkeypatch, pictures.parent.parent, stick, pictures.with_name("pictures-too"))
+    _mount(monkeypatch, stick)
     pruning = bench.pruning(pictures)
     pruning.look()
-    assert bench.run(pictures).skipped == 8
-    assert {one.point for one in bench.ledger.mounts()} == {str(pictures.parent.parent), str(stick)}
+    assert bench.run(pictures).duplicate == 1
     shutil.rmtree(stick)
-    pruning = bench.pruning(pictures)
-    pruning.look()
-    _mount(monkeypatch, pictures.parent.parent)
-    assert pruning.run() == PruneCounts(unsure=1)
+    _mount(monkeypatch)
+    assert pruning.run() == PruneCounts(files=1, moved=1)
+    assert bench.prune(pictures) == PruneCounts(unsure=1)
     bench.require_sound(8)
 
 

@@ -90,7 +90,9 @@ def _looks() -> tuple[Look, ...]:
 def _least_alike(candidates: list[Look], others: list[Look]) -> Look:
     """The one whose nearest of the others is farthest."""
     chosen, farthest = candidates[0], 0.0
-    for look in candidates if others else []:
+    if not others:
+        return chosen
+    for look in candidates:
         nearest = math.inf
         for other in others:
             nearest = min(nearest, _difference(look, other))
