@@ -123,7 +123,8 @@ def _keep_index(settings: Settings, kept: Settings, pack: ModelPack, index: Face
         index.backup(kept.embedded_dir)
         return index.count()
     faces = index.count()
-    needed, free = plan(max(1, faces)).index_disk + _ROOM_TO_WRITE, shutil.disk_usage(kept.state_dir).free
+    needed = plan(max(1, faces), embedding_size=pack.embedding_size).index_disk + _ROOM_TO_WRITE
+    free = shutil.disk_usage(kept.state_dir).free
     if free < needed:
         raise OceanoError(
             "disk_full",

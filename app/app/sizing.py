@@ -1,6 +1,7 @@
 """How much memory and disk, and how many machines, a number of faces needs: `oceano plan`.
 
-Measured at 1,000,000 faces (`bench/search.py`, m 32 and 48) and 60,000 ingested pictures; all else follows from that.
+Measured at 1,000,000 faces of 512 dimensions (`bench/search.py`, m 32 and 48) and 60,000 ingested pictures; all else
+follows from that.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from typing import Final
 
 from app.errors import OceanoError
 
-# Bytes a face, measured.
-_ORIGINAL: Final = 2052  # the embedding, on disk
-_INT8: Final = 512  # its copy, in memory and on disk
+# Bytes a face, measured; beside these the embedding, see `_embedding_bytes`.
 _IDS: Final = 75  # what else is in memory: ids, versions, masks
 _PAYLOAD: Final = 400
 _PAYLOAD_INDEX: Final = 417
@@ -33,6 +32,7 @@ _MEMORY_SHARE: Final = 0.75  # of a machine's, for the index
 _BUILDING: Final = 1.5  # times the index: free disk while the graph is built on a copy
 _MOST_FACES: Final = 10**15
 _MOST_COPIES: Final = 1000
+_LARGEST_EMBEDDING: Final = 4096
 _QUORUM: Final = 3  # of two nodes that know copies, none can tell whether the other is gone
 EMBEDDED_UP_TO: Final = 10_000_000  # one shard whose graph one machine rebuilds within hours
 
@@ -46,6 +46,7 @@ class Plan:
     """Bytes in all, over every machine and copy; `nodes` is the number of machines that hold the index."""
 
     faces: int
+    embedding_size: int
     kind: str
     replicas: int
     memory_least: int
@@ -58,7 +59,14 @@ class Plan:
     node_memory: int
 
 
-def plan(faces: int, *, m: int = 48, replicas: int = 1, node_memory: int = 64_000_000_000) -> Plan:
+def plan(
+    faces: int,
+    *,
+    embedding_size: int = 512,
+    m: int = 48,
+    replicas: int = 1,
+    node_memory: int = 64_000_000_000,
+) -> Plan:
     """What `faces` need, each stored `replicas` times, on machines with `node_memory` bytes.
 
     `memory_least` cannot be given back, `memory` is what makes searches quick. Raises OceanoError `invalid_request`.
@@ -66,16 +74,18 @@ def plan(faces: int, *, m: int = 48, replicas: int = 1, node_memory: int = 64_00
     if not (1 <= faces <= _MOST_FACES and 1 <= replicas <= _MOST_COPIES and node_memory >= 1):
         most = f"{_MOST_FACES:,} faces in {_MOST_COPIES} copies"
         raise OceanoError("invalid_request", f"faces, copies and memory must be at least 1, and at most {most}")
+    original, int8 = _embedding_bytes(embedding_size)
     graph = (_GRAPH + _GRAPH_PER_M * m) * max(1.0, math.log2(faces) / math.log2(_MEASURED_AT))
-    pinned = (_INT8 + _IDS) * faces
-    hot = int((_INT8 + _IDS + graph + _TOUCHED) * faces)
-    index = int((_ORIGINAL + _INT8 + graph + _PAYLOAD + _PAYLOAD_INDEX + _ID_FILES) * faces)
+    pinned = (int8 + _IDS) * faces
+    hot = int((int8 + _IDS + graph + _TOUCHED) * faces)
+    index = int((original + int8 + graph + _PAYLOAD + _PAYLOAD_INDEX + _ID_FILES) * faces)
     embedded = faces <= EMBEDDED_UP_TO and replicas == 1 and hot + _PROCESSES <= _MEMORY_SHARE * node_memory
     nodes = 1 if embedded else math.ceil(hot * replicas / (_MEMORY_SHARE * node_memory))
     if replicas > 1:
         nodes = max(nodes, replicas, _QUORUM)
     return Plan(
         faces=faces,
+        embedding_size=embedding_size,
         kind="embedded" if embedded else "server" if nodes == 1 else "cluster",
         replicas=replicas,
         memory_least=pinned * replicas + _PROCESSES,
@@ -87,6 +97,15 @@ def plan(faces: int, *, m: int = 48, replicas: int = 1, node_memory: int = 64_00
         nodes=nodes,
         node_memory=node_memory,
     )
+
+
+def _embedding_bytes(size: int) -> tuple[int, int]:
+    """Bytes of an embedding of `size` dimensions on disk, and of its int8 copy, in memory and on disk."""
+    if not 1 <= size <= _LARGEST_EMBEDDING:
+        raise OceanoError(
+            "invalid_request", f"embedding size {size} must be at least 1, and at most {_LARGEST_EMBEDDING}"
+        )
+    return 4 * size + 4, size
 
 
 def faces_of(text: str) -> int:

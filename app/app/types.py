@@ -1,8 +1,8 @@
 """What crosses a module's border: frozen values, and the Protocols of the parts.
 
 Coordinates are pixels of the upright image, x to the right, y down, origin in the top left corner;
-boxes are (x1, y1, x2, y2). Pixels are BGR, uint8, (H, W, 3). Embeddings are float32, (512,), L2 norm 1,
-so that a dot product of two is their cosine similarity.
+boxes are (x1, y1, x2, y2). Pixels are BGR, uint8, (H, W, 3). Embeddings are float32, (D,) with the D of the model
+pack (antelopev2: 512, opencv: 128), L2 norm 1, so that a dot product of two is their cosine similarity.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ FoundBy = Literal["direct", "border", "larger", "rotated", "contrast"]
 Flaw = Literal["face_too_small", "blurred", "extreme_pose", "low_detection_score"]
 
 FLAWS: Final[tuple[Flaw, ...]] = get_args(Flaw)
-EMBEDDING_SIZE: Final = 512
+DEFAULT_THRESHOLD: Final = 0.4  # of a pack of which nothing is known
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPack:
     """Two verified ONNX files that belong together.
 
-    `digest` is the SHA-256 (64 hex digits) over both files' digests and the preprocessing version:
-    two packs with the same digest give the same embeddings.
+    `digest` is the SHA-256 (64 hex digits) over both files' digests and the preprocessing:
+    two packs with the same digest give the same embeddings. `embedding_size` is how many numbers an embedding has;
+    `threshold` is the default least cosine of a match.
     """
 
     name: str
@@ -41,6 +42,8 @@ class ModelPack:
     detector: Path
     recogniser: Path
     digest: str
+    embedding_size: int
+    threshold: float = DEFAULT_THRESHOLD
 
     @property
     def short_digest(self) -> str:

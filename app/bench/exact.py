@@ -13,14 +13,19 @@ import numpy as np
 from app.types import FaceFilter, FaceIndex, ModelPack, face_id_of
 from bench.faces import FACES_OF_ONE, SHELVES, Floats, People
 
-PACK = ModelPack("bench", Path("/nowhere"), Path("/nowhere/d.onnx"), Path("/nowhere/r.onnx"), "b" * 64)
+DIGEST = "b" * 64
 LIMIT = 10
 SOME = 20_000
 
 
+def pack_of(size: int) -> ModelPack:
+    """A model whose embeddings have `size` dimensions."""
+    return ModelPack("bench", Path("/nowhere"), Path("/nowhere/d.onnx"), Path("/nowhere/r.onnx"), DIGEST, size)
+
+
 def made(people: People, count: int, queries: int) -> tuple[Floats, Floats, list[int]]:
     """Stored faces, new faces of some of their people, and which: identity i has the stored faces 8i to 8i + 7."""
-    stored = np.empty((count, 512), np.float32)
+    stored = np.empty((count, people.size), np.float32)
     identities: list[Floats] = []
     for first in range(0, count, SOME):
         some = people.identities(-(-min(SOME, count - first) // FACES_OF_ONE))
@@ -78,7 +83,7 @@ def filtered(index: FaceIndex, stored: Floats, queries: Floats) -> dict[str, flo
 
 
 def id_of(number: int) -> str:
-    return face_id_of(f"{number:064x}", PACK.digest, 0)
+    return face_id_of(f"{number:064x}", DIGEST, 0)
 
 
 def nearest(stored: Floats, query: Floats) -> Any:

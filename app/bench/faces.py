@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from app.types import EMBEDDING_SIZE, FacePayload, FacePoint, face_id_of
+from app.types import FacePayload, FacePoint, face_id_of
 
 Floats = npt.NDArray[np.float32]
 
 FACES_OF_ONE = 8
 SHELVES = 10  # folders that hold a tenth of all faces each
 OWN_COSINE = 0.67
-IMPOSTOR_SPREAD = 0.058  # standard deviation of the cosine of two strangers: the hard end of real face models
+SIZE = 512  # dimensions, where none are asked for
+IMPOSTOR_SPREAD = 0.058  # standard deviation of the cosine of two strangers: the hard end of real models of this size
 
 
 class People:
@@ -23,30 +24,35 @@ class People:
     The variances of the directions fall as a power law whose exponent gives the cosine of two strangers the wanted
     spread (its variance is the sum of squares of variances that sum to 1); a rotation mixes the directions. A face is
     its identity plus a deviation, weighted so that two faces of one identity have a cosine of `OWN_COSINE`.
+
+    Embeddings have `size` dimensions. With fewer than 512 the spread is wider, by sqrt(512 / size), as of a model that
+    uses the same share of them.
     """
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, size: int = SIZE, *, seed: int = 1) -> None:
+        self.size = size
         self._rng = np.random.default_rng(seed)
-        rotation, _ = np.linalg.qr(self._rng.normal(size=(EMBEDDING_SIZE, EMBEDDING_SIZE)))
-        self._mix = (np.sqrt(_spectrum(IMPOSTOR_SPREAD))[:, None] * rotation).astype(np.float32)
+        rotation, _ = np.linalg.qr(self._rng.normal(size=(size, size)))
+        spread = IMPOSTOR_SPREAD * max(1.0, np.sqrt(SIZE / size))
+        self._mix = (np.sqrt(_spectrum(size, spread))[:, None] * rotation).astype(np.float32)
 
     def identities(self, count: int) -> Floats:
-        """(count, 512), norm about 1."""
+        """(count, D), norm about 1."""
         return self._draw(count)
 
     def faces(self, identities: Floats, of_each: int) -> Floats:
-        """(count * of_each, 512), norm 1: the faces of the first identity, of the second, ..."""
+        """(count * of_each, D), norm 1: the faces of the first identity, of the second, ..."""
         own = np.repeat(identities, of_each, axis=0)
         faces = np.sqrt(OWN_COSINE) * own + np.sqrt(1 - OWN_COSINE) * self._draw(len(own))
         return np.asarray(faces / np.linalg.norm(faces, axis=1, keepdims=True), dtype=np.float32)
 
     def _draw(self, count: int) -> Floats:
-        return self._rng.standard_normal((count, EMBEDDING_SIZE), dtype=np.float32) @ self._mix
+        return self._rng.standard_normal((count, self.size), dtype=np.float32) @ self._mix
 
 
-def _spectrum(spread: float) -> npt.NDArray[np.float64]:
+def _spectrum(size: int, spread: float) -> npt.NDArray[np.float64]:
     """Variances, sum 1, sum of squares spread squared: i ** -a with a found by bisection."""
-    places = np.arange(1, EMBEDDING_SIZE + 1, dtype=np.float64)
+    places = np.arange(1, size + 1, dtype=np.float64)
     low, high = 0.0, 4.0
     for _ in range(60):
         middle = (low + high) / 2

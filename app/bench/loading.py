@@ -32,9 +32,9 @@ from qdrant_client import QdrantClient, models
 
 from app.config import Settings
 from app.index.connect import collection_of, connect, open_server
-from app.types import FaceIndex
-from bench.exact import LIMIT, PACK, compared, filtered, id_of, made, milliseconds, ms, scan
-from bench.faces import Floats, People, points
+from app.types import FaceIndex, ModelPack
+from bench.exact import DIGEST, LIMIT, compared, filtered, id_of, made, milliseconds, ms, pack_of, scan
+from bench.faces import SIZE, Floats, People, points
 
 PAGE = 1000
 QUIET_SECONDS = 5.0  # green for this long: there is nothing left to optimize
@@ -90,18 +90,20 @@ class Searching:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100_000, help="faces")
+    parser.add_argument("--size", type=int, default=SIZE, help="dimensions of an embedding")
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--ways", default=",".join(WAYS), help="which, and in which order")
     asked = parser.parse_args()
     url = os.environ.get("QDRANT_TEST_URL") or sys.exit("QDRANT_TEST_URL names no Qdrant server")
-    stored, queries, owners = made(People(), asked.n, asked.queries)
+    pack = pack_of(asked.size)
+    stored, queries, owners = made(People(asked.size), asked.n, asked.queries)
     truth, _ = scan(stored, queries)
     said: dict[str, Any] = {}
     for way in asked.ways.split(","):
         streams, optimizers = WAYS[way]
         settings = Settings(_env_file=None, qdrant_url=url, qdrant_collection=f"bench-{way}")
-        said[way] = _loaded(settings, streams, optimizers, stored)
-        with closing(open_server(settings, PACK)) as index:
+        said[way] = _loaded(settings, pack, streams, optimizers, stored)
+        with closing(open_server(settings, pack)) as index:
             settled = compared(index, queries, owners, truth) | filtered(index, stored, queries[:100])
             said[way]["settled"] = {key: round(value, 4) for key, value in settled.items()}
         with closing(connect(settings)) as client:
@@ -109,15 +111,17 @@ def main() -> None:
         print(way, said[way], file=sys.stderr)
     if {"oceano", "one_stream"} <= said.keys():
         said["vs_one_stream"] = round(said["oceano"]["per_s"] / said["one_stream"]["per_s"], 3)
-    print(json.dumps(said | {"n": asked.n, "cores": os.cpu_count()}))
+    print(json.dumps(said | {"n": asked.n, "size": asked.size, "cores": os.cpu_count()}))
 
 
-def _loaded(settings: Settings, streams: int, optimizers: dict[str, Any], stored: Floats) -> dict[str, Any]:
+def _loaded(
+    settings: Settings, pack: ModelPack, streams: int, optimizers: dict[str, Any], stored: Floats
+) -> dict[str, Any]:
     """Take all faces in, and wait until the server has nothing left to do."""
     client = connect(settings)
     if (left := collection_of(client, settings.qdrant_collection)) is not None:  # by a run that was interrupted
         client.delete_collection(left)
-    with closing(open_server(settings, PACK, client=client, streams=streams)) as index:
+    with closing(open_server(settings, pack, client=client, streams=streams)) as index:
         if optimizers:
             _configure(client, settings, **optimizers)
         searching = Searching(index, stored)
@@ -125,7 +129,7 @@ def _loaded(settings: Settings, streams: int, optimizers: dict[str, Any], stored
             start = time.perf_counter()
             writes = []
             for first in range(0, len(stored), PAGE):
-                some = list(points(stored[first : first + PAGE], PACK.digest, first))
+                some = list(points(stored[first : first + PAGE], DIGEST, first))
                 writes.append(ms(index.upsert, some))
                 searching.known = first + len(some)
             said: dict[str, Any] = {"per_s": round(len(stored) / (time.perf_counter() - start))}

@@ -35,14 +35,15 @@ import psutil
 
 from app.config import Settings
 from app.index import open_index
-from app.types import FaceIndex, FacePoint
-from bench.exact import LIMIT, PACK, SOME, compared, filtered, made, milliseconds, ms, scan
-from bench.faces import FACES_OF_ONE, Floats, People, points
+from app.types import FaceIndex, FacePoint, ModelPack
+from bench.exact import DIGEST, LIMIT, SOME, compared, filtered, made, milliseconds, ms, pack_of, scan
+from bench.faces import FACES_OF_ONE, SIZE, Floats, People, points
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100_000, help="faces, up to 1,000,000 and more")
+    parser.add_argument("--size", type=int, default=SIZE, help="dimensions of an embedding")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--ef", default="448", help="values of HNSW_EF, the first for the figures themselves")
     parser.add_argument("--m", type=int, default=48)
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the index, used again if it is there")
     asked = parser.parse_args()
     efs = [int(ef) for ef in asked.ef.split(",")]
-    people = People()
+    people, pack = People(asked.size), pack_of(asked.size)
     stored, queries, owners = made(people, asked.n, asked.queries)
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
         settings = Settings(
@@ -60,11 +61,11 @@ def main() -> None:
             hnsw_m=asked.m,
             hnsw_ef_construct=asked.ef_construct,
         )
-        said = _build(settings, stored, people)
+        said = _build(settings, pack, stored, people)
         time.sleep(3)  # the owner leaves
         truth, scan_ms = scan(stored, queries)
         start = time.perf_counter()
-        with closing(open_index(settings, PACK)) as index:
+        with closing(open_index(settings, pack)) as index:
             index.search(queries[0], limit=LIMIT)
             said["ready_s"] = time.perf_counter() - start
             for query in stored[:200]:  # what every search needs is in memory then
@@ -72,21 +73,28 @@ def main() -> None:
             said |= compared(index, queries, owners, truth) | {"scan_ms": scan_ms}
             said |= filtered(index, stored, queries[:100])
             said |= _memory() | {"disk_gb": (index.info().disk_bytes or 0) / 1e9}
-        table = {ef: _with_ef(settings, ef, queries, owners, truth) for ef in efs} if len(efs) > 1 else None
+        table = {ef: _with_ef(settings, pack, ef, queries, owners, truth) for ef in efs} if len(efs) > 1 else None
     said |= {"vs_scan": scan_ms / said["p50_ms"], "impostor_sd": _impostor_spread(stored)}
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in said.items()}
-    about = {"n": asked.n, "m": asked.m, "ef_construct": asked.ef_construct, "ef": efs[0], "cores": os.cpu_count()}
+    about = {
+        "n": asked.n,
+        "size": asked.size,
+        "m": asked.m,
+        "ef_construct": asked.ef_construct,
+        "ef": efs[0],
+        "cores": os.cpu_count(),
+    }
     print(json.dumps(rounded | about | ({"by_ef": table} if table else {})))
 
 
-def _build(settings: Settings, stored: Floats, people: People) -> dict[str, Any]:
+def _build(settings: Settings, pack: ModelPack, stored: Floats, people: People) -> dict[str, Any]:
     """Fill the index and build its graph, with searches and writes going on beside it."""
-    with closing(open_index(settings, PACK)) as index:
+    with closing(open_index(settings, pack)) as index:
         if index.count() == len(stored):
             return {"build_s": None}
         start = time.perf_counter()
         for first in range(0, len(stored), SOME):
-            index.upsert(list(points(stored[first : first + SOME], PACK.digest, first)))
+            index.upsert(list(points(stored[first : first + SOME], DIGEST, first)))
             print(f"{first} stored, {time.perf_counter() - start:.0f} s", file=sys.stderr)
         fill_s = time.perf_counter() - start
         extra = people.faces(people.identities(1000), 4)
@@ -99,7 +107,7 @@ def _build(settings: Settings, stored: Floats, people: People) -> dict[str, Any]
         build_s = time.perf_counter() - start
         done.set()
         watcher.join()
-        index.delete([one.face_id for one in points(extra, PACK.digest, len(stored))])
+        index.delete([one.face_id for one in points(extra, DIGEST, len(stored))])
         index.maintain(wait=True)
         if index.count() != len(stored):
             sys.exit(f"{index.count()} faces are stored instead of {len(stored)}")
@@ -114,15 +122,15 @@ def _use(index: FaceIndex, stored: Floats, extra: Floats, done: threading.Event,
         searches.append(ms(index.search, stored[len(searches) % len(stored)], limit=LIMIT))
         if len(searches) % 5 == 0 and 4 * len(writes) < len(extra):
             first = 4 * len(writes)
-            writes.append(ms(_write, index, list(points(extra[first : first + 4], PACK.digest, len(stored) + first))))
+            writes.append(ms(_write, index, list(points(extra[first : first + 4], DIGEST, len(stored) + first))))
     into |= milliseconds(searches) | {"max_ms": round(max(searches), 1), "searches": len(searches)}
     into |= {"write_p50_ms": round(statistics.median(writes or [0]), 1), "write_max_ms": round(max(writes or [0]), 1)}
 
 
 def _with_ef(
-    settings: Settings, ef: int, queries: Floats, owners: list[int], truth: list[set[str]]
+    settings: Settings, pack: ModelPack, ef: int, queries: Floats, owners: list[int], truth: list[set[str]]
 ) -> dict[str, float]:
-    with closing(open_index(settings.model_copy(update={"hnsw_ef": ef}), PACK)) as index:
+    with closing(open_index(settings.model_copy(update={"hnsw_ef": ef}), pack)) as index:
         return {key: round(value, 4) for key, value in compared(index, queries, owners, truth).items()}
 
 

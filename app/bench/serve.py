@@ -103,7 +103,7 @@ def _fill(data: Path, pack_folder: Path, count: int, *, graph: bool) -> None:
     """Faces of nobody in particular, in the graph or still waiting for it."""
     settings = Settings(_env_file=None, device="cpu", data_dir=data)
     pack = find_pack(str(pack_folder), settings.models_dir)
-    people = People()
+    people = People(pack.embedding_size)
     with closing(open_index(settings, pack)) as index:
         for first in range(0, count, 8000):
             embeddings = people.faces(people.identities(1000), 8)[: count - first]

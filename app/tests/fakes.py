@@ -29,7 +29,7 @@ from app.types import (
     folders_of,
 )
 
-FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64)
+FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64, 512)
 
 
 def embedding_of(seed: int) -> Floats:

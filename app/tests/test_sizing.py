@@ -11,6 +11,7 @@ import pytest
 from app.cli import main
 from app.errors import OceanoError
 from app.sizing import amount, faces_of, plan, row
+from tests.packs import detector, recogniser
 
 INSTALL = (Path(__file__).parents[2] / "INSTALL.md").read_text(encoding="utf-8")
 TABLE = [(100_000, 1), (1_000_000, 1), (6_000_000, 1), (50_000_000, 2), (1_000_000_000, 2)]
@@ -23,6 +24,22 @@ def test_a_million_needs_what_was_measured() -> None:
     assert 1.1e9 < million.memory - processes < 1.25e9  # 1.17 GB resident
     assert 3.5e9 < million.index_disk < 3.8e9  # 3.66 GB
     assert plan(1_000_000, m=32).index_disk < million.index_disk
+
+
+@pytest.mark.parametrize("size", [1, 128, 1024, 2048, 4096])
+def test_what_an_embedding_takes_goes_by_its_dimensions(size: int) -> None:
+    ours, usual = plan(1_000_000, embedding_size=size), plan(1_000_000)
+    assert (ours.embedding_size, usual.embedding_size) == (size, 512)
+    assert ours.index_disk - usual.index_disk == (4 + 1) * (size - 512) * 1_000_000  # original and int8 copy
+    assert ours.memory - usual.memory == ours.memory_least - usual.memory_least == (size - 512) * 1_000_000
+    assert ours.thumbnails_disk == usual.thumbnails_disk
+
+
+@pytest.mark.parametrize("size", [-1, 0, 4097])
+def test_dimensions_that_no_model_has_are_refused(size: int) -> None:
+    with pytest.raises(OceanoError, match="embedding size") as caught:
+        plan(1000, embedding_size=size)
+    assert caught.value.code == "invalid_request"
 
 
 @pytest.mark.parametrize(("faces", "replicas"), TABLE)
@@ -73,6 +90,29 @@ def test_the_command_says_it_in_words_and_in_json(capsys: pytest.CaptureFixture[
     assert main(["plan", "--faces", "50M", "--replicas", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "cluster"
     assert main(["plan", "--faces", "many"]) == 2
+
+
+@pytest.mark.parametrize(("model", "size"), [("antelopev2", 512), ("opencv", 128), ("own", 64), ("nothing", 512)])
+def test_the_command_takes_the_model_s_dimensions_if_none_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str, size: int
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("MODEL_NAME", model)
+    own = tmp_path / "models" / "own"
+    own.mkdir(parents=True)
+    (own / "det.onnx").write_bytes(detector())
+    (own / "rec.onnx").write_bytes(recogniser(width=64))
+    assert main(["plan", "--faces", "6M"]) == 0
+    assert f"6,000,000 faces of {size} dimensions" in capsys.readouterr().out
+    assert main(["plan", "--faces", "6M", "--embedding-size", "2048", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["embedding_size"] == 2048
+    assert [path.name for path in tmp_path.rglob("*.json")] == []  # no pack is pinned by planning
+
+
+@pytest.mark.parametrize("size", ["0", "4097", "many"])
+def test_dimensions_out_of_range_are_wrong_use(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--faces", "6M", "--embedding-size", size]) == 2
+    assert "--embedding-size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

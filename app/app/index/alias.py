@@ -21,6 +21,7 @@ from app.locks import locked
 from app.types import ModelPack, collection_name
 
 _FORMAT: Final = 1
+_FIRST_SIZE: Final = 512  # of every model, when the alias file did not say it yet
 
 
 def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, **options: Any) -> EmbeddedIndex:
@@ -37,13 +38,13 @@ def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, *
         alias = _choose(settings, pack, path, options)
     except OSError as failure:
         raise storage_failure(failure, f"{path} cannot be read or written") from failure
-    return _started(_client(settings, alias, options))
+    return _started(_client(settings, alias, pack.embedding_size, options))
 
 
 def open_embedded_beside(settings: Settings, pack: ModelPack, **options: Any) -> EmbeddedIndex:
     """This model's collection, whatever the alias stands for; made if it is not there."""
     _make_private(settings.embedded_dir)
-    return _started(_client(settings, _alias_of(settings, pack), options))
+    return _started(_client(settings, _alias_of(settings, pack), pack.embedding_size, options))
 
 
 def switch_embedded(settings: Settings, pack: ModelPack) -> None:
@@ -71,6 +72,7 @@ def _alias_of(settings: Settings, pack: ModelPack) -> dict[str, Any]:
         "collection": collection_name(settings.qdrant_collection, pack),
         "model": pack.name,
         "digest": pack.digest,
+        "embedding_size": pack.embedding_size,
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -96,6 +98,8 @@ def read_alias(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not {"collection", "model", "digest"} <= found.keys():
             raise ValueError
+        if not isinstance(found.setdefault("embedding_size", _FIRST_SIZE), int):
+            raise ValueError
     except FileNotFoundError:
         return None
     except (ValueError, AttributeError):
@@ -103,17 +107,18 @@ def read_alias(path: Path) -> dict[str, Any] | None:
     return dict(found)
 
 
-def _client(settings: Settings, alias: dict[str, Any], options: dict[str, Any]) -> EmbeddedIndex:
+def _client(settings: Settings, alias: dict[str, Any], size: int, options: dict[str, Any]) -> EmbeddedIndex:
     collection = alias["collection"]
     folder = settings.embedded_dir / collection
     _make_private(folder)
     told = dataclasses.replace(
-        OwnerOptions(folder, hnsw_m=settings.hnsw_m, hnsw_ef_construct=settings.hnsw_ef_construct), **options
+        OwnerOptions(folder, size, hnsw_m=settings.hnsw_m, hnsw_ef_construct=settings.hnsw_ef_construct), **options
     )
     name = alias_path(Path(), settings.qdrant_collection).name
     return EmbeddedIndex(
         Pool(told, settings.logs_dir / "index.log"),
         collection=collection,
+        embedding_size=size,
         hnsw_ef=settings.hnsw_ef,
         alias=(name, _written(alias)),
     )
@@ -124,7 +129,7 @@ def _require_empty(settings: Settings, alias: dict[str, Any], pack: ModelPack, o
     points = 0
     folder = settings.embedded_dir / alias["collection"]
     if folder.is_dir() and current_shard(folder) is not None:
-        other = _client(settings, alias, options)
+        other = _client(settings, alias, alias["embedding_size"], options)
         try:
             points = other.count()
         finally:

@@ -17,7 +17,13 @@ _SEARCH_VECTORS: Final = 16
 
 
 class BaseIndex(ABC):
-    """Half of `app.types.FaceIndex`, which says what each method does; the rest is how one kind is asked."""
+    """Half of `app.types.FaceIndex`, which says what each method does; the rest is how one kind is asked.
+
+    `embedding_size` is the D of the model that the index is for; embeddings of another shape are refused.
+    """
+
+    def __init__(self, embedding_size: int) -> None:
+        self._size = embedding_size
 
     def search(
         self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
@@ -37,7 +43,7 @@ class BaseIndex(ABC):
         conditions = conditions_of(where)
         found: list[list[Match]] = []
         for some in chunks(embeddings, _SEARCH_VECTORS):
-            found += self._nearest(unit_rows(some), limit, threshold, conditions)
+            found += self._nearest(unit_rows(some, self._size), limit, threshold, conditions)
         return found
 
     def scroll(
@@ -69,7 +75,7 @@ class BaseIndex(ABC):
     def _nearest(
         self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
     ) -> list[list[Match]]:
-        """For each row (n, 512), as many as one request may hold."""
+        """For each row of (n, D), as many as one request may hold."""
 
     @abstractmethod
     def _page(

@@ -38,7 +38,7 @@ from app.index.folders import (
     sync_folder,
     sync_tree,
 )
-from app.index.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
+from app.index.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions, kilobytes
 from app.index.wire import ID_BYTES, Op, join_ids, pack, read_answer, split_ids, unavailable
 
 log = logging.getLogger("app.index.owner")
@@ -48,7 +48,6 @@ _LAST_ROUND_BYTES: Final = 512 * ID_BYTES
 _MOST_ROUNDS: Final = 20
 # The copy shares the vectors; the new graph, vectors and payloads are as large as the old ones, and some.
 _ROOM: Final = 1.5
-_VECTOR_KB: Final = 2.0
 # The share of deleted points from which Edge rewrites a segment.
 _VACUUM: Final = 0.2
 
@@ -135,7 +134,7 @@ class Build:
         with self._writing:
             read_answer(self._desk.call(pack(Op.FLUSH)))
         points, indexed, left, _ = read_answer(self._desk.call(pack(Op.INFO)))
-        many_wait = (points - indexed) * _VECTOR_KB >= self._options.indexing_kb
+        many_wait = points - indexed >= self._options.indexing_points
         return int(points) if many_wait or left > _VACUUM * (indexed + left) else 0
 
     def _copy(self, copy: Path) -> float:
@@ -161,8 +160,8 @@ class Build:
 
     def _make_graph(self, copy: Path, points: int) -> bool:
         """Run the builder; False if there was nothing to build. It dies with this thread (PR_SET_PDEATHSIG)."""
-        scanned = int(points * _VECTOR_KB * self._options.full_scan_share)
-        options = dataclasses.replace(self._options, full_scan_kb=min(self._options.full_scan_kb, scanned))
+        share = kilobytes(int(points * self._options.full_scan_share), self._options.embedding_size)
+        options = dataclasses.replace(self._options, full_scan_kb=min(self._options.full_scan_kb, share))
         with self._state:
             self._go_on()
             self._builder = subprocess.Popen(  # noqa: S603 - our own module

@@ -22,15 +22,16 @@ from app.config import Settings
 from app.errors import OceanoError
 from app.index.alias import mismatch
 from app.index.faults import TRY_SECONDS, is_missing, persistently, text_of
+from app.index.options import kilobytes
 from app.index.server import ServerIndex
-from app.types import EMBEDDING_SIZE, ModelPack, collection_name
+from app.types import ModelPack, collection_name
 
 _log = logging.getLogger(__name__)
 
 _HTTP_PORT: Final = 6333
 _OLDEST: Final = (1, 17)
-# Below this much of vectors in a segment, what a filter admits is scanned: 50,000 faces.
-_FULL_SCAN_KB: Final = 100_000
+# Below so many faces in a segment, all of it or what a filter admits is scanned.
+_FULL_SCAN_POINTS: Final = 50_000
 # A node whose connection is dead without a word is noticed within a try.
 _KEEPALIVE: Final = {
     "grpc.keepalive_time_ms": 5000,
@@ -60,7 +61,7 @@ def open_server(
     Raises OceanoError as `app.index.open_index` does.
     """
     client = client or connect(settings)
-    return _taken_over(client, settings, partial(_choose, client, settings, pack, create=create), streams)
+    return _taken_over(client, settings, pack, partial(_choose, client, settings, pack, create=create), streams)
 
 
 def open_server_beside(settings: Settings, pack: ModelPack) -> ServerIndex:
@@ -72,13 +73,16 @@ def open_server_beside(settings: Settings, pack: ModelPack) -> ServerIndex:
         make_collection(client, settings, pack, name)
         return name
 
-    return _taken_over(client, settings, own)
+    return _taken_over(client, settings, pack, own)
 
 
-def _taken_over(client: QdrantClient, settings: Settings, choose: Callable[[], str], streams: int = 4) -> ServerIndex:
+def _taken_over(
+    client: QdrantClient, settings: Settings, pack: ModelPack, choose: Callable[[], str], streams: int = 4
+) -> ServerIndex:
     """The index on the collection that `choose` gives; if there is none, the client is closed."""
     try:
-        return ServerIndex(client, collection=choose(), hnsw_ef=settings.hnsw_ef, streams=streams)
+        size = pack.embedding_size
+        return ServerIndex(client, collection=choose(), embedding_size=size, hnsw_ef=settings.hnsw_ef, streams=streams)
     except BaseException:
         client.close()
         raise
@@ -194,7 +198,7 @@ def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create
         found = _look(client, target)
         model = _model_of(found, target)
         if model["digest"] in (pack.digest, pack.short_digest):
-            _complete(client, target, found)
+            _complete(client, target, found, pack)
             _say_other_shape(found, settings)
             return target
         if points := persistently(lambda: client.count(target, exact=True)).count:
@@ -248,15 +252,16 @@ def point_alias(client: QdrantClient, alias: str, collection: str) -> None:
 def make_collection(client: QdrantClient, settings: Settings, pack: ModelPack, name: str) -> None:
     """A collection for a model's embeddings, if it is not there: originals on disk, int8 copies in memory."""
     _once(lambda: client.create_collection(name, **_shape(settings, pack)), lambda: client.collection_exists(name))
-    _complete(client, name, _look(client, name))
+    _complete(client, name, _look(client, name), pack)
 
 
 def _shape(settings: Settings, pack: ModelPack) -> dict[str, Any]:
+    scanned = kilobytes(_FULL_SCAN_POINTS, pack.embedding_size)
     return {
-        "vectors_config": models.VectorParams(size=EMBEDDING_SIZE, distance=models.Distance.COSINE, on_disk=True),
+        "vectors_config": models.VectorParams(size=pack.embedding_size, distance=models.Distance.COSINE, on_disk=True),
         "on_disk_payload": True,
         "hnsw_config": models.HnswConfigDiff(
-            m=settings.hnsw_m, ef_construct=settings.hnsw_ef_construct, full_scan_threshold=_FULL_SCAN_KB
+            m=settings.hnsw_m, ef_construct=settings.hnsw_ef_construct, full_scan_threshold=scanned
         ),
         "quantization_config": models.ScalarQuantization(
             scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
@@ -273,19 +278,21 @@ def _shape(settings: Settings, pack: ModelPack) -> dict[str, Any]:
     }
 
 
-def _complete(client: QdrantClient, collection: str, found: models.CollectionInfo) -> None:
+def _complete(client: QdrantClient, collection: str, found: models.CollectionInfo, pack: ModelPack) -> None:
     """Payload indexes that are missing: whoever made the collection may have been killed between them."""
-    _require_shape(found, collection)
+    _require_shape(found, collection, pack)
     for key in _INDEXES.keys() - found.payload_schema.keys():
         persistently(partial(client.create_payload_index, collection, key, _INDEXES[key], wait=True))
 
 
-def _require_shape(found: models.CollectionInfo, collection: str) -> None:
+def _require_shape(found: models.CollectionInfo, collection: str, pack: ModelPack) -> None:
     vectors = found.config.params.vectors
-    size = vectors.size if isinstance(vectors, models.VectorParams) else None
-    if size != EMBEDDING_SIZE or vectors.distance is not models.Distance.COSINE:  # type: ignore[union-attr]
+    size, distance = getattr(vectors, "size", "unknown"), getattr(vectors, "distance", None)
+    if (size, distance) != (pack.embedding_size, models.Distance.COSINE):
         message = (
-            f"The collection {collection} on the Qdrant server was not made by Oceano; set another QDRANT_COLLECTION"
+            f"The collection {collection} on the Qdrant server was not made by Oceano for this model: the size of its "
+            f"vectors is {size}, the model's {pack.embedding_size}, and the distance must be cosine; set another "
+            "QDRANT_COLLECTION"
         )
         raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_COLLECTION"]})
 

@@ -39,7 +39,10 @@ _POLL_SECONDS: Final = 0.1
 class EmbeddedIndex(BaseIndex):
     """`app.types.FaceIndex` on the embedded index. `alias` is what `backup` writes into the copy's alias file."""
 
-    def __init__(self, pool: Pool, *, collection: str, hnsw_ef: int, alias: tuple[str, str]) -> None:
+    def __init__(
+        self, pool: Pool, *, collection: str, embedding_size: int, hnsw_ef: int, alias: tuple[str, str]
+    ) -> None:
+        super().__init__(embedding_size)
         self._pool = pool
         self._collection = collection
         self._ef = hnsw_ef
@@ -48,7 +51,7 @@ class EmbeddedIndex(BaseIndex):
     def upsert(self, points: Sequence[FacePoint]) -> None:
         fresh = first_of_each(points)
         for some in chunks(fresh, _UPSERT_POINTS):
-            vectors = unit_rows([fresh[one].embedding for one in some]).tobytes()
+            vectors = unit_rows([fresh[one].embedding for one in some], self._size).tobytes()
             payloads = [to_stored(fresh[one].payload) for one in some]
             self._pool.call(pack(Op.UPSERT, join_ids(some), (vectors, payloads)))
 

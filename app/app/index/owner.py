@@ -85,7 +85,12 @@ class Owner:
             signal.signal(number, self._stop)
         threading.Thread(target=self._open, daemon=True).start()
         try:
-            about = {"protocol": PROTOCOL, "pid": os.getpid(), "socket": str(self._path)}
+            about = {
+                "protocol": PROTOCOL,
+                "pid": os.getpid(),
+                "socket": str(self._path),
+                "embedding_size": self._options.embedding_size,
+            }
             write_whole(self._options.folder / "owner.json", json.dumps(about), durable=False)
             log.info("owner %d of %s listens on %s", os.getpid(), self._options.folder, self._path)
             self._accept(self._listener)

@@ -134,6 +134,12 @@ class Pool:
                 "index_in_use",
                 f"The index is in use by another version of Oceano (process {about['pid']}); stop that one first.",
             )
+        if about["embedding_size"] != self._options.embedding_size:
+            raise OceanoError(
+                "index_in_use",
+                f"The index is in use with embeddings of {about['embedding_size']} dimensions (process "
+                f"{about['pid']}); those of this model have {self._options.embedding_size}.",
+            )
         try:
             return dial(about["socket"], read_key(self._options.folder))
         except AuthenticationError as failure:
@@ -189,7 +195,7 @@ class Pool:
             yield file.fileno() if file else subprocess.DEVNULL
 
     def _about(self) -> dict[str, Any]:
-        """What the owner says of itself: protocol, pid, socket; or why it could not start."""
+        """What the owner says of itself: protocol, pid, socket, embedding size; or why it could not start."""
         try:
             found: dict[str, Any] = json.loads((self._options.folder / "owner.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):

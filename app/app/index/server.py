@@ -44,7 +44,10 @@ _NO_CHANGE: Final = models.OptimizersConfigDiff()
 class ServerIndex(BaseIndex):
     """`app.types.FaceIndex` on a server's collection. Takes the client over; large writes go in `streams` at once."""
 
-    def __init__(self, client: QdrantClient, *, collection: str, hnsw_ef: int, streams: int = 4) -> None:
+    def __init__(
+        self, client: QdrantClient, *, collection: str, embedding_size: int, hnsw_ef: int, streams: int = 4
+    ) -> None:
+        super().__init__(embedding_size)
         self._client = client
         self._collection = collection
         self._params = models.SearchParams(
@@ -56,7 +59,7 @@ class ServerIndex(BaseIndex):
 
     def upsert(self, points: Sequence[FacePoint]) -> None:
         fresh = first_of_each(points)
-        rows = unit_rows([point.embedding for point in fresh.values()]) if fresh else ()
+        rows = unit_rows([point.embedding for point in fresh.values()], self._size) if fresh else ()
         structs = [
             models.PointStruct(id=str(face_id), vector=row.tolist(), payload=to_stored(point.payload))
             for (face_id, point), row in zip(fresh.items(), rows, strict=True)

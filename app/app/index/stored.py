@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from app.errors import OceanoError
-from app.types import EMBEDDING_SIZE, FaceFilter, FacePayload, Floats
+from app.types import FaceFilter, FacePayload, Floats
 
 T = TypeVar("T")
 
@@ -55,12 +55,12 @@ def known_uuids(face_ids: Sequence[str]) -> Iterator[uuid.UUID]:
             continue
 
 
-def unit_rows(embeddings: Sequence[Floats]) -> Floats:
-    """(n, 512) float32, once they are known to be unit vectors. Raises OceanoError `invalid_request`."""
+def unit_rows(embeddings: Sequence[Floats], size: int) -> Floats:
+    """(n, size) float32, once they are known to be unit vectors of that size. Raises OceanoError `invalid_request`."""
     for embedding in embeddings:
-        if np.shape(embedding) != (EMBEDDING_SIZE,):
+        if np.shape(embedding) != (size,):
             raise OceanoError(
-                "invalid_request", f"an embedding has shape {np.shape(embedding)}; it must be ({EMBEDDING_SIZE},)."
+                "invalid_request", f"an embedding has shape {np.shape(embedding)}; those of this index have ({size},)."
             )
     rows = np.asarray(embeddings, dtype=np.float32)
     norms = np.linalg.norm(rows, axis=1)

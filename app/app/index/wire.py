@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from app.errors import OceanoError, is_full
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 ID_BYTES: Final = 16
 HANDSHAKE_SECONDS: Final = 10.0
 RETRY_AFTER_SECONDS: Final = 2.0

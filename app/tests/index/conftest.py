@@ -25,16 +25,17 @@ from app.index.connect import collection_of, connect, open_server
 from app.types import FaceFilter, FaceIndex, FacePayload, FacePoint, Floats, ModelPack, face_id_of
 from tests.running import free_port
 
-PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56)
-OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"), "5b7d0001" + "0" * 56)
+PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56, 512)
+OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"), "5b7d0001" + "0" * 56, 512)
+SMALL_PACK = ModelPack("smallpack", Path("/none"), Path("/none"), Path("/none"), "6c8e0002" + "0" * 56, 128)
 QUICK: dict[str, Any] = {"linger_s": 0.1, "build_min": 1_000_000}
 SERVER = os.environ.get("QDRANT_TEST_URL", "")
 WAYS = [pytest.param(way, marks=pytest.mark.server) for way in ("server-grpc", "server-http")]
 IMPLEMENTATIONS = ["embedded", "local", *(WAYS if SERVER else [])]
 
 
-def unit_vectors(count: int, seed: int) -> Floats:
-    rows = np.random.default_rng(seed).standard_normal((count, 512)).astype(np.float32)
+def unit_vectors(count: int, seed: int, size: int = PACK.embedding_size) -> Floats:
+    rows = np.random.default_rng(seed).standard_normal((count, size)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
@@ -57,10 +58,10 @@ def payload(place: int, **changed: Any) -> FacePayload:
     return FacePayload(**{**values, **changed})
 
 
-def points(count: int, *, seed: int = 0, start: int = 0, **changed: Any) -> list[FacePoint]:
-    vectors = unit_vectors(count, seed)
+def points(count: int, *, seed: int = 0, start: int = 0, pack: ModelPack = PACK, **changed: Any) -> list[FacePoint]:
+    vectors = unit_vectors(count, seed, pack.embedding_size)
     return [
-        FacePoint(face_id_of(f"seed{seed}", PACK.digest, start + at), vectors[at], payload(start + at, **changed))
+        FacePoint(face_id_of(f"seed{seed}", pack.digest, start + at), vectors[at], payload(start + at, **changed))
         for at in range(count)
     ]
 
@@ -74,7 +75,7 @@ def collection_folder(settings: Settings) -> Path:
 
 
 def about_owner(settings: Settings) -> dict[str, Any]:
-    """What the owner says of itself: protocol, pid, socket."""
+    """What the owner says of itself: protocol, pid, socket, embedding size."""
     found: dict[str, Any] = json.loads((collection_folder(settings) / "owner.json").read_text())
     return found
 
@@ -124,8 +125,8 @@ def wait_until(true: Callable[[], Any], seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def open_quick(settings: Settings, **options: Any) -> FaceIndex:
-    return open_embedded(settings, PACK, **{**QUICK, **options})
+def open_quick(settings: Settings, pack: ModelPack = PACK, **options: Any) -> FaceIndex:
+    return open_embedded(settings, pack, **{**QUICK, **options})
 
 
 def ids_of(some: list[FacePoint]) -> list[str]:

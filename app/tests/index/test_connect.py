@@ -80,7 +80,8 @@ def test_what_a_killed_process_left_half_made_is_completed(client: QdrantClient)
     assert collection_of(client, "faces") == collection_name("faces", PACK)
 
 
-def test_originals_are_on_disk_and_int8_copies_in_memory_as_the_settings_say(client: QdrantClient) -> None:
+def shapes_of(client: QdrantClient) -> dict[str, Any]:
+    """What the client is asked to make a collection with, from now on."""
     asked: dict[str, Any] = {}
     create = client.create_collection
 
@@ -89,6 +90,11 @@ def test_originals_are_on_disk_and_int8_copies_in_memory_as_the_settings_say(cli
         return create(name, vectors_config=shape["vectors_config"])
 
     client.create_collection = noted  # type: ignore[method-assign, assignment]
+    return asked
+
+
+def test_originals_are_on_disk_and_int8_copies_in_memory_as_the_settings_say(client: QdrantClient) -> None:
+    asked = shapes_of(client)
     settings = Settings(  # type: ignore[call-arg]
         _env_file=None, hnsw_m=24, hnsw_ef_construct=77, shard_number=3, replication_factor=2,
         write_consistency_factor=2,
@@ -100,8 +106,20 @@ def test_originals_are_on_disk_and_int8_copies_in_memory_as_the_settings_say(cli
     scalar = asked["quantization_config"].scalar
     assert (scalar.type, scalar.always_ram) == (models.ScalarType.INT8, True)
     assert (asked["hnsw_config"].m, asked["hnsw_config"].ef_construct) == (24, 77)
+    assert asked["hnsw_config"].full_scan_threshold == 100_000
     counts = ("shard_number", "replication_factor", "write_consistency_factor")
     assert [asked[key] for key in counts] == [3, 2, 2]
+
+
+@pytest.mark.parametrize(("size", "kilobytes"), [(128, 25_000), (1024, 200_000)])
+def test_a_collection_has_the_size_of_the_model_and_scans_as_many_faces(
+    client: QdrantClient, size: int, kilobytes: int
+) -> None:
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    asked = shapes_of(client)
+    make_collection(client, settings, dataclasses.replace(PACK, embedding_size=size), "made")
+    assert asked["vectors_config"].size == size
+    assert asked["hnsw_config"].full_scan_threshold == kilobytes
 
 
 @pytest.mark.parametrize("text", [None, "no certificate at all"])

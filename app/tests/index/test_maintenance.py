@@ -38,7 +38,7 @@ from tests.index.conftest import (
 
 COUNT = 1200
 FACES = points(COUNT)
-LOW: dict[str, Any] = {"indexing_kb": 500, "full_scan_kb": 100, "hnsw_m": 8, "hnsw_ef_construct": 32}
+LOW: dict[str, Any] = {"indexing_points": 250, "full_scan_kb": 100, "hnsw_m": 8, "hnsw_ef_construct": 32}
 SLOW: dict[str, Any] = {**LOW, "hnsw_m": 48, "hnsw_ef_construct": 800}
 
 

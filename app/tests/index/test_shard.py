@@ -14,14 +14,13 @@ import pytest
 from app.errors import OceanoError
 from app.index.folders import copy_folder
 from app.index.options import OwnerOptions
-from app.index.shard import SIZE, Shard
-from app.types import EMBEDDING_SIZE
-from tests.index.conftest import unit_vectors
+from app.index.shard import Shard
+from tests.index.conftest import PACK, unit_vectors
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> OwnerOptions:
-    return OwnerOptions(tmp_path)
+    return OwnerOptions(tmp_path, PACK.embedding_size)
 
 
 @pytest.fixture
@@ -35,9 +34,10 @@ def ids(*places: int) -> bytes:
     return b"".join(uuid.UUID(int=place + 1).bytes for place in places)
 
 
-def fill(shard: Shard, start: int, count: int) -> None:
+def fill(shard: Shard, start: int, count: int, size: int = PACK.embedding_size) -> None:
     stored: list[dict[str, Any]] = [{"image_id": str(at), "folder": ["/"]} for at in range(start, start + count)]
-    shard.upsert(ids(*range(start, start + count)), unit_vectors(count, seed=start).tobytes(), stored, overwrite=False)
+    vectors = unit_vectors(count, start, size).tobytes()
+    shard.upsert(ids(*range(start, start + count)), vectors, stored, overwrite=False)
 
 
 def test_the_log_alone_brings_back_what_no_flush_has_written(options: OwnerOptions, shard: Shard) -> None:
@@ -59,7 +59,7 @@ def test_the_log_alone_brings_back_what_no_flush_has_written(options: OwnerOptio
 
 
 def test_named_and_deleted_faces_are_not_counted_as_in_the_graph(options: OwnerOptions) -> None:
-    quick = dataclasses.replace(options, hnsw_m=8, hnsw_ef_construct=32, indexing_kb=200)
+    quick = dataclasses.replace(options, hnsw_m=8, hnsw_ef_construct=32, indexing_points=100)
     shard = Shard.open(options.folder / "shard-graph", quick)
     fill(shard, 0, 800)
     shard.optimize()
@@ -78,6 +78,48 @@ def test_named_and_deleted_faces_are_not_counted_as_in_the_graph(options: OwnerO
     shard.close()
 
 
+@pytest.mark.parametrize("size", [128, 512, 1024])
+def test_edge_builds_a_graph_from_the_number_of_points_that_the_options_say(tmp_path: Path, size: int) -> None:
+    options = OwnerOptions(tmp_path, size, hnsw_m=8, hnsw_ef_construct=16)
+    least = options.indexing_points
+    assert least <= options.build_min  # else a build that is due would make no graph
+    shard = Shard.open(tmp_path / "shard-one", options)
+    fill(shard, 0, least - 1, size)
+    assert not shard.optimize()
+    fill(shard, least - 1, 1, size)
+    assert shard.optimize()
+    assert shard.sizes()[:2] == (least, least)
+    shard.close()
+
+
+@pytest.mark.parametrize(("made", "opened"), [(512, 128), (128, 512)])
+def test_edge_itself_refuses_a_shard_of_another_size(
+    tmp_path: Path, made: int, opened: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, options = tmp_path / "shard-one", OwnerOptions(tmp_path, made)
+    shard = Shard.open(folder, options)
+    fill(shard, 0, 20, made)
+    shard.close()
+    other = dataclasses.replace(options, embedding_size=opened)
+    with pytest.raises(OceanoError, match=f"{made} dimensions.*have {opened}") as caught:
+        Shard.open(folder, other)
+    assert caught.value.code == "invalid_setting"
+    monkeypatch.setattr("app.index.shard._require_size", lambda *_: None)
+    with pytest.raises(OceanoError, match=f"expected vector size {opened}, but got {made}"):
+        Shard.open(folder, other)
+    Shard.open(folder, options).close()
+
+
+def test_vectors_that_do_not_fit_their_points_are_refused(shard: Shard) -> None:
+    one, four = unit_vectors(1, 1, 512).tobytes(), unit_vectors(4, 1, 128).tobytes()
+    for vectors in (one + one, four[:512], four + four[:512]):
+        with pytest.raises(OceanoError):
+            shard.upsert(ids(1), vectors, [{"image_id": "1"}], overwrite=False)
+    with pytest.raises(OceanoError):
+        shard.search(four[:512], 1, None, {}, 64)
+    assert shard.sizes()[0] == 0
+
+
 def test_a_copy_of_a_flushed_shard_opens_while_the_shard_is_open(options: OwnerOptions, shard: Shard) -> None:
     fill(shard, 0, 500)
     shard.flush()
@@ -86,10 +128,6 @@ def test_a_copy_of_a_flushed_shard_opens_while_the_shard_is_open(options: OwnerO
     copy.delete(ids(*range(100)))
     copy.close()
     assert shard.sizes()[0] == 500
-
-
-def test_the_shard_takes_embeddings_of_the_size_that_the_rest_of_the_app_makes() -> None:
-    assert SIZE == EMBEDDING_SIZE
 
 
 def test_a_shard_has_one_opener(options: OwnerOptions, shard: Shard) -> None:
