@@ -1,4 +1,4 @@
-"""Faces become crops of 112 x 112, all in one place and size, as ArcFace was trained on them."""
+"""Faces become square crops, all in one place and size, as ArcFace was trained on them."""
 
 from __future__ import annotations
 
@@ -41,16 +41,19 @@ def _complex(kps: Floats) -> list[complex]:
     return [complex(x, y) for x, y in kps.tolist()]
 
 
-def align(picture: Picture, kps: Floats) -> Pixels:
-    """The crop (112, 112, 3) of a face with kps (5, 2) in pixels of the upright picture.
+def align(picture: Picture, kps: Floats, side: int = CROP_SIDE) -> Pixels:
+    """The crop (side, side, 3) of a face with kps (5, 2) in pixels of the upright picture.
 
     It is cut from the picture as decoded, but from all of its pixels where the crop would be an enlargement.
     Raises OceanoError `invalid_image`.
     """
     a, b = similarity_to_crop(kps)
+    if side != CROP_SIDE:  # the template is scaled as InsightFace does it: multiples of 128 have a margin
+        ratio, margin = (side / CROP_SIDE, 0.0) if side % CROP_SIDE == 0 else (side / 128, 8 * side / 128)
+        a, b = a * ratio, b * ratio + margin
     pixels, scale = picture.pixels, picture.scale
     if scale < 1 and abs(a) > scale:
         pixels, scale = picture.full(), 1.0
     a /= scale
     matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
-    return cv2.warpAffine(pixels, matrix, (CROP_SIDE, CROP_SIDE), borderValue=0.0).astype(np.uint8, copy=False)
+    return cv2.warpAffine(pixels, matrix, (side, side), borderValue=0.0).astype(np.uint8, copy=False)

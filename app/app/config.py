@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(REPOSITORY, description="holds logs, state, thumbs, models, qdrant_storage")
     model_name: str = Field("antelopev2", min_length=1, description="a pack under models/, or a folder")
     det_size: Annotated[tuple[int, int], NoDecode] = Field((640, 640), description="width,height in pixels")
-    det_threshold: float = Field(0.5, gt=0, lt=1, description="least det_score of a face")
+    det_threshold: float | None = Field(
+        None, gt=0, lt=1, description="least det_score of a face; empty: the detector's own"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     gpu_concurrency: int = Field(1, ge=1, le=64, description="model runs at once")
     precision: Literal["fp32", "fp16"] = Field("fp32", description="numbers the model reckons with; fp16 for GPUs")

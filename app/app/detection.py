@@ -1,25 +1,22 @@
-"""A detector's input and output: pictures become frames, a network's outputs become boxes and landmarks.
+"""What every detector needs: pictures become frames, frames a blob, and of boxes that overlap the best one stays.
 
-What InsightFace's SCRFD does picture by picture (insightface/model_zoo/scrfd.py), for batches; without a session.
+How a network's outputs become boxes is in `scrfd` and `yunet`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from app.graphs import Graph
 from app.types import Floats, Pixels
 
-STRIDE: Final = 32  # the coarsest of SCRFD's grids: a frame's sides are multiples of it
-_ANCHORS: Final = 2
-_STRIDES: Final = {9: (8, 16, 32), 15: (8, 16, 32, 64, 128)}  # by the number of outputs
-_NMS_IOU: Final = 0.4
+STRIDE: Final = 32  # the coarsest grid of most detectors: a frame's sides are multiples of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,16 @@ class Detections:
     boxes: Floats
     kps: Floats
     scores: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Candidates of one stride, in pixels of the frames: `places` (n,) says of which frame of the batch."""
+
+    places: npt.NDArray[np.intp]
+    scores: Floats
+    boxes: Floats
+    kps: Floats
 
 
 NOTHING: Final = Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
@@ -77,81 +84,50 @@ def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
         cv2.ipp.setUseIPP(before)
 
 
-def blob_of(frames: Sequence[Pixels], mean: float, std: float) -> Floats:
-    """(N, 3, H, W) float32, RGB, (value - mean) / std, from frames of one size.
+def blob_of(frames: Sequence[Pixels], graph: Graph) -> Floats:
+    """(N, 3, H, W) float32 from frames of one size, in the channel order and scale that `graph` takes.
 
     What cv2.dnn.blobFromImages gives, to the bit, in half of its time.
     """
     blob = np.empty((len(frames), 3, *frames[0].shape[:2]), np.float32)
+    order = (2, 1, 0) if graph.swap else (0, 1, 2)
     for place, frame in enumerate(frames):
-        for channel, plane in zip((2, 1, 0), cv2.split(frame), strict=True):
+        for channel, plane in zip(order, cv2.split(frame), strict=True):
             blob[place, channel] = plane
-    blob -= np.float32(mean)
-    blob *= np.float32(1 / std)
+    if graph.mean:
+        blob -= np.float32(graph.mean)
+    if graph.std != 1:
+        blob *= np.float32(1 / graph.std)
     return blob
 
 
-def read_outputs(outputs: Sequence[Floats], frames: Sequence[Frame], threshold: float) -> list[Detections]:
-    """Detections of each frame of a batch.
-
-    `outputs` are scores, box distances and landmark offsets for each stride, each either (N, H*W*anchors, C) or, as
-    the published graphs end when their batch dimension is freed, (H*W*N*anchors, C) with the batch inside.
+def by_frame(found: Sequence[Hits], frames: Sequence[Frame], iou: float) -> list[Detections]:
+    """What was found in the frames of a batch: of boxes that overlap by more than `iou` only the best, in pixels of
+    each frame's picture.
     """
-    strides = _STRIDES[len(outputs)]
-    count, levels = len(frames), len(strides)
-    anchors = _ANCHORS if levels == 3 else 1
-    height, width = frames[0].pixels.shape[:2]
-    found: list[tuple[npt.NDArray[np.intp], Floats, Floats, Floats]] = []
-    for level, stride in enumerate(strides):
-        grid = (height // stride, width // stride)
-        scores, boxes, kps = (
-            _by_frame(outputs[level + part * levels], count, grid[0] * grid[1], anchors) for part in range(3)
-        )
-        centres = _centres(*grid, stride, anchors)
-        places, hits = np.nonzero(scores[:, :, 0] >= threshold)
-        if not hits.size:
-            continue
-        at = centres[hits]
-        reach = boxes[places, hits] * stride
-        corners = np.hstack([at - reach[:, :2], at + reach[:, 2:]])
-        points = at[:, None] + kps[places, hits].reshape(-1, 5, 2) * stride
-        found.append((places, scores[places, hits, 0], corners, points))
     if not found:
-        return [NOTHING] * count
-    places, all_scores, all_boxes, all_kps = map(np.concatenate, zip(*found, strict=True))
+        return [NOTHING] * len(frames)
+    places = np.concatenate([hits.places for hits in found])
+    scores, boxes, kps = (
+        np.concatenate([getattr(hits, name) for hits in found]) for name in ("scores", "boxes", "kps")
+    )
     return [
-        _best(all_boxes[places == place], all_kps[places == place], all_scores[places == place], frame)
+        _best(boxes[places == place], kps[places == place], scores[places == place], frame, iou)
         for place, frame in enumerate(frames)
     ]
 
 
-def _by_frame(output: Floats, count: int, cells: int, anchors: int) -> Floats:
-    """As (N, H*W*anchors, C)."""
-    if output.ndim == 3 or count == 1:
-        return output.reshape(count, cells * anchors, -1)
-    return output.reshape(cells, count, anchors, -1).transpose(1, 0, 2, 3).reshape(count, cells * anchors, -1)
-
-
-@lru_cache(maxsize=64)
-def _centres(rows: int, columns: int, stride: int, anchors: int) -> Floats:
-    """(rows * columns * anchors, 2): x, y of each anchor, in pixels of the frame."""
-    y, x = np.mgrid[:rows, :columns]
-    points = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32) * stride
-    return np.repeat(points, anchors, axis=0)
-
-
-def _best(boxes: Floats, kps: Floats, scores: Floats, frame: Frame) -> Detections:
-    """Overlapping boxes thinned out, in pixels of the picture."""
+def _best(boxes: Floats, kps: Floats, scores: Floats, frame: Frame, iou: float) -> Detections:
     if not scores.size:
         return NOTHING
     order = np.argsort(-scores, kind="stable")
     scores, boxes, kps = scores[order], boxes[order], kps[order]
-    keep = _thin_out(boxes)
+    keep = _thin_out(boxes, iou)
     to_picture = np.array([1 / frame.scale_x, 1 / frame.scale_y], np.float32)
     return Detections(boxes[keep] * np.tile(to_picture, 2), kps[keep] * to_picture, scores[keep])
 
 
-def _thin_out(boxes: Floats) -> list[int]:
+def _thin_out(boxes: Floats, iou: float) -> list[int]:
     """Greedy non-maximum suppression of boxes (n, 4) that come best first."""
     x1, y1, x2, y2 = boxes.T
     areas = (x2 - x1 + 1) * (y2 - y1 + 1)
@@ -163,5 +139,5 @@ def _thin_out(boxes: Floats) -> list[int]:
         width = np.minimum(x2[best], x2[left]) - np.maximum(x1[best], x1[left]) + 1
         height = np.minimum(y2[best], y2[left]) - np.maximum(y1[best], y1[left]) + 1
         overlap = np.maximum(0, width) * np.maximum(0, height)
-        left = left[overlap / (areas[best] + areas[left] - overlap) <= _NMS_IOU]
+        left = left[overlap / (areas[best] + areas[left] - overlap) <= iou]
     return keep

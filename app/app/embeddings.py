@@ -24,7 +24,6 @@ from app.quality import rate
 from app.sessions import Network, Placement, place, real_device
 from app.threads import processors
 from app.types import (
-    EMBEDDING_SIZE,
     DeviceInfo,
     EngineHealth,
     Face,
@@ -50,6 +49,12 @@ _CUDA_BATCHES: Final = (32, 16, 32)
 class _Models:
     finder: Finder
     recogniser: Network
+
+    @property
+    def crop_side(self) -> int:
+        """Pixels of the crops that the recogniser takes."""
+        size = self.recogniser.graph.input_size
+        return size[0] if size else CROP_SIDE
 
 
 class FaceEngine:
@@ -153,9 +158,14 @@ class FaceEngine:
         with _clock(timings, "detect"):
             found = models.finder.find(pictures)
         with _clock(timings, "embed"):
-            crops = [align(picture, one.kps) for picture, many in zip(pictures, found, strict=True) for one in many]
-            embedded = iter(zip(crops, self._embed(models.recogniser, crops), strict=True))
-            return [[_face(one, *next(embedded)) for one in many] for many in found]
+            side = models.crop_side
+            flat = [(picture, one.kps) for picture, many in zip(pictures, found, strict=True) for one in many]
+            crops = [align(picture, kps, side) for picture, kps in flat]
+            embedded = self._embed(models.recogniser, crops)
+            if side != CROP_SIDE:  # quality is measured on crops of one size
+                crops = [align(picture, kps) for picture, kps in flat]
+            each = iter(zip(crops, embedded, strict=True))
+            return [[_face(one, *next(each)) for one in many] for many in found]
 
     def _attribute(self, failure: Exception) -> None:
         """Whose fault was it? A healthy engine (as it was, or loaded again) gets a second try, a broken one raises."""
@@ -192,7 +202,8 @@ class FaceEngine:
 
     def _first_check(self) -> EngineHealth:
         """A model that gives every crop the same vector passes a comparison with itself: compare two crops."""
-        one, other = self._embed(self._models.recogniser, [_reference_crop(), _reference_crop()[::-1].copy()])
+        crop = _reference_crop(self._models.crop_side)
+        one, other = self._embed(self._models.recogniser, [crop, crop[::-1].copy()])
         if float(one @ other) > HEALTHY_COSINE:
             raise OceanoError(
                 "engine_unhealthy",
@@ -219,9 +230,9 @@ class FaceEngine:
 
     def _look_at_references(self, models: _Models) -> tuple[Floats, Floats]:
         """Unit vectors: the embedding of the reference crop, and the detector's first outputs on a larger one."""
-        (embedding,) = self._embed(models.recogniser, [_reference_crop()])
+        (embedding,) = self._embed(models.recogniser, [_reference_crop(models.crop_side)])
         detector = models.finder.detector
-        size = detector.input_size or (_REFERENCE_SIDE, _REFERENCE_SIDE)
+        size = detector.graph.input_size or (_REFERENCE_SIDE, _REFERENCE_SIDE)
         picture = cv2.resize(_reference_crop(), size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
         with self._gate:
             outputs = [output.ravel() for _, _, many in detector.batches([picture]) for output in many]
@@ -233,15 +244,15 @@ class FaceEngine:
         embeddings: list[Floats] = []
         with self._gate:
             for part, _, (raw,) in recogniser.batches(crops):
-                embeddings += _unit(raw[: part.stop - part.start])
+                embeddings += _unit(raw[: part.stop - part.start], self._pack.embedding_size)
         return embeddings
 
 
-def _unit(raw: Floats) -> list[Floats]:
+def _unit(raw: Floats, size: int) -> list[Floats]:
     """Rows scaled to norm 1; a row that is not finite, zero or constant says the engine is broken."""
-    if raw.ndim != 2 or raw.shape[1] != EMBEDDING_SIZE:
+    if raw.ndim != 2 or raw.shape[1] != size:
         raise OceanoError(
-            "model_corrupt", f"the recogniser gives {raw.shape[1:]} numbers a face; Oceano needs {EMBEDDING_SIZE}"
+            "model_corrupt", f"the recogniser gives embeddings of shape {raw.shape[1:]}; ({size},) was expected"
         )
     norms = np.linalg.norm(raw, axis=1, keepdims=True)
     sane = (norms > 1e-6) & (norms < np.inf) & (np.ptp(raw, axis=1, keepdims=True) > 1e-9)  # all false for NaN
@@ -257,9 +268,9 @@ def _face(found: Found, crop: Pixels, embedding: Floats) -> Face:
     return Face(found.bbox, kps, found.score, quality, found.found_by, embedding, flaws)
 
 
-def _reference_crop() -> Pixels:
-    """A fixed picture of 112 x 112, the same on every machine."""
-    y, x = np.mgrid[0:CROP_SIDE, 0:CROP_SIDE].astype(np.float64)
+def _reference_crop(side: int = CROP_SIDE) -> Pixels:
+    """A fixed picture of `side` x `side` pixels, the same on every machine."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float64) * (CROP_SIDE / side)
     blue = 127 + 90 * np.sin(x / 9) * np.cos(y / 13)
     green = 255 * (((x - 56) ** 2 + (y - 40) ** 2) < 900)
     red = 2.2 * y

@@ -20,6 +20,8 @@ from insightface.model_zoo import get_model
 from app.cuda import driver_problem, preload_libraries
 from app.detection import blob_of
 from app.errors import OceanoError
+from app.graphs import Graph, describe
+from app.rewriting import rewrite
 from app.types import DeviceInfo, Floats, Pixels
 
 _log = logging.getLogger(__name__)
@@ -90,9 +92,7 @@ class Network:
         most: pictures of one run at most. More than 1 frees the batch dimension, which published detectors fix at 1.
 
     Attributes:
-        input_size: (width, height) in pixels, None where the graph takes any.
-        outputs: how many the graph has.
-        input_mean, input_std: pixels go in as (value - mean) / std.
+        graph: what goes in, and how the outputs are read.
 
     Raises OceanoError `model_corrupt` at construction.
     """
@@ -101,13 +101,7 @@ class Network:
         self.name = path.name
         self._pad = placement.on_cuda
         self._most = most
-        model = _load(path, placement, free=most > 1)
-        self._session = model.session
-        self._input = str(model.input_name)
-        self.outputs = len(model.output_names)
-        self.input_mean, self.input_std = float(model.input_mean), float(model.input_std)
-        sides = model.input_shape[2:4]
-        self.input_size = (int(sides[1]), int(sides[0])) if all(isinstance(side, int) for side in sides) else None
+        self._session, self.graph = _load(path, placement, free=most > 1)
 
     @property
     def provider(self) -> str:
@@ -116,7 +110,9 @@ class Network:
 
     def run(self, blob: Floats) -> list[Floats]:
         """The graph's outputs for (N, 3, H, W). Raises what ONNX Runtime raises."""
-        return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, {self._input: blob})]
+        return [
+            np.asarray(output, dtype=np.float32) for output in self._session.run(None, {self.graph.input_name: blob})
+        ]
 
     def batches(self, pictures: Sequence[Pixels]) -> Iterator[tuple[slice, int, list[Floats]]]:
         """Run over pictures of one size, a batch at a time.
@@ -132,7 +128,7 @@ class Network:
             if padded > count:
                 some += [np.zeros_like(some[0])] * (padded - count)
             try:
-                outputs = self.run(blob_of(some, self.input_mean, self.input_std))
+                outputs = self.run(blob_of(some, self.graph))
             except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
                 if not _is_out_of_memory(failure) or self._most == 1:
                     raise
@@ -182,8 +178,7 @@ def probe(wanted: str) -> DeviceInfo:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     names, settings = [name for name, _ in placement.providers], [values for _, values in placement.providers]
-    if placement.on_cuda and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
+    _preload_cuda(placement)
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, names, settings)
         (found,) = session.run(None, {"pixels": np.ones(pixels, np.float32), "weights": np.ones(weights, np.float32)})
@@ -200,7 +195,35 @@ def probe(wanted: str) -> DeviceInfo:
     return DeviceInfo("cuda" if provider == "CUDAExecutionProvider" else "cpu", provider, placement.reason)
 
 
-def _load(path: Path, placement: Placement, *, free: bool) -> Any:
+def _load(path: Path, placement: Placement, *, free: bool) -> tuple[Any, Graph]:
+    """The session, and what its graph takes and gives."""
+    import onnx
+
+    try:
+        model = onnx.load(path)
+        graph = describe(model)
+        if isinstance(graph, str):
+            raise OceanoError("model_corrupt", f"{path.name} is no face model: {graph}", details={"file": str(path)})
+        changed = rewrite(model, graph, free_batch=free, for_cpu=not placement.on_cuda)
+        if placement.precision == "fp16":
+            from onnxruntime.transformers.float16 import convert_float_to_float16
+
+            model, changed = convert_float_to_float16(model, keep_io_types=True), True
+        with tempfile.TemporaryDirectory(prefix="oceano-") as folder:
+            if changed:
+                path = Path(folder) / path.name
+                onnx.save(model, path)
+            del model
+            return _session(path, graph, placement), graph
+    except OceanoError:
+        raise
+    except Exception as failure:  # onnxruntime's and onnx's exceptions have no common base but Exception
+        raise OceanoError(
+            "model_corrupt", f"{path.name} does not load: {failure}", details={"file": str(path)}
+        ) from failure
+
+
+def _session(path: Path, graph: Graph, placement: Placement) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = placement.threads
     options.inter_op_num_threads = 1
@@ -209,40 +232,15 @@ def _load(path: Path, placement: Placement, *, free: bool) -> Any:
     options.log_severity_level = 3  # errors: graphs name their outputs' shape for one input size, and any other warns
     names = [name for name, _ in placement.providers]
     settings = [options_of for _, options_of in placement.providers]
-    try:
-        with tempfile.TemporaryDirectory(prefix="oceano-") as folder:
-            wanted = free or placement.precision == "fp16"
-            prepared = _prepare(path, Path(folder), free=free, precision=placement.precision) if wanted else path
-            model = get_model(str(prepared), providers=names, provider_options=settings, sess_options=options)
-    except Exception as failure:  # onnxruntime's and onnx's exceptions have no common base but Exception
-        raise OceanoError(
-            "model_corrupt", f"{path.name} does not load: {failure}", details={"file": str(path)}
-        ) from failure
-    if model is None:
-        raise OceanoError("model_corrupt", f"{path.name} is no face model", details={"file": str(path)})
-    return model
+    if graph.family == "yunet":  # which InsightFace does not know
+        _preload_cuda(placement)
+        return onnxruntime.InferenceSession(str(path), options, names, settings)
+    return get_model(str(path), providers=names, provider_options=settings, sess_options=options).session
 
 
-def _prepare(path: Path, folder: Path, *, free: bool, precision: Precision) -> Path:
-    """A copy of the model in `folder`, its batch dimension set free, its weights in the precision asked for."""
-    import onnx
-
-    model = onnx.load(path)
-    if free:
-        for value in (*model.graph.input, *model.graph.output):
-            dims = value.type.tensor_type.shape.dim
-            if len(dims) == 4 or (len(dims) == 3 and dims[0].dim_value == 1):
-                dims[0].ClearField("dim_value")
-                dims[0].dim_param = "N"
-            elif value in model.graph.output:
-                value.type.tensor_type.ClearField("shape")  # (H*W*anchors, C) no longer, with a batch inside
-    if precision == "fp16":
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
-        model = convert_float_to_float16(model, keep_io_types=True)
-    target = folder / path.name
-    onnx.save(model, target)
-    return target
+def _preload_cuda(placement: Placement) -> None:
+    if placement.on_cuda and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
 
 
 def _is_out_of_memory(failure: Exception) -> bool:

@@ -4,11 +4,14 @@
 
 - oceano: `oceano ingest` from the files to the ledger: hash, decode, detect, align, embed, thumbnails, index, ledger.
 - stock: `cv2.imread` and InsightFace's `FaceAnalysis.get` (detection and recognition), one picture after the other,
-  with the threads that ONNX Runtime and OpenCV take by themselves.
+  with the threads that ONNX Runtime and OpenCV take by themselves. For a pack with YuNet (REAL_PACK_DIR=models/opencv):
+  `cv2.imread`, shrunk to 640, OpenCV's `FaceDetectorYN`, InsightFace's `norm_crop`, and the same recogniser's graph
+  (weights as floats: ONNX Runtime refuses the file as it is).
+- stock_full, for YuNet: the same, but each picture in its full size for the detector.
 - limit: oceano's decodes and session runs alone, on inputs made before, one single-threaded session a core.
 
-The three take turns, round after round, on the same pictures; medians of the rounds' pictures per second. The last
-line is one JSON object: `vs_stock` = oceano / stock, `of_limit` = oceano / limit.
+They take turns, round after round, on the same pictures; medians of the rounds' pictures per second. The last
+line is one JSON object: `vs_stock` = oceano / stock, `of_limit` = oceano / limit, and so on.
 """
 
 from __future__ import annotations
@@ -34,13 +37,16 @@ import cv2
 
 from app.config import Settings
 from app.embeddings import FaceEngine
+from app.graphs import Graph, describe
 from app.images import decode
 from app.index import open_index
 from app.ingest import Ingest, IngestOptions
 from app.ledger import Ledger
+from app.rewriting import rewrite
 from app.sessions import Network, place
 from app.threads import processors
 from app.thumbs import ThumbStore
+from app.types import ModelPack
 from app.weights import find_pack
 from bench.pictures import folder_of, write_pictures
 from bench.resnet100 import write_resnet100
@@ -63,7 +69,7 @@ def main() -> None:
         notes: dict[str, Any] = {}
         contenders: dict[str, Callable[[], float]] = {
             "oceano": _oceano(folder, pack, pictures, notes),
-            "stock": _stock(pack, pictures),
+            **_stock(pack, pictures),
             "limit": _limit(pack, pictures),
         }
         rates: dict[str, list[float]] = {key: [] for key in contenders}
@@ -73,7 +79,8 @@ def main() -> None:
             print(number, {key: round(values[-1], 2) for key, values in rates.items()}, file=sys.stderr)
         notes |= {"megapixels": round(_megapixels(pictures), 2), "pictures": count}
     rate = {key: statistics.median(values) for key, values in rates.items()}
-    compared = {"vs_stock": rate["oceano"] / rate["stock"], "of_limit": rate["oceano"] / rate["limit"]}
+    compared = {f"vs_{key}": rate["oceano"] / value for key, value in rate.items() if key.startswith("stock")}
+    compared["of_limit"] = rate["oceano"] / rate["limit"]
     said = compared | {f"{key}_per_s": value for key, value in rate.items()}
     notes |= {
         "recogniser": "resnet100" if asked.resnet100 else "of the pack",
@@ -121,21 +128,59 @@ def _oceano(folder: Path, pack: Path, pictures: list[Path], notes: dict[str, Any
     return run
 
 
-def _stock(pack: Path, pictures: list[Path]) -> Callable[[], float]:
+def _stock(pack: Path, pictures: list[Path]) -> dict[str, Callable[[], float]]:
+    found = find_pack(str(pack), pack.parent / "models")
+    if Network(found.detector, place("cpu", threads=1), most=1).graph.family == "yunet":
+        loop = _opencv_loop(found)
+        return {
+            "stock": lambda: _timed(lambda path: loop(_shrunk(cv2.imread(str(path)), 640)), pictures),
+            "stock_full": lambda: _timed(lambda path: loop(cv2.imread(str(path))), pictures),
+        }
     from insightface.app import FaceAnalysis
 
     modules = ["detection", "recognition"]
     analysis = FaceAnalysis(name=str(pack), allowed_modules=modules, providers=["CPUExecutionProvider"])
     analysis.prepare(ctx_id=0, det_size=(640, 640))
+    return {"stock": lambda: _timed(lambda path: analysis.get(cv2.imread(str(path))), pictures)}
 
-    def run() -> float:
-        cv2.setNumThreads(-1)
-        start = time.perf_counter()
-        for path in pictures:
-            analysis.get(cv2.imread(str(path)))
-        return time.perf_counter() - start
+
+def _timed(do: Callable[[Path], object], pictures: list[Path]) -> float:
+    cv2.setNumThreads(-1)
+    start = time.perf_counter()
+    for path in pictures:
+        do(path)
+    return time.perf_counter() - start
+
+
+def _opencv_loop(pack: ModelPack) -> Callable[[Any], list[Any]]:
+    """What a script does with OpenCV's detector and a session of ONNX Runtime."""
+    import onnx
+    import onnxruntime
+    from insightface.utils.face_align import norm_crop
+
+    model = onnx.load(pack.recogniser)
+    graph = describe(model)
+    assert isinstance(graph, Graph)
+    rewrite(model, graph, free_batch=False, for_cpu=False)  # or ONNX Runtime refuses it
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    detector = cv2.FaceDetectorYN.create(str(pack.detector), "", (640, 640), 0.5, 0.3, 5000)
+
+    def run(picture: Any) -> list[Any]:
+        detector.setInputSize(picture.shape[1::-1])
+        _, faces = detector.detect(picture)
+        crops = [norm_crop(picture, face[4:14].reshape(5, 2)) for face in ([] if faces is None else faces)]
+        blobs = [
+            cv2.dnn.blobFromImage(crop, 1 / graph.std, (112, 112), (graph.mean,) * 3, swapRB=graph.swap)
+            for crop in crops
+        ]
+        return [session.run(None, {graph.input_name: blob}) for blob in blobs]
 
     return run
+
+
+def _shrunk(picture: Any, side: int) -> Any:
+    scale = side / max(picture.shape[:2])
+    return cv2.resize(picture, None, fx=scale, fy=scale) if scale < 1 else picture
 
 
 def _limit(pack: Path, pictures: list[Path]) -> Callable[[], float]:

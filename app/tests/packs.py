@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tenacity
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from app import downloads
 from app.errors import OceanoError
-from app.weights import KnownPack
+from app.known_packs import Archive, KnownFile, KnownPack
 
 DETECTOR, RECOGNISER = "det.onnx", "rec.onnx"
 Shape = list[int | str]
@@ -55,6 +57,105 @@ def detector(strides: int = 3, landmarks: bool = True, seed: int = 0) -> bytes:
 
 def recogniser(size: int = 112, width: int = 512, *, filling: int = 0, seed: int = 0, old: bool = False) -> bytes:
     return graph([["N", 3, size, size]], [["N", width]], filling=filling, seed=seed, old=old)
+
+
+def embedder(
+    *,
+    seed: int = 0,
+    size: int = 64,
+    side: int = 112,
+    operations: tuple[str, ...] = (),
+    output: Shape | None = None,
+    batch: int | str = 1,
+    flatten: bool = False,
+    unused_input: bool = False,
+    quantized: bool = False,
+    prelu: bool = False,
+    old: bool = False,
+) -> bytes:
+    """A recogniser that runs: a crop shrunk to 14 x 14, and a random linear map to `size` numbers.
+
+    `operations` come first, as in graphs that scale by themselves. With `quantized` the map's weights are int8 in
+    blocks of 49, one of OpenCV Zoo's quirks; `unused_input` lists a name that nothing uses, another one. With
+    `flatten` a Reshape to (1, n) ties the graph to one crop. `prelu` puts one between; `old` lists weights as inputs.
+    """
+    rng = np.random.default_rng(seed)
+    weights = [numpy_helper.from_array(np.full(1, 2.0, np.float32), "two")]
+    nodes, last = [], "data"
+    for place, operation in enumerate(operations):
+        nodes.append(helper.make_node(operation, [last, "two"], [f"scaled{place}"]))
+        last = f"scaled{place}"
+    pool = {"kernel_shape": [side // 14] * 2, "strides": [side // 14] * 2}
+    nodes.append(helper.make_node("AveragePool", [last], ["pooled"], **pool))
+    if prelu:
+        weights.append(numpy_helper.from_array(np.array([-0.4, 0.3, 1.2], np.float32).reshape(3, 1, 1), "slopes"))
+        nodes.append(helper.make_node("Sub", ["pooled", "middle"], ["centred"]))
+        weights.append(numpy_helper.from_array(np.full(1, 127.0, np.float32), "middle"))
+        nodes.append(helper.make_node("PRelu", ["centred", "slopes"], ["bent"]))
+    pooled = "bent" if prelu else "pooled"
+    if flatten:
+        weights.append(numpy_helper.from_array(np.array([1, 3 * 196], np.int64), "flat"))
+        nodes.append(helper.make_node("Reshape", [pooled, "flat"], ["features"]))
+    else:
+        nodes.append(helper.make_node("Flatten", [pooled], ["features"]))
+    values = rng.normal(size=(size, 3 * 196)).astype(np.float32)
+    if quantized:
+        scales = (np.abs(values.reshape(size, 12, 49)).max(axis=2) / 127).astype(np.float32)
+        small = np.round(values / np.repeat(scales, 49, axis=1)).astype(np.int8)
+        weights += [numpy_helper.from_array(small, "w_quantized"), numpy_helper.from_array(scales, "w_scales")]
+        nodes.insert(0, helper.make_node("DequantizeLinear", ["w_quantized", "w_scales"], ["w"], axis=1, block_size=49))
+    else:
+        weights.append(numpy_helper.from_array(values, "w"))
+    nodes.append(helper.make_node("Gemm", ["features", "w"], ["embedding"], transB=1))
+    taken = [helper.make_tensor_value_info("data", TensorProto.FLOAT, [batch, 3, side, side])]
+    if unused_input:
+        taken.append(helper.make_tensor_value_info("w_before", TensorProto.FLOAT, [size, 3 * 196]))
+    if old:
+        taken.insert(0, helper.make_tensor_value_info("w", TensorProto.FLOAT, [size, 3 * 196]))
+    given = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, output or [batch, size])]
+    made = helper.make_graph(nodes, "embedder", taken, given, weights)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def yunet(size: int | None = 64, seed: int = 0) -> bytes:
+    """A detector with YuNet's outputs that sees a face where blue and green are bright.
+
+    `size` is what the graph names as its input's sides, as published files do, though it depends on none.
+    """
+    rng = np.random.default_rng(seed)
+    nodes, weights, given = [], [], []
+
+    def add(name: str, values: npt.NDArray[Any]) -> str:
+        weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    for stride in (8, 16, 32):
+        for kind, width in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
+            name = f"{kind}_{stride}"
+            kernel = np.zeros((width, 3, stride, stride), np.float32)
+            if width == 1:
+                kernel[:, {"cls": 0, "obj": 1}[kind]] = 0.25 / stride**2
+                bias = np.full(1, -32.0, np.float32)
+            else:
+                kernel += rng.normal(0, 0.004, (width, 3, 1, 1)).astype(np.float32) / stride**2
+                bias = rng.normal(0.5, 0.3, width).astype(np.float32)
+            inputs = ["input", add(f"{name}_w", kernel), add(f"{name}_b", bias)]
+            nodes.append(helper.make_node("Conv", inputs, [f"{name}_c"], strides=[stride, stride]))
+            nodes.append(helper.make_node("Transpose", [f"{name}_c"], [f"{name}_t"], perm=[0, 2, 3, 1]))
+            shape = add(f"{name}_s", np.array([1, -1, width], np.int64))
+            nodes.append(helper.make_node("Reshape", [f"{name}_t", shape], [name if width > 1 else f"{name}_r"]))
+            if width == 1:
+                nodes.append(helper.make_node("Sigmoid", [f"{name}_r"], [name]))
+    sides: Shape = ["h", "w"] if size is None else [size, size]
+    taken = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, *sides])]
+    for kind, width in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
+        for stride in (8, 16, 32):
+            cells = "n" if size is None else (size // stride) ** 2
+            given.append(helper.make_tensor_value_info(f"{kind}_{stride}", TensorProto.FLOAT, [1, cells, width]))
+    made = helper.make_graph(nodes, "yunet", taken, given, weights)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return bytes(model.SerializeToString())
 
 
 OTHERS = {
@@ -102,7 +203,10 @@ INSTALLED = {f"tiny/{DETECTOR}", f"tiny/{RECOGNISER}"}
 
 def known_as(content: bytes = ZIP, url: str = "http://127.0.0.1:9/none.zip") -> KnownPack:
     return KnownPack(
-        url, len(content), sha(content), (DETECTOR, sha(PACK[DETECTOR])), (RECOGNISER, sha(PACK[RECOGNISER]))
+        KnownFile(DETECTOR, sha(PACK[DETECTOR]), "scrfd"),
+        KnownFile(RECOGNISER, sha(PACK[RECOGNISER]), "arcface", embedding_size=512, threshold=0.45),
+        Archive(url, len(content), sha(content)),
+        "Tiny weights are free.",
     )
 
 
@@ -120,7 +224,10 @@ def everything(folder: Path) -> set[str]:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` with ranges and an ETag; `plan` holds a word for each of the next requests that go otherwise."""
+    """Serves `content`, or one of `files` by its name, with ranges and an ETag.
+
+    `plan` holds a word for each of the next requests that go otherwise.
+    """
 
     daemon_threads = True
     block_on_close = True
@@ -128,6 +235,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = ZIP
+        self.files: Mapping[str, bytes] = {}
         self.plan: list[str] = []
         self.asked: list[dict[str, str]] = []
         self.sent: list[int] = []
@@ -147,7 +255,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(dict(self.headers))
         word, _, value = (self.server.plan.pop(0) if self.server.plan else "").partition(" ")
-        content, start = self.server.content, 0
+        content, start = self.server.files.get(self.path.rsplit("/", 1)[-1], self.server.content), 0
         etag = f'"{sha(content)[:8]}"'
         asked = self.headers.get("Range")
         if asked and self.headers.get("If-Range") == etag and word not in ("whole", "shifted"):

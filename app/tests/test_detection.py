@@ -1,18 +1,14 @@
-"""detection: frames in, boxes and landmarks out; the same as InsightFace's, batch or not."""
+"""detection: frames and blobs in; of boxes that overlap, the best."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from insightface.model_zoo import get_model
 
-from app.config import Settings
-from app.detection import NOTHING, blob_of, fit, read_outputs
-from app.sessions import Network, place
-from app.types import Floats, Pixels
+from app.detection import NOTHING, Hits, blob_of, by_frame, fit
+from app.graphs import Graph
+from app.types import Pixels
 
 
 def _noise(height: int, width: int) -> Pixels:
@@ -54,63 +50,31 @@ def test_a_frame_is_resized_as_opencv_does_it_and_leaves_its_settings() -> None:
     assert cv2.ipp.useIPP() == before
 
 
-def test_a_blob_is_normalised_rgb_planes() -> None:
+@pytest.mark.parametrize("swap", [True, False])
+def test_a_blob_has_the_channels_and_the_scale_that_its_graph_takes(swap: bool) -> None:
     frames = [_noise(32, 64), _noise(32, 64)[::-1].copy()]
-    blob = blob_of(frames, 127.5, 128.0)
+    blob = blob_of(frames, Graph("scrfd", "data", None, 127.5, 128.0, swap))
     assert (blob.shape, blob.dtype) == ((2, 3, 32, 64), np.float32)
-    wanted = (frames[1][..., ::-1].astype(np.float32) - 127.5) / 128
-    assert np.abs(blob[1].transpose(1, 2, 0) - wanted).max() < 1e-5
+    theirs = cv2.dnn.blobFromImages(frames, 1 / 128, (64, 32), (127.5, 127.5, 127.5), swapRB=swap)
+    assert np.abs(blob - theirs).max() < 1e-5
 
 
-def _outputs(count: int) -> list[Floats]:
-    """What a detector says of frames of 64 x 64 in which number n has a face of 16 pixels around (8n, 8)."""
-    cells = [64, 16, 4]
-    scores = [np.zeros((count, cell * 2, 1), np.float32) for cell in cells]
-    boxes = [np.ones((count, cell * 2, 4), np.float32) for cell in cells]
-    kps = [np.zeros((count, cell * 2, 10), np.float32) for cell in cells]
-    for number in range(count):
-        scores[0][number, 2 * (8 + number)] = 0.9  # row 1, column n, first anchor
-        scores[0][number, 2 * (8 + number) + 1] = 0.8  # second anchor, same box: to be thinned out
-    return [*scores, *boxes, *kps]
+def test_a_graph_that_scales_by_itself_gets_the_pixels_as_they_are() -> None:
+    frame = _noise(32, 32)
+    blob = blob_of([frame], Graph("yunet", "input", None, 0.0, 1.0, swap=False))
+    assert np.array_equal(blob[0].transpose(1, 2, 0), frame)
 
 
-def _interleaved(outputs: list[Floats]) -> list[Floats]:
-    """As the published graphs put a batch: (H*W, N, anchors, C), flattened."""
-    many = [output.reshape(len(output), -1, 2, output.shape[2]).transpose(1, 0, 2, 3) for output in outputs]
-    return [np.ascontiguousarray(one).reshape(-1, one.shape[3]) for one in many]
-
-
-@pytest.mark.parametrize("interleaved", [False, True])
-def test_each_frame_of_a_batch_has_its_own_faces(interleaved: bool) -> None:
-    outputs = _outputs(3)
-    frames = [fit(_noise(128, 128), (64, 64), trim=False)] * 3
-    found = read_outputs(_interleaved(outputs) if interleaved else outputs, [f for f in frames if f], 0.5)
-    assert [len(one.scores) for one in found] == [1, 1, 1]
-    for number, one in enumerate(found):
-        x, y = 16.0 * number, 16.0  # the picture is twice the frame
-        assert one.boxes[0].tolist() == [x - 16, y - 16, x + 16, y + 16]
-        assert one.kps[0].tolist() == [[x, y]] * 5
-    assert read_outputs(outputs, [f for f in frames if f], 0.95) == [NOTHING] * 3
-
-
-@pytest.mark.real
-def test_a_batch_through_the_freed_graph_gives_what_insightface_gives_one_by_one(
-    real_pack: Path, real_faces: Path
-) -> None:
-    theirs = get_model(str(real_pack / "det_500m.onnx"), providers=["CPUExecutionProvider"])
-    theirs.prepare(-1, input_size=(640, 640), det_thresh=0.5)
-    network = Network(real_pack / "det_500m.onnx", place("cpu", threads=1), most=4)
-    pictures = [cv2.imread(str(real_faces / "groups" / f"bbt{number}.jpg")) for number in range(1, 6)]
-    frames = [frame for one in pictures if (frame := fit(one, Settings(_env_file=None).det_size, trim=False))]
-    seen = []
-    for part, padded, outputs in network.batches([frame.pixels for frame in frames]):
-        assert padded == part.stop - part.start
-        seen += read_outputs(outputs, frames[part], 0.5)
-    assert len(seen) == 5
-    for frame, found in zip(frames, seen, strict=True):
-        boxes, kps = theirs.detect(frame.pixels)  # of whole pictures it scales x by the height's factor
-        assert len(boxes) == len(found.boxes) > 2
-        to_frame = np.array([frame.scale_x, frame.scale_y])
-        assert np.abs(boxes[:, :4] - found.boxes * np.tile(to_frame, 2)).max() < 0.01
-        assert np.abs(boxes[:, 4] - found.scores).max() < 1e-4
-        assert np.abs(kps - found.kps * to_frame).max() < 0.01
+def test_of_boxes_that_overlap_the_best_stays_in_each_frame_in_pixels_of_its_picture() -> None:
+    frame = fit(_noise(128, 128), (64, 64), trim=False)
+    assert frame is not None
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [30, 30, 40, 40], [0, 0, 10, 10]], np.float32)
+    hits = Hits(
+        np.array([0, 0, 0, 1]), np.array([0.6, 0.9, 0.7, 0.5], np.float32), boxes, np.zeros((4, 5, 2), np.float32)
+    )
+    first, second, third = by_frame([hits], [frame] * 3, 0.4)
+    assert first.boxes.tolist() == [[2, 2, 22, 22], [60, 60, 80, 80]]  # the picture is twice the frame
+    assert first.scores.tolist() == pytest.approx([0.9, 0.7])
+    assert second.boxes.tolist() == [[0, 0, 20, 20]]
+    assert third == NOTHING
+    assert by_frame([], [frame], 0.4) == [NOTHING]

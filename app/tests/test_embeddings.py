@@ -16,10 +16,8 @@ from app.config import Settings
 from app.demo import draw_group, draw_portrait
 from app.embeddings import FaceEngine
 from app.errors import OceanoError
-from app.images import decode
 from app.sessions import Network
 from app.types import Face, Floats, ModelPack, Picture, Pixels
-from app.weights import find_pack
 from tests.fakes import picture_of
 
 Break = Callable[[Floats], Floats]
@@ -231,7 +229,7 @@ def test_a_model_that_gives_every_picture_the_same_vector_does_not_start(
     real = Network.run
 
     def run(network: Network, blob: Floats) -> list[Floats]:
-        return [np.stack([same] * len(blob))] if network.outputs == 1 else real(network, blob)
+        return [np.stack([same] * len(blob))] if network.graph.role == "recogniser" else real(network, blob)
 
     monkeypatch.setattr(Network, "run", run)
     with pytest.raises(OceanoError) as raised:
@@ -245,72 +243,3 @@ def test_a_damaged_model_file_is_model_corrupt(demo_pack: ModelPack, tmp_path: P
     with pytest.raises(OceanoError) as raised:
         FaceEngine(dataclasses.replace(demo_pack, recogniser=broken), _settings())
     assert raised.value.code == "model_corrupt"
-
-
-def _read(path: Path) -> Picture:
-    return decode(path.read_bytes(), max_pixels=64_000_000)
-
-
-@pytest.fixture(scope="module")
-def real_engine(tmp_path_factory: pytest.TempPathFactory) -> FaceEngine:
-    from tests.conftest import folder_from
-
-    pack = find_pack(str(folder_from("REAL_PACK_DIR")), tmp_path_factory.mktemp("models"))
-    return FaceEngine(pack, _settings())
-
-
-@pytest.mark.real
-def test_every_real_crop_has_its_face_and_its_nearest_other_face_is_the_same_person(
-    real_engine: FaceEngine, real_faces: Path
-) -> None:
-    paths = sorted(real_faces.glob("people/*/*"))
-    assert len(paths) == 40
-    results = real_engine.analyze([_read(path) for path in paths])
-    assert [len(faces) for faces in results] == [1] * 40
-    assert {faces[0].found_by for faces in results} == {"border"}
-    matrix = np.stack([faces[0].embedding for faces in results])
-    cosines = matrix @ matrix.T
-    np.fill_diagonal(cosines, -1)
-    for place, path in enumerate(paths):
-        assert paths[int(cosines[place].argmax())].parent == path.parent
-
-
-@pytest.mark.real
-def test_real_groups_have_as_many_faces_as_people(real_engine: FaceEngine, real_faces: Path) -> None:
-    groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in range(1, 6)]
-    assert [len(faces) for faces in real_engine.analyze(groups)] == [4, 3, 5, 6, 5]
-
-
-@pytest.mark.real
-def test_every_hard_picture_has_its_face_but_the_one_without(real_engine: FaceEngine, real_faces: Path) -> None:
-    paths = sorted((real_faces / "hard").iterdir())
-    assert len(paths) > 10
-    found = {path.name: faces for path, faces in zip(paths, real_engine.analyze(list(map(_read, paths))), strict=True)}
-    assert found.pop("no_face.png") == []
-    assert {name: len(faces) for name, faces in found.items()} == dict.fromkeys(found, 1)
-    assert found["blur.jpg"][0].flaws == ("blurred",)
-    assert {name for name, (face,) in found.items() if "extreme_pose" in face.flaws} == {
-        "left_face.jpeg",
-        "right_face.png",
-    }
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("turn", [90, 180, 270])
-def test_a_photograph_on_its_side_or_head_gives_the_embedding_of_the_upright_one(
-    real_engine: FaceEngine, real_faces: Path, turn: int
-) -> None:
-    upright, turned = (_read(real_faces / "hard" / f"rot_{degrees}.jpg") for degrees in (0, turn))
-    (one,), (other,) = real_engine.analyze([upright, turned])
-    assert float(one.embedding @ other.embedding) > 0.95
-
-
-@pytest.mark.real
-def test_half_precision_gives_nearly_the_same_embeddings(
-    real_pack: Path, real_faces: Path, real_engine: FaceEngine, tmp_path: Path
-) -> None:
-    half = FaceEngine(find_pack(str(real_pack), tmp_path), _settings(precision="fp16"))
-    groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in range(3, 6)]
-    for faces, others in zip(real_engine.analyze(groups), half.analyze(groups), strict=True):
-        assert len(faces) == len(others)
-        assert all(float(a.embedding @ b.embedding) > 0.99 for a, b in zip(faces, others, strict=True))

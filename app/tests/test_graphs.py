@@ -5,11 +5,28 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
-from app.graphs import Fingerprint, find_roles, fingerprint, look, onnx_files
+from app.graphs import Fingerprint, Graph, describe, find_roles, fingerprint, look, onnx_files
 from app.weights import find_pack
-from tests.packs import DETECTOR, OTHERS, PACK, PACK_DIGEST, RECOGNISER, detector, graph, put, recogniser, refused, sha
+from tests.packs import (
+    DETECTOR,
+    OTHERS,
+    PACK,
+    PACK_DIGEST,
+    RECOGNISER,
+    detector,
+    embedder,
+    graph,
+    put,
+    recogniser,
+    refused,
+    sha,
+    yunet,
+)
 
 
 @pytest.fixture
@@ -54,7 +71,10 @@ def test_weights_listed_among_the_inputs_do_not_hide_a_recogniser(models: Path) 
         ],
         ({DETECTOR: detector(), RECOGNISER: graph([[1, 3, 112, 128]], [[1, 512]])}, "another model, input 128x112"),
         ({DETECTOR: detector(), RECOGNISER: graph([[1, 1, 112, 112]], [[1, 512]])}, "rec.onnx: another model"),
-        ({DETECTOR: detector(), RECOGNISER: recogniser(width=128)}, "embeddings of 128 values, not 512"),
+        ({DETECTOR: detector(), RECOGNISER: recogniser(width=1000)}, "another model, 1000 values for a picture"),
+        ({DETECTOR: detector(), RECOGNISER: recogniser(width=8192)}, "another model, 8192 values"),
+        ({DETECTOR: detector(), RECOGNISER: graph([[1, 3, 112, 112]], [[1, 32, 7, 7]])}, "another model, output 1x32"),
+        ({DETECTOR: graph([[1, 3, 64, 64]], [[1, 4, 7]] * 12), RECOGNISER: recogniser()}, "det.onnx: another model"),
         ({DETECTOR: detector(), RECOGNISER: recogniser(), "x.onnx": recogniser()}, "exactly one recogniser needed, 2"),
         ({DETECTOR: detector(), RECOGNISER: b"\x0a\xff"}, "not a readable ONNX file"),
         (
@@ -93,6 +113,55 @@ def test_a_graph_that_may_not_be_read_has_no_role(tmp_path: Path, monkeypatch: p
 def test_a_missing_folder_holds_no_graphs(tmp_path: Path) -> None:
     assert onnx_files(tmp_path / "none") == []
     assert "no .onnx files" in refused("model_not_found", lambda: find_roles(tmp_path / "none")).message
+
+
+# --- what goes in and comes out
+
+
+def _described(content: bytes) -> Graph:
+    found = describe(onnx.load_from_string(content))
+    assert isinstance(found, Graph), found
+    return found
+
+
+def test_a_scrfd_detector_takes_scaled_rgb_of_any_size() -> None:
+    assert _described(detector()) == Graph("scrfd", "in0", None, 127.5, 128.0, swap=True)
+
+
+def test_a_detector_of_one_size_says_it() -> None:
+    fixed = graph([[1, 3, 480, 640]], [[100, width] for width in (1, 4, 10) for _ in range(3)])
+    assert _described(fixed).input_size == (640, 480)
+
+
+@pytest.mark.parametrize("size", [None, 640])
+def test_a_yunet_detector_takes_plain_bgr_of_any_size_whatever_it_names(size: int | None) -> None:
+    assert _described(yunet(size)) == Graph("yunet", "input", None, 0.0, 1.0, swap=False)
+
+
+def test_a_yunet_detector_that_reshapes_to_its_size_takes_only_that() -> None:
+    model = onnx.load_from_string(yunet(64))
+    shape = next(tensor for tensor in model.graph.initializer if tensor.name == "cls_8_s")
+    shape.CopyFrom(numpy_helper.from_array(np.array([1, 64, 1], np.int64), shape.name))
+    assert _described(model.SerializeToString()).input_size == (64, 64)
+
+
+def test_a_recogniser_takes_scaled_rgb_and_says_its_size() -> None:
+    assert _described(recogniser(width=256)) == Graph("arcface", "in0", (112, 112), 127.5, 127.5, True, 256)
+
+
+@pytest.mark.parametrize(("operations", "scaled"), [(("Sub", "Mul"), True), (("Mul", "Sub"), False), (("Sub",), False)])
+def test_a_recogniser_that_scales_by_itself_gets_plain_pixels(operations: tuple[str, ...], scaled: bool) -> None:
+    found = _described(embedder(operations=operations))
+    assert (found.mean, found.std) == ((0.0, 1.0) if scaled else (127.5, 127.5))
+
+
+def test_a_size_that_the_output_does_not_say_is_worked_out() -> None:
+    assert _described(embedder(output=["N", "?"])).embedding_size == 64
+    assert "another model" in str(describe(onnx.load_from_string(graph([[1, 3, 112, 112]], [["N", "?"]]))))
+
+
+def test_names_that_nothing_uses_among_the_inputs_do_not_hide_a_recogniser() -> None:
+    assert _described(embedder(unused_input=True)).input_name == "data"
 
 
 # --- fingerprints

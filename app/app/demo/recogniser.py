@@ -17,13 +17,14 @@ from app.demo.canvas import Canvas, Placement, rgb
 from app.demo.faces import draw_face
 from app.demo.graph import GraphBuilder
 from app.demo.people import PEOPLE, look_of
-from app.types import EMBEDDING_SIZE, Pixels
+from app.types import Pixels
 
 if TYPE_CHECKING:
     import onnx
 
 Matrix = npt.NDArray[np.float64]
 
+_EMBEDDING_SIZE: Final = 512
 _CROP: Final = 112
 _CELL: Final = 4
 _POSES: Final = (
@@ -52,7 +53,7 @@ def recogniser_model(version: int) -> onnx.ModelProto:
     answers = graph.node("Gemm", "answers", first, transB=1)
     spread = [answers, graph.constant("directions", _directions())]
     embedding = graph.node("MatMul", "embedding", spread)
-    return graph.model(("data", ["batch", 3, _CROP, _CROP]), [(embedding, ["batch", EMBEDDING_SIZE])])
+    return graph.model(("data", ["batch", 3, _CROP, _CROP]), [(embedding, ["batch", _EMBEDDING_SIZE])])
 
 
 def _answers() -> tuple[Matrix, Matrix]:
@@ -115,7 +116,7 @@ def _blurred(crops: npt.NDArray[np.uint8]) -> Matrix:
 def _directions() -> Matrix:
     """(PEOPLE, 512), rows orthonormal: some of the rows of a Hadamard matrix."""
     hadamard = np.ones((1, 1))
-    while hadamard.shape[0] < EMBEDDING_SIZE:
+    while hadamard.shape[0] < _EMBEDDING_SIZE:
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
-    rows = (np.arange(PEOPLE) * 7 + 3) % EMBEDDING_SIZE
-    return np.asarray(hadamard[rows] / np.sqrt(EMBEDDING_SIZE))
+    rows = (np.arange(PEOPLE) * 7 + 3) % _EMBEDDING_SIZE
+    return np.asarray(hadamard[rows] / np.sqrt(_EMBEDDING_SIZE))

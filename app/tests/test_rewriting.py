@@ -1,0 +1,84 @@
+"""rewriting: graphs with quirks run, alone and in batches, and give what they gave before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from app.errors import OceanoError
+from app.graphs import Graph, describe
+from app.rewriting import rewrite
+from app.sessions import Network, place
+from app.types import Floats
+from tests.packs import embedder, graph, yunet
+
+
+def _network(tmp_path: Path, content: bytes, *, most: int = 1) -> Network:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    return Network(path, place("cpu", threads=1), most=most)
+
+
+def _crops(count: int, side: int = 112) -> Floats:
+    return np.random.default_rng(3).uniform(0, 255, (count, 3, side, side)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "quirks", [{}, {"unused_input": True}, {"quantized": True}, {"flatten": True}, {"prelu": True}, {"old": True}]
+)
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_graph_with_quirks_gives_what_the_standard_says(tmp_path: Path, quirks: dict[str, bool], most: int) -> None:
+    content = embedder(**quirks, operations=("Sub", "Mul"))  # type: ignore[arg-type]
+    crops = _crops(most)
+    (ours,) = _network(tmp_path, content, most=most).run(crops)
+    model = onnx.load_from_string(content)
+    if quirks.get("unused_input"):
+        del model.graph.input[1]
+    theirs = np.concatenate([ReferenceEvaluator(model).run(None, {"data": crop[None]})[0] for crop in crops])
+    assert ours.shape == (most, 64)
+    assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max()
+
+
+def test_quantized_weights_become_floats_once_and_their_operations_go(tmp_path: Path) -> None:
+    model = onnx.load_from_string(embedder(quantized=True))
+    seen = describe(model)
+    assert isinstance(seen, Graph)
+    assert rewrite(model, seen, free_batch=False, for_cpu=True)
+    assert {node.op_type for node in model.graph.node} == {"AveragePool", "Flatten", "Gemm"}
+    assert {tensor.name for tensor in model.graph.initializer} == {"w"}
+
+
+def test_prelu_goes_on_the_cpu_only() -> None:
+    for on_cpu in (True, False):
+        model = onnx.load_from_string(embedder(prelu=True))
+        seen = describe(model)
+        assert isinstance(seen, Graph)
+        assert rewrite(model, seen, free_batch=False, for_cpu=on_cpu) == on_cpu
+        assert ("PRelu" in {node.op_type for node in model.graph.node}) != on_cpu
+
+
+def test_a_graph_without_quirks_stays_as_it_is() -> None:
+    content = embedder()
+    model = onnx.load_from_string(content)
+    seen = describe(model)
+    assert isinstance(seen, Graph)
+    assert not rewrite(model, seen, free_batch=False, for_cpu=True)
+    assert model.SerializeToString() == content
+
+
+def test_a_detector_that_names_a_size_takes_any(tmp_path: Path) -> None:
+    network = _network(tmp_path, yunet(64), most=2)
+    assert network.graph.input_size is None
+    outputs = network.run(_crops(2, 96))
+    assert [output.size for output in outputs[:3]] == [2 * 144, 2 * 36, 2 * 9]
+
+
+def test_what_is_no_face_model_is_refused_with_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(OceanoError) as raised:
+        _network(tmp_path, graph([[1, 3, 96, 96]], [[1, 3]]))
+    assert raised.value.code == "model_corrupt"
+    assert "no face model: another model, input 96x96" in raised.value.message
