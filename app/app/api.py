@@ -59,7 +59,7 @@ async def search(request: Request) -> Body:
     result = await services.search.run(
         upload.picture,
         limit=options.limit,
-        threshold=options.threshold,
+        threshold=_threshold(services, options.threshold),
         max_faces=options.max_faces,
         where=options.where(),
         group_by=options.group_by,
@@ -97,11 +97,12 @@ async def compare(request: Request) -> Body:
         for stage, milliseconds in spent.items():
             took[stage] = took.get(stage, 0.0) + milliseconds
     similarity = float(sides[0][2].embedding @ sides[1][2].embedding)
+    threshold = _threshold(services, options.threshold)
     bodies = [{"image": image_body(picture), "face": face_body(place, face)} for picture, place, face in sides]
     return _head(services) | {
-        "threshold": options.threshold,
+        "threshold": threshold,
         "similarity": round(similarity, 6),
-        "same_person": similarity >= options.threshold,
+        "same_person": similarity >= threshold,
         "a": bodies[0],
         "b": bodies[1],
         "took_ms": rounded(took | {"total": sum(took.values())}),
@@ -149,8 +150,11 @@ async def status(request: Request) -> Body:
     totals = services.seen.totals
     engine = services.engine.health
     gpus = await anyio.to_thread.run_sync(gpu_usage)
+    pack = services.engine.pack
     return _head(services) | {
         "demo": services.demo,
+        "embedding_size": pack.embedding_size,
+        "threshold": pack.threshold,
         "device": asdict(services.engine.device) | {"gpus": [asdict(gpu) for gpu in gpus]},
         "engine": {"healthy": engine.healthy, "cosine": finite(engine.cosine), "message": engine.message},
         "index": {"ok": services.index_ok} | (asdict(info) if info else {"message": services.seen.index_error}),
@@ -232,6 +236,10 @@ def _original(services: Services, payload: FacePayload) -> bytes | None:
 def _head(services: Services) -> Body:
     pack = services.engine.pack
     return {"request_id": logs.request_id.get(), "model": {"name": pack.name, "digest": pack.short_digest}}
+
+
+def _threshold(services: Services, asked: float | None) -> float:
+    return services.engine.pack.threshold if asked is None else asked
 
 
 def _area(face: Face) -> float:

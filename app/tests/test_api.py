@@ -169,6 +169,16 @@ def test_similarity_is_the_raw_cosine(client: TestClient, index: Index) -> None:
     assert similarities == sorted(similarities, reverse=True)
 
 
+def test_the_threshold_is_the_models_where_none_is_asked_for(
+    client: TestClient, engine: FakeEngine, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "pack", replace(FAKE_PACK, threshold=0.55), raising=False)
+    assert _post(client).json()["threshold"] == 0.55
+    assert index.asked[-1]["threshold"] == 0.55
+    assert _compare(client, RED, RED).json()["threshold"] == 0.55
+    assert client.get("/status").json()["threshold"] == 0.55
+
+
 def test_the_threshold_decides_what_is_a_match(client: TestClient, index: Index) -> None:
     index.upsert([point(1), point(2, GREEN)])
     similarity = _post(client, threshold="-1").json()["faces"][0]["matches"][1]["similarity"]
@@ -643,7 +653,7 @@ def test_status_tells_model_device_index_ingest_versions_and_uptime(client: Test
     body.pop("request_id")
     assert body == {
         "model": {"name": "fake", "digest": "ffffffff"},
-        "demo": False,
+        "demo": False, "embedding_size": 512, "threshold": 0.4,
         "device": {"device": "cpu", "provider": "CPUExecutionProvider", "reason": "a fake", "gpus": []},
         "engine": {"healthy": True, "cosine": 1.0, "message": ""},
         "index": {

@@ -11,7 +11,7 @@ import pytest
 
 from app import __version__
 from app.cli import main
-from app.weights import LICENSE_NOTE
+from app.known_packs import FREE, NON_COMMERCIAL
 
 
 @pytest.fixture
@@ -68,7 +68,8 @@ def test_the_models_are_listed_with_their_licence(data: Path, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "antelopev2" in out
     assert "not installed" in out
-    assert LICENSE_NOTE in out
+    assert f"antelopev2: {NON_COMMERCIAL}" in out
+    assert f"opencv: {FREE}" in out
 
 
 def test_the_demo_draws_a_pack_that_verifies(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +77,17 @@ def test_the_demo_draws_a_pack_that_verifies(data: Path, capsys: pytest.CaptureF
     gallery = Path(capsys.readouterr().out.strip())
     assert len(list(gallery.rglob("*.jpg"))) > 20
     assert main(["models", "verify", "demo"]) == 0
+
+
+def test_the_samples_are_written_with_the_picture_to_search_with(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["samples"]) == 0
+    said = capsys.readouterr()
+    folder = Path(said.out.strip())
+    assert said.err.startswith(f"Search with {folder}/")
+    assert len(list(folder.glob("eileen-collins/*.jpg"))) > 5
+    assert "public domain" in (folder / "SOURCE.txt").read_text(encoding="utf-8")
 
 
 def test_a_wrong_setting_is_exit_2_and_named(

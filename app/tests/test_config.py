@@ -52,7 +52,7 @@ def test_without_any_variable_the_defaults_of_the_design_hold() -> None:
     settings = load_settings(None)
     assert (settings.uvicorn_host, settings.uvicorn_port, settings.uvicorn_workers) == ("127.0.0.1", 9100, 1)
     assert (settings.uvicorn_limit_concurrency, settings.request_timeout_seconds) == (256, 30)
-    assert (settings.model_name, settings.det_size, settings.det_threshold) == ("antelopev2", (640, 640), 0.5)
+    assert (settings.model_name, settings.det_size, settings.det_threshold) == ("antelopev2", (640, 640), None)
     assert (settings.device, settings.gpu_concurrency) == ("auto", 1)
     assert (settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection) == ("", "", "faces")
     assert (settings.hnsw_ef, settings.hnsw_m, settings.hnsw_ef_construct) == (448, 48, 200)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from app.config import Settings
-from tests.packs import put
+from tests.packs import PACK_DIGEST, put
 
 TOP = Path(__file__).parents[2]
 COMPOSE = sorted(TOP.glob("docker-compose*.yml"))
@@ -235,6 +235,18 @@ def test_other_words_go_to_oceano_as_they_are(data: Path) -> None:
     done = entry(data, "plan", "--faces", "1M")
     assert (done.returncode, done.stderr) == (0, "")
     assert "1,000,000 faces" in done.stdout
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_free_pack_of_the_image_is_used_unless_there_is_one_in_the_data(
+    data: Path, tmp_path: Path, own: bool
+) -> None:
+    put((data / "models" if own else tmp_path / "packs") / "opencv")
+    done = entry(data, "models", "verify", MODEL_NAME="opencv", OCEANO_PACKS=str(tmp_path / "packs"))
+    if own:  # these are not the published files, which are looked for under this name
+        assert f"no model pack in {data / 'models' / 'opencv'}" in done.stderr
+    else:
+        assert f"opencv {PACK_DIGEST[:8]}" in done.stdout
 
 
 def test_more_workers_are_taken_as_one_and_that_is_said(data: Path) -> None:

@@ -22,6 +22,7 @@ from app.cli import cli, main
 from app.config import Settings, load_settings
 from app.errors import STATUS
 from app.images import decode
+from app.known_packs import KNOWN_PACKS
 from app.main import create_app
 from app.metrics import Metrics
 from app.options import CompareOptions, DetectOptions, SearchOptions
@@ -33,7 +34,8 @@ from tests.test_floors import FLOORS
 APP = Path(__file__).parents[1]
 TOP = APP.parent
 PACKAGE = APP / "app"
-DOCS = {path.name: path.read_text(encoding="utf-8") for path in sorted(TOP.glob("*.md"))}
+PAGES = sorted([*TOP.glob("*.md"), *TOP.glob("docs/*.md")])
+DOCS = {str(path.relative_to(TOP)): path.read_text(encoding="utf-8") for path in PAGES}
 EXAMPLE = (TOP / ".env.example").read_text(encoding="utf-8")
 ALL = "\n".join(DOCS.values())
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
@@ -68,7 +70,7 @@ def test_a_default_is_written_out_unless_it_is_empty(name: str) -> None:
     value = re.search(rf"^{name.upper()}=(.*)$", EXAMPLE, re.MULTILINE)
     assert value is not None
     default = Settings.model_fields[name].default
-    if default in ("", ()) or name == "data_dir":
+    if default in ("", (), None) or name == "data_dir":
         assert value[1] == ""
     else:
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else f"{default}"
@@ -235,7 +237,7 @@ def test_the_docs_name_only_commands_and_options_that_exist() -> None:
 def test_the_words_of_quick_start_are_in_its_help() -> None:
     script = (TOP / "quick-start.sh").read_text(encoding="utf-8")
     words = set(re.findall(r"^  ([a-z]+)(?: \| [^)]*)?\) ", script, re.MULTILINE)) - {"cpu"}
-    assert words == {"test", "ingest", "docker", "help"}
+    assert words == {"try", "test", "ingest", "docker", "help"}
     named = {match for span in code_spans(ALL) for match in re.findall(r"quick-start\.sh ([a-z]+)", span)}
     assert named <= words
     assert all(f"./quick-start.sh {word} " in script for word in words)
@@ -310,8 +312,21 @@ def test_links_lead_somewhere() -> None:
     inside = [(name, *link.partition("#")[::2]) for name, link in links if not link.startswith("https://")]
     assert len(inside) > 10
     for name, target, anchor in inside:
-        assert not target or (TOP / target).exists(), f"{name}: {target}"
-        assert not anchor or anchor in _anchors(DOCS[target or name]), f"{name}: {target}#{anchor}"
+        path = (TOP / name).parent / target if target else TOP / name
+        assert path.exists(), f"{name}: {target}"
+        assert not anchor or anchor in _anchors(path.read_text(encoding="utf-8")), f"{name}: {target}#{anchor}"
+
+
+def test_the_models_page_tells_of_each_known_pack_what_the_code_knows() -> None:
+    rows = [re.split(r" *\| *", line) for line in DOCS["docs/models.md"].splitlines() if line.startswith("|")]
+    table = {row[1]: row[2:] for row in rows[:12]}
+    for column, name in enumerate(KNOWN_PACKS):
+        pack = KNOWN_PACKS[name]
+        assert table[""][column] == f"`{name}`"
+        assert table["embedding"][column] == f"{pack.recogniser.embedding_size} dimensions"
+        assert table["default threshold"][column] == f"{pack.recogniser.threshold:.2f}"
+        assert f"`{name}`, {pack.recogniser.threshold:.2f}:" in DOCS["docs/models.md"]
+        assert table["download"][column] == f"{pack.source.size / 1e6:.{0 if pack.source.size > 1e8 else 1}f} MB"
 
 
 def _anchors(text: str) -> set[str]:

@@ -16,7 +16,7 @@ import pytest
 
 from app import downloads
 from app.downloads import download, write_json
-from app.weights import install_pack
+from app.installing import install_pack
 from tests.packs import (
     DETECTOR,
     INSTALLED,

@@ -218,12 +218,12 @@ def test_killed_again_and_again_and_run_to_the_end_it_has_exactly_the_faces_of_a
     }
 
 
-@pytest.fixture(scope="module")
-def real_service_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    if not os.environ.get("REAL_PACK_DIR") or not os.environ.get("REAL_FACES_DIR"):
-        pytest.skip("REAL_PACK_DIR and REAL_FACES_DIR are not set")
+@pytest.fixture(scope="module", params=["REAL_PACK_DIR", "FREE_PACK_DIR"])
+def real_service_env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    if not os.environ.get(request.param) or not os.environ.get("REAL_FACES_DIR"):
+        pytest.skip(f"{request.param} and REAL_FACES_DIR are not set")
     data = tmp_path_factory.mktemp("real-data")
-    env = environment(data, MODEL_NAME=os.environ["REAL_PACK_DIR"])
+    env = environment(data, MODEL_NAME=os.environ[request.param])
     people = Path(os.environ["REAL_FACES_DIR"]) / "people"
     counts = ingest(people, env)
     assert (counts["images"], counts["faces"], counts["exit_code"]) == (40, 40, 0)

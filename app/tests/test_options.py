@@ -16,9 +16,9 @@ def _wrong(**fields: str) -> dict[str, str]:
 
 def test_the_defaults_of_the_design_hold() -> None:
     options = read_options(SearchOptions, {})
-    assert (options.limit, options.threshold, options.max_faces, options.group_by) == (20, 0.4, None, None)
+    assert (options.limit, options.threshold, options.max_faces, options.group_by) == (20, None, None, None)
     assert options.where() is None
-    assert read_options(CompareOptions, {}).threshold == 0.4
+    assert read_options(CompareOptions, {}).threshold is None  # the model's
 
 
 def test_every_filter_becomes_a_condition() -> None:

@@ -158,6 +158,11 @@ def post(client: TestClient, found: Found, photograph: bytes) -> Post:
 # --- the start
 
 
+def test_the_slider_starts_at_the_models_threshold(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeEngine, "pack", replace(FakeEngine.pack, threshold=0.55))
+    assert 'value="0.55"' in client.get("/").text
+
+
 def test_the_start_page_asks_for_a_photograph(client: TestClient, filled: None) -> None:
     response = client.get("/")
     assert response.status_code == 200
@@ -213,7 +218,8 @@ def test_the_demo_says_so_and_how_to_get_the_real_model(
     assert "oceano models install" not in client.get("/").text
     monkeypatch.setattr(Services, "demo", True)
     html = client.get("/", params={"lang": lang}).text
-    assert "<code>.venv/bin/oceano models install</code>" in html
+    assert "<code>.venv/bin/oceano models install opencv</code>" in html
+    assert "<code>.venv/bin/oceano models install antelopev2</code>" in html
     assert license in html
 
 
@@ -372,7 +378,7 @@ def test_a_path_that_is_no_unicode_can_be_shown(post: Post, found: Found) -> Non
 
 @pytest.mark.parametrize("path", ["a", "/", "/a", "/photos/IMG_2019-08 14.edited.jpg", "/photos/.hidden", "/x/___.jpg"])
 def test_a_name_broken_into_parts_is_still_the_name(path: str) -> None:
-    view = views.face_view(face(0, matches(0.9, path=path)), _result(), views.Asked())
+    view = views.face_view(face(0, matches(0.9, path=path)), _result(), views.Asked(0.4))
     assert "".join(view.matches[0].name_parts) == (Path(path).name or path)
 
 
@@ -386,7 +392,7 @@ def test_a_picture_of_any_shape_has_a_preview_that_is_not_too_large(width: int, 
 
 def test_badges_stay_within_the_picture() -> None:
     detected = Face((-3, -3, 12, 12), ((0, 0),) * 5, 0.9, 0.8, "border", embedding_of(0))
-    view = views.face_view(FaceMatches(0, detected, ()), _result(), views.Asked())
+    view = views.face_view(FaceMatches(0, detected, ()), _result(), views.Asked(0.4))
     x, y, radius = view.badge
     assert radius <= x <= 200 - radius
     assert radius <= y <= 100 - radius

