@@ -28,6 +28,8 @@ RUN uv pip install --no-deps --no-cache -r "$OCEANO_REQUIREMENTS"
 COPY app/pyproject.toml ./
 COPY app/app ./app
 RUN uv pip install --no-deps --no-cache .
+# the free model pack, so that an image finds faces as it is; fetched with this stage's pip, its hashes compared
+RUN DATA_DIR=/opt/data /opt/oceano/bin/oceano models install opencv && mv /opt/data/models /opt/oceano-packs
 
 # --- what runs: no compiler, no pip, no uv
 # hadolint ignore=DL3006
@@ -41,6 +43,7 @@ RUN apt-get update \
   && install -d -o oceano -g oceano /data /data/logs /data/state /data/thumbs /data/models /data/qdrant_storage
 COPY --from=build /opt/python /opt/python
 COPY --from=build /opt/oceano /opt/oceano
+COPY --from=build /opt/oceano-packs /opt/oceano-packs
 COPY --chmod=0755 entrypoint.sh /usr/local/bin/oceano-entrypoint
 ENV PATH=/opt/oceano/bin:$PATH \
   PYTHONDONTWRITEBYTECODE=1 \

@@ -16,6 +16,12 @@ one_worker() { # a second one would load the model again and gain nothing
   fi
 }
 
+free_pack() { # the image brings the free pack along; one in the data folder goes first
+  if [[ ${MODEL_NAME:-} == opencv && ! -d $DATA_DIR/models/opencv ]]; then
+    export MODEL_NAME=${OCEANO_PACKS:-/opt/oceano-packs}/opencv
+  fi
+}
+
 require_folders() {
   local name folder closed=()
   for name in logs state thumbs models qdrant_storage; do
@@ -46,6 +52,7 @@ require_device() { # by running something there; DEVICE=auto goes on without a G
 export DATA_DIR
 (($#)) || set -- serve
 one_worker
+free_pack
 case $1 in
   serve | ingest)
     require_folders

@@ -13,12 +13,13 @@ usage() {
   cat <<'TEXT'
 ./quick-start.sh                      set everything up and start the service on http://127.0.0.1:9100
 ./quick-start.sh ingest FOLDER [...]  set everything up and take the pictures of a folder into the index
+./quick-start.sh try                  set everything up and start with sample pictures, in an index of their own
 ./quick-start.sh test [...]           set everything up and run the checks and tests (words go to pytest)
 ./quick-start.sh docker               build and start the containers: Oceano and a Qdrant server
 ./quick-start.sh help                 this
 
 OCEANO_VARIANT=cpu|cu118|cu12|cu13    which packages to install (default: what fits the GPU's driver, else cpu)
-OCEANO_DEMO=1                         start with the drawn demo people, without looking for the real model
+OCEANO_DEMO=1                         start with the drawn demo people, without looking for a real model
 Settings of the service: .env.example
 TEXT
 }
@@ -187,41 +188,82 @@ except OceanoError as failure:
 can_download() { # in a few seconds: `oceano models install` itself is patient
   timeout 10 "$venv/bin/python" -P -c '
 import requests
-from app.weights import KNOWN_PACKS
-with requests.get(KNOWN_PACKS["antelopev2"].url, stream=True, timeout=4) as answer:
+from app.known_packs import KNOWN_PACKS
+with requests.get(KNOWN_PACKS["antelopev2"].source.url, stream=True, timeout=4) as answer:
     answer.raise_for_status()' 2>/dev/null
 }
 
-have_model() { # is the model there, or can it be fetched? Ends with exit code 3 where neither helps
+have_model() { # is the model there, or can it be had? Sets model; 1 where only the demo is left
   local said
   if said=$("$oceano" models verify "$model" 2>&1); then
     return 0
   fi
-  if [[ $model != antelopev2 || $said != *"(model_not_found)"* ]]; then
+  if [[ $said != *"(model_not_found)"* || ($model != antelopev2 && $model != opencv) ]]; then
     say "$said"
     exit 3
   fi
-  if can_download; then
-    say "Fetching the model antelopev2 (361 MB)."
-    "$oceano" models install antelopev2 && return 0
+  if [[ $model == antelopev2 ]]; then
+    if can_download; then
+      say "Fetching the model antelopev2 (361 MB)."
+      "$oceano" models install antelopev2 && return 0
+    fi
+    say "The model antelopev2 is not here, and it cannot be downloaded from this machine."
+    if ! may_choose; then
+      say_antelopev2
+      exit 3
+    fi
   fi
-  say "The model antelopev2 is not here, and it cannot be downloaded from this machine. Two ways to supply it:"
-  say "  1. Fetch antelopev2.zip (InsightFace, release v0.7) on another machine, copy it here, and run"
-  say "     $oceano models install antelopev2 --archive antelopev2.zip"
-  say "  2. Put an unpacked pack into models/antelopev2, or name its folder with MODEL_NAME in .env."
-  say "Its weights are for non-commercial research only."
+  have_free_model && return 0
+  say_antelopev2
   say "Or try the demo, with drawn people: OCEANO_DEMO=1 ./quick-start.sh"
   return 1
 }
 
-use_demo() { # the demo has an index of its own: drawn people never get among photographs
-  local gallery
+may_choose() { # may another model take the place of antelopev2? Not of one that was asked for, or has an index
+  [[ -z ${MODEL_NAME:-} ]] && "$venv/bin/python" -P -c '
+import sys
+from app.config import load_settings
+from app.index import index_exists
+settings = load_settings()
+sys.exit(bool(settings.qdrant_url) or index_exists(settings))'
+}
+
+have_free_model() { # installs the pack opencv, and remembers that it is the model from now on
+  if ! "$oceano" models install opencv >&2; then
+    return 1
+  fi
+  [[ $model == opencv ]] && return 0
+  model=opencv
+  remember MODEL_NAME opencv
+  export MODEL_NAME=opencv
+  say "Oceano uses the free model opencv instead: YuNet and SFace, which may be used commercially. This is kept in"
+  say "$here/.env (MODEL_NAME=opencv). antelopev2 recognises more. To change over later:"
+  say "  $oceano models install antelopev2 --archive antelopev2.zip   (InsightFace, release v0.7; non-commercial)"
+  say "  $oceano reembed --model antelopev2, then MODEL_NAME=antelopev2 in $here/.env"
+}
+
+say_antelopev2() {
+  say "Ways to supply it:"
+  say "  1. Fetch antelopev2.zip (InsightFace, release v0.7) on another machine, copy it here, and run"
+  say "     $oceano models install antelopev2 --archive antelopev2.zip"
+  say "  2. Put an unpacked pack into models/antelopev2, or name its folder with MODEL_NAME in .env."
+  say "  3. Use the free model: $oceano models install opencv, then MODEL_NAME=opencv in .env."
+  say "The weights of antelopev2 are for non-commercial research only; those of opencv are free."
+}
+
+use_demo() { # drawn people, and a model that finds only them
   export MODEL_NAME=demo
-  gallery=$("$oceano" demo)
-  QDRANT_COLLECTION=${gallery##*/} # demo-1: drawings of another version would be strangers to each other
+  say "Oceano runs as a demo: it finds drawn people only."
+  use_pictures demo
+}
+
+use_pictures() { # use_pictures demo|samples: in an index of their own; they never get among photographs
+  local folder
+  folder=$("$oceano" "$1")
+  QDRANT_COLLECTION=${folder##*/} # demo-1, samples-1: those of another version would be others
   export QDRANT_COLLECTION
-  say "Oceano runs as a demo: it finds drawn people only. Pictures to try it with: $gallery"
-  "$oceano" ingest "$gallery" >&2 || say "Not all of them were taken up; see above."
+  say "Pictures to try it with: $folder"
+  "$oceano" ingest "$folder" >&2 || say "Not all of them were ingested; see above."
 }
 
 choose_model() { # choose_model: 0 the model of the settings, 1 only the demo is left
@@ -230,6 +272,17 @@ choose_model() { # choose_model: 0 the model of the settings, 1 only the demo is
 }
 
 # --- the words
+
+try_it() {
+  set_up_to_run
+  if choose_model; then
+    use_pictures samples
+  else
+    use_demo
+  fi
+  say "Starting; Ctrl-C ends it."
+  exec "$oceano" serve
+}
 
 start() {
   set_up_to_run
@@ -313,7 +366,7 @@ choose_image() { # sets CUDA_VERSION and COMPOSE_FILE; somebody's own files stay
   export CUDA_VERSION COMPOSE_FILE
 }
 
-remember() { # remember NAME VALUE: in .env, for a plain `docker compose` later
+remember() { # remember NAME VALUE: in .env, for every later command
   if grep -qs "^$1=" "$here/.env"; then
     sed -i "s|^$1=.*|$1=${2//&/\\&}|" "$here/.env"
   else
@@ -340,7 +393,7 @@ containers() {
   docker compose build oceano
   model=$(setting MODEL_NAME)
   model=${model:-antelopev2}
-  [[ -d models/$model ]] || fetch_model "$model"
+  [[ $model == opencv || -d models/$model ]] || fetch_model "$model" # the image brings opencv along
   docker compose up --detach --wait ||
     die 3 "not all of it came up; the reason is in: docker compose logs --tail 20 (in $here)"
   say "Oceano is at http://127.0.0.1:9100; its page asks for one of API_KEYS as the password."
@@ -352,7 +405,10 @@ fetch_model() { # fetch_model NAME
   docker compose run --rm --no-deps oceano models install "$1" && return
   say "It could not be fetched. Put its unpacked folder here as models/$1, or fetch $1.zip elsewhere, and:"
   say "  docker compose run --rm --no-deps -v /path/to/$1.zip:/$1.zip:ro oceano models install $1 --archive /$1.zip"
-  die 3 "A demo with drawn people, without a model, is there without containers: ./quick-start.sh"
+  [[ $1 == antelopev2 && -z ${MODEL_NAME:-} ]] || die 3 "Or use the free model, which the image brings along: MODEL_NAME=opencv in .env"
+  remember MODEL_NAME opencv
+  say "Until then Oceano uses the free model opencv (YuNet and SFace), which the image brings along. This is kept in"
+  say "$here/.env (MODEL_NAME=opencv)."
 }
 
 check() { # check COMMAND...: the tests run even if it fails, so that one run shows everything
@@ -377,6 +433,7 @@ run_tests() {
 
 case ${1:-} in
   '') start ;;
+  try) try_it ;;
   test) run_tests "${@:2}" ;;
   ingest) ingest "${@:2}" ;;
   docker) containers ;;

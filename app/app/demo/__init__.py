@@ -1,7 +1,7 @@
-"""The demo: drawn people, and a small model pack, built by hand, that finds them and tells them apart.
+"""Pictures to try Oceano with, and a demo for where no real model can be had.
 
-For a first look where no real model can be had: everything runs through the same code as with antelopev2,
-but only these drawn faces are found.
+The demo is drawn people, and a small model pack, built by hand, that finds them and tells them apart: everything runs
+through the same code as with antelopev2, but only these drawn faces are found. For real models there are samples.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from app.demo import scenes
 from app.demo.gallery import write_demo_gallery
 from app.demo.pack import PACK_VERSION, write_demo_pack
 from app.demo.people import PEOPLE, person_name
+from app.demo.samples import SAMPLES_VERSION, write_samples
 from app.types import Pixels
 
 __all__ = [
     "PACK_VERSION",
     "PEOPLE",
+    "SAMPLES_VERSION",
     "draw_group",
     "draw_portrait",
     "person_name",
     "write_demo_gallery",
     "write_demo_pack",
+    "write_samples",
 ]
 
 

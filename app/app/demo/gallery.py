@@ -35,20 +35,21 @@ def write_demo_gallery(folder: Path, *, people: int = 24, portraits: int = 4, gr
         for variant in range(portraits):
             path = folder / name / f"{name}-{variant + 1}.jpg"
             if not path.exists():
-                _save(path, scenes.portrait(person, variant, _SIZES[variant % len(_SIZES)]).pixels)
+                save_jpeg(path, scenes.portrait(person, variant, _SIZES[variant % len(_SIZES)]).pixels)
     for number in range(groups if people else 0):
         path = folder / "groups" / f"group-{number + 1}.jpg"
         if not path.exists():
             chance = seeded("gallery group", number, people)
             together = chance.sample(range(people), min(people, 3 + number % 4))
-            _save(path, scenes.group(together, number, (1280, 720)).pixels)
+            save_jpeg(path, scenes.group(together, number, (1280, 720)).pixels)
     return people * portraits + (groups if people else 0)
 
 
 _SIZES: Final = ((480, 480), (480, 600), (640, 480), (560, 560))
 
 
-def _save(path: Path, pixels: Pixels) -> None:
+def save_jpeg(path: Path, pixels: Pixels) -> None:
+    """Write beside, then rename; the same pixels give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1])).save(buffer, "JPEG", quality=_QUALITY)
