@@ -34,7 +34,7 @@ from tests.test_floors import FLOORS
 APP = Path(__file__).parents[1]
 TOP = APP.parent
 PACKAGE = APP / "app"
-PAGES = sorted([*TOP.glob("*.md"), *TOP.glob("docs/*.md")])
+PAGES = sorted([*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")])
 DOCS = {str(path.relative_to(TOP)): path.read_text(encoding="utf-8") for path in PAGES}
 EXAMPLE = (TOP / ".env.example").read_text(encoding="utf-8")
 ALL = "\n".join(DOCS.values())
