@@ -91,6 +91,7 @@ def test_the_docs_name_only_settings_that_exist() -> None:
     others = {
         "OCEANO_VARIANT",
         "OCEANO_DEMO",
+        "FREE_PACK_DIR",
         "OCEANO_UID",
         "OCEANO_GID",
         "CUDA_VERSION",
