@@ -268,13 +268,18 @@ def plan(
 @models.command("list")
 def list_models() -> None:
     """The packs that are here, and those that can be installed."""
+    from app.known_packs import KNOWN_PACKS
+    from app.sizing import amount
     from app.weights import list_packs
 
     packs = list_packs(_settings("models").models_dir)
     for pack in packs:
         state = "installed" if pack.installed else "not installed"
         size = f"{pack.embedding_size}-D" if pack.embedding_size else ""
-        typer.echo(f"{pack.name:16} {state:14} {(pack.digest or '')[:8]:9} {size:7} {pack.message}")
+        message = pack.message
+        if not pack.installed and pack.name in KNOWN_PACKS:
+            message = f"oceano models install {pack.name} (fetches {amount(KNOWN_PACKS[pack.name].source.size)})"
+        typer.echo(f"{pack.name:16} {state:14} {(pack.digest or '')[:8]:9} {size:7} {message}")
     for pack in packs:
         if pack.licence:
             typer.echo(f"{pack.name}: {pack.licence}")
