@@ -16,7 +16,7 @@ import numpy.typing as npt
 from app.graphs import Graph
 from app.types import Floats, Pixels
 
-STRIDE: Final = 32  # the coarsest grid of most detectors: a frame's sides are multiples of it
+_CANDIDATES: Final = 5000  # of one frame, the best of which go on, as in OpenCV: what follows is quadratic
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Hits:
 NOTHING: Final = Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
 
 
-def fit(pixels: Pixels, size: tuple[int, int], *, trim: bool) -> Frame | None:
+def fit(pixels: Pixels, size: tuple[int, int], *, trim: bool, stride: int = 32) -> Frame | None:
     """The picture scaled into the top left corner of a frame of `size` (width, height), its proportions kept.
 
-    With `trim`, the frame ends at the next multiple of `STRIDE` pixels after the picture: a network without a fixed
+    With `trim`, the frame ends at the next multiple of `stride` pixels after the picture: a network without a fixed
     input need not look at what is black. None for a sliver of which less than a pixel would be left.
     """
     height, width = pixels.shape[:2]
@@ -65,7 +65,7 @@ def fit(pixels: Pixels, size: tuple[int, int], *, trim: bool) -> Frame | None:
     if min(inner) < 1:
         return None
     shrunk = pixels if inner == (width, height) else _resized(pixels, inner)
-    outer = tuple(-(-side // STRIDE) * STRIDE for side in inner) if trim else size
+    outer = tuple(-(-side // stride) * stride for side in (inner if trim else size))
     if outer == inner:
         frame = shrunk
     else:
@@ -103,7 +103,7 @@ def blob_of(frames: Sequence[Pixels], graph: Graph) -> Floats:
 
 def by_frame(found: Sequence[Hits], frames: Sequence[Frame], iou: float) -> list[Detections]:
     """What was found in the frames of a batch: of boxes that overlap by more than `iou` only the best, in pixels of
-    each frame's picture.
+    each frame's picture. What is not finite is no face.
     """
     if not found:
         return [NOTHING] * len(frames)
@@ -111,16 +111,15 @@ def by_frame(found: Sequence[Hits], frames: Sequence[Frame], iou: float) -> list
     scores, boxes, kps = (
         np.concatenate([getattr(hits, name) for hits in found]) for name in ("scores", "boxes", "kps")
     )
-    return [
-        _best(boxes[places == place], kps[places == place], scores[places == place], frame, iou)
-        for place, frame in enumerate(frames)
-    ]
+    finite = np.isfinite(scores) & np.isfinite(boxes).all(axis=1) & np.isfinite(kps).all(axis=(1, 2))
+    mine = [finite & (places == place) for place in range(len(frames))]
+    return [_best(boxes[one], kps[one], scores[one], frame, iou) for one, frame in zip(mine, frames, strict=True)]
 
 
 def _best(boxes: Floats, kps: Floats, scores: Floats, frame: Frame, iou: float) -> Detections:
     if not scores.size:
         return NOTHING
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
     scores, boxes, kps = scores[order], boxes[order], kps[order]
     keep = _thin_out(boxes, iou)
     to_picture = np.array([1 / frame.scale_x, 1 / frame.scale_y], np.float32)

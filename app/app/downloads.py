@@ -104,6 +104,10 @@ def unzip(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
                     _extract(opened, member, folder / name)
     except _ZIP_ERRORS as failure:
         raise _unusable(archive, f"it cannot be unpacked ({failure})") from failure
+    except OSError as failure:
+        if failure.errno not in (None, errno.EINVAL):  # these two are what zipfile says of some damage
+            raise
+        raise _unusable(archive, f"it cannot be unpacked ({failure})") from failure
 
 
 # --- HTTP
@@ -249,7 +253,7 @@ def room(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
         free = shutil.disk_usage(folder).free
         raise OceanoError(
             "disk_full",
-            f"{needed()} more bytes are needed in {folder}, {free} are free: make room and try again; "
+            f"{needed() or 'more'} bytes are needed in {folder}, {free} are free: make room and try again; "
             "what was downloaded is kept",
             details={"folder": str(folder), "needed_bytes": needed(), "free_bytes": free},
         ) from failure

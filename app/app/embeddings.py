@@ -92,8 +92,7 @@ class FaceEngine:
         self._device = real_device(
             self._placement, settings.device, (self._models.finder.detector, self._models.recogniser)
         )
-        self._reference = self._look_at_references(self._models)
-        self._health = self._first_check()
+        self._reference, self._health = self._first_look()
         _log.info("engine ready: %s %s on %s", pack.name, pack.short_digest, self._device)
 
     @property
@@ -199,6 +198,16 @@ class FaceEngine:
             self._models = models
             _log.info("the model was loaded again and is well")
         return health
+
+    def _first_look(self) -> tuple[tuple[Floats, Floats], EngineHealth]:
+        """The references, and what the first check says. A model that loads may still not run."""
+        try:
+            self._reference = self._look_at_references(self._models)
+            return self._reference, self._first_check()
+        except OceanoError:
+            raise
+        except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
+            raise OceanoError("model_corrupt", f"the pack {self._pack.name} does not run: {failure}") from failure
 
     def _first_check(self) -> EngineHealth:
         """A model that gives every crop the same vector passes a comparison with itself: compare two crops."""

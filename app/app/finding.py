@@ -107,7 +107,7 @@ class Finder:
     def _look(self, looks: Sequence[View]) -> list[Detections]:
         """Detections in each view, in pixels of the upright pictures; views of one shape go in together."""
         found = [NOTHING] * len(looks)
-        fitted = [(place, fit(view.pixels, view.size, trim=self._trim)) for place, view in enumerate(looks)]
+        fitted = [(place, self._fit(view)) for place, view in enumerate(looks)]
         frames = [(place, frame) for place, frame in fitted if frame is not None]
         frames.sort(key=lambda one: one[1].pixels.shape)
         for _, group in groupby(frames, key=lambda one: one[1].pixels.shape):
@@ -115,6 +115,9 @@ class Finder:
             for place, seen in zip(places, self._run(alike), strict=True):
                 found[place] = looks[place].back(seen)
         return found
+
+    def _fit(self, view: View) -> Frame | None:
+        return fit(view.pixels, view.size, trim=self._trim, stride=self.detector.graph.stride)
 
     def _run(self, frames: Sequence[Frame]) -> list[Detections]:
         found: list[Detections] = []

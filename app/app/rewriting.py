@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from itertools import count
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from app.graphs import Graph, constant_nodes, real_inputs, reshapes
+
+_log = logging.getLogger(__name__)
 
 _QUANTIZED: Final = "DequantizeLinear"
 
@@ -19,9 +25,13 @@ def rewrite(model: Any, graph: Graph, *, free_batch: bool, for_cpu: bool) -> boo
     changed = _fold(model) | _drop_inputs(model) | _free_size(model.graph, graph)
     if for_cpu:
         changed |= _split_prelu(model.graph)
+    if graph.role == "recogniser":
+        changed |= _name_size(model.graph, graph)
     if free_batch:
         _free_batch(model.graph, graph)
         changed = True
+    if changed:
+        model.ir_version = max(model.ir_version, 4)  # before, every weight had to be listed among the inputs
     return changed
 
 
@@ -34,7 +44,8 @@ def _fold(model: Any) -> bool:
 
     graph = model.graph
     constant = constant_nodes(graph)
-    if not any(node.op_type == _QUANTIZED for node in constant):
+    nested = any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute)
+    if nested or not any(node.op_type == _QUANTIZED for node in constant):
         return False
     computed = {name for node in constant if node.op_type != "Constant" for name in node.output}
     kept = [node for node in graph.node if node.output[0] not in computed]
@@ -44,7 +55,11 @@ def _fold(model: Any) -> bool:
     values = [helper.make_empty_tensor_value_info(name) for name in wanted]
     part = helper.make_graph(constant, "constants", [], values, weights)
     folding = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
-    results = ReferenceEvaluator(folding).run(None, {})
+    try:
+        results = ReferenceEvaluator(folding).run(None, {})
+    except Exception as failure:  # noqa: BLE001 - an operator that it does not know; ONNX Runtime may
+        _log.info("the quantized weights stay as they are: %s", failure)
+        return False
     del graph.node[:]
     graph.node.extend(kept)
     del graph.initializer[:]
@@ -63,7 +78,6 @@ def _drop_inputs(model: Any) -> bool:
         return False
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 4)  # before, weights had to be listed
     return True
 
 
@@ -75,29 +89,51 @@ def _split_prelu(graph: Any) -> bool:
     from onnx import helper, numpy_helper
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    nodes, found = [], False
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} | tensors.keys()
+    fresh = (name for number in count() if (name := f"prelu_{number}") not in taken)
+    nodes = []
     for node in graph.node:
-        tensor = tensors.get(node.input[1]) if node.op_type == "PRelu" else None
-        if tensor is None:
+        slope = _slope_of(node, tensors)
+        if slope is None:
             nodes.append(node)
             continue
-        slope = numpy_helper.to_array(tensor)
-        slope = slope[None] if slope.ndim == 3 else slope  # (1, C, 1, 1), which becomes part of a convolution
-        taken, given = node.input[0], node.output[0]
-        below, above, relu, low, high = (f"{given}_{part}" for part in ("below", "above", "relu", "low", "high"))
+        below, above, relu, low, high = (next(fresh) for _ in range(5))
         graph.initializer.append(numpy_helper.from_array(slope, below))
         graph.initializer.append(numpy_helper.from_array((1 - slope).astype(slope.dtype), above))
         nodes += [
-            helper.make_node("Relu", [taken], [relu]),
-            helper.make_node("Mul", [taken, below], [low]),
+            helper.make_node("Relu", [node.input[0]], [relu]),
+            helper.make_node("Mul", [node.input[0], below], [low]),
             helper.make_node("Mul", [relu, above], [high]),
-            helper.make_node("Add", [low, high], [given]),
+            helper.make_node("Add", [low, high], [node.output[0]]),
         ]
-        found = True
-    if found:
-        del graph.node[:]
-        graph.node.extend(nodes)
-    return found
+    if len(nodes) == len(graph.node):
+        return False
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return True
+
+
+def _slope_of(node: Any, tensors: Mapping[str, Any]) -> npt.NDArray[Any] | None:
+    """(1, C, 1, 1), which becomes part of a convolution; None for what is no PRelu with a slope for each channel."""
+    from onnx import numpy_helper
+
+    if node.op_type != "PRelu" or node.input[1] not in tensors:
+        return None
+    slope = numpy_helper.to_array(tensors[node.input[1]])
+    if slope.ndim not in (3, 4) or slope.shape[-2:] != (1, 1):
+        return None
+    return slope.reshape(1, -1, 1, 1)
+
+
+def _name_size(onnx_graph: Any, graph: Graph) -> bool:
+    """InsightFace tells a recogniser by the sides of its input, which some graphs leave free."""
+    dims = _dims(onnx_graph, graph)[2:]
+    if graph.input_size is None or all(dim.dim_value for dim in dims):
+        return False
+    for dim, side in zip(dims, reversed(graph.input_size), strict=True):
+        dim.Clear()
+        dim.dim_value = side
+    return True
 
 
 def _free_size(onnx_graph: Any, graph: Graph) -> bool:
@@ -109,9 +145,9 @@ def _free_size(onnx_graph: Any, graph: Graph) -> bool:
         dim.Clear()
         dim.dim_param = name
     for value in onnx_graph.output:  # (1, cells, C)
-        cells = value.type.tensor_type.shape.dim[1]
-        cells.Clear()
-        cells.dim_param = f"cells_{value.name}"
+        for cells in value.type.tensor_type.shape.dim[1:2]:
+            cells.Clear()
+            cells.dim_param = f"cells_{value.name}"
     del onnx_graph.value_info[:]  # shapes in between, for the size that was named
     return True
 

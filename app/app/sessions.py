@@ -19,7 +19,7 @@ from insightface.model_zoo import get_model
 
 from app.cuda import driver_problem, preload_libraries
 from app.detection import blob_of
-from app.errors import OceanoError
+from app.errors import OceanoError, is_full
 from app.graphs import Graph, describe
 from app.rewriting import rewrite
 from app.types import DeviceInfo, Floats, Pixels
@@ -39,6 +39,7 @@ _BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
 _CUDA: Final[Mapping[str, str]] = MappingProxyType(
     {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 )
+_PROBE_SIDE: Final = 128  # a multiple of every detector's strides
 _OUT_OF_MEMORY: Final = ("out of memory", "failed to allocate", "alloc_failed", "cudaerrormemoryallocation", "bfcarena")
 
 
@@ -89,7 +90,8 @@ class Network:
     """One model, ready to run; safe to call from several threads.
 
     Args:
-        most: pictures of one run at most. More than 1 frees the batch dimension, which published detectors fix at 1.
+        most: pictures of one run at most. More than 1 frees the batch dimension, which published detectors fix at 1; a
+            graph that gives other results then runs picture by picture.
 
     Attributes:
         graph: what goes in, and how the outputs are read.
@@ -102,6 +104,10 @@ class Network:
         self._pad = placement.on_cuda
         self._most = most
         self._session, self.graph = _load(path, placement, free=most > 1)
+        if most > 1 and not self._runs_batches():
+            _log.warning("%s gives other results for pictures in batches: it runs them one by one", path.name)
+            self._most = 1
+            self._session, self.graph = _load(path, placement, free=False)
 
     @property
     def provider(self) -> str:
@@ -113,6 +119,19 @@ class Network:
         return [
             np.asarray(output, dtype=np.float32) for output in self._session.run(None, {self.graph.input_name: blob})
         ]
+
+    def _runs_batches(self) -> bool:
+        """Are two pictures together what they are alone? Asked of recognisers; a detector's batch only has to run."""
+        width, height = self.graph.input_size or (_PROBE_SIDE, _PROBE_SIDE)
+        blob = np.random.default_rng(1).uniform(-1, 1, (2, 3, height, width)).astype(np.float32)
+        try:
+            together = self.run(blob)
+            if self.graph.role == "detector":
+                return True
+            alone = np.concatenate([self.run(one[None])[0] for one in blob])
+        except Exception as failure:  # noqa: BLE001 - onnxruntime's exceptions have no common base but Exception
+            return _is_out_of_memory(failure)  # which says nothing of the graph
+        return bool(np.allclose(together[0], alone, rtol=1e-2, atol=1e-2 * float(np.abs(alone).max())))
 
     def batches(self, pictures: Sequence[Pixels]) -> Iterator[tuple[slice, int, list[Floats]]]:
         """Run over pictures of one size, a batch at a time.
@@ -210,14 +229,18 @@ def _load(path: Path, placement: Placement, *, free: bool) -> tuple[Any, Graph]:
 
             model, changed = convert_float_to_float16(model, keep_io_types=True), True
         with tempfile.TemporaryDirectory(prefix="oceano-") as folder:
+            ready = Path(folder) / path.name if changed else path
             if changed:
-                path = Path(folder) / path.name
-                onnx.save(model, path)
+                onnx.save(model, ready)
             del model
-            return _session(path, graph, placement), graph
+            return _session(ready, graph, placement), graph
     except OceanoError:
         raise
     except Exception as failure:  # onnxruntime's and onnx's exceptions have no common base but Exception
+        if isinstance(failure, OSError) and is_full(failure):
+            folder = tempfile.gettempdir()
+            message = f"{path.name} needs {path.stat().st_size} bytes in {folder} while it is loaded: make room there"
+            raise OceanoError("disk_full", message, details={"folder": folder}) from failure
         raise OceanoError(
             "model_corrupt", f"{path.name} does not load: {failure}", details={"file": str(path)}
         ) from failure

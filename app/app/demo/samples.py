@@ -17,6 +17,7 @@ import numpy as np
 from app.demo import scenes
 from app.demo.gallery import save_jpeg
 from app.demo.people import person_name
+from app.errors import OceanoError
 from app.types import Pixels
 
 SAMPLES_VERSION: Final = 1
@@ -36,7 +37,7 @@ eileen-collins/portrait.jpg: Eileen Collins, photographed by NASA; in the public
 def write_samples(folder: Path) -> Path:
     """Write `eileen-collins/*.jpg` and `drawn/*.jpg`; returns the picture to search with. Those that are there stay.
 
-    Raises FileNotFoundError where scikit-image has no such photograph.
+    Raises OceanoError `not_found` where scikit-image has no such photograph.
     """
     photograph = _photograph()
     for name, make in _MADE.items():
@@ -55,9 +56,9 @@ def _photograph() -> Pixels:
     spec = find_spec("skimage")
     folders = spec.submodule_search_locations if spec else None
     path = Path(next(iter(folders or ()), "skimage")) / "data" / "astronaut.png"
-    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    pixels = cv2.imread(str(path))
     if pixels is None:
-        raise FileNotFoundError(path)
+        raise OceanoError("not_found", f"the samples are made from a photograph of scikit-image, and {path} is none")
     return np.asarray(pixels, np.uint8)
 
 
