@@ -17,7 +17,7 @@ one_worker() { # a second one would load the model again and gain nothing
 }
 
 free_pack() { # the image brings the free pack along; one in the data folder goes first
-  if [[ ${MODEL_NAME:-} == opencv && ! -d $DATA_DIR/models/opencv ]]; then
+  if [[ ${MODEL_NAME:-} == opencv ]] && ! compgen -G "$DATA_DIR/models/opencv/*.onnx" >/dev/null; then
     export MODEL_NAME=${OCEANO_PACKS:-/opt/oceano-packs}/opencv
   fi
 }

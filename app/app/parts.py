@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from app.config import Settings
-from app.index import open_index
+from app.index import made_by, open_index
 from app.ledger import Ledger
 from app.types import Engine, FaceIndex, ModelPack, collection_name
 
@@ -57,3 +57,16 @@ def open_stored(settings: Settings) -> Iterator[tuple[ModelPack, FaceIndex, Ledg
 def _stored(settings: Settings, pack: ModelPack) -> Iterator[tuple[FaceIndex, Ledger]]:
     with closing(open_index(settings, pack)) as index, closing(open_ledger(settings, pack)) as ledger:
         yield index, ledger
+
+
+def indexed_model(settings: Settings) -> str | None:
+    """The model that made the embedded index; None where there is none, or the ledger knows of no face in it."""
+    alias = made_by(settings)
+    path = settings.state_dir / "ledger.sqlite3"
+    if alias is None:
+        return None
+    if path.exists():
+        with closing(Ledger(path, alias["collection"])) as ledger:
+            if not ledger.totals().faces:
+                return None
+    return alias["model"]

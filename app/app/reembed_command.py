@@ -10,6 +10,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from threading import Event
 from typing import Final
 
@@ -23,7 +25,7 @@ from app.migration import pages
 from app.parts import build_engine, find_model, open_ledger
 from app.progress import counted, faces_bar, say
 from app.thumbs import ThumbStore
-from app.types import BBox, FaceFilter, FaceIndex, FaceRecord
+from app.types import BBox, FaceFilter, FaceIndex, FaceRecord, ModelPack
 
 _log = logging.getLogger(__name__)
 
@@ -48,9 +50,8 @@ def run_reembed(settings: Settings, there: Settings, stop: Event, *, without_gon
     Raises OceanoError, as where many pictures are gone (`folder_unavailable`, unless `without_gone`); the same call
     goes on where it was interrupted.
     """
-    before, after = find_model(settings), find_model(there)
-    if before.digest == after.digest:
-        raise OceanoError("invalid_request", f"--model {there.model_name!r} is the model that the index has already")
+    after = find_model(there)
+    before = _indexed_model(there, after)
     engine = build_engine(there, many=True)
     with (
         only_writer(settings.state_dir),
@@ -80,6 +81,7 @@ def run_reembed(settings: Settings, there: Settings, stop: Event, *, without_gon
             say("interrupted; the same command goes on, the old model serves")
             return EXIT_INTERRUPTED
         _forget_others(known, new, ledger, stop)
+        _carry_copies(known, ledger)
         if not without_gone:
             _require_about_as_many(old.count(), new.count())
         names = carry_names(old, new, stop)  # as late as can be: the old model's faces are named meanwhile
@@ -93,6 +95,22 @@ def run_reembed(settings: Settings, there: Settings, stop: Event, *, without_gon
     )
     say(f"the index now has this model: set MODEL_NAME={there.model_name} and start the service again")
     return EXIT_SOME_FAILED if gone or counts.failed else EXIT_OK
+
+
+def _indexed_model(settings: Settings, after: ModelPack) -> ModelPack:
+    """The model that made the index, which need not be here any more. Raises OceanoError `not_found` without an index,
+    and `invalid_request` where it is `after` already.
+    """
+    try:
+        open_index(settings, after, create=False).close()
+    except OceanoError as failure:
+        if failure.code != "index_model_mismatch":
+            raise
+        made = failure.details
+        nowhere = Path("/nowhere")
+        size = int(str(made["index_embedding_size"]))
+        return ModelPack(str(made["index_model"]), nowhere, nowhere, nowhere, str(made["index_digest"]), size)
+    raise OceanoError("invalid_request", f"--model {settings.model_name!r} is the model that the index has already")
 
 
 def _require_most(gone: list[str], there: int) -> None:
@@ -128,6 +146,17 @@ def _forget_others(known: Ledger, new: FaceIndex, ledger: Ledger, stop: Event) -
         named = [one.face_id for one in page if one.payload.person is not None and one.payload.image_id not in gone]
         if named:
             new.set_payload(named, person=None)
+
+
+def _carry_copies(known: Ledger, ledger: Ledger) -> None:
+    """Copies of the pictures that went over are known to the new ledger, too: a picture lives on in them."""
+    copies = (
+        one
+        for one in known.files("/")
+        if one.status == "duplicate" and ledger.file(one.path) is None and ledger.image(str(one.image_id)) is not None
+    )
+    while some := list(islice(copies, _PAGE)):
+        ledger.record(some)
 
 
 def carry_names(old: FaceIndex, new: FaceIndex, stop: Event) -> Names:

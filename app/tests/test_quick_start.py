@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -11,6 +12,8 @@ import threading
 from pathlib import Path
 
 import pytest
+
+from app.ledger import Ledger
 
 TOP = Path(__file__).parents[2]
 SCRIPTS = (TOP / "quick-start.sh", TOP / ".ci" / "run")
@@ -222,13 +225,46 @@ def test_the_free_model_that_was_remembered_is_installed_again_without_a_word_on
     assert not (oceano / ".env").exists()
 
 
+def _index(embedded: Path, model: str) -> None:
+    embedded.mkdir(parents=True)
+    alias = {"collection": "faces__x__y", "model": model, "digest": "y" * 64}
+    (embedded / "faces.alias.json").write_text(json.dumps(alias))
+
+
+def test_an_index_of_the_free_model_is_said_where_the_settings_forgot_it(oceano: Path) -> None:
+    _index(oceano / "data" / "qdrant_storage" / "embedded", "opencv")
+    done = choose(oceano)
+    assert done.returncode == 3
+    assert "the index here was made by opencv: set MODEL_NAME=opencv" in done.stderr
+
+
+def test_no_demo_is_started_where_the_model_of_an_index_cannot_be_had(oceano: Path) -> None:
+    _index(oceano / "data" / "qdrant_storage" / "embedded", "opencv")
+    done = choose(oceano, "opencv", FREE="3")
+    assert done.returncode == 3
+    assert "there is an index already, and its model opencv cannot be installed" in done.stderr
+
+
+def test_an_index_without_faces_does_not_keep_its_model(oceano: Path) -> None:
+    _index(oceano / "data" / "qdrant_storage" / "embedded", "antelopev2")
+    (oceano / "data" / "state").mkdir()
+    Ledger(oceano / "data" / "state" / "ledger.sqlite3", "faces__x__y").close()
+    assert choose(oceano).stdout == "opencv opencv\n"
+
+
+def test_a_choice_that_cannot_be_kept_is_said(oceano: Path) -> None:
+    (oceano / ".env").mkdir()
+    done = choose(oceano)
+    assert done.stdout == "opencv opencv\n"
+    assert "cannot be written: put MODEL_NAME=opencv there" in done.stderr
+
+
 @pytest.mark.parametrize("why", ["asked for", "an index", "a server"])
 def test_a_model_that_was_asked_for_or_has_an_index_is_not_replaced(oceano: Path, why: str) -> None:
     variables = {"asked for": {"MODEL_NAME": "antelopev2"}, "a server": {"QDRANT_URL": "http://127.0.0.1:9"}}
     embedded = oceano / "data" / "qdrant_storage" / "embedded"
     if why == "an index":
-        embedded.mkdir(parents=True)
-        (embedded / "faces.alias.json").write_text("{}")
+        _index(embedded, "antelopev2")
     done = choose(oceano, **variables.get(why, {}))
     assert done.returncode == 3
     assert "models install antelopev2 --archive antelopev2.zip" in done.stderr
@@ -313,6 +349,16 @@ def test_containers_without_antelopev2_use_the_free_model_of_their_image_and_rem
     assert "free model" not in done.stderr  # it was said the first time
 
 
+def test_containers_with_an_index_keep_its_model(docker: Path) -> None:
+    script = '#!/bin/sh\ncase "$*" in *install*) exit 3 ;; esac\n'
+    (docker.parent / "bin" / "docker").write_text(script)
+    (docker / "qdrant_storage" / "server" / "collections" / "faces__antelopev2__4ab1d643").mkdir(parents=True)
+    done = containers(docker, QDRANT_API_KEY="abc", API_KEYS="def")
+    assert done.returncode == 3
+    assert "for a new index: MODEL_NAME=opencv" in done.stderr
+    assert "MODEL_NAME" not in (docker / ".env").read_text()
+
+
 @pytest.mark.parametrize(
     ("line", "name"),
     [
@@ -324,6 +370,7 @@ def test_containers_without_antelopev2_use_the_free_model_of_their_image_and_rem
 )
 def test_a_model_that_is_there_is_not_fetched(docker: Path, line: str, name: str) -> None:
     (docker / "models" / name).mkdir(parents=True)
+    (docker / "models" / name / "det.onnx").touch()
     (docker / ".env").write_text(f"{line}\n")
     assert containers(docker, QDRANT_API_KEY="abc", API_KEYS="def").returncode == 0
     assert "models install" not in (docker.parent / "words").read_text()

@@ -16,7 +16,7 @@ from app.config import Settings, load_settings
 from app.demo import draw_portrait
 from app.errors import OceanoError
 from app.index import open_index
-from app.parts import find_model
+from app.parts import find_model, open_ledger
 from app.reembed_command import overlap, run_reembed
 from app.types import FaceFilter, FaceIndex, FaceRecord, ModelPack
 from tests.conftest import BOTH, kind_of
@@ -185,3 +185,41 @@ def test_overlap_is_intersection_over_union(
 ) -> None:
     assert overlap(one, other) == pytest.approx(share)
     assert overlap(other, one) == pytest.approx(share)
+
+
+def test_copies_go_over_so_that_a_picture_lives_on_in_them(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = tmp_path / "copies"
+    shutil.copytree(tmp_path / "photos", copies)
+    assert main(["ingest", str(copies)]) == 0
+    assert main(["reembed", "--model", "second"]) == 0
+    there = settings.model_copy(update={"model_name": "second"})
+    with closing(open_ledger(there, find_model(there))) as ledger:
+        assert (ledger.totals().done, ledger.totals().duplicate) == (6, 6)
+    (tmp_path / "photos" / "0.png").unlink()
+    monkeypatch.setenv("MODEL_NAME", "second")
+    assert main(["ingest", str(tmp_path / "photos"), "--prune"]) == 0
+    with closing(opened(settings, "second")) as index:
+        assert len(everything(index)) == 6
+        assert str(copies / "0.png") in {face.payload.path for face in everything(index)}
+
+
+def test_the_model_of_the_index_counts_whatever_the_settings_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODEL_NAME", "second")  # changed before the index was
+    assert main(["ingest", "/"]) == 3
+    said = capsys.readouterr().err
+    assert "Set MODEL_NAME=first to go on with it" in said
+    assert "`oceano reembed --model second`" in said
+    assert main(["reembed", "--model", "second"]) == 0
+    assert "6 faces by second, 6 before" in capsys.readouterr().out
+    assert main(["reembed", "--model", "second"]) == 2
+    assert "is the model that the index has already" in capsys.readouterr().err
+
+
+def test_a_model_that_is_gone_is_not_needed_to_leave_it(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(settings.models_dir / "first")
+    assert main(["reembed", "--model", "second"]) == 0
+    assert "names: 3 went over" in capsys.readouterr().out

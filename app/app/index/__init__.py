@@ -33,6 +33,7 @@ __all__ = [
     "collection_exists",
     "index_exists",
     "is_same",
+    "made_by",
     "open_beside",
     "open_index",
     "readable_copy",
@@ -67,6 +68,16 @@ def alias_path(root: Path, alias: str) -> Path:
 def index_exists(settings: Settings) -> bool:
     """Is there an embedded index of this name already?"""
     return alias_path(settings.embedded_dir, settings.qdrant_collection).exists()
+
+
+def made_by(settings: Settings) -> dict[str, str] | None:
+    """`collection`, `model` and `digest` of the embedded index; None where there is none.
+
+    Raises OceanoError `index_unavailable` (damaged).
+    """
+    from app.index.alias import read_alias
+
+    return read_alias(alias_path(settings.embedded_dir, settings.qdrant_collection))
 
 
 def is_same(one: FaceIndex, other: FaceIndex) -> bool:

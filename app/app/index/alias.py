@@ -135,19 +135,23 @@ def _require_empty(settings: Settings, alias: dict[str, Any], pack: ModelPack, o
         finally:
             other.close()
     if points:
-        raise mismatch(settings.qdrant_collection, alias, pack, points)
+        raise mismatch(settings.qdrant_collection, alias, alias["embedding_size"], pack, points)
 
 
-def mismatch(name: str, made_by: Mapping[str, str], pack: ModelPack, points: int) -> OceanoError:
-    """The refusal of an index whose faces another model made: `made_by` has its name and digest."""
+def mismatch(name: str, made_by: Mapping[str, str], size: int, pack: ModelPack, points: int) -> OceanoError:
+    """The refusal of an index whose faces another model made: `made_by` has its name and digest, `size` its
+    embedding size.
+    """
     return OceanoError(
         "index_model_mismatch",
         f"The index {name!r} holds {points} faces made by the model {made_by['model']} "
-        f"({made_by['digest'][:8]}); {pack.name} ({pack.short_digest}) makes other embeddings. Set MODEL_NAME back, "
-        "choose another QDRANT_COLLECTION, or rebuild the index with the new model.",
+        f"({made_by['digest'][:8]}); {pack.name} ({pack.short_digest}) makes other embeddings. Set "
+        f"MODEL_NAME={made_by['model']} to go on with it, change the index to the other model with `oceano reembed "
+        f"--model {pack.name}`, or choose another QDRANT_COLLECTION.",
         details={
             "index_model": made_by["model"],
             "index_digest": made_by["digest"],
+            "index_embedding_size": size,
             "given_model": pack.name,
             "given_digest": pack.digest,
             "points": points,

@@ -202,7 +202,7 @@ def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create
             _say_other_shape(found, settings)
             return target
         if points := persistently(lambda: client.count(target, exact=True)).count:
-            raise mismatch(alias, model, pack, points)
+            raise mismatch(alias, model, _size_of(found) or 0, pack, points)
     wanted = collection_name(alias, pack)
     make_collection(client, settings, pack, wanted)
     point_alias(client, alias, wanted)
@@ -295,6 +295,12 @@ def _require_shape(found: models.CollectionInfo, collection: str, pack: ModelPac
             "QDRANT_COLLECTION"
         )
         raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_COLLECTION"]})
+
+
+def _size_of(found: models.CollectionInfo) -> int | None:
+    """The embedding size of a collection; None where it is none of ours."""
+    vectors = found.config.params.vectors
+    return vectors.size if isinstance(vectors, models.VectorParams) else None
 
 
 def _model_of(found: models.CollectionInfo, collection: str) -> dict[str, str]:

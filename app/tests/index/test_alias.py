@@ -44,12 +44,15 @@ def test_an_index_that_does_not_exist_is_not_made_unasked(settings: Settings) ->
 
 def test_an_index_with_faces_of_another_model_is_refused_with_what_to_do(settings: Settings, index: FaceIndex) -> None:
     index.upsert(points(3))
-    with pytest.raises(OceanoError, match=r"MODEL_NAME.*QDRANT_COLLECTION.*rebuild") as caught:
+    with pytest.raises(
+        OceanoError, match=r"MODEL_NAME=testpack.*oceano reembed --model otherpack.*QDRANT_COLLECTION"
+    ) as caught:
         open_embedded(settings, OTHER_PACK, **QUICK)
     assert caught.value.code == "index_model_mismatch"
     assert caught.value.details == {
         "index_model": "testpack",
         "index_digest": PACK.digest,
+        "index_embedding_size": 512,
         "given_model": "otherpack",
         "given_digest": OTHER_PACK.digest,
         "points": 3,

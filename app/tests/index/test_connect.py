@@ -46,7 +46,9 @@ def test_an_index_that_does_not_exist_is_not_made_unasked(client: QdrantClient) 
 
 def test_an_index_with_faces_of_another_model_is_refused_with_what_to_do(client: QdrantClient) -> None:
     open_local(client).upsert(points(3))
-    with pytest.raises(OceanoError, match=r"MODEL_NAME.*QDRANT_COLLECTION.*rebuild") as caught:
+    with pytest.raises(
+        OceanoError, match=r"MODEL_NAME=testpack.*oceano reembed --model otherpack.*QDRANT_COLLECTION"
+    ) as caught:
         open_local(client, OTHER_PACK)
     assert caught.value.code == "index_model_mismatch"
     assert caught.value.details["points"] == 3
