@@ -35,7 +35,7 @@ cli = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="Model packs: list, install, verify.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(help="Model packs: list, install, combine, verify.", no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(models, name="models")
 
 
@@ -90,7 +90,7 @@ def serve() -> None:
             if self.started:
                 typer.echo(f"Oceano is at {address}", err=True)
                 if empty:
-                    typer.echo("The index is empty. Index a folder of pictures: oceano ingest FOLDER", err=True)
+                    typer.echo("The index is empty. To index pictures: ./quick-start.sh ingest FOLDER, or oceano ingest FOLDER", err=True)
 
     with _listening(settings) as listener:
         if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
@@ -353,7 +353,7 @@ def demo() -> None:
 
 @cli.command()
 def samples() -> None:
-    """Write pictures to try a real model with: one person in several photographs, and drawn strangers."""
+    """Write pictures to try a real model with: one real photograph in nine versions, and drawn strangers."""
     from app.demo import SAMPLES_VERSION, write_samples
 
     folder = _settings("demo").state_dir / f"samples-{SAMPLES_VERSION}"

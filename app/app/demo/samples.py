@@ -1,4 +1,4 @@
-"""Writes the sample pictures: one real person in several photographs, and drawn strangers, to try a real model with.
+"""Writes the sample pictures: one real photograph in nine versions, and drawn strangers, to try a real model with.
 
 The photograph is `astronaut.png` of scikit-image, which InsightFace needs anyway: Eileen Collins, by NASA, in the
 public domain. All others of her are made from it.
