@@ -90,7 +90,8 @@ def serve() -> None:
             if self.started:
                 typer.echo(f"Oceano is at {address}", err=True)
                 if empty:
-                    typer.echo("The index is empty. To index pictures: ./quick-start.sh ingest FOLDER, or oceano ingest FOLDER", err=True)
+                    how = "./quick-start.sh ingest FOLDER, or oceano ingest FOLDER"
+                    typer.echo(f"The index is empty. To index pictures: {how}", err=True)
 
     with _listening(settings) as listener:
         if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
