@@ -176,8 +176,8 @@ set_up_to_test() {
 read_model_name() { # from the environment or .env, as the service reads it
   model=$("$venv/bin/python" -P -c '
 import sys
-from app.config import load_settings
-from app.errors import OceanoError
+from app.core.config import load_settings
+from app.core.errors import OceanoError
 try:
     print(load_settings().model_name)
 except OceanoError as failure:
@@ -188,7 +188,7 @@ except OceanoError as failure:
 can_download() { # in a few seconds: `oceano models install` itself is patient
   timeout 10 "$venv/bin/python" -P -c '
 import requests
-from app.known_packs import KNOWN_PACKS
+from app.packs.known import KNOWN_PACKS
 with requests.get(KNOWN_PACKS["antelopev2"].source.url, stream=True, timeout=4) as answer:
     answer.raise_for_status()' 2>/dev/null
 }
@@ -229,8 +229,8 @@ have_model() { # is the model there, or can it be had? Sets model; 1 where only 
 
 indexed_model() { # the model that made the index, if it has faces; "a server" for an index that is not looked at
   "$venv/bin/python" -P -c '
-from app.config import load_settings
-from app.parts import indexed_model
+from app.core.config import load_settings
+from app.service.factory import indexed_model
 settings = load_settings()
 print("a server" if settings.qdrant_url else indexed_model(settings) or "")'
 }
@@ -443,6 +443,7 @@ run_tests() {
   check ruff check .
   check ruff format --check .
   check mypy
+  check lint-imports --no-logo
   ((checks == 0)) || say "A check failed, see above; the tests run all the same."
   say "--- pytest $*"
   "$venv/bin/pytest" -n auto --maxprocesses 4 --dist loadfile "$@" || code=$?

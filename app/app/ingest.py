@@ -10,15 +10,9 @@ changes nothing.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # as a script: this folder comes first on the path and would hide the library's `types`
-    import sys
-
-    sys.path[0] = sys.path[0] + "/.."
-    from app.cli import main
-
-    sys.exit(main(["ingest", *sys.argv[1:]]))
-
 import logging
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -29,17 +23,17 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.batches import Batch, Fates, Lanes
-from app.errors import OceanoError
-from app.folders import EVERYTHING, File, Folder, Wanted, readable
-from app.ledger import FileRecord, Ledger
-from app.mounts import Mount, mounts_of
-from app.patience import PATIENCE_SECONDS, patiently
-from app.pipeline import Budget, in_order
-from app.reading import PASSING, Read, Reader, copy_of
-from app.threads import processors
-from app.thumbs import ThumbStore
-from app.types import Engine, FaceIndex, face_id_of
+from app.core.concurrency import processors
+from app.core.errors import OceanoError
+from app.core.pipeline import Budget, in_order
+from app.core.retry import PATIENCE_SECONDS, patiently
+from app.core.types import Engine, FaceIndex, face_id_of
+from app.images.thumbnails import ThumbStore
+from app.library.batches import Batch, Fates, Lanes
+from app.library.ledger import FileRecord, Ledger
+from app.library.mounts import Mount, mounts_of
+from app.library.reader import PASSING, Read, Reader, copy_of
+from app.library.scan import EVERYTHING, File, Folder, Wanted, readable
 
 _log = logging.getLogger(__name__)
 
@@ -303,3 +297,14 @@ class Ingest:
     def _patiently(self, write: Callable[[], None]) -> None:
         """An index that is gone for a while is waited for; writing a point twice is writing it once."""
         patiently(write, self._stop, seconds=self._options.patience)
+
+
+def _run_as_script() -> int:
+    """`python app/app/ingest.py FOLDER` is `python -m app ingest FOLDER`."""
+    package = Path(__file__).resolve().parents[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))}
+    os.execve(sys.executable, [sys.executable, "-m", "app", "ingest", *sys.argv[1:]], env)  # noqa: S606 - itself
+
+
+if __name__ == "__main__":
+    sys.exit(_run_as_script())

@@ -16,19 +16,22 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from app import __version__, api, logs, pages
-from app.config import Settings, load_settings
-from app.errors import OceanoError
+from app import __version__
+from app.core import logs
+from app.core.config import Settings, load_settings
+from app.core.errors import OceanoError
+from app.core.types import Engine, FaceIndex
+from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.metrics import Metrics
-from app.middleware import BodyLimit, ConcurrencyLimit, RequestContext, TimeLimit, Unexpected, error_response
-from app.parts import build_engine, open_ledger
-from app.search import Search
-from app.security import require_key
-from app.services import Services
-from app.thumbs import ThumbStore
-from app.types import Engine, FaceIndex
-from app.uploads import Decoding
+from app.service.factory import build_engine, open_ledger
+from app.service.search import Search
+from app.service.services import Services
+from app.web.api import routes as api
+from app.web.auth import require_key
+from app.web.middleware import BodyLimit, ConcurrencyLimit, RequestContext, TimeLimit, Unexpected, error_response
+from app.web.pages import search as pages
+from app.web.uploads import Decoding
 
 _log = logging.getLogger(__name__)
 

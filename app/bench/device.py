@@ -31,15 +31,15 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from app.alignment import align
-from app.config import Settings
-from app.detection import blob_of
+from app.core.concurrency import processors
+from app.core.config import Settings
+from app.core.types import Floats
 from app.embeddings import FaceEngine
-from app.images import decode
-from app.sessions import Network, Placement, place
-from app.threads import processors
-from app.types import Floats
-from app.weights import find_pack
+from app.engine.alignment import align
+from app.engine.frames import blob_of
+from app.engine.runtime import Network, Placement, place
+from app.images.decode import decode
+from app.packs.store import find_pack
 from bench.pictures import folder_of
 from bench.resnet100 import write_resnet100
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from app.types import FaceFilter, FaceIndex, ModelPack, face_id_of
+from app.core.types import FaceFilter, FaceIndex, ModelPack, face_id_of
 from bench.faces import FACES_OF_ONE, SHELVES, Floats, People
 
 DIGEST = "b" * 64

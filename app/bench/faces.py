@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from app.types import FacePayload, FacePoint, face_id_of
+from app.core.types import FacePayload, FacePoint, face_id_of
 
 Floats = npt.NDArray[np.float32]
 

@@ -35,19 +35,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 
-from app.config import Settings
+from app.core.concurrency import processors
+from app.core.config import Settings
+from app.core.onnx_graph import Graph, describe
+from app.core.types import ModelPack
 from app.embeddings import FaceEngine
-from app.graphs import Graph, describe
-from app.images import decode
+from app.engine.rewriting import rewrite
+from app.engine.runtime import Network, place
+from app.images.decode import decode
+from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.ingest import Ingest, IngestOptions
-from app.ledger import Ledger
-from app.rewriting import rewrite
-from app.sessions import Network, place
-from app.threads import processors
-from app.thumbs import ThumbStore
-from app.types import ModelPack
-from app.weights import find_pack
+from app.library.ledger import Ledger
+from app.packs.store import find_pack
 from bench.pictures import folder_of, write_pictures
 from bench.resnet100 import write_resnet100
 

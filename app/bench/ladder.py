@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from app.config import Settings
+from app.core.config import Settings
+from app.core.types import Picture, Pixels
 from app.embeddings import FaceEngine
-from app.images import decode
-from app.ladder import RUNGS
-from app.types import Picture, Pixels
-from app.weights import find_pack
+from app.engine.fallbacks import RUNGS
+from app.images.decode import decode
+from app.packs.store import find_pack
 from bench.pictures import folder_of
 
 REPEATS = 5

@@ -27,9 +27,9 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from app.graphs import Graph, describe
-from app.rewriting import rewrite
-from app.weights import find_pack
+from app.core.onnx_graph import Graph, describe
+from app.engine.rewriting import rewrite
+from app.packs.store import find_pack
 from bench.pictures import folder_of
 from bench.resnet100 import write_resnet100
 

@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import psutil
 
-from app.config import Settings
+from app.core.config import Settings
+from app.core.types import FaceIndex, FacePoint, ModelPack
 from app.index import open_index
-from app.types import FaceIndex, FacePoint, ModelPack
 from bench.exact import DIGEST, LIMIT, SOME, compared, filtered, made, milliseconds, ms, pack_of, scan
 from bench.faces import FACES_OF_ONE, SIZE, Floats, People, points
 

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from qdrant_client import QdrantClient
 
-from app.config import Settings
+from app.core.config import Settings
+from app.core.locks import locked
+from app.core.types import ModelPack
 from app.demo import write_demo_pack
-from app.locks import locked
-from app.types import ModelPack
-from app.weights import find_pack
-from tests.fakes import FakeEngine, MemoryIndex
-from tests.index.fake_server import app_of, serving
-from tests.index.qdrant_nodes import BINARY, Node
+from app.packs.store import find_pack
+from tests.support.fake_server import app_of, serving
+from tests.support.fakes import FakeEngine, MemoryIndex
+from tests.support.qdrant_nodes import BINARY, Node
 
 # For tests whose fixture `settings` makes an index of the kind that is asked for.
 BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from app.core.types import Pixels
 from app.demo import scenes
 from app.demo.gallery import write_demo_gallery
 from app.demo.pack import PACK_VERSION, write_demo_pack
 from app.demo.people import PEOPLE, person_name
 from app.demo.samples import SAMPLES_VERSION, write_samples
-from app.types import Pixels
 
 __all__ = [
     "PACK_VERSION",

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from app.types import Pixels
+from app.core.types import Pixels
 
 Points = npt.NDArray[np.float64]
 Colour = tuple[int, int, int]

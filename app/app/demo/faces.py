@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
+from app.core.types import Point
 from app.demo import extras, hair, hats
 from app.demo.canvas import DARK, WHITE, Canvas, Pen, Placement, Points, curve, joined, mix, oval, rgb
 from app.demo.people import Look
-from app.types import Point
 
 TEMPLATE: Final = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """Left eye, right eye, nose, left and right mouth corner in a 112x112 crop, as ArcFace aligns them."""

@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from app.core.types import Pixels
 from app.demo import scenes
 from app.demo.canvas import seeded
 from app.demo.pack import write_whole
 from app.demo.people import PEOPLE, person_name
-from app.types import Pixels
 
 GALLERY_VARIANTS: Final = 100
 """Portraits of the gallery are variants below this."""

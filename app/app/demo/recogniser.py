@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from app.core.types import Pixels
 from app.demo.canvas import Canvas, Placement, rgb
 from app.demo.faces import draw_face
 from app.demo.graph import GraphBuilder
 from app.demo.people import PEOPLE, look_of
-from app.types import Pixels
 
 if TYPE_CHECKING:
     import onnx

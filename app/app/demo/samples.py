@@ -14,11 +14,11 @@ from typing import Final
 import cv2
 import numpy as np
 
+from app.core.errors import OceanoError
+from app.core.types import Pixels
 from app.demo import scenes
 from app.demo.gallery import save_jpeg
 from app.demo.people import person_name
-from app.errors import OceanoError
-from app.types import Pixels
 
 SAMPLES_VERSION: Final = 1
 """Raise it with every change of a picture: the samples of a version have a folder and an index of their own."""

@@ -9,10 +9,10 @@ from typing import Final
 
 import numpy as np
 
+from app.core.types import Pixels, Point
 from app.demo import faces
 from app.demo.canvas import Canvas, Placement, curve, mix, oval, rgb, seeded
 from app.demo.people import look_of
-from app.types import Pixels, Point
 
 _SKIES: Final = (
     ("cfe8ef", "f7ede2"), ("fde2c4", "f7b59a"), ("dfe7fd", "f0efeb"), ("e9edc9", "fefae0"), ("ffd9a0", "ffefd5"),

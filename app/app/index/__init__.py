@@ -1,4 +1,4 @@
-"""The vector index behind one Protocol (`app.types.FaceIndex`): embedded, or a Qdrant server (QDRANT_URL).
+"""The vector index behind one Protocol (`app.core.types.FaceIndex`): embedded, or a Qdrant server (QDRANT_URL).
 
 A server is reached through `connect.py` (the way there, the collection, its alias), asked by `server.py`, with what can
 go wrong on the way in `faults.py`. Both kinds check, ask and keep alike (`base.py`, `stored.py`).
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from app.config import Settings
-    from app.types import FaceIndex, ModelPack
+    from app.core.config import Settings
+    from app.core.types import FaceIndex, ModelPack
 
 __all__ = [
     "alias_path",
@@ -52,10 +52,10 @@ def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> F
     `index_model_mismatch` (the index was made by another model), `index_unavailable`, `not_found`, `disk_full`.
     """
     if settings.qdrant_url:
-        from app.index.connect import open_server
+        from app.index.server.connect import open_server
 
         return open_server(settings, pack, create=create)
-    from app.index.alias import open_embedded
+    from app.index.embedded.alias import open_embedded
 
     return open_embedded(settings, pack, create=create)
 
@@ -75,28 +75,28 @@ def made_by(settings: Settings) -> dict[str, str] | None:
 
     Raises OceanoError `index_unavailable` (damaged).
     """
-    from app.index.alias import read_alias
+    from app.index.embedded.alias import read_alias
 
     return read_alias(alias_path(settings.embedded_dir, settings.qdrant_collection))
 
 
 def is_same(one: FaceIndex, other: FaceIndex) -> bool:
     """Do two ways lead to one collection of one server?"""
-    from app.index.server import ServerIndex
+    from app.index.server.client import ServerIndex
 
     return isinstance(one, ServerIndex) and isinstance(other, ServerIndex) and one.made() == other.made()
 
 
 def collection_exists(settings: Settings, pack: ModelPack) -> bool:
     """Is there an embedded collection for this model, whatever the alias stands for, and if it is lost?"""
-    from app.types import collection_name
+    from app.core.types import collection_name
 
     return (settings.embedded_dir / collection_name(settings.qdrant_collection, pack) / "current").exists()
 
 
 def wait_until_left(settings: Settings) -> None:
     """Until no process is on an embedded index any more, so that its files may be moved or removed."""
-    from app.index.folders import wait_until_left as wait
+    from app.index.embedded.storage import wait_until_left as wait
 
     for folder in settings.embedded_dir.glob("*/"):
         wait(folder)
@@ -104,7 +104,7 @@ def wait_until_left(settings: Settings) -> None:
 
 def restore_embedded(settings: Settings, folder: Path) -> None:
     """Put what `FaceIndex.backup` made in `folder` where the embedded index is kept; there must be none yet."""
-    from app.index.backup import restore
+    from app.index.embedded.backup import restore
 
     restore(folder, settings.embedded_dir, settings.qdrant_collection)
 
@@ -131,10 +131,10 @@ def clear_restore(settings: Settings) -> None:
 def open_beside(settings: Settings, pack: ModelPack) -> FaceIndex:
     """The collection of this model beside the one that serves, made if it is not there; `switch_to` makes it serve."""
     if settings.qdrant_url:
-        from app.index.connect import open_server_beside
+        from app.index.server.connect import open_server_beside
 
         return open_server_beside(settings, pack)
-    from app.index.alias import open_embedded_beside
+    from app.index.embedded.alias import open_embedded_beside
 
     return open_embedded_beside(settings, pack)
 
@@ -142,9 +142,9 @@ def open_beside(settings: Settings, pack: ModelPack) -> FaceIndex:
 def switch_to(settings: Settings, pack: ModelPack) -> None:
     """Let the alias stand for this model's collection; whoever opens the index from now on gets that."""
     if settings.qdrant_url:
-        from app.index.connect import switch_server
+        from app.index.server.connect import switch_server
 
         return switch_server(settings, pack)
-    from app.index.alias import switch_embedded
+    from app.index.embedded.alias import switch_embedded
 
     return switch_embedded(settings, pack)

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from app.config import Settings
+from app.core.config import Settings
+from app.core.types import FaceFilter, FaceIndex, FacePayload, FacePoint, Floats, ModelPack, face_id_of
 from app.index import open_index
-from app.index.alias import open_embedded
-from app.index.connect import collection_of, connect, open_server
-from app.types import FaceFilter, FaceIndex, FacePayload, FacePoint, Floats, ModelPack, face_id_of
-from tests.running import free_port
+from app.index.embedded.alias import open_embedded
+from app.index.server.connect import collection_of, connect, open_server
+from tests.support.running import free_port
 
 PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56, 512)
 OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"), "5b7d0001" + "0" * 56, 512)

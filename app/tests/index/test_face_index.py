@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.config import Settings
-from app.errors import OceanoError
-from app.index.connect import connect
-from app.types import FaceFilter, FaceIndex, FacePoint
+from app.core.config import Settings
+from app.core.errors import OceanoError
+from app.core.types import FaceFilter, FaceIndex, FacePoint
+from app.index.server.connect import connect
 from tests.index.conftest import (
     SERVER,
     everything,

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from app.config import Settings
-from app.errors import OceanoError
+from app.core.config import Settings
+from app.core.errors import OceanoError
+from app.core.types import FaceFilter, FaceIndex, FacePoint, ModelPack, collection_name
 from app.index import alias_path, open_index, readable_copy, restore_embedded, switch_to
-from app.index.alias import open_embedded_beside, read_alias
-from app.index.connect import collection_of
-from app.index.options import kilobytes
-from app.migration import Migration
-from app.types import FaceFilter, FaceIndex, FacePoint, ModelPack, collection_name
+from app.index.embedded.alias import open_embedded_beside, read_alias
+from app.index.embedded.options import kilobytes
+from app.index.server.connect import collection_of
+from app.index.transfer import Migration
 from tests.index.conftest import (
     PACK,
     QUICK,
@@ -285,7 +285,7 @@ def test_a_collection_of_another_size_on_a_server_is_refused_with_both_sizes() -
 
 
 def test_owner_and_worker_start_without_numpy() -> None:
-    code = "import sys, app.index.owner, app.index.worker; sys.exit('numpy' in sys.modules)"
+    code = "import sys, app.index.embedded.owner, app.index.embedded.worker; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,0 +1,9 @@
+"""`python -m app` is `oceano`."""
+
+from __future__ import annotations
+
+import sys
+
+from app.cli import main
+
+sys.exit(main())

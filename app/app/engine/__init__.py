@@ -1,0 +1,1 @@
+"""From pixels to faces: ONNX Runtime sessions, detectors, alignment, quality. `app.embeddings` puts it together."""

@@ -1,0 +1,216 @@
+"""A Qdrant server or cluster as `app.core.types.FaceIndex`, through qdrant-client.
+
+Writes return when the server has applied them (`wait=true`), on as many replicas as WRITE_CONSISTENCY_FACTOR says, so
+`flush` has nothing left to do. Every request may be sent twice: points are inserted only where there are none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from app.core.errors import OceanoError
+from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match
+from app.index.base import READ_POINTS, BaseIndex, first_of_each
+from app.index.embedded.protocol import unavailable
+from app.index.payload import chunks, conditions_of, from_stored, known_uuids, require_limit, to_stored, unit_rows
+from app.index.server.retry import persistently
+
+T = TypeVar("T")
+
+_UPSERT_POINTS: Final = 256
+_FACET_VALUES: Final = 10_000  # each shard cuts its list there
+_WRITE_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 1.0
+_NO_CHANGE: Final = models.OptimizersConfigDiff()
+
+
+class ServerIndex(BaseIndex):
+    """`app.core.types.FaceIndex` on a server's collection. Owns the client; large writes use `streams` at once."""
+
+    def __init__(
+        self, client: QdrantClient, *, collection: str, embedding_size: int, hnsw_ef: int, streams: int = 4
+    ) -> None:
+        super().__init__(embedding_size)
+        self._client = client
+        self._collection = collection
+        self._params = models.SearchParams(
+            hnsw_ef=hnsw_ef,
+            quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0),
+            acorn=models.AcornSearchParams(enable=True),  # with filters only, and only with those that admit little
+        )
+        self._streams = ThreadPoolExecutor(streams, "qdrant")
+
+    def upsert(self, points: Sequence[FacePoint]) -> None:
+        fresh = first_of_each(points)
+        rows = unit_rows([point.embedding for point in fresh.values()], self._size) if fresh else ()
+        structs = [
+            models.PointStruct(id=str(face_id), vector=row.tolist(), payload=to_stored(point.payload))
+            for (face_id, point), row in zip(fresh.items(), rows, strict=True)
+        ]
+        parts = list(chunks(structs, _UPSERT_POINTS))
+        if len(parts) == 1:
+            self._insert(parts[0])
+        else:
+            list(self._streams.map(self._insert, parts))
+
+    def _insert(self, structs: list[models.PointStruct]) -> None:
+        self._write(self._client.upsert, structs, update_mode=models.UpdateMode.INSERT_ONLY)
+
+    def flush(self) -> None:
+        """Every write is durable on return."""
+
+    def _nearest(
+        self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
+    ) -> list[list[Match]]:
+        condition = filter_of(conditions)
+        requests = [
+            models.QueryRequest(
+                query=row.tolist(),
+                limit=limit,
+                filter=condition,
+                params=self._params,
+                score_threshold=threshold,
+                with_payload=True,
+            )
+            for row in rows
+        ]
+        answers = self._ask(self._client.query_batch_points, requests)
+        return [[_match(hit) for hit in answer.points] for answer in answers]
+
+    def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
+        records: list[FaceRecord] = []
+        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
+            found = self._ask(self._client.retrieve, some, True, with_embedding)
+            by_id = {str(point.id): point for point in found}
+            records += [_record(by_id[one]) for one in some if one in by_id]
+        return records
+
+    def _page(
+        self, count: int, following: str | None, conditions: dict[str, Any], with_embedding: bool
+    ) -> tuple[list[FaceRecord], str | None]:
+        found, after = self._ask(
+            self._client.scroll,
+            filter_of(conditions),
+            count,
+            offset=following,
+            with_payload=True,
+            with_vectors=with_embedding,
+        )
+        return [_record(one) for one in found], None if after is None else str(after)
+
+    def _set(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
+        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
+            known = self._ask(self._client.retrieve, some, False, False)
+            if ids := [point.id for point in known]:  # a server refuses ids that it does not know
+                self._write(self._client.set_payload, fields, ids)
+
+    def delete(self, face_ids: Sequence[str]) -> None:
+        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
+            self._write(self._client.delete, some)
+
+    def count(self, where: FaceFilter | None = None) -> int:
+        condition = filter_of(conditions_of(where))
+        found = self._ask(self._client.count, condition, exact=True)
+        return int(found.count)
+
+    def facet(
+        self, key: Literal["person", "folder", "image_id"], *, limit: int = 100, where: FaceFilter | None = None
+    ) -> dict[str, int]:
+        require_limit(limit)
+        condition = filter_of(conditions_of(where))
+        most = max(limit, _FACET_VALUES)
+        found = self._ask(self._client.facet, key, condition, most)
+        counts = [(str(hit.value), hit.count) for hit in found.hits if hit.count]
+        return dict(sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:limit])
+
+    def info(self) -> IndexInfo:
+        found = self._ask(self._client.get_collection)
+        points = found.points_count or 0  # as the server sums it up: a moment old while it optimizes
+        return IndexInfo(
+            kind="server",
+            collection=self._collection,
+            points=points,
+            indexed=min(points, found.indexed_vectors_count or 0),
+            segments=found.segments_count,
+            maintaining=found.status in (models.CollectionStatus.YELLOW, models.CollectionStatus.GREY),
+            disk_bytes=None,
+            copies_missing=self._copies_missing(found.config.params),
+        )
+
+    def _copies_missing(self, params: models.CollectionParams) -> int:
+        wanted = params.replication_factor or 1
+        if wanted == 1:
+            return 0
+        found: Any = self._ask(self._client.collection_cluster_info)
+        active = Counter(
+            shard.shard_id
+            for shard in (*found.local_shards, *found.remote_shards)
+            if shard.state is models.ReplicaState.ACTIVE
+        )
+        return sum(max(0, wanted - active[shard]) for shard in range(params.shard_number or 1))
+
+    def made(self) -> tuple[object, object]:
+        """What tells this collection from every other: a random number, and when it was made."""
+        found = self._ask(self._client.get_collection).config.metadata or {}
+        return found.get("id"), found.get("since")
+
+    def maintain(self, *, wait: bool = False) -> None:
+        """A server does it by itself; but after a start it waits for a write (grey), which an empty change is."""
+        found = self._ask(self._client.get_collection)
+        if found.status is models.CollectionStatus.GREY:
+            persistently(partial(self._client.update_collection, self._collection, _NO_CHANGE))
+        while wait and self.info().maintaining:
+            time.sleep(_POLL_SECONDS)
+        if wait and (found := self._ask(self._client.get_collection)).status is models.CollectionStatus.RED:
+            raise unavailable(f"The Qdrant server could not build the graph: {found.optimizer_status}")
+
+    def backup(self, folder: Path) -> None:
+        raise OceanoError("invalid_request", f"A server's index cannot be copied into {folder} yet; use its snapshots.")
+
+    def close(self) -> None:
+        self._streams.shutdown()
+        self._client.close()
+
+    def _ask(self, method: Callable[..., T], *values: Any, **named: Any) -> T:
+        return persistently(partial(method, self._collection, *values, **named))
+
+    def _write(self, method: Callable[..., object], *values: Any, **named: Any) -> None:
+        persistently(partial(method, self._collection, *values, wait=True, **named), seconds=_WRITE_SECONDS)
+
+
+def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
+    """`where` as `stored.conditions_of` gives it."""
+    must: list[models.Condition] = [
+        models.FieldCondition(key=key, match=models.MatchValue(value=where[key]))
+        for key in ("person", "folder", "image_id")
+        if key in where
+    ]
+    for key, name in (("taken_at", "taken"), ("ingested_at", "ingested")):
+        low, high = where.get(f"{name}_from"), where.get(f"{name}_to")
+        if low is not None or high is not None:
+            must.append(models.FieldCondition(key=key, range=models.DatetimeRange(gte=low, lte=high)))
+    for key in ("det_score", "quality"):
+        if f"min_{key}" in where:
+            must.append(models.FieldCondition(key=key, range=models.Range(gte=where[f"min_{key}"])))
+    flawed: list[models.Condition] = []
+    if "without" in where:
+        flawed.append(models.FieldCondition(key="flaws", match=models.MatchAny(any=list(where["without"]))))
+    return models.Filter(must=must or None, must_not=flawed or None) if must or flawed else None
+
+
+def _match(hit: models.ScoredPoint) -> Match:
+    return Match(str(hit.id), min(1.0, max(-1.0, hit.score)), from_stored(hit.payload or {}))
+
+
+def _record(found: models.Record) -> FaceRecord:
+    embedding = None if found.vector is None else np.asarray(found.vector, dtype=np.float32)
+    return FaceRecord(str(found.id), from_stored(found.payload or {}), embedding)

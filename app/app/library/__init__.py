@@ -1,0 +1,1 @@
+"""Which files are known: scanning folders, reading, batches, the ledger, pruning. `app.ingest` puts it together."""

@@ -1,0 +1,1 @@
+"""Model packs on disk: known ones, finding and checking them, installing and combining."""

@@ -1,0 +1,1 @@
+"""HTTP: middleware, keys, uploads, languages; the JSON API and the pages."""

@@ -1,0 +1,211 @@
+"""HTML routes: the page, which works without JavaScript and better with it.
+
+A plain POST gets the whole page, a POST of page.js (`X-Requested-With: fetch`) only `_results.html`, the part that
+the whole page includes too. Errors come the same two ways.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.requests import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import escape
+
+from app.core import logs
+from app.core.errors import OceanoError
+from app.core.types import FLAWS, FaceFilter, SearchResult
+from app.demo import PACK_VERSION
+from app.service.search import with_decoding
+from app.service.services import Services
+from app.web.i18n import LANGUAGES, Translator, translator
+from app.web.middleware import language_of
+from app.web.uploads import Upload, read_upload
+from app.web.views import (
+    LIMIT_MAX,
+    LIMITS,
+    THRESHOLD_MAX,
+    THRESHOLD_MIN,
+    Asked,
+    ErrorView,
+    PreviewView,
+    Shown,
+    error_view,
+    face_view,
+    preview,
+)
+
+_HERE: Final = Path(__file__).parents[2]
+_YEAR_SECONDS: Final = 365 * 24 * 3600
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What a request asked for, as far as it was read when an error ended it."""
+
+    lang: str
+    asked: Asked
+    preview: PreviewView | None = None
+
+
+def router() -> APIRouter:
+    """`GET /` and `POST /`, no part of the API's schema. Errors rise; `error_page` shows them."""
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+    routes.add_api_route("/", _start, methods=["GET", "HEAD"])
+    routes.add_api_route("/", _search, methods=["POST"])
+    return routes
+
+
+def error_page(request: Request, error: OceanoError) -> HTMLResponse:
+    """The error as the page shows it, whether the page raised it or the request ended before (413, 503, 504)."""
+    request.app.state.metrics.errors.labels(error.code).inc()
+    heard = getattr(request.state, "heard", None) or _Heard(language_of(request), _defaults(request))
+    view = error_view(error, translator(heard.lang), logs.request_id.get())
+    return _answer(request, heard.lang, Shown(asked=heard.asked, preview=heard.preview, error=view), error.status)
+
+
+def _start(request: Request) -> HTMLResponse:
+    response = _answer(request, language_of(request), Shown(_defaults(request)))
+    chosen = request.query_params.get("lang")
+    if chosen in LANGUAGES:
+        secure = request.url.scheme == "https"
+        response.set_cookie("lang", chosen, max_age=_YEAR_SECONDS, secure=secure, httponly=True, samesite="lax")
+    return response
+
+
+async def _search(request: Request) -> HTMLResponse:
+    services: Services = request.app.state.services
+    upload = await read_upload(request)
+    heard = _Heard(_field_language(upload.fields) or language_of(request), _defaults(request))
+    request.state.heard = heard
+    heard.asked = _asked(upload.fields, heard.asked)
+    # page.js filters by the threshold itself, as the slider moves
+    threshold = THRESHOLD_MIN if _is_fetch(request) else heard.asked.threshold
+    try:
+        where = FaceFilter(without=FLAWS) if heard.asked.clear else None
+        result = await services.search.run(upload.picture, limit=heard.asked.limit, threshold=threshold, where=where)
+    except OceanoError as error:
+        if error.code == "face_not_found":  # here it helps to see the picture
+            heard.preview = await run_in_threadpool(preview, upload.picture)
+        raise
+    return await run_in_threadpool(_answer_faces, request, heard, upload, result)
+
+
+def _answer_faces(request: Request, heard: _Heard, upload: Upload, result: SearchResult) -> HTMLResponse:
+    shown = Shown(
+        asked=heard.asked,
+        preview=preview(upload.picture),
+        faces=tuple(face_view(face, result, heard.asked) for face in result.faces),
+        took_ms=with_decoding(result, upload.decode_ms).took_ms["total"],
+        live=_is_fetch(request),
+    )
+    return _answer(request, heard.lang, shown)
+
+
+def _answer(request: Request, lang: str, shown: Shown, status: int = 200) -> HTMLResponse:
+    template = "_results.html" if _is_fetch(request) else "index.html"
+    html = _render(template, request.app.state.services, translator(lang), shown)
+    headers = {
+        "Content-Language": lang,
+        "Cache-Control": "no-store" if request.method == "POST" else "no-cache",
+        "Vary": "Accept-Language, Cookie, X-Requested-With",
+    }
+    return HTMLResponse(html, status_code=status, headers=headers)
+
+
+def _render(template: str, services: Services, t: Translator, shown: Shown) -> str:
+    settings = services.settings
+    max_mb = f"{settings.max_upload_mb:g}"
+    page = _templates().get_template(template)
+    return page.render(
+        t=t,
+        rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
+        static=_static,
+        shown=shown,
+        languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
+        demo=services.demo,
+        demo_version=PACK_VERSION,
+        model=services.engine.pack.name,
+        faces_indexed=services.faces_indexed(),
+        thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),
+        limits=sorted({*LIMITS, shown.asked.limit}),
+        max_mb=max_mb,
+        max_bytes=settings.max_upload_bytes,
+        problems=_problems(t, max_mb),
+    )
+
+
+def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:
+    """What page.js shows when there is no answer of this page to show; it fills in code, status and request id."""
+    too_large = t("error.image_too_large.bytes", max_megabytes=max_mb)
+    return (
+        ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
+        ErrorView("unexpected", t("title.500"), t("error.unexpected", status="{status}"), "", retry=True),
+        ErrorView("overloaded", t("title.503"), t("error.overloaded"), "", retry=True),
+        ErrorView("image_too_large", t("title.413"), too_large, "", retry=False),
+    )
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _static(name: str) -> str:
+    """The address of a static file; it changes with the file, so that a browser never keeps an old one."""
+    digest = hashlib.sha256((_HERE / "static" / name).read_bytes()).hexdigest()
+    return f"/static/{name}?v={digest[:8]}"
+
+
+def _is_fetch(request: Request) -> bool:
+    return request.headers.get("x-requested-with") == "fetch"
+
+
+def _field_language(fields: Mapping[str, str]) -> str | None:
+    lang = fields.get("lang")
+    return lang if lang in LANGUAGES else None
+
+
+def _defaults(request: Request) -> Asked:
+    services: Services = request.app.state.services
+    return Asked(services.engine.pack.threshold)
+
+
+def _asked(fields: Mapping[str, str], asked: Asked) -> Asked:
+    """The form's values; what is absent or empty is as in `asked`. Raises OceanoError `invalid_request`."""
+    if text := fields.get("threshold", "").strip():
+        asked = replace(asked, threshold=round(_number(text, "threshold", THRESHOLD_MIN, THRESHOLD_MAX), 2))
+    if text := fields.get("limit", "").strip():
+        limit = _number(text, "limit", 1, LIMIT_MAX)
+        asked = replace(asked, limit=int(limit))
+    return replace(asked, clear=bool(fields.get("clear", "").strip()))
+
+
+def _number(text: str, name: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise OceanoError(
+            "invalid_request",
+            f"{name} must be a number from {least:g} to {most:g}",
+            details={"field": name, "value": text[:64]},
+        )
+    return number

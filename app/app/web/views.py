@@ -1,0 +1,181 @@
+"""What the page shows, ready for the templates: texts, numbers and shapes, nothing left to work out."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from app.core.errors import OceanoError
+from app.core.types import BBox, FaceMatches, Flaw, Match, Picture, SearchResult
+from app.images.decode import preview_webp
+from app.web.i18n import Translator, error_message
+
+THRESHOLD_MIN: Final = 0.2
+THRESHOLD_MAX: Final = 0.9
+LIMITS: Final = (20, 50, 100, 200)
+LIMIT_MAX: Final = 1000
+
+_PREVIEW_SIDE: Final = 1024
+_RETRY_STATUSES: Final = frozenset({429, 500, 503, 504})
+_NAME_PART: Final = re.compile(r"[^_.\s-]*[_.\s-]+|[^_.\s-]+")  # a long file name may break after each
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the form asks for: least similarity (cosine), matches per face, and only faces without a flaw."""
+
+    threshold: float
+    limit: int = LIMITS[0]
+    clear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewView:
+    """The query as a data: address, with the size (pixels) of the upright original; outlines use its coordinates.
+
+    It is laid out `shown_width` by `shown_height` CSS pixels large, or as much of that as there is room for.
+    """
+
+    uri: str
+    width: int
+    height: int
+    shown_width: int
+    shown_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatchView:
+    """One card; `name_parts` joined are the file's name.
+
+    `similarity` is cut, not rounded, to two decimals, so that what shows as 0.40 passes a threshold of 0.40.
+    """
+
+    face_id: str
+    similarity: float
+    name_parts: tuple[str, ...]
+    folder: str
+    path: str
+    person: str | None
+    hidden: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FaceView:
+    """One face of the query. Shapes are SVG attributes in pixels of the upright query; `number` counts from 1."""
+
+    number: int
+    box: BBox
+    corners: str
+    badge: tuple[float, float, float]
+    crop: str
+    score: float
+    quality: float
+    flaws: tuple[Flaw, ...]
+    matches: tuple[MatchView, ...]
+    shown: int
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorView:
+    code: str
+    title: str
+    message: str
+    request_id: str
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What `_results.html` shows: nothing, an error, or faces; `live` when page.js filters by the threshold."""
+
+    asked: Asked
+    preview: PreviewView | None = None
+    faces: tuple[FaceView, ...] = ()
+    error: ErrorView | None = None
+    took_ms: float = 0.0
+    live: bool = False
+
+
+def preview(picture: Picture) -> PreviewView:
+    webp, _ = preview_webp(picture.pixels, _PREVIEW_SIDE)
+    enlarged = _PREVIEW_SIDE / max(picture.width, picture.height)
+    return PreviewView(
+        uri=f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}",
+        width=picture.width,
+        height=picture.height,
+        shown_width=max(1, round(picture.width * enlarged)),
+        shown_height=max(1, round(picture.height * enlarged)),
+    )
+
+
+def face_view(found: FaceMatches, result: SearchResult, asked: Asked) -> FaceView:
+    matches = tuple(_match_view(match, asked.threshold) for match in found.matches)
+    x1, y1, x2, y2 = found.face.bbox
+    longest = max(result.width, result.height)
+    # the badge grows with the picture, not with the face, but leaves a small face to be seen
+    radius = max(0.016 * longest, min(0.028 * longest, 0.35 * min(x2 - x1, y2 - y1)))
+    side = 1.3 * max(x2 - x1, y2 - y1)
+    crop = ((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side, side)
+    return FaceView(
+        number=found.face_index + 1,
+        box=(round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1)),
+        corners=_corners(found.face.bbox),
+        badge=(
+            round(min(max(x1, radius), result.width - radius), 1),
+            round(min(max(y1, radius), result.height - radius), 1),
+            round(radius, 1),
+        ),
+        crop=" ".join(f"{value:.1f}" for value in crop),
+        score=found.face.det_score,
+        quality=found.face.quality,
+        flaws=found.face.flaws,
+        matches=matches,
+        shown=sum(not match.hidden for match in matches),
+        full=len(matches) >= asked.limit,
+    )
+
+
+def _corners(box: BBox) -> str:
+    """An SVG path: the four corners of a box, as of a viewfinder."""
+    x1, y1, x2, y2 = box
+    leg = 0.24 * min(x2 - x1, y2 - y1)
+    ends = ((x1, y1, leg, leg), (x2, y1, -leg, leg), (x2, y2, -leg, -leg), (x1, y2, leg, -leg))
+    return "".join(f"M{x + dx:.1f} {y:.1f}H{x:.1f}V{y + dy:.1f}" for x, y, dx, dy in ends)
+
+
+def _match_view(match: Match, threshold: float) -> MatchView:
+    # float32 has seven digits; the millionth keeps 0.29 from being cut to 0.28
+    similarity = math.floor(match.similarity * 100 + 1e-4) / 100
+    path = PurePosixPath(_printable(match.payload.path))
+    return MatchView(
+        face_id=match.face_id,
+        similarity=similarity,
+        name_parts=tuple(_NAME_PART.findall(path.name or str(path))),
+        folder=str(path.parent),
+        path=str(path),
+        person=_printable(match.payload.person) if match.payload.person else None,
+        hidden=similarity < threshold - 1e-9,
+    )
+
+
+def _printable(text: str) -> str:
+    """Bytes of a file name that are no UTF-8 arrive as lone surrogates, which cannot be sent."""
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def error_view(error: OceanoError, t: Translator, request_id: str) -> ErrorView:
+    message = error_message(error, t.lang).strip()
+    sentence = message[:1].upper() + message[1:]
+    return ErrorView(
+        code=error.code,
+        title=t(f"title.{error.status}"),
+        message=sentence if sentence.endswith((".", "!", "?")) else f"{sentence}.",
+        request_id="" if request_id == "-" else request_id,
+        retry=error.status in _RETRY_STATUSES,
+    )

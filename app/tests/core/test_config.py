@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.core.config import REPOSITORY, Settings, load_settings
+from app.core.errors import OceanoError
+
+SECRET = "correct-horse-battery-staple"
+
+WRONG = {
+    "UVICORN_PORT": ("70000", "65535"),
+    "UVICORN_LIMIT_CONCURRENCY": ("0", "greater than or equal to 1"),
+    "REQUEST_TIMEOUT_SECONDS": ("0", "greater than 0"),
+    "CORS_ORIGINS": ("example.org", "https://host"),
+    "DET_SIZE": ("640", "width,height in pixels, such as 640,640"),
+    "DET_THRESHOLD": ("1", "less than 1"),
+    "DEVICE": ("gpu", "'auto', 'cpu' or 'cuda'"),
+    "GPU_CONCURRENCY": ("many", "integer"),
+    "QDRANT_URL": ("localhost:9101", "must be like http://host:6333"),
+    "QDRANT_COLLECTION": ("my faces", "pattern"),
+    "HNSW_EF": ("8", "greater than or equal to 16"),
+    "HNSW_M": ("1", "greater than or equal to 4"),
+    "HNSW_EF_CONSTRUCT": ("99999", "less than or equal to 2048"),
+    "SHARD_NUMBER": ("0", "greater than or equal to 1"),
+    "REPLICATION_FACTOR": ("-1", "greater than or equal to 1"),
+    "MAX_UPLOAD_MB": ("0", "greater than 0"),
+    "MAX_IMAGE_MEGAPIXELS": ("-5", "greater than 0"),
+    "INGEST_ROOTS": ("photos", "absolute path"),
+}
+
+
+def _read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(None)
+
+
+def _refused(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OceanoError:
+    with pytest.raises(OceanoError) as caught:
+        _read(monkeypatch, **variables)
+    assert caught.value.code == "invalid_setting"
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def test_without_any_variable_the_defaults_of_the_design_hold() -> None:
+    settings = load_settings(None)
+    assert (settings.uvicorn_host, settings.uvicorn_port, settings.uvicorn_workers) == ("127.0.0.1", 9100, 1)
+    assert (settings.uvicorn_limit_concurrency, settings.request_timeout_seconds) == (256, 30)
+    assert (settings.model_name, settings.det_size, settings.det_threshold) == ("antelopev2", (640, 640), None)
+    assert (settings.device, settings.gpu_concurrency) == ("auto", 1)
+    assert (settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection) == ("", "", "faces")
+    assert (settings.hnsw_ef, settings.hnsw_m, settings.hnsw_ef_construct) == (448, 48, 200)
+    assert (settings.max_upload_bytes, settings.max_image_pixels) == (15_000_000, 64_000_000)
+    assert (settings.cors_origins, settings.api_keys, settings.ingest_roots) == ((), (), ())
+    assert settings.data_dir == REPOSITORY
+
+
+@pytest.mark.parametrize(("name", "value", "right"), [(name, *pair) for name, pair in WRONG.items()])
+def test_a_wrong_setting_says_its_name_its_value_and_what_would_be_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, right: str
+) -> None:
+    error = _refused(monkeypatch, **{name: value})
+    assert error.message.startswith(f"{name}='{value}'") or error.message.startswith(f"{name}='('")
+    assert name in error.message
+    assert value in error.message
+    assert right in error.message
+    assert error.details == {"settings": [name]}
+
+
+def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = _refused(monkeypatch, UVICORN_PORT="x", DEVICE="tpu", HNSW_M="0")
+    assert error.details == {"settings": ["UVICORN_PORT", "DEVICE", "HNSW_M"]}
+    assert error.message.count("; ") == 2
+
+
+@pytest.mark.parametrize("workers", ["2", "0", "16"])
+def test_any_number_of_workers_but_one_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    message = _refused(monkeypatch, UVICORN_WORKERS=workers).message
+    assert message.startswith(f"UVICORN_WORKERS='{workers}': must be 1: ")
+    assert "one process holds the model and the index" in message
+    assert "GPU_CONCURRENCY" in message
+
+
+@pytest.mark.parametrize("name", ["REQUEST_TIMEOUT_SECONDS", "MAX_UPLOAD_MB", "MAX_IMAGE_MEGAPIXELS", "DET_THRESHOLD"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_must_be_finite(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    assert name in _refused(monkeypatch, **{name: value}).message
+
+
+@pytest.mark.parametrize("size", ["0,0", "640,641", "32,32", "640,640,640", "-640,640", "640;640", "a,b", "8192,640"])
+def test_an_input_size_that_the_detector_cannot_take_is_refused(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    assert "DET_SIZE" in _refused(monkeypatch, DET_SIZE=size).message
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("320,640", (320, 640)), (" 640 , 320 ", (640, 320)), ("512x512", (512, 512))]
+)
+def test_an_input_size_is_width_and_height(monkeypatch: pytest.MonkeyPatch, text: str, size: tuple[int, int]) -> None:
+    assert _read(monkeypatch, DET_SIZE=text).det_size == size
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://a.example/", "https://a.example/app", "https://", "ftp://a.example", "null"]
+)
+def test_an_origin_that_no_browser_ever_sends_is_refused(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    assert origin in _refused(monkeypatch, CORS_ORIGINS=f"https://b.example,{origin}").message
+
+
+def test_lists_are_comma_separated_and_forgive_spaces_and_empty_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _read(
+        monkeypatch,
+        CORS_ORIGINS=" https://a.example , http://localhost:3000,, ",
+        INGEST_ROOTS="/photos,/more photos",
+        API_KEYS=f"{SECRET},{SECRET}2",
+    )
+    assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
+    assert settings.ingest_roots == (Path("/photos"), Path("/more photos"))
+    assert settings.api_keys == (SECRET, f"{SECRET}2")
+
+
+def test_a_key_that_is_too_short_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = _refused(monkeypatch, API_KEYS=f"{SECRET},pssst")
+    assert error.message == "API_KEYS=***: each key must have at least 16 characters"
+    shown = "".join(traceback.format_exception(error)) + repr(error.details)
+    assert "pssst" not in shown
+    assert SECRET not in shown
+
+
+def test_secrets_are_not_in_the_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _read(monkeypatch, API_KEYS=SECRET, QDRANT_API_KEY=SECRET)
+    assert settings.api_keys == (SECRET,)
+    assert settings.qdrant_api_key == SECRET
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+    other = _refused(monkeypatch, UVICORN_PORT="x")
+    assert SECRET not in other.message
+
+
+def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = {name.upper(): "" for name in Settings.model_fields}
+    assert len(empty) > 20
+    assert _read(monkeypatch, **empty) == Settings(_env_file=None)
+
+
+def test_the_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("# a comment\nUVICORN_PORT=9200\nMODEL_NAME='buffalo_l'\nHNSW_M=\nSOMETHING_ELSE=1\n")
+    settings = load_settings(env_file)
+    assert (settings.uvicorn_port, settings.model_name, settings.hnsw_m) == (9200, "buffalo_l", 48)
+    monkeypatch.setenv("UVICORN_PORT", "9300")
+    assert load_settings(env_file).uvicorn_port == 9300
+
+
+def test_a_wrong_value_in_the_env_file_is_named_like_one_in_the_environment(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("GPU_CONCURRENCY=none\n")
+    with pytest.raises(OceanoError, match="GPU_CONCURRENCY='none'"):
+        load_settings(env_file)
+
+
+def test_an_env_file_that_is_no_text_is_a_wrong_setting(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(b"UVICORN_PORT=\xff\xfe\n")
+    with pytest.raises(OceanoError, match="cannot be read") as caught:
+        load_settings(env_file)
+    assert caught.value.code == "invalid_setting"
+
+
+def test_no_env_file_is_no_error(tmp_path: Path) -> None:
+    assert load_settings(tmp_path / "none").uvicorn_port == 9100
+
+
+def test_overrides_win_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UVICORN_PORT", "9300")
+    assert load_settings(None, uvicorn_port=9400).uvicorn_port == 9400
+    with pytest.raises(OceanoError, match="UVICORN_PORT='0'"):
+        load_settings(None, uvicorn_port=0)
+
+
+def test_all_data_lies_under_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = _read(monkeypatch, DATA_DIR=str(tmp_path / "data"))
+    folders = (
+        settings.logs_dir, settings.state_dir, settings.thumbs_dir, settings.models_dir, settings.index_dir,
+    )  # fmt: skip
+    assert [folder.name for folder in folders] == ["logs", "state", "thumbs", "models", "qdrant_storage"]
+    assert {folder.parent for folder in folders} == {tmp_path / "data"}
+    assert not (tmp_path / "data").exists(), "reading the settings makes no folder"
+
+
+def test_the_data_folder_is_absolute_wherever_the_process_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _read(monkeypatch, DATA_DIR="here").data_dir == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _read(monkeypatch, DATA_DIR="~/there").data_dir == tmp_path / "there"
+
+
+def test_settings_are_frozen(settings: Settings) -> None:
+    with pytest.raises(ValidationError):
+        settings.uvicorn_port = 1  # type: ignore[misc]
+
+
+def test_the_environment_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(os.environ)
+    load_settings(None)
+    assert dict(os.environ) == before
+
+
+def test_every_setting_has_a_description() -> None:
+    assert Settings.model_fields
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "host:6333",
+        "http://",
+        "http://host:abc",
+        "http://host:99999",
+        "ftp://host",
+        "http://:1",
+        " http://host",
+        "http://host\n",
+        "http://a b",
+        "http://h%00",
+    ],
+)
+def test_an_address_of_a_server_that_is_none_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QDRANT_URL", url)
+    with pytest.raises(OceanoError, match="QDRANT_URL"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@host:6333", "https://secret@host", "me:secret@host", "http://me:9#secret@host"]
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QDRANT_URL", url)
+    with pytest.raises(OceanoError, match=r"QDRANT_URL='[*]{3}@host") as refused:
+        load_settings()
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "one and a space ", "line\n", "\x01"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OceanoError, match=r"QDRANT_API_KEY=[*]{3}: must be plain ASCII"):
+        load_settings(qdrant_api_key=key)

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from app.core.errors import OceanoError
+from app.core.types import BBox, Face, FaceFilter, Floats, Match, Picture, SearchResult
+from app.metrics import Metrics
+from app.service import search as module
+from app.service.search import Search, with_decoding
+from tests.support.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
+from tests.support.pictures import BLACK, GREEN, KPS, RED, point
+
+T = TypeVar("T")
+
+
+def _picture(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (64, 48)) -> Picture:
+    return picture_of(np.full((size[1], size[0], 3), colour[::-1], np.uint8))
+
+
+class ManyFaces(FakeEngine):
+    """Sees these boxes in every picture; face number n is person n."""
+
+    def __init__(self, *boxes: BBox) -> None:
+        super().__init__()
+        self._boxes = boxes
+
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        if timings is not None:
+            timings |= {"detect": 3.0, "embed": 2.0}
+        faces = [Face(box, KPS, 0.9, 0.8, "direct", embedding_of(n)) for n, box in enumerate(self._boxes)]
+        return [list(faces) for _ in pictures]
+
+
+class Recording(MemoryIndex):
+    """Remembers how it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[dict[str, Any]] = []
+
+    def search_batch(self, embeddings: Sequence[Floats], **how: Any) -> list[list[Match]]:
+        self.asked.append({"queries": len(embeddings)} | how)
+        return super().search_batch(embeddings, **how)
+
+
+@pytest.fixture
+def index() -> Recording:
+    return Recording()
+
+
+@pytest.fixture
+def made() -> Iterator[list[Search]]:
+    searches: list[Search] = []
+    yield searches
+    for one in searches:
+        one.close()
+
+
+@pytest.fixture
+def search(index: Recording, made: list[Search]) -> Search:
+    made.append(Search(FakeEngine(), index, Metrics(), threads=2))
+    return made[0]
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def test_the_same_person_is_found_and_another_is_not(search: Search, index: Recording) -> None:
+    index.upsert([point(1, RED), point(2, GREEN), point(3, RED)])
+    result = _run(search.run(_picture(RED), limit=10, threshold=0.4))
+    assert (result.width, result.height, result.threshold) == (64, 48, 0.4)
+    (found,) = result.faces
+    assert found.face_index == 0
+    assert {match.face_id for match in found.matches} == {point(1).face_id, point(3).face_id}
+    assert all(match.similarity == pytest.approx(1.0, abs=1e-5) for match in found.matches)
+
+
+def test_matches_come_best_first_and_no_more_than_asked_for(search: Search, index: Recording) -> None:
+    query = point(0).embedding
+    other = embedding_of(77)
+    for number, share in enumerate((0.1, 0.5, 0.9, 0.3, 0.7)):
+        mixed = share * query + (1 - share) * other
+        index.upsert([replace(point(number), embedding=np.asarray(mixed / np.linalg.norm(mixed), np.float32))])
+    (found,) = _run(search.run(_picture(), limit=3, threshold=-1)).faces
+    similarities = [match.similarity for match in found.matches]
+    assert len(similarities) == 3
+    assert similarities == sorted(similarities, reverse=True)
+    assert found.matches[0].face_id == point(2).face_id
+
+
+def test_the_threshold_is_the_least_cosine_that_counts(search: Search, index: Recording) -> None:
+    query = point(0).embedding
+    across = embedding_of(5)
+    across = across - float(across @ query) * query
+    across /= np.linalg.norm(across)
+    half = np.asarray(0.5 * query + np.sqrt(0.75) * across, np.float32)
+    index.upsert([replace(point(1), embedding=half)])
+
+    def found(threshold: float) -> int:
+        return len(_run(search.run(_picture(), limit=9, threshold=threshold)).faces[0].matches)
+
+    assert (found(0.499), found(0.501), found(-1.0), found(1.0)) == (1, 0, 1, 0)
+
+
+def test_nothing_that_resembles_is_an_empty_list_and_no_error(search: Search) -> None:
+    (found,) = _run(search.run(_picture(), limit=10, threshold=0.4)).faces
+    assert found.matches == ()
+
+
+def test_no_face_in_the_picture_is_face_not_found_and_the_index_is_not_asked(search: Search, index: Recording) -> None:
+    with pytest.raises(OceanoError) as caught:
+        _run(search.run(_picture(BLACK), limit=10, threshold=0.4))
+    assert (caught.value.code, caught.value.details) == ("face_not_found", {"width": 64, "height": 48})
+    assert index.asked == []
+
+
+def test_all_faces_are_asked_for_at_once(index: Recording, made: list[Search]) -> None:
+    boxes = [(0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (40.0, 0.0, 50.0, 10.0)]
+    made.append(Search(ManyFaces(*boxes), index, Metrics(), threads=1))
+    where = FaceFilter(person="Ada")
+    result = _run(made[0].run(_picture(), limit=7, threshold=0.3, where=where))
+    assert [found.face_index for found in result.faces] == [0, 1, 2]
+    assert [found.face.bbox for found in result.faces] == boxes
+    assert index.asked == [{"queries": 3, "limit": 7, "threshold": 0.3, "where": where}]
+
+
+@pytest.mark.parametrize(
+    ("most", "places"),
+    [(None, [0, 1, 2, 3]), (4, [0, 1, 2, 3]), (99, [0, 1, 2, 3]), (1, [2]), (2, [1, 2]), (3, [0, 1, 2])],
+)
+def test_max_faces_keeps_the_largest_in_their_order(
+    index: Recording, made: list[Search], most: int | None, places: list[int]
+) -> None:
+    engine = ManyFaces((0, 0, 5, 5), (10, 0, 20, 20), (30, 0, 60, 40), (40, 0, 45, 5))
+    made.append(Search(engine, index, Metrics(), threads=1))
+    result = _run(made[0].run(_picture(), limit=5, threshold=0, max_faces=most))
+    assert [found.face_index for found in result.faces] == places
+    assert [found.face.bbox for found in result.faces] == [engine._boxes[place] for place in places]
+    assert index.asked[0]["queries"] == len(places)
+
+
+def _gallery(index: MemoryIndex, images: int, faces: int) -> None:
+    """`images` pictures with `faces` faces each, all of one person, ever less alike."""
+    query, other = point(0).embedding, embedding_of(77)
+    points = []
+    for image in range(images):
+        for place in range(faces):
+            share = 1 - (image * faces + place) / (2 * images * faces)
+            mixed = share * query + (1 - share) * other
+            one = point(image * faces + place, image_id=f"{image:064x}", person=f"P{image % 3}" if image else None)
+            face_id = point(image * faces + place).face_id
+            points.append(
+                replace(one, face_id=face_id, embedding=np.asarray(mixed / np.linalg.norm(mixed), np.float32))
+            )
+    index.upsert(points)
+
+
+def test_grouped_by_image_each_image_counts_once_with_its_best_match(search: Search, index: Recording) -> None:
+    _gallery(index, images=6, faces=3)
+    (found,) = _run(search.run(_picture(), limit=4, threshold=0, group_by="image_id")).faces
+    assert [match.payload.image_id for match in found.matches] == [f"{image:064x}" for image in range(4)]
+    best = max(index.search(point(0).embedding, limit=99), key=lambda match: match.similarity)
+    assert found.matches[0] == best
+
+
+def test_grouped_by_person_each_counts_once_and_the_nameless_stand_alone(search: Search, index: Recording) -> None:
+    _gallery(index, images=6, faces=3)
+    (found,) = _run(search.run(_picture(), limit=99, threshold=0, group_by="person")).faces
+    people = [match.payload.person for match in found.matches]
+    assert people == [None, None, None, "P1", "P2", "P0"]
+
+
+def test_more_matches_are_fetched_until_there_are_enough_groups(search: Search, index: Recording) -> None:
+    _gallery(index, images=4, faces=40)
+    (found,) = _run(search.run(_picture(), limit=4, threshold=0, group_by="image_id")).faces
+    assert len(found.matches) == 4
+    assert [asked["limit"] for asked in index.asked] == [16, 64, 256]
+
+
+def test_fetching_more_ends_when_there_are_no_more_matches(search: Search, index: Recording) -> None:
+    _gallery(index, images=1, faces=20)
+    (found,) = _run(search.run(_picture(), limit=5, threshold=0, group_by="image_id")).faces
+    assert len(found.matches) == 1
+    assert [asked["limit"] for asked in index.asked] == [20, 80]
+
+
+def test_fetching_more_ends_at_a_bound(search: Search, index: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_MATCHES", 30)
+    _gallery(index, images=1, faces=50)
+    (found,) = _run(search.run(_picture(), limit=5, threshold=0, group_by="image_id")).faces
+    assert len(found.matches) == 1
+    assert [asked["limit"] for asked in index.asked] == [20, 30]
+    index.asked.clear()
+    _run(search.run(_picture(), limit=1000, threshold=0, group_by="image_id"))
+    assert [asked["limit"] for asked in index.asked] == [30]
+
+
+def test_without_grouping_the_index_is_asked_for_what_is_wanted(search: Search, index: Recording) -> None:
+    _run(search.run(_picture(), limit=20, threshold=0.4))
+    assert [asked["limit"] for asked in index.asked] == [20]
+
+
+def test_the_times_of_the_stages_are_told_and_the_total_holds_them(index: Recording, made: list[Search]) -> None:
+    class Slow(Recording):
+        def search_batch(self, embeddings: Sequence[Floats], **how: Any) -> list[list[Match]]:
+            time.sleep(0.02)
+            return super().search_batch(embeddings, **how)
+
+    class Timed(FakeEngine):
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+            time.sleep(0.01)
+            assert timings is not None
+            timings |= {"detect": 6.0, "embed": 4.0}
+            return super().analyze(pictures)
+
+    made.append(Search(Timed(), Slow(), Metrics(), threads=1))
+    result = _run(made[0].run(_picture(), limit=1, threshold=0))
+    took = result.took_ms
+    assert list(took) == ["detect", "embed", "search", "total"]
+    assert (took["detect"], took["embed"]) == (6.0, 4.0)
+    assert took["search"] >= 20
+    assert took["total"] >= took["detect"] + took["embed"] + took["search"] - 0.5
+
+
+def test_decoding_is_told_first_and_added_to_the_total() -> None:
+    result = SearchResult(1, 1, 0.4, (), {"detect": 2.0, "total": 5.0})
+    decoded = with_decoding(result, 10.0)
+    assert list(decoded.took_ms) == ["decode", "detect", "total"]
+    assert decoded.took_ms == {"decode": 10.0, "detect": 2.0, "total": 15.0}
+    assert result.took_ms == {"detect": 2.0, "total": 5.0}
+
+
+def test_detect_gives_faces_in_order_and_no_face_is_an_empty_list(search: Search) -> None:
+    faces, took = _run(search.detect(_picture()))
+    assert [face.found_by for face in faces] == ["direct"]
+    assert took == {"detect": 1.0, "embed": 1.0}
+    assert _run(search.detect(_picture(BLACK)))[0] == []
+
+
+def test_more_like_asks_for_one_embedding(search: Search, index: Recording) -> None:
+    index.upsert([point(1), point(2, GREEN)])
+    matches = _run(search.more_like(point(1).embedding, limit=5, threshold=0.4, where=FaceFilter(folder="/photos")))
+    assert [match.face_id for match in matches] == [point(1).face_id]
+    assert index.asked == [{"queries": 1, "limit": 5, "threshold": 0.4, "where": FaceFilter(folder="/photos")}]
+
+
+@pytest.mark.parametrize("code", ["engine_unhealthy", "index_unavailable"])
+def test_a_part_that_fails_is_told_as_it_is(made: list[Search], code: str) -> None:
+    class Failing(MemoryIndex, FakeEngine):
+        health = FakeEngine().health
+        pictures = 0
+
+        def __init__(self) -> None:
+            MemoryIndex.__init__(self)
+
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+            if code == "engine_unhealthy":
+                raise OceanoError(code, "?")
+            return FakeEngine.analyze(self, pictures, timings)
+
+        def search_batch(self, embeddings: Sequence[Floats], **how: Any) -> list[list[Match]]:
+            raise OceanoError("index_unavailable", "?")
+
+    part = Failing()
+    made.append(Search(part, part, Metrics(), threads=1))
+    with pytest.raises(OceanoError) as caught:
+        _run(made[0].run(_picture(), limit=1, threshold=0))
+    assert caught.value.code == code
+
+
+def test_metrics_count_faces_stages_and_pictures_in_work(index: Recording, made: list[Search]) -> None:
+    metrics = Metrics()
+    seen: list[float] = []
+
+    class Looking(FakeEngine):
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+            seen.append(metrics.waiting._value.get())
+            return super().analyze(pictures, timings)
+
+    made.append(Search(Looking(), index, metrics, threads=1))
+    _run(made[0].run(_picture(), limit=1, threshold=0))
+    with pytest.raises(OceanoError):
+        _run(made[0].run(_picture(BLACK), limit=1, threshold=0))
+    text = metrics.exposition().decode()
+    assert seen == [1.0, 1.0]
+    assert "oceano_pictures_in_work 0.0" in text
+    assert 'oceano_faces_found_total{found_by="direct"} 1.0' in text
+    for stage, times in (("detect", 2), ("embed", 2), ("search", 1)):
+        assert f'oceano_stage_seconds_count{{stage="{stage}"}} {times}.0' in text
+
+
+def test_no_more_pictures_are_in_work_at_once_than_there_are_threads(index: Recording, made: list[Search]) -> None:
+    now = most = 0
+    lock = threading.Lock()
+
+    class Counting(FakeEngine):
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+            nonlocal now, most
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.005)
+            with lock:
+                now -= 1
+            return super().analyze(pictures, timings)
+
+    made.append(Search(Counting(), index, Metrics(), threads=2))
+
+    async def many() -> list[SearchResult]:
+        return await asyncio.gather(*(made[0].run(_picture(), limit=1, threshold=0) for _ in range(20)))
+
+    assert len(_run(many())) == 20
+    assert most == 2
+
+
+def test_an_index_that_hangs_holds_no_more_threads_than_there_are(made: list[Search]) -> None:
+    """Requests that are given up (504) must not pile up threads and pictures behind an index that hangs."""
+    release = threading.Event()
+    hanging: list[int] = []
+
+    class Hanging(MemoryIndex):
+        def search_batch(self, embeddings: Sequence[Floats], **how: Any) -> list[list[Match]]:
+            hanging.append(threading.get_ident())
+            release.wait(10)
+            return [[] for _ in embeddings]
+
+    made.append(Search(FakeEngine(), Hanging(), Metrics(), threads=2))
+
+    async def wave() -> None:
+        calls = (asyncio.wait_for(made[0].run(_picture(), limit=1, threshold=0), 0.05) for _ in range(10))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(result) for result in results} == {TimeoutError}
+
+    async def waves() -> None:
+        for _ in range(3):
+            await wave()
+        release.set()
+
+    _run(waves())
+    assert len(hanging) == 2

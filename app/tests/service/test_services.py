@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Settings
+from app.core.errors import OceanoError
+from app.core.types import EngineHealth, IndexInfo
+from app.images.thumbnails import ThumbStore
+from app.library.ledger import FileRecord, Ledger, Totals
+from app.metrics import Metrics
+from app.service import services as module
+from app.service.search import Search
+from app.service.services import Services
+from tests.index.conftest import ids_of, points
+from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+from tests.support.pictures import point
+
+
+class Part(MemoryIndex):
+    """An index whose `info` does what a test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.does: Callable[[], None] = lambda: None
+        self.closed = 0
+        self.asked = 0
+
+    def info(self) -> IndexInfo:
+        self.asked += 1
+        self.does()
+        return super().info()
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def index() -> Part:
+    made = Part()
+    made.upsert(points(1))
+    return made
+
+
+@pytest.fixture
+def services(settings: Settings, engine: FakeEngine, index: Part, tmp_path: Path) -> Iterator[Services]:
+    metrics = Metrics()
+    ledger = Ledger(tmp_path / "ledger.sqlite3", "faces__fake__ffffffff")
+    search = Search(engine, index, metrics, threads=1)
+    services = Services(settings, engine, index, ledger, ThumbStore(tmp_path / "thumbs"), search, metrics)
+    yield services
+    services.close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(module, "STALE_SECONDS", 0.2)
+
+
+def _watch(services: Services, until: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Let the watch run until something is so."""
+
+    async def run() -> None:
+        watch = asyncio.create_task(services.watch())
+        end = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < end, "it never came so"
+            assert not watch.done(), "the watch has ended"
+            await asyncio.sleep(0.005)
+        watch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watch
+
+    asyncio.run(run())
+
+
+def _fail(code: str = "index_unavailable", message: str = "no connection") -> Callable[[], None]:
+    def fail() -> None:
+        raise OceanoError(code, message)
+
+    return fail
+
+
+def test_before_the_first_look_nothing_is_well(services: Services) -> None:
+    assert not services.index_ok
+    assert services.faces_indexed() is None
+    assert services.seen.index_error == "not looked at yet"
+
+
+def test_a_look_sees_the_index(services: Services, index: Part) -> None:
+    index.points.clear()
+    index.upsert([point(1), point(2)])
+    asyncio.run(services.look())
+    assert services.index_ok
+    assert services.faces_indexed() == 2
+    assert services.seen.index_error == ""
+    text = services.metrics.exposition().decode()
+    assert "oceano_index_up 1.0" in text
+    assert "oceano_index_points 2.0" in text
+    assert "oceano_engine_healthy 1.0" in text
+
+
+def test_an_index_that_is_gone_is_seen_at_once_and_said_once(
+    services: Services, index: Part, caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio.run(services.look())
+    index.does = _fail()
+    for _ in range(3):
+        asyncio.run(services.look())
+    assert not services.index_ok
+    assert services.faces_indexed() is None
+    assert services.seen.index_error == "no connection"
+    assert "oceano_index_up 0.0" in services.metrics.exposition().decode()
+    assert [record.getMessage() for record in caplog.records] == ["no connection"]
+    index.does = lambda: None
+    asyncio.run(services.look())
+    assert services.index_ok
+    assert services.seen.index_error == ""
+
+
+def test_an_index_that_hangs_is_believed_until_it_is_stale(
+    services: Services, index: Part, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    asyncio.run(services.look())
+    release = threading.Event()
+    index.does = lambda: release.wait(10) and None
+    asyncio.run(services.look())
+    assert services.index_ok, "one slow answer is no outage"
+    time.sleep(0.2)
+    assert not services.index_ok
+    assert services.faces_indexed() is None
+    assert services.seen.index_error == "the index has not answered within 0.05 s"
+    release.set()
+
+
+def test_an_index_that_hangs_is_not_asked_by_ever_more_threads(services: Services, index: Part, quick: None) -> None:
+    release = threading.Event()
+    index.does = lambda: release.wait(10) and None
+
+    async def looks() -> None:
+        for _ in range(4):
+            await services.look()
+
+    before = threading.active_count()
+    asyncio.run(looks())
+    assert index.asked == 1
+    assert threading.active_count() <= before + 1
+    release.set()
+
+
+def test_the_watch_sees_what_changes(services: Services, index: Part, engine: FakeEngine, quick: None) -> None:
+    index.points.clear()
+    _watch(services, lambda: services.faces_indexed() == 0)
+    index.upsert([point(1)])
+    _watch(services, lambda: services.faces_indexed() == 1)
+    index.does = _fail()
+    _watch(services, lambda: not services.index_ok)
+    index.does = lambda: None
+    _watch(services, lambda: services.index_ok)
+
+
+def test_the_watch_goes_on_after_an_error_that_nobody_foresaw(
+    services: Services, index: Part, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd() -> None:
+        raise ZeroDivisionError
+
+    index.does = odd
+    _watch(services, lambda: index.asked >= 3)
+    assert not services.index_ok
+    assert any(record.exc_info for record in caplog.records)
+    index.does = lambda: None
+    _watch(services, lambda: services.index_ok)
+
+
+def test_the_watch_sees_the_index_while_the_engine_or_the_ledger_hangs(
+    services: Services, index: Part, engine: FakeEngine, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    checks: list[int] = []
+
+    def hang() -> EngineHealth:
+        checks.append(1)
+        release.wait(10)
+        return engine.health
+
+    def hang_too() -> Totals:
+        release.wait(10)
+        return Totals()
+
+    monkeypatch.setattr(engine, "check", hang, raising=False)
+    monkeypatch.setattr(Ledger, "totals", lambda self: hang_too())
+    asked = index.asked
+    try:
+        _watch(services, lambda: len(checks) > 0 and index.asked > asked + 5 and services.index_ok)
+    finally:
+        release.set()
+    assert len(checks) == 1
+
+
+def test_the_engine_is_checked_again_and_again_and_its_state_is_told(
+    services: Services, engine: FakeEngine, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks: list[EngineHealth] = []
+
+    def check() -> EngineHealth:
+        engine.health = EngineHealth(len(checks) != 1, 0.5, "cosine 0.5 to the reference")
+        checks.append(engine.health)
+        return engine.health
+
+    engine.check = check  # type: ignore[method-assign]
+    _watch(services, lambda: len(checks) >= 4)
+    assert "the engine is unhealthy: cosine 0.5 to the reference" in caplog.text
+    engine.health = EngineHealth(False, 0.0, "?")
+    asyncio.run(services.look())
+    assert "oceano_engine_healthy 0.0" in services.metrics.exposition().decode()
+
+
+def test_an_engine_whose_check_fails_is_checked_again(services: Services, engine: FakeEngine, quick: None) -> None:
+    checks: list[int] = []
+
+    def check() -> EngineHealth:
+        checks.append(1)
+        raise OceanoError("engine_unhealthy", "CUDA error")
+
+    engine.check = check  # type: ignore[method-assign]
+    _watch(services, lambda: len(checks) >= 3)
+
+
+def _record(path: str, faces: int = 2) -> FileRecord:
+    return FileRecord(path, 10, 1, "a" * 64, "done", faces)
+
+
+def test_the_ledger_is_counted(services: Services) -> None:
+    services.ledger.record([_record("/a"), _record("/b"), replace(_record("/c", 0), status="failed", reason="x")])
+    seconds = asyncio.run(services.look_at_ledger())
+    assert seconds >= module.LOOK_SECONDS
+    assert services.seen.totals == Totals(done=2, failed=1, faces=4)
+    text = services.metrics.exposition().decode()
+    assert 'oceano_ledger_files{status="done"} 2.0' in text
+    assert 'oceano_ledger_files{status="failed"} 1.0' in text
+
+
+def test_a_ledger_that_fails_does_not_make_the_index_unwell(
+    services: Services, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def locked(self: Ledger) -> Totals:
+        raise OceanoError("ledger_unavailable", "database is locked")
+
+    monkeypatch.setattr(Ledger, "totals", locked)
+    asyncio.run(services.look())
+    for _ in range(3):
+        asyncio.run(services.look_at_ledger())
+    assert services.index_ok
+    assert services.seen.totals is None
+    assert services.seen.ledger_error == "database is locked"
+    assert len(caplog.records) == 1
+
+
+def test_a_large_ledger_is_counted_less_often(services: Services, monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
+    def slow(self: Ledger) -> Totals:
+        time.sleep(0.05)
+        return Totals()
+
+    monkeypatch.setattr(Ledger, "totals", slow)
+    assert asyncio.run(services.look_at_ledger()) >= 1.0, "at most a twentieth of the time"
+
+
+def test_only_the_demo_pack_is_a_demo(services: Services, engine: FakeEngine) -> None:
+    assert not services.demo
+    engine.pack = replace(FAKE_PACK, name="demo")  # type: ignore[misc]
+    assert services.demo
+
+
+def test_closing_closes_every_part_even_if_one_fails(services: Services, index: Part) -> None:
+    def fails() -> None:
+        index.closed += 1
+        raise OceanoError("index_unavailable", "gone already")
+
+    index.close = fails  # type: ignore[method-assign]
+    with pytest.raises(OceanoError, match="gone already"):
+        services.close()
+    assert index.closed == 1
+    with pytest.raises(OceanoError, match="closed"):
+        services.ledger.totals()
+    index.close = lambda: None  # type: ignore[method-assign]
+
+
+def test_nothing_is_logged_while_all_is_well(
+    services: Services, quick: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 5)
+    index = services.index
+    assert isinstance(index, Part)
+    with caplog.at_level(logging.INFO):
+        _watch(services, lambda: index.asked > 3)
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("app")] == []
+
+
+def test_an_index_without_a_face_is_said_for_it_may_be_the_wrong_one(
+    services: Services, index: Part, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.delete(ids_of(points(1)))
+    _watch(services, lambda: bool(services.seen.at))
+    assert "holds no faces yet; is QDRANT_COLLECTION meant so?" in caplog.text

@@ -1,0 +1,199 @@
+"""Fakes: an engine that needs no model and an index that needs no disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from app.core.types import (
+    DeviceInfo,
+    EngineHealth,
+    Face,
+    FaceFilter,
+    FacePoint,
+    FaceRecord,
+    Floats,
+    IndexInfo,
+    Match,
+    ModelPack,
+    Picture,
+    Pixels,
+    ScrollPage,
+    folders_of,
+)
+
+FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64, 512)
+
+
+def embedding_of(seed: int) -> Floats:
+    """A unit vector of its own for each seed."""
+    vector = np.random.default_rng(seed).normal(size=512).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+
+def picture_of(pixels: Pixels, image_id: str = "a" * 64) -> Picture:
+    """A picture that was decoded with every pixel."""
+    height, width = pixels.shape[:2]
+    return Picture(image_id, pixels, "PNG", None, width, height)
+
+
+class FakeEngine:
+    """Sees one face in the middle of any picture that is not black; pictures of one mean colour are one person."""
+
+    pack = FAKE_PACK
+    device = DeviceInfo("cpu", "CPUExecutionProvider", "a fake")
+    lanes = 2
+    batch = 4
+    _count = threading.Lock()
+
+    def __init__(self) -> None:
+        self.health = EngineHealth(True, 1.0)
+        self.pictures = 0
+
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        with self._count:
+            self.pictures += len(pictures)
+        if timings is not None:
+            timings |= {"detect": 1.0, "embed": 1.0}
+        return [self._faces(picture) for picture in pictures]
+
+    def check(self) -> EngineHealth:
+        return self.health
+
+    @staticmethod
+    def _faces(picture: Picture) -> list[Face]:
+        height, width = picture.height, picture.width
+        colour = tuple(round(float(value) / 16) for value in picture.pixels.reshape(-1, 3).mean(axis=0))
+        if colour == (0, 0, 0):
+            return []
+        seed = int.from_bytes(hashlib.sha256(repr(colour).encode()).digest()[:4], "big")
+        box = (width * 0.25, height * 0.25, width * 0.75, height * 0.75)
+        centre = (width / 2, height / 2)
+        return [Face(box, (centre,) * 5, 0.9, 0.8, "direct", embedding_of(seed))]
+
+
+class MemoryIndex:
+    """The FaceIndex Protocol over a dict, every answer exact."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, FacePoint] = {}
+        self.flushed: set[str] = set()
+        self._lock = threading.Lock()
+
+    def upsert(self, points: Sequence[FacePoint]) -> None:
+        with self._lock:
+            for point in points:
+                self.points.setdefault(point.face_id, point)
+
+    def flush(self) -> None:
+        self.flushed = set(self.points)
+
+    def search(
+        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
+    ) -> list[Match]:
+        matches = [
+            Match(point.face_id, float(embedding @ point.embedding), point.payload) for point in self._where(where)
+        ]
+        matches = [match for match in matches if threshold is None or match.similarity >= threshold]
+        return sorted(matches, key=lambda match: -match.similarity)[:limit]
+
+    def search_batch(
+        self,
+        embeddings: Sequence[Floats],
+        *,
+        limit: int,
+        threshold: float | None = None,
+        where: FaceFilter | None = None,
+    ) -> list[list[Match]]:
+        return [self.search(one, limit=limit, threshold=threshold, where=where) for one in embeddings]
+
+    def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
+        found = [self.points[face_id] for face_id in face_ids if face_id in self.points]
+        return [FaceRecord(one.face_id, one.payload, one.embedding if with_embedding else None) for one in found]
+
+    def scroll(
+        self,
+        *,
+        limit: int,
+        offset: str | None = None,
+        where: FaceFilter | None = None,
+        with_embedding: bool = False,
+    ) -> ScrollPage:
+        ids = sorted(point.face_id for point in self._where(where))
+        ids = [face_id for face_id in ids if offset is None or face_id >= offset]
+        page = tuple(self.retrieve(ids[:limit], with_embedding=with_embedding))
+        return ScrollPage(page, ids[limit] if len(ids) > limit else None)
+
+    def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
+        for face_id in face_ids:
+            point = self.points[face_id]
+            payload = dataclasses.replace(point.payload, person=person)
+            self.points[face_id] = dataclasses.replace(point, payload=payload)
+
+    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
+        for face_id in face_ids:
+            point = self.points[face_id]
+            payload = dataclasses.replace(point.payload, path=path, folder=folders_of(path))
+            self.points[face_id] = dataclasses.replace(point, payload=payload)
+
+    def delete(self, face_ids: Sequence[str]) -> None:
+        for face_id in face_ids:
+            self.points.pop(face_id, None)
+
+    def count(self, where: FaceFilter | None = None) -> int:
+        return len(self._where(where))
+
+    def facet(
+        self, key: Literal["person", "folder", "image_id"], *, limit: int = 100, where: FaceFilter | None = None
+    ) -> dict[str, int]:
+        values: Counter[str] = Counter()
+        for point in self._where(where):
+            value = getattr(point.payload, key)
+            values.update(value if isinstance(value, tuple) else [value] if value is not None else [])
+        return dict(values.most_common(limit))
+
+    def info(self) -> IndexInfo:
+        return IndexInfo("embedded", "faces__fake__ffffffff", len(self.points), 0, 1, False, 0)
+
+    def maintain(self, *, wait: bool = False) -> None:
+        pass
+
+    def backup(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+    def _where(self, where: FaceFilter | None) -> list[FacePoint]:
+        with self._lock:
+            points = list(self.points.values())
+        if where is None:
+            return points
+        return [point for point in points if _holds(where, point)]
+
+
+def _holds(where: FaceFilter, point: FacePoint) -> bool:
+    payload = point.payload
+
+    def within(value: str | None, earliest: str | None, latest: str | None) -> bool:
+        if earliest is None and latest is None:
+            return True
+        return value is not None and (earliest or "") <= value <= (latest or "9")
+
+    return (
+        where.person in (None, payload.person)
+        and (where.folder is None or where.folder in payload.folder)
+        and where.image_id in (None, payload.image_id)
+        and within(payload.taken_at, where.taken_from, where.taken_to)
+        and within(payload.ingested_at, where.ingested_from, where.ingested_to)
+        and payload.det_score >= (where.min_det_score or 0)
+        and payload.quality >= (where.min_quality or 0)
+        and not set(where.without) & set(payload.flaws)
+    )

@@ -1,0 +1,179 @@
+"""Killed at any point, an ingest loses no face, has none twice, and does at most one batch over.
+
+A real index, ledger and thumbnails; the engine is a fake, so that a kill hits the work and not the loading of a model.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from app.core.config import Settings
+from app.core.types import Face, FaceIndex, Picture, collection_name, face_id_of
+from app.images.thumbnails import ThumbStore
+from app.index import open_index
+from app.index.embedded.client import EmbeddedIndex
+from app.ingest import WRITTEN_AT_ONCE, Ingest, IngestOptions
+from app.library import reader as reading
+from app.library.batches import Lanes
+from app.library.ledger import Ledger
+from tests.support.fakes import FAKE_PACK, FakeEngine
+from tests.system.test_end_to_end import _kill_owner
+
+FEW, MANY = 15 * WRITTEN_AT_ONCE, 1500
+KILLS = int(os.environ.get("OCEANO_TEST_KILLS", "100"))
+
+# Where a step of the pipeline begins and ends: what holds the function, and its name.
+POINTS: dict[str, tuple[Any, str]] = {
+    "scan": (Ingest, "_not_settled"),
+    "read": (reading, "contents"),
+    "decode": (reading, "decode"),
+    "analyze": (FakeEngine, "analyze"),
+    "thumbnail": (ThumbStore, "write"),
+    "batch": (Lanes, "work"),
+    "upsert": (EmbeddedIndex, "upsert"),
+    "flush": (EmbeddedIndex, "flush"),
+    "ledger": (Ledger, "record"),
+}
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["app.cli", "app.index.embedded.alias", "app.ingest", "tests.support.fakes", "tests.system.test_kills"]
+)
+
+
+def _open(data: Path) -> tuple[FaceIndex, Ledger, Settings]:
+    settings = Settings(_env_file=None, data_dir=data)
+    index = open_index(settings, FAKE_PACK)
+    return index, Ledger(settings.state_dir / "ledger.sqlite3", collection_name("faces", FAKE_PACK)), settings
+
+
+class SlowEngine(FakeEngine):
+    """As slow as a real one: a batch takes 50 ms."""
+
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        time.sleep(0.05)
+        return super().analyze(pictures, timings)
+
+
+def _ingest(folder: Path, data: Path, engine: type[FakeEngine] = FakeEngine) -> int:
+    index, ledger, settings = _open(data)
+    with closing(index), closing(ledger):
+        options = IngestOptions(10**6, patience=20)
+        return Ingest(engine(), index, ledger, ThumbStore(settings.thumbs_dir), options).run(folder).images
+
+
+def _ingest_and_die(folder: Path, data: Path, point: str, border: str, times: int) -> None:
+    """Run, and kill itself when the function at `point` is called for the n-th time, or has returned."""
+    holder, name = POINTS[point]
+    real: Callable[..., Any] = getattr(holder, name)
+    lock = threading.Lock()
+    calls = [0]
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            calls[0] += 1
+            last = calls[0] == times
+        if last and border == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **kwargs)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(holder, name, wrapped)
+    _ingest(folder, data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _pictures(tmp_path_factory.mktemp("pictures"), FEW)
+
+
+def _pictures(folder: Path, count: int) -> Path:
+    """Pictures of one face each, and a copy of each tenth."""
+    rng = np.random.default_rng(5)
+    for number in range(count):
+        pixels = rng.integers(40, 255, (8, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number:03}.png"), cv2.resize(pixels, (64, 48)))
+        if number % 10 == 0:
+            (folder / f"{number:03}-copy.png").write_bytes((folder / f"{number:03}.png").read_bytes())
+    return folder
+
+
+def _faces(index: FaceIndex) -> set[str]:
+    return {one.face_id for one in index.scroll(limit=10_000).records}
+
+
+def _require_at_most_one_batch_unrecorded(data: Path) -> None:
+    index, ledger, _ = _open(data)
+    with closing(index), closing(ledger):
+        recorded = {face_id_of(str(image.image_id), FAKE_PACK.digest, 0) for image in ledger.images()}
+        written = _faces(index)
+    assert recorded <= written, "the ledger has faces that the index lacks"
+    assert len(written - recorded) <= WRITTEN_AT_ONCE
+
+
+def _require_whole(folder: Path, data: Path, count: int) -> None:
+    index, ledger, settings = _open(data)
+    with closing(index), closing(ledger):
+        ids = {reading.image_id_of(path.read_bytes()) for path in folder.iterdir()}
+        assert len(ids) == count
+        assert _faces(index) == {face_id_of(image_id, FAKE_PACK.digest, 0) for image_id in ids}
+        assert index.count() == count
+        totals = ledger.totals()
+        assert (totals.done, totals.duplicate, totals.failed, totals.faces) == (count, count // 10, 0, count)
+        thumbs = ThumbStore(settings.thumbs_dir)
+        assert all(thumbs.read(face_id) for face_id in _faces(index))
+
+
+@pytest.mark.parametrize("border", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_a_stage_s_border_it_goes_on_where_it_was(
+    folder: Path, tmp_path: Path, point: str, border: str
+) -> None:
+    data = tmp_path / "data"
+    for times in (1, 2, 7) if point != "scan" else (1,):
+        child = CONTEXT.Process(target=_ingest_and_die, args=(folder, data, point, border, times))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        _require_at_most_one_batch_unrecorded(data)
+    _ingest(folder, data)
+    _require_whole(folder, data, FEW)
+    assert _ingest(folder, data) == 0
+
+
+def test_killed_at_random_again_and_again_it_ends_with_every_face_once(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    _pictures(folder, MANY)
+    data = tmp_path / "data"
+    chance = random.Random(3)
+    killed = 0
+    for turn in range(KILLS):
+        child = CONTEXT.Process(target=_ingest, args=(folder, data, SlowEngine))
+        child.start()
+        child.join(chance.uniform(0.03, 0.2))
+        if child.is_alive():
+            killed += 1
+            child.kill()
+        child.join()
+        if turn % 20 == 19:
+            _kill_owner(data)
+        if turn % 10 == 9:
+            _require_at_most_one_batch_unrecorded(data)
+    assert killed >= KILLS // 2, "most kills must hit a run at work, else this proves nothing"
+    _ingest(folder, data)
+    _require_whole(folder, data, MANY)

@@ -1,0 +1,121 @@
+"""Catalogues that match, the language a visitor gets, and errors in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.core.errors import STATUS, OceanoError
+from app.web.i18n import LANGUAGES, Translator, error_message, pick_language, placeholders, translator
+
+
+def test_both_catalogues_have_the_same_keys_and_placeholders() -> None:
+    english, *others = [translator(lang).texts for lang in LANGUAGES]
+    assert english
+    assert others
+    for texts in others:
+        assert texts.keys() == english.keys()
+        assert {key: placeholders(text) for key, text in texts.items()} == {
+            key: placeholders(text) for key, text in english.items()
+        }
+
+
+def test_no_text_is_empty_or_left_untranslated() -> None:
+    english, spanish = (translator(lang).texts for lang in ("en", "es"))
+    assert all(english.values())
+    assert all(spanish.values())
+    alike = {key for key, text in english.items() if spanish[key] == text and len(text) > 3}
+    assert alike <= {"results.size", "results.took"}
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_error_code_has_a_text_and_every_status_a_title(lang: str) -> None:
+    texts = translator(lang).texts
+    assert STATUS
+    assert [code for code in STATUS if f"error.{code}" not in texts] == []
+    assert [status for status in STATUS.values() if f"title.{status}" not in texts] == []
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_plain_text_of_an_error_asks_for_no_value(lang: str) -> None:
+    texts = translator(lang).texts
+    assert {code: placeholders(texts[f"error.{code}"]) for code in STATUS} == dict.fromkeys(STATUS, frozenset())
+
+
+def test_a_missing_key_and_a_missing_value_are_errors() -> None:
+    t = translator("en")
+    with pytest.raises(KeyError):
+        t("no.such.key")
+    with pytest.raises(KeyError):
+        t("page.limits")
+
+
+def test_there_is_no_translator_for_another_language() -> None:
+    with pytest.raises(KeyError):
+        translator("../../etc/passwd")
+
+
+def test_counts_choose_the_plural_and_the_thousands() -> None:
+    english, spanish = translator("en"), translator("es")
+    assert english.count("results.count", 1) == "1 match"
+    assert english.count("results.count", 0) == "0 matches"
+    assert english.count("footer.faces", 1234567) == "1,234,567 faces indexed"
+    assert spanish.count("footer.faces", 1234567) == "1\N{NO-BREAK SPACE}234\N{NO-BREAK SPACE}567 rostros en el índice"
+
+
+@pytest.mark.parametrize(
+    ("query", "cookie", "header", "wanted"),
+    [
+        (None, None, None, "en"),
+        ("es", "en", "en", "es"),
+        (None, "es", "en", "es"),
+        ("fr", "es", "en", "es"),
+        ("fr", "fr", "fr", "en"),
+        (None, None, "es-MX,es;q=0.9,en;q=0.8", "es"),
+        (None, None, "en;q=0.5, es;q=0.9", "es"),
+        (None, None, "fr-CH, fr;q=0.9, es;q=0.4, *;q=0.1", "es"),
+        (None, None, "fr, *;q=0.5", "en"),
+        (None, None, "es;q=0, en;q=0.1", "en"),
+        (None, None, "es;q=0", "en"),
+        (None, None, "es;q=two, en;q=0.1", "en"),
+        (None, None, "es;q=nan", "en"),
+        (None, None, "ES", "es"),
+        (None, None, ";;,,=;q=1", "en"),
+        ("es_AR", None, None, "es"),
+        ("", "", "", "en"),
+    ],
+)
+def test_the_language_is_asked_for_then_remembered_then_preferred(
+    query: str | None, cookie: str | None, header: str | None, wanted: str
+) -> None:
+    assert pick_language(query, cookie, header) == wanted
+
+
+def test_english_gives_the_errors_own_message() -> None:
+    error = OceanoError("invalid_image", "the PNG file is damaged: line 3")
+    assert error_message(error, "en") == "the PNG file is damaged: line 3"
+
+
+def test_spanish_fills_in_what_the_details_hold() -> None:
+    details = {"width": 12000, "height": 9000, "max_megapixels": 64.0}
+    error = OceanoError("image_too_large", "12000 x 9000 is too large", details=details)
+    assert error_message(error, "es") == "La imagen tiene 12000 × 9000 píxeles; se admiten como máximo 64 megapíxeles."
+    error = OceanoError("image_too_large", "the upload is too large", details={"max_megabytes": 15.0})
+    assert "15 MB" in error_message(error, "es")
+    error = OceanoError("unsupported_image", "not a picture", details={"supported": ["JPEG", "PNG"]})
+    assert "(JPEG, PNG)" in error_message(error, "es")
+
+
+def test_spanish_does_without_details_that_are_missing() -> None:
+    assert STATUS
+    for code in STATUS:
+        text = error_message(OceanoError(code, "in English", details={"width": 3}), "es")
+        assert text == translator("es").texts[f"error.{code}"]
+
+
+def test_braces_in_details_are_text() -> None:
+    error = OceanoError("unsupported_image", "x", details={"supported": ["{0.__class__}"]})
+    assert "{0.__class__}" in error_message(error, "es")
+
+
+def test_a_translator_formats_only_its_own_texts() -> None:
+    assert Translator("en", {"greeting": "Hello {name}"})("greeting", name="{evil}") == "Hello {evil}"
