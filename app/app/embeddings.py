@@ -1,6 +1,6 @@
 """FaceEngine: detect, align, embed; the check against references.
 
-The networks are in `sessions`, finding faces in `finding`, crops in `alignment`.
+Networks are in `engine/runtime`, finding faces in `engine/detector`, crops in `engine/alignment`.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class FaceEngine:
     def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
         """Faces of each picture, in canonical order: bbox x1, then y1.
 
-        A picture in which nothing is found climbs the ladder (module `ladder`). Adds "detect" and "embed" milliseconds
-        to `timings`.
+        Pictures in which nothing is found go through the fallbacks (`engine/fallbacks`). Adds "detect" and "embed"
+        milliseconds to `timings`.
         Raises OceanoError `engine_unhealthy`, `invalid_image`; `internal` for a picture that a healthy engine gives
         no embedding.
         """

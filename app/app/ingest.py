@@ -2,10 +2,10 @@
 
 scan -> read + hash -> decode -> detect -> align + embed -> thumbnails -> upsert -> flush -> ledger
 
-Files are read a little ahead by some threads (`reading`), batches of pictures decoded and analyzed by others
-(`batches`), and written by one, in order. A file is in the ledger only after its faces are durable in the index. Kill
-it anywhere and run it again: at most one batch is written over, and since a face's id comes from its picture, that
-changes nothing.
+Files are read a little ahead by some threads (`library/reader`), batches of pictures decoded and analyzed by others
+(`library/batches`), and written by one, in order. A file is in the ledger only after its faces are durable in the
+index. Kill it anywhere and run it again: at most one batch is written over, and since a face's id comes from its
+picture, that changes nothing.
 """
 
 from __future__ import annotations

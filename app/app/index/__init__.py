@@ -1,16 +1,16 @@
 """The vector index behind one Protocol (`app.core.types.FaceIndex`): embedded, or a Qdrant server (QDRANT_URL).
 
-A server is reached through `connect.py` (the way there, the collection, its alias), asked by `server.py`, with what can
-go wrong on the way in `faults.py`. Both kinds check, ask and keep alike (`base.py`, `stored.py`).
+`server/`: `connect` (connection, collection, alias), `client` (requests), `retry` (which errors are retried). Both
+kinds share `base` (checks, large requests in parts) and `payload` (what a point holds).
 
-The embedded index is a family of processes on one folder:
+The embedded index (`embedded/`) is several processes on one folder:
 
-- clients (`embedded.py`, `pool.py`): the service, the ingest script, in any number;
-- one owner (`owner.py`): listens on a Unix socket, orders writes, decides when to build; never calls Edge, so
-  nothing blocks it;
-- its worker (`worker.py`): holds the shard (`shard.py`). Edge keeps the GIL in every call, so it has a process
-  of its own, and a new one while a built graph is loaded;
-- a builder, now and then (`worker.py build`): HNSW on a copy (`maintenance.py`).
+- clients (`client`, `connections`): the service, the ingest script, in any number;
+- one owner (`owner`): listens on a Unix socket, orders writes, decides when to build; it never calls Edge, so nothing
+  blocks it;
+- its worker (`worker`): holds the shard (`shard`). Edge keeps the GIL in every call, so it has a process of its own,
+  and a new one while a built graph is loaded;
+- a builder, now and then (`worker build`): HNSW on a copy (`maintenance`).
 """
 
 from __future__ import annotations

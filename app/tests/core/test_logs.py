@@ -102,7 +102,7 @@ def test_a_line_has_time_level_logger_and_request_id(folder: Path) -> None:
     logging.getLogger("app.service.search").warning("slow")
     logs.request_id.reset(token)
     first, second = _lines(folder / "service.log")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING app\.search \[-\] slow", first)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING app\.service\.search \[-\] slow", first)
     assert second.endswith("WARNING app.service.search [abc123] slow")
 
 
