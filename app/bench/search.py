@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=100_000, help="faces, up to 1,000,000 and more")
     parser.add_argument("--size", type=int, default=SIZE, help="dimensions of an embedding")
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--ef", default="448", help="values of HNSW_EF, the first for the figures themselves")
+    parser.add_argument("--ef", default="512", help="values of HNSW_EF, the first for the figures themselves")
     parser.add_argument("--m", type=int, default=48)
     parser.add_argument("--ef-construct", type=int, default=200)
     parser.add_argument("--keep", type=Path, help="a folder for the index, used again if it is there")

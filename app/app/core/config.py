@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     qdrant_api_key: str = Field("", repr=False, description="key for that server")
     qdrant_ca_file: str = Field("", description="certificates (PEM) that vouch for that server; empty: the usual ones")
     qdrant_collection: str = Field("faces", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="alias of the collection")
-    hnsw_ef: int = Field(448, ge=16, le=4096, description="candidates kept while searching")
+    hnsw_ef: int = Field(512, ge=16, le=4096, description="candidates kept while searching")
     hnsw_m: int = Field(48, ge=4, le=128, description="edges per node of the graph")
     hnsw_ef_construct: int = Field(200, ge=16, le=2048, description="candidates kept while building")
     shard_number: int = Field(1, ge=1, description="shards of the collection on a server")

@@ -55,7 +55,7 @@ def test_without_any_variable_the_defaults_of_the_design_hold() -> None:
     assert (settings.model_name, settings.det_size, settings.det_threshold) == ("antelopev2", (640, 640), None)
     assert (settings.device, settings.gpu_concurrency) == ("auto", 1)
     assert (settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection) == ("", "", "faces")
-    assert (settings.hnsw_ef, settings.hnsw_m, settings.hnsw_ef_construct) == (448, 48, 200)
+    assert (settings.hnsw_ef, settings.hnsw_m, settings.hnsw_ef_construct) == (512, 48, 200)
     assert (settings.max_upload_bytes, settings.max_image_pixels) == (15_000_000, 64_000_000)
     assert (settings.cors_origins, settings.api_keys, settings.ingest_roots) == ((), (), ())
     assert settings.data_dir == REPOSITORY
