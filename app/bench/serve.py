@@ -30,13 +30,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import httpx
 import numpy as np
-from tests.running import environment, service
 
 from app.core.config import Settings
 from app.index import open_index
 from app.packs.store import find_pack
 from bench.faces import People, points
 from bench.pictures import folder_of, write_pictures
+from tests.support.running import environment, service
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 

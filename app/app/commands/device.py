@@ -1,0 +1,14 @@
+"""`oceano device`: does the model run where DEVICE says?"""
+
+from __future__ import annotations
+
+import typer
+
+from app.core.config import Settings
+from app.engine.runtime import probe
+
+
+def run_device(settings: Settings) -> None:
+    """Run a small convolution and print where it ran. Raises OceanoError `device_unavailable`."""
+    found = probe(settings.device)
+    typer.echo(f"the model will run on {found.device} ({found.provider}): {found.reason}")

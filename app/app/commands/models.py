@@ -1,0 +1,56 @@
+"""`oceano models`: list, install, combine, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from app.core.config import Settings
+from app.index.capacity import amount
+from app.packs.install import combine_packs, install_pack
+from app.packs.known import KNOWN_PACKS
+from app.packs.store import list_packs, verify_pack
+
+
+def print_packs(settings: Settings) -> None:
+    """Print the packs that are here and those that can be installed, a line each, then their licences."""
+    packs = list_packs(settings.models_dir)
+    for pack in packs:
+        state = "installed" if pack.installed else "not installed"
+        size = f"{pack.embedding_size}-D" if pack.embedding_size else ""
+        message = pack.message
+        if not pack.installed and pack.name in KNOWN_PACKS:
+            message = f"oceano models install {pack.name} (fetches {amount(KNOWN_PACKS[pack.name].source.size)})"
+        typer.echo(f"{pack.name:16} {state:14} {(pack.digest or '')[:8]:9} {size:7} {message}")
+    for pack in packs:
+        if pack.licence:
+            typer.echo(f"{pack.name}: {pack.licence}")
+
+
+def run_install(settings: Settings, name: str, *, url: str | None, archive: Path | None) -> None:
+    """Install a pack, with its licence and a progress bar. Raises what `install_pack` raises."""
+    from app.commands.console import download_bar
+
+    if name in KNOWN_PACKS:
+        typer.echo(KNOWN_PACKS[name].licence, err=True)
+    with download_bar(name) as advance:
+        pack = install_pack(name, settings.models_dir, url=url, archive=archive, progress=advance)
+    typer.echo(f"{pack.name} {pack.short_digest} is in {pack.folder}")
+
+
+def run_combine(settings: Settings, detector: str, recogniser: str, name: str) -> None:
+    """Combine two models into a pack. Raises what `combine_packs` raises."""
+    pack = combine_packs(detector, recogniser, name, settings.models_dir)
+    typer.echo(
+        f"{pack.name} {pack.short_digest} is in {pack.folder}: {pack.detector.name} and {pack.recogniser.name}, "
+        f"embeddings of {pack.embedding_size} dimensions. Use it with MODEL_NAME={pack.name}"
+    )
+
+
+def run_verify(settings: Settings, name: str) -> None:
+    """Hash a pack's files again and compare. Raises OceanoError `model_not_found`, `model_corrupt`."""
+    pack = verify_pack(name, settings.models_dir)
+    typer.echo(
+        f"{pack.name} {pack.short_digest}: {pack.detector.name} and {pack.recogniser.name} are as they should be"
+    )

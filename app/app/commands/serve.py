@@ -1,0 +1,70 @@
+"""`oceano serve`: the service on its port, until a signal."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import typer
+import uvicorn
+
+from app.core.config import Settings
+from app.core.errors import EXIT_OK, OceanoError
+from app.index import open_index
+from app.main import create_app
+from app.service.factory import build_engine, open_ledger
+
+
+def run_serve(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises OceanoError where a part cannot be opened or the port is taken."""
+    address = f"http://{settings.uvicorn_host}:{settings.uvicorn_port}"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                typer.echo(f"Oceano is at {address}", err=True)
+                if empty:
+                    how = "./quick-start.sh ingest FOLDER, or oceano ingest FOLDER"
+                    typer.echo(f"The index is empty. To index pictures: {how}", err=True)
+
+    with _listening(settings) as listener:
+        if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
+            typer.echo("Anyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
+        # each part is opened before the server starts: what is wrong with one is a sentence and an exit code
+        engine = build_engine(settings)
+        open_ledger(settings, engine.pack).close()
+        index = open_index(settings, engine.pack)
+        empty = not index.info().points
+        app = create_app(settings, engine, index)
+        server = Server(
+            uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
+        )
+        # uvicorn raises the signal again after it has shut down in good order: that is a good end
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
+        server.run(sockets=[listener])
+        if not server.started:
+            raise OceanoError("internal", f"the service did not start; see {settings.logs_dir}/service-errors.log")
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The service's socket, taken before the model is loaded: a port in use is said at once."""
+    host, port = settings.uvicorn_host, settings.uvicorn_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits 40 ms for the client's ACK
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as failure:
+            raise OceanoError(
+                "invalid_setting",
+                f"UVICORN_HOST={host!r}, UVICORN_PORT={port}: cannot listen there: {failure.strerror}; "
+                "is another Oceano running? Set another port",
+            ) from failure
+        yield listener
