@@ -27,7 +27,7 @@ from app.metrics import Metrics
 from app.service.factory import build_engine, open_ledger
 from app.service.search import Search
 from app.service.services import Services
-from app.web.api import routes as api
+from app.web import api
 from app.web.auth import require_key
 from app.web.middleware import BodyLimit, ConcurrencyLimit, RequestContext, TimeLimit, Unexpected, error_response
 from app.web.pages import search as pages

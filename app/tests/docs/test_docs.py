@@ -26,7 +26,7 @@ from app.images.decode import decode
 from app.main import create_app
 from app.metrics import Metrics
 from app.packs.known import KNOWN_PACKS
-from app.web.api import routes as api
+from app.web import api
 from app.web.api.schemas import CompareOptions, DetectOptions, SearchOptions
 from app.web.pages import search as pages
 from tests.support.clients import TestClient

@@ -6,10 +6,16 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from app.core.types import Face, FaceRecord, Match, Picture, SearchResult
+from app.core import logs
+from app.core.types import Face, FaceRecord, Match, ModelPack, Picture, SearchResult
 from app.library.scan import readable
 
 Body = dict[str, Any]
+
+
+def envelope(pack: ModelPack) -> Body:
+    """What begins every answer: the request's id and the model."""
+    return {"request_id": logs.request_id.get(), "model": {"name": pack.name, "digest": pack.short_digest}}
 
 
 def search_body(result: SearchResult) -> Body:
