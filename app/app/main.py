@@ -9,17 +9,13 @@ from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 
 from app import __version__
 from app.core import logs
 from app.core.config import Settings, load_settings
-from app.core.errors import OceanoError
 from app.core.types import Engine, FaceIndex
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
@@ -29,7 +25,9 @@ from app.service.search import Search
 from app.service.services import Services
 from app.web import api
 from app.web.auth import require_key
-from app.web.middleware import BodyLimit, ConcurrencyLimit, RequestContext, TimeLimit, Unexpected, error_response
+from app.web.errors import add_error_handlers
+from app.web.limits import BodyLimit, ConcurrencyLimit, TimeLimit
+from app.web.middleware import RequestContext, Unexpected
 from app.web.pages import search as pages
 from app.web.uploads import Decoding
 
@@ -74,7 +72,7 @@ def create_app(
     app.include_router(pages.router(), dependencies=[Depends(require_key)])
     app.mount("/static", StaticFiles(directory=Path(str(resources.files("app") / "static"))), name="static")
     _add_middleware(app, settings, metrics)
-    _add_error_handlers(app)
+    add_error_handlers(app)
     return app
 
 
@@ -108,26 +106,3 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     app.add_middleware(RequestContext, metrics=metrics)
-
-
-def _add_error_handlers(app: FastAPI) -> None:
-    async def oceano(request: Request, failure: Exception) -> Response:
-        assert isinstance(failure, OceanoError)  # noqa: S101 - it is registered for that
-        if failure.status >= 500:
-            _log.error("%s", failure)
-        return error_response(failure, request)
-
-    async def http(request: Request, failure: Exception) -> Response:
-        assert isinstance(failure, HTTPException)  # noqa: S101
-        code, message = {
-            404: ("not_found", "there is nothing at this address"),
-            405: ("method_not_allowed", f"this address does not take {request.method}"),
-        }.get(failure.status_code, ("invalid_request", str(failure.detail)))
-        return error_response(OceanoError(code, message), request, failure.headers)
-
-    async def validation(request: Request, failure: Exception) -> Response:
-        return error_response(OceanoError("invalid_request", "a parameter of the request is wrong"), request)
-
-    app.add_exception_handler(OceanoError, oceano)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, validation)

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from starlette.requests import Request
+
 from app.core.errors import JsonValue, OceanoError
 
 LANGUAGES: Final = ("en", "es")
@@ -103,3 +105,10 @@ def _plain(value: JsonValue) -> str:
     if isinstance(value, list):
         return ", ".join(_plain(part) for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def language_of(request: Request) -> str:
+    """The language of a request: `?lang=`, the cookie, or Accept-Language."""
+    return pick_language(
+        request.query_params.get("lang"), request.cookies.get("lang"), request.headers.get("accept-language")
+    )

@@ -19,7 +19,8 @@ from app.core.concurrency import Threads
 from app.core.errors import OceanoError, is_full
 from app.core.types import Picture
 from app.images.decode import decode
-from app.web.middleware import UNTIL_ANSWERED, too_large
+from app.web.errors import too_large
+from app.web.limits import UNTIL_ANSWERED
 
 _MAX_FIELDS: Final = 40
 

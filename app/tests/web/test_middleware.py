@@ -19,7 +19,9 @@ from app.core import logs
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.main import create_app
-from app.web.middleware import FORM_OVERHEAD, SECURITY_HEADERS, _drain, error_response
+from app.web.errors import error_response
+from app.web.limits import FORM_OVERHEAD, _drain
+from app.web.middleware import SECURITY_HEADERS
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.pictures import encoded

@@ -27,8 +27,7 @@ from app.core.types import FLAWS, FaceFilter, SearchResult
 from app.demo import PACK_VERSION
 from app.service.search import with_decoding
 from app.service.services import Services
-from app.web.i18n import LANGUAGES, Translator, translator
-from app.web.middleware import language_of
+from app.web.i18n import LANGUAGES, Translator, language_of, translator
 from app.web.uploads import Upload, read_upload
 from app.web.views import (
     LIMIT_MAX,

@@ -1,0 +1,88 @@
+"""How errors look: JSON, or the page; which exceptions become which."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.core import logs
+from app.core.errors import OceanoError
+from app.web.i18n import error_message, language_of
+
+_log = logging.getLogger(__name__)
+
+_RETRY_SECONDS: Final = 5  # where an error that passes does not say when
+
+# A page asked for without a key would tell what it is there to protect; one that is broken cannot show itself.
+_NEVER_ON_THE_PAGE: Final = frozenset({"unauthorized", "internal"})
+
+
+def error_response(error: OceanoError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+    """The error as JSON; on the page's own address as the page shows it, for a browser without JavaScript."""
+    if request.scope["path"] == "/" and error.code not in _NEVER_ON_THE_PAGE:
+        response: Response = request.app.state.error_page(request, error)
+    else:
+        response = _error_json(error, request)
+    response.headers.update(headers or {})
+    retry_after = _RETRY_SECONDS if error.retry_after is None and error.status in (429, 503) else error.retry_after
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="Oceano", charset="UTF-8"'
+    return response
+
+
+def _error_json(error: OceanoError, request: Request) -> Response:
+    """`{"error": {"code", "message", "details"}, "request_id"}` with the error's status."""
+    body = {
+        "error": {
+            "code": error.code,
+            "message": error_message(error, language_of(request)),
+            "details": error.details,
+        },
+        "request_id": logs.request_id.get(),
+    }
+    request.app.state.metrics.errors.labels(error.code).inc()
+    return JSONResponse(body, status_code=error.status)
+
+
+def too_large(max_bytes: int) -> OceanoError:
+    """413: an upload over the limit."""
+    return OceanoError(
+        "image_too_large",
+        f"the upload is larger than {max_bytes / 1e6:g} MB",
+        details={"max_megabytes": max_bytes / 1e6},
+    )
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Every exception that a route raises on purpose becomes an error answer."""
+
+    async def oceano(request: Request, failure: Exception) -> Response:
+        assert isinstance(failure, OceanoError)  # noqa: S101 - it is registered for that
+        if failure.status >= 500:
+            _log.error("%s", failure)
+        return error_response(failure, request)
+
+    async def http(request: Request, failure: Exception) -> Response:
+        assert isinstance(failure, HTTPException)  # noqa: S101
+        code, message = {
+            404: ("not_found", "there is nothing at this address"),
+            405: ("method_not_allowed", f"this address does not take {request.method}"),
+        }.get(failure.status_code, ("invalid_request", str(failure.detail)))
+        return error_response(OceanoError(code, message), request, failure.headers)
+
+    async def validation(request: Request, failure: Exception) -> Response:
+        return error_response(OceanoError("invalid_request", "a parameter of the request is wrong"), request)
+
+    app.add_exception_handler(OceanoError, oceano)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, validation)
