@@ -23,17 +23,18 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.core.concurrency import processors
+from app.core.concurrency import Budget, in_order, processors
 from app.core.errors import OceanoError
-from app.core.pipeline import Budget, in_order
+from app.core.paths import readable
+from app.core.protocols import Engine, FaceIndex
 from app.core.retry import PATIENCE_SECONDS, patiently
-from app.core.types import Engine, FaceIndex, face_id_of
+from app.core.types import face_id_of
 from app.images.thumbnails import ThumbStore
 from app.library.batches import Batch, Fates, Lanes
 from app.library.ledger import FileRecord, Ledger
 from app.library.mounts import Mount, mounts_of
 from app.library.reader import PASSING, Read, Reader, copy_of
-from app.library.scan import EVERYTHING, File, Folder, Wanted, readable
+from app.library.scan import EVERYTHING, File, Folder, Wanted
 
 _log = logging.getLogger(__name__)
 

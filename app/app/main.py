@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app import __version__
 from app.core import logs
 from app.core.config import Settings, load_settings
-from app.core.types import Engine, FaceIndex
+from app.core.protocols import Engine, FaceIndex
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.metrics import Metrics

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from app.core.types import FaceFilter, FaceIndex, ModelPack, face_id_of
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter, ModelPack, face_id_of
 from bench.faces import FACES_OF_ONE, SHELVES, Floats, People
 
 DIGEST = "b" * 64

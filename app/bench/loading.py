@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from qdrant_client import QdrantClient, models
 
 from app.core.config import Settings
-from app.core.types import FaceIndex, ModelPack
+from app.core.protocols import FaceIndex
+from app.core.types import ModelPack
 from app.index.server.connect import collection_of, connect, open_server
 from bench.exact import DIGEST, LIMIT, compared, filtered, id_of, made, milliseconds, ms, pack_of, scan
 from bench.faces import SIZE, Floats, People, points

@@ -34,7 +34,8 @@ import numpy as np
 import psutil
 
 from app.core.config import Settings
-from app.core.types import FaceIndex, FacePoint, ModelPack
+from app.core.protocols import FaceIndex
+from app.core.types import FacePoint, ModelPack
 from app.index import open_index
 from bench.exact import DIGEST, LIMIT, SOME, compared, filtered, made, milliseconds, ms, pack_of, scan
 from bench.faces import FACES_OF_ONE, SIZE, Floats, People, points

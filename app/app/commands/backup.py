@@ -18,7 +18,8 @@ from typing import Any, Final
 from app.commands.console import counted, faces_bar, say
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError, is_full
-from app.core.types import FaceIndex, ModelPack
+from app.core.protocols import FaceIndex
+from app.core.types import ModelPack
 from app.index import (
     alias_path,
     clear_restore,

@@ -25,8 +25,9 @@ from rich.progress import (
 )
 
 from app.core.errors import OceanoError
+from app.core.paths import readable
 from app.ingest import IngestCounts
-from app.library.scan import Folder, Wanted, readable
+from app.library.scan import Folder, Wanted
 
 _log = logging.getLogger(__name__)
 

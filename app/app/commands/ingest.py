@@ -14,14 +14,15 @@ from threading import Event
 from app.commands.console import IngestProgress, counted
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
-from app.core.types import Engine, FaceIndex
+from app.core.paths import absolute, readable
+from app.core.protocols import Engine, FaceIndex
 from app.images.formats import SNIFF_BYTES, sniff
 from app.images.thumbnails import ThumbStore
 from app.index import clear_restore
 from app.ingest import Ingest, IngestOptions
 from app.library.ledger import FileRecord, Ledger, only_writer, restore_note
 from app.library.prune import PruneCounts, Pruning
-from app.library.scan import Folder, Wanted, absolute, readable
+from app.library.scan import Folder, Wanted
 from app.library.watch import arrivals
 from app.service.factory import open_parts, open_stored
 

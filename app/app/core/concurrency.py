@@ -1,4 +1,4 @@
-"""Threads for work that blocks, off the event loop."""
+"""Threads for work that blocks; work in threads with results in order."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import math
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -46,3 +48,50 @@ class Threads:
     def close(self) -> None:
         """Take no more calls and drop those that wait; those that run end on their own."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+_Item = TypeVar("_Item")
+
+
+def in_order(
+    pool: Executor,
+    work: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    *,
+    ahead: int,
+    full: Callable[[], bool] = lambda: False,
+) -> Generator[_Result, None, None]:
+    """What `work` returns for each item, in the items' order, worked out by the pool up to `ahead` items ahead.
+
+    Items are taken one by one, as there is room; while it is `full` there is none, for more than one. What `work`
+    raises is raised in its turn, and ends the iteration. Items that nobody began on are then dropped.
+    """
+    window: deque[Future[_Result]] = deque()
+    try:
+        for item in items:
+            window.append(pool.submit(work, item))
+            while len(window) >= ahead or (window and full()):
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()
+    finally:
+        for future in window:
+            future.cancel()
+
+
+class Budget:
+    """Bytes that are held somewhere; safe for threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def change(self, by: int) -> None:
+        """Hold so many more, or fewer."""
+        with self._lock:
+            self._held += by
+
+    def spent(self) -> bool:
+        """Is more held than there should be?"""
+        return self._held > self._most

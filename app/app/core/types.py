@@ -7,12 +7,11 @@ pack (antelopev2: 512, opencv: 128), L2 norm 1, so that a dot product of two is 
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -224,130 +223,6 @@ class SearchResult:
     threshold: float
     faces: tuple[FaceMatches, ...]
     took_ms: dict[str, float]
-
-
-class Engine(Protocol):
-    """Finds and embeds faces. Safe to call from several threads."""
-
-    @property
-    def pack(self) -> ModelPack: ...
-
-    @property
-    def device(self) -> DeviceInfo: ...
-
-    @property
-    def health(self) -> EngineHealth:
-        """What the last check said."""
-        ...
-
-    @property
-    def lanes(self) -> int:
-        """Calls of `analyze` that run at the same time; more of them wait."""
-        ...
-
-    @property
-    def batch(self) -> int:
-        """Pictures that one call of `analyze` is best given."""
-        ...
-
-    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
-        """Faces of each picture in canonical order (bbox x1, then y1); adds "detect" and "embed" ms to `timings`.
-
-        Raises OceanoError `engine_unhealthy`, `invalid_image` (a picture that cannot be decoded in full).
-        """
-        ...
-
-    def check(self) -> EngineHealth:
-        """Embed the reference picture again and compare it with start-up's; load the model again if it is broken."""
-        ...
-
-
-class FaceIndex(Protocol):
-    """A collection of embeddings with payloads. Safe to call from several threads.
-
-    Every method raises OceanoError `index_unavailable` when the index cannot be reached.
-    """
-
-    def upsert(self, points: Sequence[FacePoint]) -> None:
-        """Insert the points whose face_id is new; one that is there already stays exactly as it is.
-
-        Not durable before `flush`.
-        """
-        ...
-
-    def flush(self) -> None:
-        """Return only when all earlier upserts are durable."""
-        ...
-
-    def search(
-        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
-    ) -> list[Match]:
-        """Best first; `threshold` is the least similarity."""
-        ...
-
-    def search_batch(
-        self,
-        embeddings: Sequence[Floats],
-        *,
-        limit: int,
-        threshold: float | None = None,
-        where: FaceFilter | None = None,
-    ) -> list[list[Match]]: ...
-
-    def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
-        """Those that exist, in the order asked for."""
-        ...
-
-    def scroll(
-        self,
-        *,
-        limit: int,
-        offset: str | None = None,
-        where: FaceFilter | None = None,
-        with_embedding: bool = False,
-    ) -> ScrollPage: ...
-
-    def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
-        """Give a name to faces, or take it away; durable on return."""
-        ...
-
-    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
-        """Their picture is to be found at another path now; durable on return."""
-        ...
-
-    def delete(self, face_ids: Sequence[str]) -> None:
-        """Forget faces; durable on return. Unknown ids are ignored."""
-        ...
-
-    def count(self, where: FaceFilter | None = None) -> int: ...
-
-    def facet(
-        self, key: Literal["person", "folder", "image_id"], *, limit: int = 100, where: FaceFilter | None = None
-    ) -> dict[str, int]:
-        """Values of a payload key with their number of faces, most first; null is left out."""
-        ...
-
-    def info(self) -> IndexInfo: ...
-
-    def maintain(self, *, wait: bool = False) -> None:
-        """Bring new points into the HNSW graph, without stopping searches or writes; returns at once unless `wait`."""
-        ...
-
-    def backup(self, folder: Path) -> None:
-        """A consistent, openable copy of the index in a new `folder`."""
-        ...
-
-    def close(self) -> None: ...
-
-
-def folders_of(path: str) -> tuple[str, ...]:
-    """Every folder above an absolute path, outermost first, as in `FacePayload.folder`."""
-    above: list[str] = []
-    path = os.path.normpath(path)
-    while (folder := os.path.dirname(path)) != path:  # noqa: PTH120 - for every picture; Path takes four times as long
-        above.append(folder)
-        path = folder
-    return tuple(reversed(above))
 
 
 FACE_NAMESPACE: Final = uuid.UUID("a579510d-68e7-51d9-862f-fea30fcc201c")

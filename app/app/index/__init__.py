@@ -1,4 +1,4 @@
-"""The vector index behind one Protocol (`app.core.types.FaceIndex`): embedded, or a Qdrant server (QDRANT_URL).
+"""The vector index behind one Protocol (`app.core.protocols.FaceIndex`): embedded, or a Qdrant server (QDRANT_URL).
 
 `server/`: `connect` (connection, collection, alias), `client` (requests), `retry` (which errors are retried). Both
 kinds share `base` (checks, large requests in parts) and `payload` (what a point holds).
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.core.config import Settings
-    from app.core.types import FaceIndex, ModelPack
+    from app.core.protocols import FaceIndex
+    from app.core.types import ModelPack
 
 __all__ = [
     "alias_path",

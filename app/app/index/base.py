@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
-from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, Match, ScrollPage, folders_of
+from app.core.paths import folders_of
+from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, Match, ScrollPage
 from app.index.payload import chunks, conditions_of, require_limit, require_threshold, unit_rows, uuid_of
 
 # A request holds the embedded index's worker; these, and its batches of writes, keep one below some 50 ms, so that a
@@ -17,7 +18,7 @@ _SEARCH_VECTORS: Final = 16
 
 
 class BaseIndex(ABC):
-    """Half of `app.core.types.FaceIndex`, which says what each method does; the rest is how one kind is asked.
+    """Half of `app.core.protocols.FaceIndex`, which says what each method does; the rest is how one kind is asked.
 
     `embedding_size` is the D of the model that the index is for; embeddings of another shape are refused.
     """

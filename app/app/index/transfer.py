@@ -10,8 +10,9 @@ from threading import Event
 from typing import Final
 
 from app.core.errors import OceanoError
+from app.core.protocols import FaceIndex
 from app.core.retry import patiently
-from app.core.types import FaceFilter, FaceIndex, FacePayload, FacePoint, FaceRecord
+from app.core.types import FaceFilter, FacePayload, FacePoint, FaceRecord
 
 _PAGE: Final = 500
 _MOST_ROUNDS: Final = 5

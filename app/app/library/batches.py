@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from app.core.errors import OceanoError
-from app.core.types import Engine, Face, FacePayload, FacePoint, Picture, face_id_of, folders_of
+from app.core.paths import folders_of, readable
+from app.core.protocols import Engine
+from app.core.types import Face, FacePayload, FacePoint, Picture, face_id_of
 from app.images.thumbnails import ThumbStore, face_thumbnail
 from app.library.ledger import FileRecord
 from app.library.reader import Read, Reader, blamed, record
-from app.library.scan import File, readable
+from app.library.scan import File
 
 GROUP_PIXELS: Final = 32_000_000  # decoded at once by a lane: 100 MB, or one picture
 # Errors of one picture, when it is analyzed alone; all others are of the parts, and end the run.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from app.core.paths import is_in
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,8 +42,3 @@ def mounts_of(folder: str) -> set[Mount]:
         elif is_in(real, point):  # the folder is a link, or below one
             found.add(Mount(folder, point))
     return found
-
-
-def is_in(path: str, folder: str) -> bool:
-    """Is it this folder, or something below it?"""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")

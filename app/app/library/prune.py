@@ -11,11 +11,13 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.core.types import FaceIndex, face_id_of
+from app.core.paths import is_in, readable
+from app.core.protocols import FaceIndex
+from app.core.types import face_id_of
 from app.images.thumbnails import ThumbStore
 from app.library.ledger import FileRecord, Ledger
-from app.library.mounts import Mount, is_in, mounted
-from app.library.scan import Folder, readable
+from app.library.mounts import Mount, mounted
+from app.library.scan import Folder
 
 _AT_ONCE: Final = 256
 _MOST_PLACES: Final = 10

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
+from app.core.paths import absolute, readable
 from app.images.formats import SNIFF_BYTES, sniff
 
 _log = logging.getLogger(__name__)
@@ -35,11 +36,6 @@ class File:
     path: str
     size: int
     mtime_ns: int
-
-
-def absolute(path: Path) -> str:
-    """By the names that people know: Path.resolve would follow links. Two slashes at the beginning are one."""
-    return re.sub("^//+", "/", os.path.abspath(path))  # noqa: PTH100
 
 
 def _compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
@@ -167,11 +163,6 @@ def contents(file: File) -> bytes | None:
     if (len(data), status.st_mtime_ns) != (file.size, file.mtime_ns):
         raise OceanoError("changed_while_read", "the file changed while it was read; the next run takes it up")
     return data
-
-
-def readable(path: str) -> str:
-    """A path as text that any JSON can hold: bytes that are no UTF-8 as backslash escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _unavailable(path: str, failure: OSError | None) -> OceanoError:

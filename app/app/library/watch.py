@@ -14,7 +14,8 @@ from watchfiles import Change, watch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from app.core.errors import OceanoError
-from app.library.scan import EVERYTHING, File, Folder, Wanted, file_at, readable
+from app.core.paths import readable
+from app.library.scan import EVERYTHING, File, Folder, Wanted, file_at
 
 _log = logging.getLogger(__name__)
 

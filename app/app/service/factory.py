@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from app.core.config import Settings
-from app.core.types import Engine, FaceIndex, ModelPack, collection_name
+from app.core.protocols import Engine, FaceIndex
+from app.core.types import ModelPack, collection_name
 from app.index import made_by, open_index
 from app.library.ledger import Ledger
 

@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError
-from app.core.types import Engine, Face, FaceFilter, FaceIndex, FaceMatches, Floats, Match, Picture, SearchResult
+from app.core.protocols import Engine, FaceIndex
+from app.core.types import Face, FaceFilter, FaceMatches, Floats, Match, Picture, SearchResult
 from app.metrics import Metrics
 
 GroupBy = Literal["image_id", "person"]

@@ -13,7 +13,8 @@ from typing import Final
 from app.core.concurrency import Threads
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import Engine, FaceIndex, IndexInfo
+from app.core.protocols import Engine, FaceIndex
+from app.core.types import IndexInfo
 from app.images.thumbnails import ThumbStore
 from app.library.ledger import Ledger, Totals
 from app.metrics import Metrics

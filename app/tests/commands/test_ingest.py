@@ -21,7 +21,8 @@ from app.cli import main
 from app.commands.ingest import IngestWish, run_ingest
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import Engine, FaceIndex, ModelPack
+from app.core.protocols import Engine, FaceIndex
+from app.core.types import ModelPack
 from app.library.ledger import FileRecord, Ledger, Totals, only_writer
 from app.library.scan import File, Folder
 from app.service.factory import open_ledger

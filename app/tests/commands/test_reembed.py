@@ -15,7 +15,8 @@ from app.cli import main
 from app.commands.reembed import overlap, run_reembed
 from app.core.config import Settings, load_settings
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FaceIndex, FaceRecord, ModelPack
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter, FaceRecord, ModelPack
 from app.demo import draw_portrait
 from app.index import open_index
 from app.service.factory import find_model, open_ledger

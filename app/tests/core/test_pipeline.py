@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from app.core.pipeline import Budget, in_order
+from app.core.concurrency import Budget, in_order
 
 
 def _numbers(taken: list[int], count: int = 50) -> Iterator[int]:

@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 
 from app.core import types
-from app.core.types import (
-    FACE_NAMESPACE,
-    Engine,
-    FaceFilter,
-    FaceIndex,
-    Picture,
-    collection_name,
-    face_id_of,
-    folders_of,
-)
+from app.core.paths import folders_of
+from app.core.protocols import Engine, FaceIndex
+from app.core.types import FACE_NAMESPACE, FaceFilter, Picture, collection_name, face_id_of
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, embedding_of
 from tests.support.pictures import point
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from app.core.config import Settings
-from app.core.types import FacePayload, FacePoint, ModelPack, Picture, face_id_of, folders_of
+from app.core.paths import folders_of
+from app.core.types import FacePayload, FacePoint, ModelPack, Picture, face_id_of
 from app.embeddings import FaceEngine
 from app.images.decode import decode
 from app.index import open_index

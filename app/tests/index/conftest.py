@@ -19,7 +19,8 @@ import pytest
 from qdrant_client import QdrantClient
 
 from app.core.config import Settings
-from app.core.types import FaceFilter, FaceIndex, FacePayload, FacePoint, Floats, ModelPack, face_id_of
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter, FacePayload, FacePoint, Floats, ModelPack, face_id_of
 from app.index import open_index
 from app.index.embedded.alias import open_embedded
 from app.index.server.connect import collection_of, connect, open_server

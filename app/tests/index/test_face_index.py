@@ -13,7 +13,8 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FaceIndex, FacePoint
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter, FacePoint
 from app.index.server.connect import connect
 from tests.index.conftest import (
     SERVER,

@@ -18,7 +18,8 @@ from qdrant_client import QdrantClient
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FaceIndex, FacePoint, ModelPack, collection_name
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter, FacePoint, ModelPack, collection_name
 from app.index import alias_path, open_index, readable_copy, restore_embedded, switch_to
 from app.index.embedded.alias import open_embedded_beside, read_alias
 from app.index.embedded.options import kilobytes

@@ -15,9 +15,9 @@ import pytest
 import tenacity
 from PIL import Image
 
+from app.core.concurrency import Budget
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.pipeline import Budget
 from app.core.types import Face, FacePoint, Picture, face_id_of
 from app.images.decode import image_id_of
 from app.images.thumbnails import ThumbStore

@@ -15,7 +15,8 @@ from PIL import Image
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import FacePayload, face_id_of, folders_of
+from app.core.paths import folders_of
+from app.core.types import FacePayload, face_id_of
 from app.library.ledger import FileRecord, Totals
 from app.library.prune import PruneCounts, Pruning
 from app.library.scan import Folder

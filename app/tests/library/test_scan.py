@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from app.core.errors import OceanoError
-from app.library.scan import File, Folder, Wanted, contents, file_at, readable
+from app.core.paths import readable
+from app.library.scan import File, Folder, Wanted, contents, file_at
 
 
 def _file(path: Path) -> File:

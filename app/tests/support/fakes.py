@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from app.core.paths import folders_of
 from app.core.types import (
     DeviceInfo,
     EngineHealth,
@@ -26,7 +27,6 @@ from app.core.types import (
     Picture,
     Pixels,
     ScrollPage,
-    folders_of,
 )
 
 FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64, 512)

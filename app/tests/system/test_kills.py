@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 from app.core.config import Settings
-from app.core.types import Face, FaceIndex, Picture, collection_name, face_id_of
+from app.core.protocols import FaceIndex
+from app.core.types import Face, Picture, collection_name, face_id_of
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.index.embedded.client import EmbeddedIndex

@@ -22,7 +22,10 @@ _POLL_SECONDS: Final = 0.1
 
 
 class EmbeddedIndex(BaseIndex):
-    """`app.core.types.FaceIndex` on the embedded index. `alias` is what `backup` writes into the copy's alias file."""
+    """`app.core.protocols.FaceIndex` on the embedded index.
+
+    `alias` is what `backup` writes into the copy's alias file.
+    """
 
     def __init__(
         self, pool: Pool, *, collection: str, embedding_size: int, hnsw_ef: int, alias: tuple[str, str]

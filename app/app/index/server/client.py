@@ -1,4 +1,4 @@
-"""A Qdrant server or cluster as `app.core.types.FaceIndex`, through qdrant-client.
+"""A Qdrant server or cluster as `app.core.protocols.FaceIndex`, through qdrant-client.
 
 Writes return when the server has applied them (`wait=true`), on as many replicas as WRITE_CONSISTENCY_FACTOR says, so
 `flush` has nothing left to do. Every request may be sent twice: points are inserted only where there are none.
@@ -34,7 +34,7 @@ _NO_CHANGE: Final = models.OptimizersConfigDiff()
 
 
 class ServerIndex(BaseIndex):
-    """`app.core.types.FaceIndex` on a server's collection. Owns the client; large writes use `streams` at once."""
+    """`app.core.protocols.FaceIndex` on a server's collection. Owns the client; large writes use `streams` at once."""
 
     def __init__(
         self, client: QdrantClient, *, collection: str, embedding_size: int, hnsw_ef: int, streams: int = 4

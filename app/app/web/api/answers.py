@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from app.core import logs
+from app.core.paths import readable
 from app.core.types import Face, FaceRecord, Match, ModelPack, Picture, SearchResult
-from app.library.scan import readable
 
 Body = dict[str, Any]
 

@@ -9,10 +9,10 @@ import anyio.to_thread
 from fastapi import Request, Response
 
 from app.core.errors import OceanoError
+from app.core.paths import readable
 from app.core.types import FaceRecord
 from app.images.thumbnails import MEDIA_TYPE
 from app.library.originals import redrawn_thumbnail
-from app.library.scan import readable
 from app.service.services import Services
 from app.web.api.answers import Body, envelope, record_body
 from app.web.deps import services_of

@@ -11,7 +11,8 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import FaceIndex, collection_name
+from app.core.protocols import FaceIndex
+from app.core.types import collection_name
 from app.index import open_index
 from app.index.embedded.alias import open_embedded, read_alias
 from tests.index.conftest import (

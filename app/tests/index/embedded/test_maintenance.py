@@ -18,7 +18,8 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FaceIndex
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter
 from app.index.embedded.storage import FROZEN
 from tests.index.conftest import (
     children_of,

@@ -23,7 +23,8 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FaceIndex
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter
 from app.index.embedded import protocol as wire
 from tests.index.conftest import (
     about_owner,

@@ -15,7 +15,8 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FaceIndex
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter
 from app.index import open_index
 from tests.index.conftest import PACK, everything, ids_of, points, unit_vectors, wait_until
 from tests.support.qdrant_nodes import BINARY, Node

@@ -12,7 +12,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import FaceIndex
+from app.core.protocols import FaceIndex
 from app.index import open_index
 from app.index.server.retry import persistently, told
 from tests.index.conftest import PACK, everything, ids_of, points, unit_vectors
