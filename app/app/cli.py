@@ -90,11 +90,11 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
     """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
-    from app.commands.ingest import IngestWish, run_ingest
+    from app.commands.ingest import IngestRequest, run_ingest
 
     if not folder:  # an unset variable: Path would make the current folder of it
         raise OceanoError("invalid_request", "FOLDER is empty")
-    wish = IngestWish(
+    wish = IngestRequest(
         Path(folder),
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),

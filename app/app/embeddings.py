@@ -21,7 +21,7 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point
 from app.engine.alignment import CROP_SIDE, align
-from app.engine.detector import Finder, Found
+from app.engine.detector import FaceDetector, Found
 from app.engine.quality import rate
 from app.engine.runtime import Network, Placement, place, real_device
 
@@ -31,14 +31,14 @@ HEALTHY_COSINE: Final = 0.999
 _REFERENCE_SIDE: Final = 160  # pixels of the picture that the detector is compared on
 
 # Pictures of one call, and of one run of detector and recogniser. On a CPU a batch is no faster than its pictures one
-# by one (measured: 20.0 ms against 20.6 ms a picture in batches of 4), and smaller ones keep the lanes evenly busy.
+# by one (measured: 20.0 ms against 20.6 ms a picture in batches of 4), and smaller ones keep the threads evenly busy.
 _CPU_BATCHES: Final = (1, 1, 8)
 _CUDA_BATCHES: Final = (32, 16, 32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Models:
-    finder: Finder
+    finder: FaceDetector
     recogniser: Network
 
     @property
@@ -53,8 +53,8 @@ class FaceEngine:
 
     Args:
         verified: hashes the pack's files again and returns it; asked before a broken model is loaded anew.
-        many: for an ingest, which always has a next picture: on a CPU as many `lanes` as there are processors, each
-            with one thread, instead of one after the other with all threads.
+        many: for an ingest, which always has a next picture: on a CPU as many calls at once as there are processors,
+            each with one thread, instead of one after the other with all threads.
 
     Raises OceanoError at construction: `device_unavailable`, `model_corrupt`, `engine_unhealthy`.
     """
@@ -72,13 +72,13 @@ class FaceEngine:
         self._verified = verified or (lambda: pack)
         placement = place(settings.device, threads=0, precision=settings.precision)
         spread = many and not placement.on_cuda
-        self._lanes = processors() if spread else settings.gpu_concurrency
-        threads = 1 if placement.on_cuda else max(1, processors() // self._lanes)
+        self._concurrency = processors() if spread else settings.gpu_concurrency
+        threads = 1 if placement.on_cuda else max(1, processors() // self._concurrency)
         self._placement = Placement(placement.providers, placement.reason, threads, settings.precision)
         self._batches = _CUDA_BATCHES if placement.on_cuda else _CPU_BATCHES
-        self._gate = threading.BoundedSemaphore(self._lanes)
+        self._gate = threading.BoundedSemaphore(self._concurrency)
         self._checking = threading.Lock()
-        cv2.setNumThreads(1)  # OpenCV's threads would fight with the sessions' and the lanes
+        cv2.setNumThreads(1)  # OpenCV's threads would compete with the sessions' and the ingest's
         self._models = self._load(pack)
         self._device = real_device(
             self._placement, settings.device, (self._models.finder.detector, self._models.recogniser)
@@ -100,9 +100,9 @@ class FaceEngine:
         return self._health
 
     @property
-    def lanes(self) -> int:
+    def concurrency(self) -> int:
         """Calls of `analyze` that run at the same time; more of them wait."""
-        return self._lanes
+        return self._concurrency
 
     @property
     def batch(self) -> int:
@@ -172,7 +172,7 @@ class FaceEngine:
     def _load(self, pack: ModelPack) -> _Models:
         _, most_frames, most_crops = self._batches
         detector = Network(pack.detector, self._placement, most=most_frames)
-        finder = Finder(detector, self._settings, self._gate, trim=not self._placement.on_cuda)
+        finder = FaceDetector(detector, self._settings, self._gate, trim=not self._placement.on_cuda)
         return _Models(finder, Network(pack.recogniser, self._placement, most=most_crops))
 
     def _reload(self, broken: EngineHealth) -> EngineHealth:

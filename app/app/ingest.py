@@ -27,18 +27,18 @@ from app.core.concurrency import Budget, in_order, processors
 from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
-from app.core.retry import PATIENCE_SECONDS, patiently
+from app.core.retry import PATIENCE_SECONDS, retry_index
 from app.core.types import face_id_of
 from app.images.thumbnails import ThumbStore
-from app.library.batches import Batch, Fates, Lanes
+from app.library.batches import Batch, BatchProcessor, Outcomes
 from app.library.ledger import FileRecord, Ledger
 from app.library.mounts import Mount, mounts_of
 from app.library.reader import PASSING, Read, Reader, copy_of
-from app.library.scan import EVERYTHING, File, Folder, Wanted
+from app.library.scan import EVERYTHING, File, Folder, PathFilter
 
 _log = logging.getLogger(__name__)
 
-WRITTEN_AT_ONCE: Final = 16  # files at least, or those of a second; it is a few fsyncs, beside the lanes
+WRITTEN_AT_ONCE: Final = 16  # files at least, or those of a second; it is a few fsyncs, beside the worker threads
 WRITTEN_SECONDS: Final = 1.0
 READERS: Final = 4  # they wait for the disk, or for a network
 WAITING_BYTES: Final = 200_000_000  # of files that are read, and not yet decoded
@@ -116,7 +116,7 @@ class Ingest:
             retry=options.retry,
             on_missing=self._require_folder,
         )
-        self._lanes = Lanes(engine, self._reader, thumbs)
+        self._concurrency = BatchProcessor(engine, self._reader, thumbs)
         self._folder: Folder | None = None
         self._mounts: set[Mount] = set()  # that the ledger has
         self._bytes = Budget(WAITING_BYTES)
@@ -126,15 +126,15 @@ class Ingest:
         self._on_progress = on_progress
         self._batch = engine.batch
         self._reading_ahead = 2 * max(engine.batch, WRITTEN_AT_ONCE)
-        self._most_lanes = max(engine.lanes, processors())
-        self._lanes_ahead = self._most_lanes + max(2, WRITTEN_AT_ONCE // engine.batch)
-        # Fates of the last images: a copy of one that was in work while the copy was read is known by them.
+        self._most_workers = max(engine.concurrency, processors())
+        self._lanes_ahead = self._most_workers + max(2, WRITTEN_AT_ONCE // engine.batch)
+        # Outcomes of the last images: a copy of one that was in work while the copy was read is known by them.
         behind = self._reading_ahead + self._lanes_ahead + WRITTEN_AT_ONCE + 2
-        self._fates: deque[Fates] = deque(maxlen=behind)
+        self._outcomes: deque[Outcomes] = deque(maxlen=behind)
         self._checked = time.monotonic()
         self.counts = IngestCounts()
 
-    def run(self, folder: Path, wanted: Wanted = EVERYTHING) -> IngestCounts:
+    def run(self, folder: Path, wanted: PathFilter = EVERYTHING) -> IngestCounts:
         """Ingest every wanted picture below `folder`. A bad file is recorded with its reason and ends nothing.
 
         Raises OceanoError for what no file is to blame for: `index_unavailable`, `disk_full`, `folder_unavailable`,
@@ -150,7 +150,10 @@ class Ingest:
 
     def take(self, files: Iterable[File]) -> None:
         """Ingest these files, as `run` does those of a folder."""
-        with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(self._most_lanes, "lane") as pool:
+        with (
+            ThreadPoolExecutor(READERS, "read") as readers,
+            ThreadPoolExecutor(self._most_workers, "ingest-worker") as pool,
+        ):
             wanted = self._not_settled(files)
             reads = in_order(readers, self._read, wanted, ahead=self._reading_ahead, full=self._bytes.spent)
             batches = self._batches(reads)
@@ -175,7 +178,7 @@ class Ingest:
     def _work(self, batch: Batch) -> Batch:
         held = sum(read.file.size for read in batch.reads)
         try:
-            return self._lanes.work(batch)
+            return self._concurrency.work(batch)
         finally:
             self._bytes.change(-held)
 
@@ -233,11 +236,11 @@ class Ingest:
 
     def _new_batch(self) -> Batch:
         batch = Batch()
-        self._fates.append(batch.fates)
+        self._outcomes.append(batch.outcomes)
         return batch
 
     def _sort_in(self, read: Read, batch: Batch) -> None:
-        first = next((fates for fates in self._fates if read.image_id in fates), None)
+        first = next((outcomes for outcomes in self._outcomes if read.image_id in outcomes), None)
         new = bool(read.data) and first is None
         if not new:
             self._bytes.change(-read.file.size)
@@ -253,16 +256,18 @@ class Ingest:
             batch.copies.append((read.file, read.image_id, first))
         else:
             batch.reads.append(read)
-            batch.fates[read.image_id] = None
+            batch.outcomes[read.image_id] = None
 
     def _write(self, batch: Batch) -> None:
         """Faces first, durable; then the ledger."""
         if batch.points:
             self._require_healthy_engine()
-            self._patiently(lambda: self._index.upsert(batch.points))
-            self._patiently(self._index.flush)
-        records = [*batch.records, *filter(None, batch.fates.values())]
-        records += [copy_of(fate, file) for file, image_id, fates in batch.copies if (fate := fates[image_id])]
+            self._retry_index(lambda: self._index.upsert(batch.points))
+            self._retry_index(self._index.flush)
+        records = [*batch.records, *filter(None, batch.outcomes.values())]
+        records += [
+            copy_of(outcome, file) for file, image_id, outcomes in batch.copies if (outcome := outcomes[image_id])
+        ]
         self._note_mounts()
         self._ledger.record([*filter(self._counts_for_good, records), *batch.unchanged])
         self.counts.skipped += len(batch.unchanged)
@@ -295,9 +300,9 @@ class Ingest:
         if not self._engine.health.healthy:
             raise OceanoError("engine_unhealthy", self._engine.health.message)
 
-    def _patiently(self, write: Callable[[], None]) -> None:
+    def _retry_index(self, write: Callable[[], None]) -> None:
         """An index that is gone for a while is waited for; writing a point twice is writing it once."""
-        patiently(write, self._stop, seconds=self._options.patience)
+        retry_index(write, self._stop, seconds=self._options.patience)
 
 
 def _run_as_script() -> int:

@@ -27,7 +27,7 @@ from rich.progress import (
 from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.ingest import IngestCounts
-from app.library.scan import Folder, Wanted
+from app.library.scan import Folder, PathFilter
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class IngestProgress:
     The number of files is counted beside the ingest, so that it need not wait for it.
     """
 
-    def __init__(self, folder: Path, wanted: Wanted, *, as_json: bool) -> None:
+    def __init__(self, folder: Path, wanted: PathFilter, *, as_json: bool) -> None:
         self._folder = folder
         self._wanted = wanted
         self._as_json = as_json

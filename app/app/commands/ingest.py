@@ -22,13 +22,13 @@ from app.index import clear_restore
 from app.ingest import Ingest, IngestOptions
 from app.library.ledger import FileRecord, Ledger, only_writer, restore_note
 from app.library.prune import PruneCounts, Pruning
-from app.library.scan import Folder, Wanted
+from app.library.scan import Folder, PathFilter
 from app.library.watch import arrivals
 from app.service.factory import open_parts, open_stored
 
 
 @dataclass(frozen=True, slots=True)
-class IngestWish:
+class IngestRequest:
     """The words of the command line, see `oceano ingest --help`."""
 
     folder: Path
@@ -44,7 +44,7 @@ class IngestWish:
     as_json: bool = False
 
 
-def run_ingest(wish: IngestWish, settings: Settings, stop: Event) -> int:
+def run_ingest(wish: IngestRequest, settings: Settings, stop: Event) -> int:
     """The exit code. Raises OceanoError; what was done until then stays."""
     _require_sense(wish)
     with only_writer(settings.state_dir):
@@ -58,7 +58,7 @@ def run_ingest(wish: IngestWish, settings: Settings, stop: Event) -> int:
             return _run(wish, settings, stop, engine, index, ledger)
 
 
-def _require_sense(wish: IngestWish) -> None:
+def _require_sense(wish: IngestRequest) -> None:
     if not os.path.isdir(wish.folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         shown = readable(str(wish.folder))
         raise OceanoError("not_found", f"{shown} is not a folder", details={"folder": shown})
@@ -76,8 +76,8 @@ def _require_sense(wish: IngestWish) -> None:
         raise OceanoError("invalid_request", "--prune looks at the whole folder: without --include, --exclude, --limit")
 
 
-def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, index: FaceIndex, ledger: Ledger) -> int:
-    wanted = Wanted(wish.include, wish.exclude)
+def _run(wish: IngestRequest, settings: Settings, stop: Event, engine: Engine, index: FaceIndex, ledger: Ledger) -> int:
+    wanted = PathFilter(wish.include, wish.exclude)
     thumbs = ThumbStore(settings.thumbs_dir)
     pruned: PruneCounts | None = None
     with IngestProgress(wish.folder, wanted, as_json=wish.as_json) as progress:
@@ -117,7 +117,7 @@ def _run(wish: IngestWish, settings: Settings, stop: Event, engine: Engine, inde
     return EXIT_SOME_FAILED if run.counts.failed or (wish.prune and run.unseen) else EXIT_OK
 
 
-def _watch(run: Ingest, folder: Path, wanted: Wanted, stop: Event) -> None:
+def _watch(run: Ingest, folder: Path, wanted: PathFilter, stop: Event) -> None:
     """What lies there, then what comes."""
     coming = arrivals(Folder(folder), stop, wanted)
     next(coming, None)
@@ -127,7 +127,7 @@ def _watch(run: Ingest, folder: Path, wanted: Wanted, stop: Event) -> None:
             run.take(files)
 
 
-def _dry_run(wish: IngestWish, settings: Settings, stop: Event) -> int:
+def _dry_run(wish: IngestRequest, settings: Settings, stop: Event) -> int:
     """No model is loaded for it."""
     with open_stored(settings) as (pack, index, ledger):
         thumbs = ThumbStore(settings.thumbs_dir)
@@ -155,7 +155,7 @@ def _say_kept(unseen: int) -> None:
 
 
 def _pruning(
-    wish: IngestWish, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, digest: str, stop: Event
+    wish: IngestRequest, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, digest: str, stop: Event
 ) -> Pruning:
     return Pruning(
         Folder(wish.folder),

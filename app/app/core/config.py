@@ -26,7 +26,7 @@ _WORKERS_REASON = (
 )
 
 
-Rung = Literal["border", "larger", "rotated", "contrast"]
+Fallback = Literal["border", "larger", "rotated", "contrast"]
 
 
 class Settings(BaseSettings):
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     gpu_concurrency: int = Field(1, ge=1, le=64, description="model runs at once")
     precision: Literal["fp32", "fp16"] = Field("fp32", description="numbers the model reckons with; fp16 for GPUs")
-    fallbacks: Annotated[tuple[Rung, ...], NoDecode] = Field(
+    fallbacks: Annotated[tuple[Fallback, ...], NoDecode] = Field(
         ("border", "larger", "rotated", "contrast"), description="tried in order when no face is found"
     )
     qdrant_url: str = Field("", description="a Qdrant server; empty: the embedded index")
@@ -83,7 +83,7 @@ class Settings(BaseSettings):
 
     @field_validator("fallbacks", mode="before")
     @classmethod
-    def _rungs(cls, value: Any) -> Any:
+    def _fallbacks(cls, value: Any) -> Any:
         return () if value == "none" else cls._comma_separated(value)
 
     @field_validator("cors_origins", "api_keys", "ingest_roots", mode="before")

@@ -37,7 +37,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def lanes(self) -> int:
+    def concurrency(self) -> int:
         """Calls of `analyze` that run at the same time; more of them wait."""
         ...
 

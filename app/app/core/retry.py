@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 PATIENCE_SECONDS: Final = 300.0
 
 
-def patiently(work: Callable[[], T], stop: Event, *, seconds: float = PATIENCE_SECONDS) -> T:
+def retry_index(work: Callable[[], T], stop: Event, *, seconds: float = PATIENCE_SECONDS) -> T:
     """What `work` returns, done again while the index is `index_unavailable`, for `seconds` or until `stop`.
 
     `work` must be harmless when done twice. Raises the last OceanoError.

@@ -79,7 +79,7 @@ class Face:
 
     bbox and kps (5 landmarks: left eye, right eye, nose, left and right mouth corner, as seen) are pixels
     of the upright image; the bbox lies within it. det_score and quality are in [0, 1], `flaws` say what keeps the
-    quality low. `found_by` names the step of the ladder that found it.
+    quality low. `found_by` names the view that found it: `direct` or a fallback.
     """
 
     bbox: BBox

@@ -1,4 +1,4 @@
-"""Finds faces in pictures: straight on, in batches; then up the ladder with those in which nothing was found."""
+"""Finds faces in pictures: directly, in batches; then with the fallbacks where nothing was found."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Found:
     found_by: FoundBy
 
 
-class Finder:
+class FaceDetector:
     """A detector and the setting FALLBACKS; runs of the network pass through `gate`.
 
     With `trim` the black margin of a frame is left out. It costs as much as the picture does, and what is found
@@ -64,7 +64,7 @@ class Finder:
     def __init__(self, detector: Network, settings: Settings, gate: threading.BoundedSemaphore, *, trim: bool) -> None:
         self.detector = detector
         self._size = detector.graph.input_size or settings.det_size
-        self._rungs: tuple[FoundBy, ...] = settings.fallbacks
+        self._fallbacks: tuple[FoundBy, ...] = settings.fallbacks
         self._habits = _HABITS[detector.graph.family]
         self._threshold = settings.det_threshold or self._habits.least
         self._gate = gate
@@ -82,27 +82,27 @@ class Finder:
         return found
 
     def _climb(self, picture: Picture) -> list[Found]:
-        """What the first rung on which anything is found finds; of several views, the one that is surest."""
-        return next((faces for rung in self._rungs if (faces := self._try(rung, picture))), [])
+        """What the first fallback on which anything is found finds; of several views, the one that is surest."""
+        return next((faces for fallback in self._fallbacks if (faces := self._try(fallback, picture))), [])
 
     def _surer(self, picture: Picture, faces: list[Found]) -> list[Found]:
         """The faces of a view that is surer, where these are doubted; none is lost to a view that only shrinks."""
-        for rung in self._habits.doubted:
+        for fallback in self._habits.doubted:
             if _surest(faces) >= self._habits.unsure:
                 break
-            if rung not in self._rungs or faces[0].found_by == rung:
+            if fallback not in self._fallbacks or faces[0].found_by == fallback:
                 continue
-            seen = self._try(rung, picture)
-            enough = rung == "rotated" or len(seen) >= len(faces)
+            seen = self._try(fallback, picture)
+            enough = fallback == "rotated" or len(seen) >= len(faces)
             if enough and _surest(seen) > _surest(faces) + self._habits.surer:
                 faces = seen
         return faces
 
-    def _try(self, rung: FoundBy, picture: Picture) -> list[Found]:
-        if rung == "larger" and self.detector.graph.input_size is not None:
+    def _try(self, fallback: FoundBy, picture: Picture) -> list[Found]:
+        if fallback == "larger" and self.detector.graph.input_size is not None:
             return []  # a graph that takes one size only
-        seen = self._look(list(views(rung, picture, self._size)))
-        return max((_within(picture, one, rung) for one in seen), key=_surest, default=[])
+        seen = self._look(list(views(fallback, picture, self._size)))
+        return max((_within(picture, one, fallback) for one in seen), key=_surest, default=[])
 
     def _look(self, looks: Sequence[View]) -> list[Detections]:
         """Detections in each view, in pixels of the upright pictures; views of one shape go in together."""

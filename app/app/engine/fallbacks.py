@@ -1,6 +1,6 @@
-"""What is tried, rung by rung, with a picture in which a detector finds nothing.
+"""What is tried, fallback by fallback, with a picture in which a detector finds nothing.
 
-Each rung is a view of the picture: other pixels for the detector, and the way back for what it finds there.
+Each fallback is a view of the picture: other pixels for the detector, and the way back for what it finds there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from app.core.types import Floats, FoundBy, Picture, Pixels
 from app.engine.frames import Detections
 
-RUNGS: Final[tuple[FoundBy, ...]] = ("border", "larger", "rotated", "contrast")
+FALLBACKS: Final[tuple[FoundBy, ...]] = ("border", "larger", "rotated", "contrast")
 
 _TURNS: Final = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
 
@@ -46,9 +46,9 @@ def direct(picture: Picture, size: tuple[int, int]) -> View:
     return View(picture.pixels, size, _scaling(picture.scale))
 
 
-def views(rung: FoundBy, picture: Picture, size: tuple[int, int]) -> Iterator[View]:
-    """The views of a rung; none where it would show nothing new. Raises OceanoError `invalid_image`."""
-    yield from _VIEWS[rung](picture, size)
+def views(fallback: FoundBy, picture: Picture, size: tuple[int, int]) -> Iterator[View]:
+    """The views of a fallback; none where it would show nothing new. Raises OceanoError `invalid_image`."""
+    yield from _VIEWS[fallback](picture, size)
 
 
 def _border(picture: Picture, size: tuple[int, int]) -> Iterator[View]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
-from app.core.retry import patiently
+from app.core.retry import retry_index
 from app.core.types import FaceFilter, FacePayload, FacePoint, FaceRecord
 
 _PAGE: Final = 500
@@ -86,12 +86,12 @@ class Migration:
             for page in pages(self._source, stop=self._stop):
                 if self._stop.is_set():
                     return self.counts
-                patiently(partial(self._bring, page), self._stop)
+                retry_index(partial(self._bring, page), self._stop)
                 self.counts.faces += len(page)
                 self._on_progress(self.counts)
             if self._exact:
                 self._forget()
-            patiently(self._target.flush, self._stop)
+            retry_index(self._target.flush, self._stop)
             if self.counts.changes == before:
                 break
         return self.counts
@@ -131,9 +131,9 @@ class Migration:
     def _forget(self) -> None:
         for page in pages(self._target, stop=self._stop):
             ids = [record.face_id for record in page]
-            here = {one.face_id for one in patiently(partial(self._source.retrieve, ids), self._stop)}
+            here = {one.face_id for one in retry_index(partial(self._source.retrieve, ids), self._stop)}
             if extra := [face_id for face_id in ids if face_id not in here]:
-                patiently(partial(self._target.delete, extra), self._stop)
+                retry_index(partial(self._target.delete, extra), self._stop)
                 self.counts.forgotten += len(extra)
 
     def _bring(self, page: Sequence[FaceRecord]) -> None:
@@ -177,7 +177,7 @@ def pages(index: FaceIndex, *, where: FaceFilter | None = None, stop: Event) -> 
     """All faces that `where` admits, some at a time, in the order of their ids. An index that is gone is waited for."""
     offset: str | None = None
     while True:
-        page = patiently(partial(index.scroll, limit=_PAGE, offset=offset, where=where), stop)
+        page = retry_index(partial(index.scroll, limit=_PAGE, offset=offset, where=where), stop)
         if page.records:
             yield page.records
         if page.next_offset is None:

@@ -1,4 +1,4 @@
-"""Pictures on their way through a lane: decoded, analyzed, with thumbnails and points, ready to be written."""
+"""Batches of pictures in a worker thread: decoded, analyzed, with thumbnails and points, ready to be written."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from app.library.ledger import FileRecord
 from app.library.reader import Read, Reader, blamed, record
 from app.library.scan import File
 
-GROUP_PIXELS: Final = 32_000_000  # decoded at once by a lane: 100 MB, or one picture
+GROUP_PIXELS: Final = 32_000_000  # decoded at once by a worker thread: 100 MB, or one picture
 # Errors of one picture, when it is analyzed alone; all others are of the parts, and end the run.
 _OF_THE_PICTURE: Final = frozenset({"invalid_image", "internal"})
 
 
-Fates = dict[str, FileRecord | None]
+Outcomes = dict[str, FileRecord | None]
 """What became of images, by their id; None of one that is still in work."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """What a lane is given at once; several are written together. A lane leaves `points` and each image's fate.
+    """What a worker thread is given at once; several are written together. It leaves `points` and each image's outcome.
 
-    `copies` are files of an image of this batch or one before, with that batch's fates; `records` are results known
+    `copies` are files of an image of this batch or one before, with that batch's outcomes; `records` are results known
     before any work, `unchanged` those of them that the ledger has already.
     """
 
     reads: list[Read] = field(default_factory=list)
-    fates: Fates = field(default_factory=dict)
-    copies: list[tuple[File, str, Fates]] = field(default_factory=list)
+    outcomes: Outcomes = field(default_factory=dict)
+    copies: list[tuple[File, str, Outcomes]] = field(default_factory=list)
     records: list[FileRecord] = field(default_factory=list)
     unchanged: list[FileRecord] = field(default_factory=list)
     points: list[FacePoint] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.fates) + len(self.copies) + len(self.records) + len(self.unchanged)
+        return len(self.outcomes) + len(self.copies) + len(self.records) + len(self.unchanged)
 
     def add(self, other: Batch) -> None:
         """Take over what came of another one."""
-        self.fates |= other.fates
+        self.outcomes |= other.outcomes
         self.copies += other.copies
         self.records += other.records
         self.unchanged += other.unchanged
         self.points += other.points
 
 
-class Lanes:
-    """What lanes do with a batch; each in a thread, any number at a time.
+class BatchProcessor:
+    """Processes batches, any number at a time, each in a worker thread.
 
-    A lane decodes a picture and analyzes it while it is still in the processor's cache; for an engine that is best
+    It decodes a picture and analyzes it while it is still in the processor's cache; for an engine that is best
     given several at once, it decodes as many first.
     """
 
@@ -68,18 +68,18 @@ class Lanes:
         """Faces, thumbnails and points of a batch. Raises OceanoError for what no picture is to blame for."""
         for group in self._groups(batch):
             for (read, picture), faces in zip(group, self._faces(group), strict=True):
-                batch.fates[read.image_id] = self._settle(read, picture, faces, batch.points)
+                batch.outcomes[read.image_id] = self._settle(read, picture, faces, batch.points)
         batch.reads.clear()
         return batch
 
     def _groups(self, batch: Batch) -> Iterator[list[tuple[Read, Picture]]]:
-        """Decoded pictures, as many as the engine is best given. One that cannot be decoded has its fate."""
+        """Decoded pictures, as many as the engine is best given. One that cannot be decoded has its outcome."""
         group: list[tuple[Read, Picture]] = []
         pixels = 0
         for read in batch.reads:
             picture = self._reader.decode(read)
             if isinstance(picture, FileRecord):
-                batch.fates[read.image_id] = picture
+                batch.outcomes[read.image_id] = picture
                 continue
             group.append((read, picture))
             pixels += picture.pixels.size // 3

@@ -142,7 +142,7 @@ def blamed(file: File, image_id: str | None, failure: Exception) -> FileRecord:
 
 
 def copy_of(first: FileRecord, file: File) -> FileRecord:
-    """A copy shares the fate of the first: of a failed picture it failed, too."""
+    """A copy shares the outcome of the first: of a failed picture it failed, too."""
     if first.status == "failed":
         return failed(file, first.image_id, str(first.reason), str(first.message))
     return record(file, "duplicate", first.image_id)

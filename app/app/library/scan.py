@@ -46,7 +46,7 @@ def _fits(patterns: list[re.Pattern[str]], below: str) -> bool:
     return any(one.match(below) or one.match(below.rpartition("/")[2]) for one in patterns)
 
 
-class Wanted:
+class PathFilter:
     """Which paths below a folder are wanted: patterns as a shell's (`*.jpg`, `2024/*`), case ignored.
 
     A pattern is held against a file's name and against its path below the folder; `*` goes over slashes. Where there
@@ -66,7 +66,7 @@ class Wanted:
         return not _fits(self._exclude, below)
 
 
-EVERYTHING: Final = Wanted()
+EVERYTHING: Final = PathFilter()
 
 
 class Folder:
@@ -81,7 +81,7 @@ class Folder:
         self._was = self._identity()
         self.unlisted = 0  # folders below that a scan could not list
 
-    def scan(self, wanted: Wanted = EVERYTHING, start: str | None = None) -> Iterator[File]:
+    def scan(self, wanted: PathFilter = EVERYTHING, start: str | None = None) -> Iterator[File]:
         """Regular files at or below the folder, or a folder `start` in it, as a stream: a folder's own before others.
 
         A folder below that cannot be listed is logged and passed over; links to files are followed, links to folders

@@ -15,7 +15,7 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from app.core.errors import OceanoError
 from app.core.paths import readable
-from app.library.scan import EVERYTHING, File, Folder, Wanted, file_at
+from app.library.scan import EVERYTHING, File, Folder, PathFilter, file_at
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ SETTLED_SECONDS: Final = 2.0  # a file that has not changed for so long is whole
 _TICK_MS: Final = 500
 
 
-def arrivals(folder: Folder, stop: Event, wanted: Wanted = EVERYTHING) -> Iterator[list[File]]:
+def arrivals(folder: Folder, stop: Event, wanted: PathFilter = EVERYTHING) -> Iterator[list[File]]:
     """New and changed files at or below a folder, until `stop` is set; what comes at once comes together.
 
     The first list is empty: from then on nothing is missed, so that what lies there already can be taken up.
@@ -66,7 +66,7 @@ def _changes(folder: Folder, stop: Event) -> Iterator[set[tuple[Change, str]]]:
     )
 
 
-def _at_or_below(path: str, folder: Folder, wanted: Wanted) -> Iterator[File]:
+def _at_or_below(path: str, folder: Folder, wanted: PathFilter) -> Iterator[File]:
     """A folder that is moved in says nothing of its files. A scan would not come to what is passed over."""
     if any(_is_passed_over(str(parent), folder, wanted) for parent in PurePath(path).parents):
         return
@@ -77,7 +77,7 @@ def _at_or_below(path: str, folder: Folder, wanted: Wanted) -> Iterator[File]:
         yield file
 
 
-def _is_passed_over(path: str, folder: Folder, wanted: Wanted) -> bool:
+def _is_passed_over(path: str, folder: Folder, wanted: PathFilter) -> bool:
     """Is this a folder below that a scan does not enter: excluded, or a link?"""
     below = folder.below(path)
     return bool(below) and (Path(path).is_symlink() or not wanted.enters(below))

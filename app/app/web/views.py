@@ -26,7 +26,7 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SearchForm:
     """What the form asks for: least similarity (cosine), matches per face, and only faces without a flaw."""
 
     threshold: float
@@ -91,10 +91,10 @@ class ErrorView:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class SearchPage:
     """What `_results.html` shows: nothing, an error, or faces; `live` when page.js filters by the threshold."""
 
-    asked: Asked
+    asked: SearchForm
     preview: PreviewView | None = None
     faces: tuple[FaceView, ...] = ()
     error: ErrorView | None = None
@@ -114,7 +114,7 @@ def preview(picture: Picture) -> PreviewView:
     )
 
 
-def face_view(found: FaceMatches, result: SearchResult, asked: Asked) -> FaceView:
+def face_view(found: FaceMatches, result: SearchResult, asked: SearchForm) -> FaceView:
     matches = tuple(_match_view(match, asked.threshold) for match in found.matches)
     x1, y1, x2, y2 = found.face.bbox
     longest = max(result.width, result.height)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from app.cli import main
-from app.commands.ingest import IngestWish, run_ingest
+from app.commands.ingest import IngestRequest, run_ingest
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
@@ -356,7 +356,7 @@ def test_a_watch_takes_what_lies_there_and_what_comes_and_ends_with_130(
         (command.folder / "far" / "newer.png").write_bytes(encoded(size=(92, 48)))
         _until(lambda: len(command.index.points) == 10)
 
-    wish = IngestWish(command.folder, include=("*.png",), watch=True, as_json=True)
+    wish = IngestRequest(command.folder, include=("*.png",), watch=True, as_json=True)
     with _meanwhile(come, end=stop.set):
         assert run_ingest(wish, command.settings, stop) == 130
     (line,) = capsys.readouterr().out.splitlines()
@@ -379,7 +379,7 @@ def test_a_file_that_comes_while_what_lies_there_is_taken_up_is_not_missed(
 
     monkeypatch.setattr(command.index, "flush", flush_and_come)
     with _meanwhile(lambda: _until(lambda: len(command.index.points) == 9), end=stop.set):
-        assert run_ingest(IngestWish(command.folder, watch=True), command.settings, stop) == 130
+        assert run_ingest(IngestRequest(command.folder, watch=True), command.settings, stop) == 130
     assert command.totals() == Totals(done=9, faces=9)
 
 
@@ -419,7 +419,7 @@ def test_a_stop_leaves_the_prune_out(command: Command) -> None:
     (command.folder / "0.png").unlink()
     stop = Event()
     stop.set()
-    assert run_ingest(IngestWish(command.folder, prune=True), command.settings, stop) == 130
+    assert run_ingest(IngestRequest(command.folder, prune=True), command.settings, stop) == 130
     assert len(command.index.points) == 8
 
 
@@ -427,7 +427,7 @@ def test_a_drive_that_is_away_is_not_pruned(command: Command, tmp_path: Path, mo
     command()
     monkeypatch.setattr("app.ingest.Ingest.run", lambda *_: command.folder.rename(tmp_path / "away"))
     with pytest.raises(OceanoError) as raised:
-        run_ingest(IngestWish(command.folder, prune=True), command.settings, Event())
+        run_ingest(IngestRequest(command.folder, prune=True), command.settings, Event())
     assert raised.value.code == "folder_unavailable"
     assert len(command.index.points) == command.totals().faces == 8
 

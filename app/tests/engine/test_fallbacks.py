@@ -1,4 +1,4 @@
-"""ladder: every view leads back to the upright picture; each rung only after the one before; on drawn people."""
+"""fallbacks: every view leads back to the upright picture; each fallback only after the one before; on drawn people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.core.config import Settings
 from app.core.types import FoundBy, ModelPack, Picture, Pixels
 from app.demo import draw_group, draw_portrait
 from app.embeddings import FaceEngine
-from app.engine.fallbacks import RUNGS, View, direct, views
+from app.engine.fallbacks import FALLBACKS, View, direct, views
 from app.engine.frames import Detections
 from tests.support.fakes import picture_of
 
@@ -37,11 +37,11 @@ def _picture(scale: float) -> Picture:
     return Picture("a" * 64, reduced, "JPEG", None, 2000, 1500, scale, lambda: pixels)
 
 
-@pytest.mark.parametrize("rung", ["direct", *RUNGS])
+@pytest.mark.parametrize("fallback", ["direct", *FALLBACKS])
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.25])
-def test_what_is_found_in_a_view_is_where_it_is_in_the_picture(rung: FoundBy, scale: float) -> None:
+def test_what_is_found_in_a_view_is_where_it_is_in_the_picture(fallback: FoundBy, scale: float) -> None:
     picture = _picture(scale)
-    looks = [direct(picture, SIZE)] if rung == "direct" else list(views(rung, picture, SIZE))
+    looks = [direct(picture, SIZE)] if fallback == "direct" else list(views(fallback, picture, SIZE))
     assert looks
     for look in looks:
         x, y = _spot(look.pixels)
@@ -92,23 +92,23 @@ def test_small_faces_of_a_large_picture_are_found_in_a_larger_input(engine: Face
     assert [face.found_by for face in small[0]] in ([], ["larger"])
 
 
-def test_a_rung_is_climbed_only_when_the_one_before_found_nothing(
+def test_a_fallback_is_tried_only_when_the_one_before_found_nothing(
     engine: FaceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
-    def watched(rung: FoundBy, picture: Picture, size: tuple[int, int]) -> Sequence[View]:
-        asked.append(rung)
-        return list(views(rung, picture, size))
+    def watched(fallback: FoundBy, picture: Picture, size: tuple[int, int]) -> Sequence[View]:
+        asked.append(fallback)
+        return list(views(fallback, picture, size))
 
     monkeypatch.setattr("app.engine.detector.views", watched)
     assert _found_by(engine, draw_group([1, 2])) == {"direct"}
     assert asked == []
     assert _found_by(engine, np.full((900, 1200, 3), 128, np.uint8)) == set()
-    assert asked == list(RUNGS)
+    assert asked == list(FALLBACKS)
 
 
-def test_only_the_rungs_that_the_settings_name_are_climbed(
+def test_only_the_fallbacks_that_the_settings_name_are_tried(
     demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(_env_file=None, device="cpu", fallbacks="none")

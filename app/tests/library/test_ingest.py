@@ -74,11 +74,11 @@ def test_the_second_run_skips_everything_without_reading_it(bench: Bench, colour
 def test_a_copy_any_number_of_files_behind_its_picture_is_a_duplicate(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    """However far the picture is by then: read, in a lane, waiting to be written, or just recorded."""
+    """However far the picture is by then: read, in a worker thread, waiting to be written, or just recorded."""
     analyze = bench.engine.analyze
 
     def slowly(pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
-        time.sleep(0.003)  # so that all that can be ahead of the lanes is
+        time.sleep(0.003)  # so that all that can be ahead of the worker threads is
         return analyze(pictures, timings)
 
     monkeypatch.setattr(bench.engine, "batch", at_once)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.core.errors import OceanoError
 from app.core.paths import readable
-from app.library.scan import File, Folder, Wanted, contents, file_at
+from app.library.scan import File, Folder, PathFilter, contents, file_at
 
 
 def _file(path: Path) -> File:
@@ -156,7 +156,7 @@ def test_patterns_say_which_files_are_wanted(
     for name in ("1.jpg", "2.JPG", "3.png", "2024/4.jpg", "2024/raw/5.jpg", "cache/6.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = Folder(tmp_path).scan(Wanted(include, exclude))
+    found = Folder(tmp_path).scan(PathFilter(include, exclude))
     assert sorted(os.path.relpath(file.path, tmp_path) for file in found) == sorted(taken)
 
 
@@ -164,7 +164,7 @@ def test_what_is_excluded_is_not_entered(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "cache").mkdir()
     folder = Folder(tmp_path)
     _break(monkeypatch, tmp_path / "cache", AssertionError("entered"))  # type: ignore[arg-type]
-    assert list(folder.scan(Wanted(exclude=["cache"]))) == []
+    assert list(folder.scan(PathFilter(exclude=["cache"]))) == []
 
 
 def test_a_file_that_changed_since_it_was_listed_says_so(tmp_path: Path) -> None:

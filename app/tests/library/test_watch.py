@@ -13,7 +13,7 @@ from threading import Event, Thread
 import pytest
 
 from app.core.errors import OceanoError
-from app.library.scan import EVERYTHING, File, Folder, Wanted, file_at
+from app.library.scan import EVERYTHING, File, Folder, PathFilter, file_at
 from app.library.watch import arrivals
 
 SETTLED = 0.2  # seconds
@@ -23,7 +23,7 @@ PATIENCE = 10.0  # seconds; what is waited for comes far sooner
 class Watch:
     """Arrivals, taken by a thread."""
 
-    def __init__(self, folder: Path, wanted: Wanted) -> None:
+    def __init__(self, folder: Path, wanted: PathFilter) -> None:
         self.folder = folder
         self.lists: list[list[File]] = []
         self.failure: OceanoError | None = None
@@ -72,7 +72,7 @@ def watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     (tmp_path / "watched").mkdir()
     begun: list[Watch] = []
 
-    def begin(wanted: Wanted = EVERYTHING) -> Watch:
+    def begin(wanted: PathFilter = EVERYTHING) -> Watch:
         begun.append(Watch(tmp_path / "watched", wanted))
         return begun[-1]
 
@@ -160,7 +160,7 @@ def test_what_is_not_wanted_is_not_told(watching: Callable[..., Watch], tmp_path
     (tmp_path / "moved" / "cache").mkdir(parents=True)
     for name in ("moved/1.png", "moved/cache/2.png", "moved/notes.txt"):
         (tmp_path / name).touch()
-    watch = watching(Wanted(include=["*.png"], exclude=["cache", "raw*"]))
+    watch = watching(PathFilter(include=["*.png"], exclude=["cache", "raw*"]))
     for name in ("yes.png", "no.txt", "raw1.png", "cache/3.png", "cache/deep/4.png"):
         (watch.folder / name).touch()
     (tmp_path / "moved").rename(watch.folder / "moved")

@@ -49,7 +49,7 @@ class FakeEngine:
 
     pack = FAKE_PACK
     device = DeviceInfo("cpu", "CPUExecutionProvider", "a fake")
-    lanes = 2
+    concurrency = 2
     batch = 4
     _count = threading.Lock()
 

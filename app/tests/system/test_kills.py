@@ -28,7 +28,7 @@ from app.index import open_index
 from app.index.embedded.client import EmbeddedIndex
 from app.ingest import WRITTEN_AT_ONCE, Ingest, IngestOptions
 from app.library import reader as reading
-from app.library.batches import Lanes
+from app.library.batches import BatchProcessor
 from app.library.ledger import Ledger
 from tests.support.fakes import FAKE_PACK, FakeEngine
 from tests.system.test_end_to_end import _kill_owner
@@ -43,7 +43,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "decode": (reading, "decode"),
     "analyze": (FakeEngine, "analyze"),
     "thumbnail": (ThumbStore, "write"),
-    "batch": (Lanes, "work"),
+    "batch": (BatchProcessor, "work"),
     "upsert": (EmbeddedIndex, "upsert"),
     "flush": (EmbeddedIndex, "flush"),
     "ledger": (Ledger, "record"),

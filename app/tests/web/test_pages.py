@@ -309,10 +309,10 @@ def test_for_page_js_the_server_fetches_all_and_hides_what_is_below(post: Post, 
 def test_what_shows_as_the_threshold_passes_it() -> None:
     for cents in range(20, 91):
         threshold = cents / 100
-        exact = views.face_view(face(0, matches(float(np.float32(threshold)))), _result(), views.Asked(threshold))
+        exact = views.face_view(face(0, matches(float(np.float32(threshold)))), _result(), views.SearchForm(threshold))
         assert exact.matches[0].similarity == threshold
         assert not exact.matches[0].hidden
-        below = views.face_view(face(0, matches(threshold - 0.0001)), _result(), views.Asked(threshold))
+        below = views.face_view(face(0, matches(threshold - 0.0001)), _result(), views.SearchForm(threshold))
         assert below.matches[0].similarity == pytest.approx(threshold - 0.01)
         assert below.matches[0].hidden
 
@@ -379,7 +379,7 @@ def test_a_path_that_is_no_unicode_can_be_shown(post: Post, found: Found) -> Non
 
 @pytest.mark.parametrize("path", ["a", "/", "/a", "/photos/IMG_2019-08 14.edited.jpg", "/photos/.hidden", "/x/___.jpg"])
 def test_a_name_broken_into_parts_is_still_the_name(path: str) -> None:
-    view = views.face_view(face(0, matches(0.9, path=path)), _result(), views.Asked(0.4))
+    view = views.face_view(face(0, matches(0.9, path=path)), _result(), views.SearchForm(0.4))
     assert "".join(view.matches[0].name_parts) == (Path(path).name or path)
 
 
@@ -393,7 +393,7 @@ def test_a_picture_of_any_shape_has_a_preview_that_is_not_too_large(width: int, 
 
 def test_badges_stay_within_the_picture() -> None:
     detected = Face((-3, -3, 12, 12), ((0, 0),) * 5, 0.9, 0.8, "border", embedding_of(0))
-    view = views.face_view(FaceMatches(0, detected, ()), _result(), views.Asked(0.4))
+    view = views.face_view(FaceMatches(0, detected, ()), _result(), views.SearchForm(0.4))
     x, y, radius = view.badge
     assert radius <= x <= 200 - radius
     assert radius <= y <= 100 - radius

@@ -21,10 +21,12 @@ from app.index.embedded.storage import (
     sync_tree,
     write_whole,
 )
-from app.index.embedded.supervisor import Desk
+from app.index.embedded.supervisor import WorkerSupervisor
 
 
-def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, alias: tuple[str, str]) -> None:
+def backup(
+    supervisor: WorkerSupervisor, writing: threading.Lock, target: Path, collection: str, alias: tuple[str, str]
+) -> None:
     """Copy the shard as it is now into a new folder; `alias` is the alias file's name and text.
 
     Writes are held for a copy within the index's folder that shares what Edge only reads; the real copy, which
@@ -32,13 +34,13 @@ def backup(desk: Desk, writing: threading.Lock, target: Path, collection: str, a
     """
     if target.exists():
         raise OceanoError("invalid_request", f"{target} is there already; a backup goes into a new folder.")
-    still = desk.shard.with_name(new_name("backup"))
+    still = supervisor.shard.with_name(new_name("backup"))
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with writing:
-            read_answer(desk.call(pack(Op.FLUSH)))
-            _require_room(desk.shard, desk.shard.parent)
-            copy_folder(desk.shard, still, link_frozen=True)
+            read_answer(supervisor.call(pack(Op.FLUSH)))
+            _require_room(supervisor.shard, supervisor.shard.parent)
+            copy_folder(supervisor.shard, still, link_frozen=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         _require_room(still, target.parent)
         partial.mkdir(mode=0o700)

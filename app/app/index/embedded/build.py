@@ -39,7 +39,7 @@ from app.index.embedded.storage import (
     sync_folder,
     sync_tree,
 )
-from app.index.embedded.supervisor import Desk, Worker, command
+from app.index.embedded.supervisor import Worker, WorkerSupervisor, command
 
 log = logging.getLogger("app.index.embedded.owner")
 
@@ -77,9 +77,9 @@ class Journal:
 class Build:
     """`writing` is the lock that writes hold, `lock` the owner's, which the builder inherits."""
 
-    def __init__(self, options: OwnerOptions, desk: Desk, writing: threading.Lock, lock: int) -> None:
+    def __init__(self, options: OwnerOptions, supervisor: WorkerSupervisor, writing: threading.Lock, lock: int) -> None:
         self._options = options
-        self._desk = desk
+        self._supervisor = supervisor
         self._writing = writing
         self._lock = lock
         self._state = threading.Lock()
@@ -132,8 +132,8 @@ class Build:
     def _due(self) -> int:
         """Points that Edge would build a graph of, or 0. It spares a copy to ask first: Edge decides by the same."""
         with self._writing:
-            read_answer(self._desk.call(pack(Op.FLUSH)))
-        points, indexed, left, _ = read_answer(self._desk.call(pack(Op.INFO)))
+            read_answer(self._supervisor.call(pack(Op.FLUSH)))
+        points, indexed, left, _ = read_answer(self._supervisor.call(pack(Op.INFO)))
         many_wait = points - indexed >= self._options.indexing_points
         return int(points) if many_wait or left > _VACUUM * (indexed + left) else 0
 
@@ -142,14 +142,14 @@ class Build:
         self._require_room()
         with self._writing:
             began = time.monotonic()
-            read_answer(self._desk.call(pack(Op.FLUSH)))
-            copy_folder(self._desk.shard, copy, link_frozen=True)
+            read_answer(self._supervisor.call(pack(Op.FLUSH)))
+            copy_folder(self._supervisor.shard, copy, link_frozen=True)
             self._journal = Journal(self._options.folder)
             return time.monotonic() - began
 
     def _require_room(self) -> None:
         free = max(0, free_bytes(self._options.folder) - self._options.min_free_mb * 1_000_000)
-        needed = int(_ROOM * disk_bytes(self._desk.shard))
+        needed = int(_ROOM * disk_bytes(self._supervisor.shard))
         if free < needed:
             raise OceanoError(
                 "disk_full",
@@ -181,7 +181,7 @@ class Build:
 
     def _switch(self, fresh: Path) -> float:
         """Bring the new shard up to date and make it the one; the seconds for which writes were held."""
-        worker = self._desk.open_beside(fresh)
+        worker = self._supervisor.open_beside(fresh)
         try:
             done = 0
             for _ in range(_MOST_ROUNDS):
@@ -199,7 +199,7 @@ class Build:
                     point_to(fresh)
                 if current_shard(fresh.parent) != fresh:
                     raise unavailable("The index's pointer could not be written.")
-                old_shard, old = self._desk.shard, self._desk.replace(worker)
+                old_shard, old = self._supervisor.shard, self._supervisor.replace(worker)
                 held = time.monotonic() - began
         except BaseException:
             worker.kill()
@@ -223,7 +223,7 @@ class Build:
     def _bring(self, worker: Worker, ids: bytes) -> None:
         """Make these points in the new shard what they are in the old one; leave alone those that are so already."""
         ask = pack(Op.RETRIEVE, ids, True)
-        ours = {one: (payload, vector) for one, payload, vector in read_answer(self._desk.call(ask))}
+        ours = {one: (payload, vector) for one, payload, vector in read_answer(self._supervisor.call(ask))}
         theirs = {one: (payload, vector) for one, payload, vector in read_answer(worker.call(ask))}
         put = [one for one, value in ours.items() if theirs.get(one) != value]
         if put:
@@ -235,6 +235,6 @@ class Build:
     def _require_same(self, worker: Worker) -> None:
         """The last line of defence: a shard that lacks points, or has too many, is never switched to."""
         ask = pack(Op.COUNT, body={})
-        ours, theirs = read_answer(self._desk.call(ask)), read_answer(worker.call(ask))
+        ours, theirs = read_answer(self._supervisor.call(ask)), read_answer(worker.call(ask))
         if ours != theirs:
             raise unavailable(f"The built shard holds {theirs} points instead of {ours} and is not used.")

@@ -17,7 +17,7 @@ from app.index.embedded.maintenance import Maintenance
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import READS, WRITES, Op, Request, answer, pack, read_answer, storage_failure, unpack
 from app.index.embedded.storage import disk_bytes, free_bytes, sync_log
-from app.index.embedded.supervisor import Desk
+from app.index.embedded.supervisor import WorkerSupervisor
 
 _NEEDS_ROOM: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD})
 _DURABLE_ON_RETURN: Final = frozenset({Op.SET_PAYLOAD, Op.DELETE})
@@ -26,22 +26,22 @@ _DURABLE_ON_RETURN: Final = frozenset({Op.SET_PAYLOAD, Op.DELETE})
 class Service:
     """Answers requests. Safe for threads; `writing` is held while the shard changes and while it is copied."""
 
-    def __init__(self, options: OwnerOptions, desk: Desk, lock: int) -> None:
+    def __init__(self, options: OwnerOptions, supervisor: WorkerSupervisor, lock: int) -> None:
         self._options = options
-        self._desk = desk
+        self._supervisor = supervisor
         self._writing = threading.Lock()
-        self.maintenance = Maintenance(options, desk, self._writing, lock)
+        self.maintenance = Maintenance(options, supervisor, self._writing, lock)
 
     def open(self) -> None:
         """Open the shard now rather than with the first request."""
-        self._desk.worker()
+        self._supervisor.worker()
         self.maintenance.consider(first=True)
 
     def answer(self, message: bytes) -> bytes:
         """Raises OceanoError."""
         request = unpack(message)
         if request.op in READS:
-            return self._desk.call(message)
+            return self._supervisor.call(message)
         if request.op in WRITES:
             return self._write(request, message)
         match request.op:
@@ -56,7 +56,7 @@ class Service:
                 return answer(None)
             case Op.BACKUP:
                 target, collection, alias = request.load()
-                backup(self._desk, self._writing, Path(target), collection, alias)
+                backup(self._supervisor, self._writing, Path(target), collection, alias)
                 return answer(None)
         raise OceanoError("invalid_request", f"The index does not know {request.op.name}.")
 
@@ -64,14 +64,14 @@ class Service:
         """Give up a build, let the write in progress finish, flush, close."""
         self.maintenance.stop()
         with self._writing:
-            self._desk.close()
+            self._supervisor.close()
 
     def _write(self, request: Request, message: bytes) -> bytes:
         with self._writing:
             if request.op in _NEEDS_ROOM:
                 self._require_room()
             self.maintenance.note(request.ids)
-            reply = self._desk.call(message)
+            reply = self._supervisor.call(message)
         if request.op in _DURABLE_ON_RETURN:
             self._make_durable()
             self.maintenance.consider()  # a face that is named leaves the graph
@@ -79,11 +79,11 @@ class Service:
 
     def _make_durable(self) -> None:
         """All writes answered so far are on the disk on return."""
-        shard = self._desk.shard
+        shard = self._supervisor.shard
         try:
             sync_log(shard)
         except OSError as failure:
-            if shard != self._desk.shard:
+            if shard != self._supervisor.shard:
                 return  # a built shard took its place, and was flushed with everything in it before it did
             raise storage_failure(failure, "The index's log cannot be written") from failure
 
@@ -99,12 +99,12 @@ class Service:
             )
 
     def _info(self) -> dict[str, Any]:
-        points, indexed, _, segments = read_answer(self._desk.call(pack(Op.INFO)))
+        points, indexed, _, segments = read_answer(self._supervisor.call(pack(Op.INFO)))
         return {
             "points": points,
             "indexed": indexed,
             "segments": segments,
             "maintaining": self.maintenance.running,
-            "disk_bytes": disk_bytes(self._desk.shard),
+            "disk_bytes": disk_bytes(self._supervisor.shard),
             "failure": self.maintenance.failure,
         }

@@ -16,7 +16,7 @@ from app.core.errors import OceanoError
 from app.index.embedded.build import Build, GivenUp
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import ID_BYTES, Op, pack, read_answer, unavailable
-from app.index.embedded.supervisor import Desk, WorkerGone
+from app.index.embedded.supervisor import WorkerGone, WorkerSupervisor
 
 log = logging.getLogger("app.index.embedded.owner")
 
@@ -26,9 +26,9 @@ _AFTER_FAILURE_SECONDS: Final = 600.0
 class Maintenance:
     """Runs builds, one at a time, in a thread. `writing` is the lock that writes hold; `lock` the owner's."""
 
-    def __init__(self, options: OwnerOptions, desk: Desk, writing: threading.Lock, lock: int) -> None:
+    def __init__(self, options: OwnerOptions, supervisor: WorkerSupervisor, writing: threading.Lock, lock: int) -> None:
         self._options = options
-        self._desk = desk
+        self._supervisor = supervisor
         self._writing = writing
         self._lock = lock
         self._state = threading.Lock()
@@ -56,7 +56,7 @@ class Maintenance:
         if self.running or (few and not first) or time.monotonic() < self._not_before:
             return
         self._written = 0
-        points, indexed, _, _ = read_answer(self._desk.call(pack(Op.INFO)))
+        points, indexed, _, _ = read_answer(self._supervisor.call(pack(Op.INFO)))
         waiting = points - indexed
         if waiting >= self._options.build_min and waiting >= self._options.build_share * points:
             log.info("%d of %d points are not in the graph: building", waiting, points)
@@ -84,7 +84,7 @@ class Maintenance:
                 self._again = self._again or again
                 return
             self.failure = None
-            self._build = Build(self._options, self._desk, self._writing, self._lock)
+            self._build = Build(self._options, self._supervisor, self._writing, self._lock)
             self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
             self._thread.start()
 
@@ -103,6 +103,6 @@ class Maintenance:
             with self._state:
                 more = self._again and not self.failure and not self._stopping
                 self._again = False
-                self._build = Build(self._options, self._desk, self._writing, self._lock) if more else None
+                self._build = Build(self._options, self._supervisor, self._writing, self._lock) if more else None
                 if not more:
                     self._thread = None

@@ -28,7 +28,7 @@ from app.index.embedded.handler import Service
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import PROTOCOL, greet, refusal, socket_places, unavailable
 from app.index.embedded.storage import current_shard, new_name, read_key, remove_leftovers, write_whole
-from app.index.embedded.supervisor import Desk
+from app.index.embedded.supervisor import WorkerSupervisor
 
 log = logging.getLogger("app.index.embedded.owner")
 
@@ -72,7 +72,7 @@ class Owner:
         remove_leftovers(folder)
         self._listener, self._path = _listen(folder)
         shard = current_shard(folder) or folder / new_name("shard")
-        self._service = Service(options, Desk(shard, options, lock), lock)
+        self._service = Service(options, WorkerSupervisor(shard, options, lock), lock)
         self._clients = 0
         self._last_change = time.monotonic() + _FIRST_CLIENT_SECONDS
         self._count = threading.Lock()

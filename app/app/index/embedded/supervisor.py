@@ -89,7 +89,7 @@ class Worker:
             raise WorkerGone from failure
 
 
-class Desk:
+class WorkerSupervisor:
     """Where requests for the shard go, whichever worker holds it just now. Safe for threads."""
 
     def __init__(self, shard: Path, options: OwnerOptions, lock: int) -> None:

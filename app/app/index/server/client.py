@@ -22,7 +22,7 @@ from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo,
 from app.index.base import READ_POINTS, BaseIndex, first_of_each
 from app.index.embedded.protocol import unavailable
 from app.index.payload import chunks, conditions_of, from_stored, known_uuids, require_limit, to_stored, unit_rows
-from app.index.server.retry import persistently
+from app.index.server.retry import retry_server
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class ServerIndex(BaseIndex):
         """A server does it by itself; but after a start it waits for a write (grey), which an empty change is."""
         found = self._ask(self._client.get_collection)
         if found.status is models.CollectionStatus.GREY:
-            persistently(partial(self._client.update_collection, self._collection, _NO_CHANGE))
+            retry_server(partial(self._client.update_collection, self._collection, _NO_CHANGE))
         while wait and self.info().maintaining:
             time.sleep(_POLL_SECONDS)
         if wait and (found := self._ask(self._client.get_collection)).status is models.CollectionStatus.RED:
@@ -181,10 +181,10 @@ class ServerIndex(BaseIndex):
         self._client.close()
 
     def _ask(self, method: Callable[..., T], *values: Any, **named: Any) -> T:
-        return persistently(partial(method, self._collection, *values, **named))
+        return retry_server(partial(method, self._collection, *values, **named))
 
     def _write(self, method: Callable[..., object], *values: Any, **named: Any) -> None:
-        persistently(partial(method, self._collection, *values, wait=True, **named), seconds=_WRITE_SECONDS)
+        retry_server(partial(method, self._collection, *values, wait=True, **named), seconds=_WRITE_SECONDS)
 
 
 def filter_of(where: Mapping[str, Any]) -> models.Filter | None:

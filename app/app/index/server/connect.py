@@ -24,7 +24,7 @@ from app.core.types import ModelPack, collection_name
 from app.index.embedded.alias import mismatch
 from app.index.embedded.options import kilobytes
 from app.index.server.client import ServerIndex
-from app.index.server.retry import TRY_SECONDS, is_missing, persistently, text_of
+from app.index.server.retry import TRY_SECONDS, is_missing, retry_server, text_of
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def connect(settings: Settings) -> QdrantClient:
     """
     client = _reached(settings)
     try:
-        _require_version(persistently(client.info).version)
+        _require_version(retry_server(client.info).version)
     except BaseException:
         client.close()
         raise
@@ -128,7 +128,7 @@ def _reached(settings: Settings) -> QdrantClient:
         client.close()
         http = _client(settings, grpc=False)
         try:
-            persistently(partial(_greet, http))
+            retry_server(partial(_greet, http))
         except OceanoError as failed:
             http.close()
             message = f"{settings.qdrant_url}: {failed.message}"
@@ -201,7 +201,7 @@ def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create
             _complete(client, target, found, pack)
             _say_other_shape(found, settings)
             return target
-        if points := persistently(lambda: client.count(target, exact=True)).count:
+        if points := retry_server(lambda: client.count(target, exact=True)).count:
             raise mismatch(alias, model, _size_of(found) or 0, pack, points)
     wanted = collection_name(alias, pack)
     make_collection(client, settings, pack, wanted)
@@ -210,7 +210,7 @@ def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create
 
 
 def _look(client: QdrantClient, collection: str) -> models.CollectionInfo:
-    return persistently(lambda: client.get_collection(collection))
+    return retry_server(lambda: client.get_collection(collection))
 
 
 def _say_other_shape(found: models.CollectionInfo, settings: Settings) -> None:
@@ -232,7 +232,7 @@ def _say_other_shape(found: models.CollectionInfo, settings: Settings) -> None:
 
 def collection_of(client: QdrantClient, alias: str) -> str | None:
     """Which collection an alias stands for."""
-    found = persistently(client.get_aliases).aliases
+    found = retry_server(client.get_aliases).aliases
     return next((str(one.collection_name) for one in found if one.alias_name == alias), None)
 
 
@@ -282,7 +282,7 @@ def _complete(client: QdrantClient, collection: str, found: models.CollectionInf
     """Payload indexes that are missing: whoever made the collection may have been killed between them."""
     _require_shape(found, collection, pack)
     for key in _INDEXES.keys() - found.payload_schema.keys():
-        persistently(partial(client.create_payload_index, collection, key, _INDEXES[key], wait=True))
+        retry_server(partial(client.create_payload_index, collection, key, _INDEXES[key], wait=True))
 
 
 def _require_shape(found: models.CollectionInfo, collection: str, pack: ModelPack) -> None:
@@ -322,4 +322,4 @@ def _once(work: Callable[[], Any], is_done: Callable[[], bool]) -> None:
             if is_missing(failure) or not is_done():
                 raise
 
-    persistently(attempt)
+    retry_server(attempt)

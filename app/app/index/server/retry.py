@@ -49,7 +49,7 @@ _HINTS: Final = {
 _LONGEST_SAID: Final = 300
 
 
-def persistently(work: Callable[[], T], *, seconds: float | None = None) -> T:
+def retry_server(work: Callable[[], T], *, seconds: float | None = None) -> T:
     """What `work` returns, tried again with growing, random pauses for `seconds` (12) while its failures may pass.
 
     `work` must be harmless when done twice: an answer that was lost says nothing of the request.

@@ -34,10 +34,10 @@ from app.web.views import (
     LIMITS,
     THRESHOLD_MAX,
     THRESHOLD_MIN,
-    Asked,
     ErrorView,
     PreviewView,
-    Shown,
+    SearchForm,
+    SearchPage,
     error_view,
     face_view,
     preview,
@@ -48,11 +48,11 @@ _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
 @dataclass(slots=True)
-class _Heard:
+class _PageContext:
     """What a request asked for, as far as it was read when an error ended it."""
 
     lang: str
-    asked: Asked
+    asked: SearchForm
     preview: PreviewView | None = None
 
 
@@ -67,13 +67,15 @@ def router() -> APIRouter:
 def error_page(request: Request, error: OceanoError) -> HTMLResponse:
     """The error as the page shows it, whether the page raised it or the request ended before (413, 503, 504)."""
     request.app.state.metrics.errors.labels(error.code).inc()
-    heard = getattr(request.state, "heard", None) or _Heard(language_of(request), _defaults(request))
-    view = error_view(error, translator(heard.lang), logs.request_id.get())
-    return _answer(request, heard.lang, Shown(asked=heard.asked, preview=heard.preview, error=view), error.status)
+    context = getattr(request.state, "context", None) or _PageContext(language_of(request), _defaults(request))
+    view = error_view(error, translator(context.lang), logs.request_id.get())
+    return _answer(
+        request, context.lang, SearchPage(asked=context.asked, preview=context.preview, error=view), error.status
+    )
 
 
 def _start(request: Request) -> HTMLResponse:
-    response = _answer(request, language_of(request), Shown(_defaults(request)))
+    response = _answer(request, language_of(request), SearchPage(_defaults(request)))
     chosen = request.query_params.get("lang")
     if chosen in LANGUAGES:
         secure = request.url.scheme == "https"
@@ -84,33 +86,33 @@ def _start(request: Request) -> HTMLResponse:
 async def _search(request: Request) -> HTMLResponse:
     services: Services = request.app.state.services
     upload = await read_upload(request)
-    heard = _Heard(_field_language(upload.fields) or language_of(request), _defaults(request))
-    request.state.heard = heard
-    heard.asked = _asked(upload.fields, heard.asked)
+    context = _PageContext(_field_language(upload.fields) or language_of(request), _defaults(request))
+    request.state.context = context
+    context.asked = _asked(upload.fields, context.asked)
     # page.js filters by the threshold itself, as the slider moves
-    threshold = THRESHOLD_MIN if _is_fetch(request) else heard.asked.threshold
+    threshold = THRESHOLD_MIN if _is_fetch(request) else context.asked.threshold
     try:
-        where = FaceFilter(without=FLAWS) if heard.asked.clear else None
-        result = await services.search.run(upload.picture, limit=heard.asked.limit, threshold=threshold, where=where)
+        where = FaceFilter(without=FLAWS) if context.asked.clear else None
+        result = await services.search.run(upload.picture, limit=context.asked.limit, threshold=threshold, where=where)
     except OceanoError as error:
         if error.code == "face_not_found":  # here it helps to see the picture
-            heard.preview = await run_in_threadpool(preview, upload.picture)
+            context.preview = await run_in_threadpool(preview, upload.picture)
         raise
-    return await run_in_threadpool(_answer_faces, request, heard, upload, result)
+    return await run_in_threadpool(_answer_faces, request, context, upload, result)
 
 
-def _answer_faces(request: Request, heard: _Heard, upload: Upload, result: SearchResult) -> HTMLResponse:
-    shown = Shown(
-        asked=heard.asked,
+def _answer_faces(request: Request, context: _PageContext, upload: Upload, result: SearchResult) -> HTMLResponse:
+    shown = SearchPage(
+        asked=context.asked,
         preview=preview(upload.picture),
-        faces=tuple(face_view(face, result, heard.asked) for face in result.faces),
+        faces=tuple(face_view(face, result, context.asked) for face in result.faces),
         took_ms=with_decoding(result, upload.decode_ms).took_ms["total"],
         live=_is_fetch(request),
     )
-    return _answer(request, heard.lang, shown)
+    return _answer(request, context.lang, shown)
 
 
-def _answer(request: Request, lang: str, shown: Shown, status: int = 200) -> HTMLResponse:
+def _answer(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
     template = "_results.html" if _is_fetch(request) else "index.html"
     html = _render(template, request.app.state.services, translator(lang), shown)
     headers = {
@@ -121,7 +123,7 @@ def _answer(request: Request, lang: str, shown: Shown, status: int = 200) -> HTM
     return HTMLResponse(html, status_code=status, headers=headers)
 
 
-def _render(template: str, services: Services, t: Translator, shown: Shown) -> str:
+def _render(template: str, services: Services, t: Translator, shown: SearchPage) -> str:
     settings = services.settings
     max_mb = f"{settings.max_upload_mb:g}"
     page = _templates().get_template(template)
@@ -181,12 +183,12 @@ def _field_language(fields: Mapping[str, str]) -> str | None:
     return lang if lang in LANGUAGES else None
 
 
-def _defaults(request: Request) -> Asked:
+def _defaults(request: Request) -> SearchForm:
     services: Services = request.app.state.services
-    return Asked(services.engine.pack.threshold)
+    return SearchForm(services.engine.pack.threshold)
 
 
-def _asked(fields: Mapping[str, str], asked: Asked) -> Asked:
+def _asked(fields: Mapping[str, str], asked: SearchForm) -> SearchForm:
     """The form's values; what is absent or empty is as in `asked`. Raises OceanoError `invalid_request`."""
     if text := fields.get("threshold", "").strip():
         asked = replace(asked, threshold=round(_number(text, "threshold", THRESHOLD_MIN, THRESHOLD_MAX), 2))

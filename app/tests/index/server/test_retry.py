@@ -14,7 +14,7 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.index import open_index
-from app.index.server.retry import persistently, told
+from app.index.server.retry import retry_server, told
 from tests.index.conftest import PACK, everything, ids_of, points, unit_vectors
 from tests.support.fake_server import Proxy, app_of, serving
 
@@ -182,7 +182,7 @@ def test_what_may_pass_is_tried_again_and_everything_is_said_in_our_words(
         raise failure
 
     with pytest.raises(OceanoError) as caught:
-        persistently(fail, seconds=0.2)
+        retry_server(fail, seconds=0.2)
     assert caught.value.code == code
     assert min(len(done), 2) == tries
 
@@ -198,5 +198,5 @@ def test_an_error_of_ours_stays_what_it_is() -> None:
         raise ours
 
     with pytest.raises(OceanoError) as caught:
-        persistently(fail)
+        retry_server(fail)
     assert caught.value is ours

@@ -1,11 +1,11 @@
-"""What each rung of the ladder finds and costs (setting FALLBACKS).
+"""What each fallback finds and costs (setting FALLBACKS).
 
-    REAL_PACK_DIR=... REAL_FACES_DIR=... .venv/bin/python app/bench/ladder.py
+    REAL_PACK_DIR=... REAL_FACES_DIR=... .venv/bin/python app/bench/fallbacks.py
 
 The pictures: `hard` (the folder of that name), `crops` (faces that fill the frame), and groups made difficult: `tiny`
-(on a canvas of 4000 pixels), `turned` (on their sides and heads), `dark` (a fiftieth of the light). With no rung, then
-with one more at a time: in how many pictures of each set a face is found, and the milliseconds of a picture of 1.9
-megapixels without a face, which climbs them all. The last line is one JSON object.
+(on a canvas of 4000 pixels), `turned` (on their sides and heads), `dark` (a fiftieth of the light). With no fallback,
+then with one more at a time: in how many pictures of each set a face is found, and the milliseconds of a picture of 1.9
+megapixels without a face, which needs them all. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from app.core.config import Settings
 from app.core.types import Picture, Pixels
 from app.embeddings import FaceEngine
-from app.engine.fallbacks import RUNGS
+from app.engine.fallbacks import FALLBACKS
 from app.images.decode import decode
 from app.packs.store import find_pack
 from bench.pictures import folder_of
@@ -40,22 +40,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pack = find_pack(str(folder_of("REAL_PACK_DIR")), Path(folder))
         engines = {
-            ",".join(RUNGS[:most]) or "none": FaceEngine(
-                pack, Settings(_env_file=None, device="cpu", fallbacks=RUNGS[:most])
+            ",".join(FALLBACKS[:most]) or "none": FaceEngine(
+                pack, Settings(_env_file=None, device="cpu", fallbacks=FALLBACKS[:most])
             )
-            for most in range(len(RUNGS) + 1)
+            for most in range(len(FALLBACKS) + 1)
         }
     table = {
-        rungs: {name: _found(engine, pictures) for name, pictures in sets.items()} for rungs, engine in engines.items()
+        fallbacks: {name: _found(engine, pictures) for name, pictures in sets.items()}
+        for fallbacks, engine in engines.items()
     }
-    took: dict[str, list[float]] = {rungs: [] for rungs in engines}
+    took: dict[str, list[float]] = {fallbacks: [] for fallbacks in engines}
     for _ in range(REPEATS):
-        for rungs, engine in engines.items():
+        for fallbacks, engine in engines.items():
             start = time.perf_counter()
             engine.analyze([empty])
-            took[rungs].append((time.perf_counter() - start) * 1000)
-    for rungs, milliseconds in took.items():
-        table[rungs]["ms_without_a_face"] = round(statistics.median(milliseconds), 1)
+            took[fallbacks].append((time.perf_counter() - start) * 1000)
+    for fallbacks, milliseconds in took.items():
+        table[fallbacks]["ms_without_a_face"] = round(statistics.median(milliseconds), 1)
     print(json.dumps({"of": {name: len(pictures) for name, pictures in sets.items()}, "found": table}))
 
 
