@@ -35,7 +35,7 @@ cli.add_typer(models, name="models")
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns the exit code.
 
-    0 all good; 1 done, some files failed; 2 wrong use or settings; 3 a part is not to be had (index,
+    0 all good; 1 done, some files failed; 2 wrong use or settings; 3 a part is unavailable (index,
     model); 130 interrupted.
     """
     given = sys.argv[1:] if arguments is None else arguments
@@ -291,7 +291,7 @@ def _interruptible() -> Iterator[Event]:
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        typer.echo("Finishing what is in work; once more stops at once.", err=True)
+        typer.echo("Finishing the current files. Press Ctrl-C again to stop now.", err=True)
         stop.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

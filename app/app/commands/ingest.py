@@ -148,8 +148,8 @@ def _dry_run(wish: IngestRequest, settings: Settings, stop: Event) -> int:
 
 def _say_kept(unseen: int) -> None:
     print(  # noqa: T201
-        f"nothing is forgotten: of the files and folders {unseen} could not be read just now, and what seems gone may "
-        "be among them",
+        f"Nothing was pruned: {unseen} files or folders could not be read, so missing files cannot be told from "
+        "deleted ones.",
         file=sys.stderr,
     )
 
@@ -170,15 +170,14 @@ def _pruning(
 
 
 def _say_pruned(counts: PruneCounts, *, dry_run: bool) -> None:
-    would = "would be forgotten" if dry_run else "forgotten"
+    removed = "Would remove" if dry_run else "Removed"
     print(  # noqa: T201
-        f"gone: {counted(counts.files, 'file')}; {counted(counts.images, 'image')} with "
-        f"{counted(counts.faces, 'face')} {would}, "
-        f"{counts.moved} live on in a copy",
+        f"{removed}: {counted(counts.files, 'file')}, {counted(counts.images, 'image')}, "
+        f"{counted(counts.faces, 'face')}. Kept because a copy exists: {counts.moved}.",
         flush=True,
     )
     if dry_run and counts.images:
-        print("a picture that was moved and not taken up at its new place counts as gone here", file=sys.stderr)  # noqa: T201
+        print("A picture that was moved, and not ingested at its new place, counts as removed here.", file=sys.stderr)  # noqa: T201
     if counts.unsure:
         print(  # noqa: T201
             f"kept: {counted(counts.unsure, 'file')} whose drive may not be connected, below "

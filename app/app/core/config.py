@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     gpu_concurrency: int = Field(1, ge=1, le=64, description="model runs at once")
-    precision: Literal["fp32", "fp16"] = Field("fp32", description="numbers the model reckons with; fp16 for GPUs")
+    precision: Literal["fp32", "fp16"] = Field("fp32", description="floating-point precision; fp16 for GPUs")
     fallbacks: Annotated[tuple[Fallback, ...], NoDecode] = Field(
         ("border", "larger", "rotated", "contrast"), description="tried in order when no face is found"
     )

@@ -91,7 +91,7 @@ class OceanoError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """2 wrong use or settings; 3 a part is not to be had (index, model)."""
+        """2 wrong use or settings; 3 a part is unavailable (index, model)."""
         return EXIT_USAGE if self.code in _USAGE_CODES else EXIT_UNAVAILABLE
 
 

@@ -228,7 +228,7 @@ class Ledger:
             ).fetchall()
 
     def settle_superseded(self, image_id: str) -> None:
-        """This image is no longer to be seen to."""
+        """Remove this image from the list of replaced images."""
         with self._lock, _as_oceano_error(self._path):
             self._db.execute(
                 "DELETE FROM superseded WHERE collection = ? AND image_id = ?", (self._collection, image_id)

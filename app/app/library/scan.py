@@ -166,11 +166,11 @@ def contents(file: File) -> bytes | None:
 
 
 def _unavailable(path: str, failure: OSError | None) -> OceanoError:
-    said = f": {failure.strerror}" if failure is not None else ", or it is another one now"
+    said = f" is unavailable ({failure.strerror})" if failure is not None else " is unavailable or has been replaced"
     closed = failure is not None and failure.errno == errno.EACCES
-    advice = f"User {os.getuid()} may not read it" if closed else "Is the drive connected?"
+    advice = f"User {os.getuid()} may not read it." if closed else "Is the drive connected?"
     return OceanoError(
         "folder_unavailable",
-        f"{readable(path)} is not to be had{said}. {advice}{'.' if closed else ''} What was taken up until now stays",
+        f"Folder {readable(path)}{said}. {advice} Files ingested so far are kept.",
         details={"folder": readable(path)},
     )

@@ -22,6 +22,7 @@ from app.service.search import Search
 
 _log = logging.getLogger(__name__)
 
+_EMPTY: Final = "The index is empty (collection %s). If you expected faces, check MODEL_NAME and QDRANT_COLLECTION."
 LOOK_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
 CHECK_SECONDS: Final = 60.0
@@ -99,7 +100,7 @@ class Services:
             self._index_failed(failure.message)
         else:
             if not self.seen.at and not info.points:  # it may be the wrong one
-                _log.warning("%s holds no faces yet; is QDRANT_COLLECTION meant so?", info.collection)
+                _log.warning(_EMPTY, info.collection)
             self.seen.index, self.seen.index_error, self.seen.at = info, "", time.monotonic()
             self.metrics.index_points.set(info.points)
             self.metrics.index_indexed.set(info.indexed)

@@ -224,7 +224,7 @@ def test_a_prune_forgets_what_is_gone_and_says_so(command: Command) -> None:
     assert len(command.index.points) == 7
     (command.folder / "2.png").unlink()
     assert command("--prune") == 0
-    assert "gone: 1 file; 1 image with 1 face forgotten, 0 live on in a copy" in command.out
+    assert "Removed: 1 file, 1 image, 1 face. Kept because a copy exists: 0." in command.out
     assert len(command.index.points) == 6
 
 
@@ -235,13 +235,13 @@ def test_a_prune_says_what_it_kept_for_a_drive_that_may_be_away(command: Command
     command()
     (stick / "0.png").unlink()
     assert command("--prune") == 0
-    assert "gone: 0 files" in command.out
+    assert "Removed: 0 files" in command.out
     assert "kept: 1 file whose drive may not be connected" in command.err
     assert command.json("--prune")["pruned"] == NOTHING_PRUNED | {"unsure": 1, "unsure_below": [str(stick)]}
     assert len(command.index.points) == 8
     assert command("--forget-drives") == 2
     assert command("--prune", "--forget-drives", "--dry-run") == 0
-    assert "1 image with 1 face would be forgotten" in command.out
+    assert "1 image, 1 face." in command.out
     assert command("--prune", "--forget-drives") == 0
     assert len(command.index.points) == 7
 
@@ -261,7 +261,7 @@ def test_a_dry_run_says_what_would_go_and_loads_no_model(command: Command) -> No
     would = NOTHING_PRUNED | {"files": 1, "images": 1, "faces": 1}
     assert command.json("--prune", "--dry-run") == {"pruned": would, "dry_run": True}
     assert command("--prune", "--dry-run") == 0
-    assert "1 image with 1 face would be forgotten" in command.out
+    assert "1 image, 1 face." in command.out
     assert command.loaded == loaded
     assert command.names() == {f"{place}.png" for place in range(8)}
     assert len(command.index.points) == 8
@@ -441,7 +441,7 @@ def test_a_dry_run_says_where_it_cannot_look(command: Command, monkeypatch: pyte
 
     monkeypatch.setattr("app.library.scan.Folder.scan", scan)
     assert command("--prune", "--dry-run") == 1
-    assert "nothing is forgotten" in command.err
+    assert "Nothing was pruned" in command.err
 
 
 def test_nothing_is_forgotten_while_something_cannot_be_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,10 +454,10 @@ def test_nothing_is_forgotten_while_something_cannot_be_read(command: Command, m
     with monkeypatch.context() as patch:
         patch.setattr("app.library.reader.contents", refuse)
         assert command("--prune") == 1
-    assert "nothing is forgotten" in command.err
+    assert "Nothing was pruned" in command.err
     assert len(command.index.points) == 8
     assert command("--prune") == 0
-    assert "0 images with 0 faces forgotten, 1 live on in a copy" in command.out
+    assert "0 images, 0 faces. Kept because a copy exists: 1." in command.out
     assert len(command.index.points) == 8
 
 

@@ -312,4 +312,4 @@ def test_an_index_without_a_face_is_said_for_it_may_be_the_wrong_one(
 ) -> None:
     index.delete(ids_of(points(1)))
     _watch(services, lambda: bool(services.seen.at))
-    assert "holds no faces yet; is QDRANT_COLLECTION meant so?" in caplog.text
+    assert "If you expected faces, check MODEL_NAME and QDRANT_COLLECTION." in caplog.text

@@ -65,7 +65,8 @@ class Pool:
                 return read_answer(reply)
             except (EOFError, ConnectionError) as failure:
                 if last:
-                    raise unavailable(f"The index's owner ended twice over one request ({failure!r}).") from failure
+                    message = f"The index process crashed twice while handling this request ({failure!r})."
+                    raise unavailable(message) from failure
             except OSError as failure:
                 raise storage_failure(failure, f"The index in {self._options.folder} cannot be reached") from failure
         raise AssertionError("unreachable")
