@@ -65,8 +65,8 @@ class Pool:
                 return read_answer(reply)
             except (EOFError, ConnectionError) as failure:
                 if last:
-                    message = f"The index process crashed twice while handling this request ({failure!r})."
-                    raise unavailable(message) from failure
+                    crashed = f"The index process crashed twice while handling this request ({failure!r})."
+                    raise unavailable(crashed) from failure
             except OSError as failure:
                 raise storage_failure(failure, f"The index in {self._options.folder} cannot be reached") from failure
         raise AssertionError("unreachable")
