@@ -6,35 +6,28 @@ the whole page includes too. Errors come the same two ways.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import escape
 
 from app.core import logs
 from app.core.errors import OceanoError
 from app.core.types import FLAWS, FaceFilter, SearchResult
-from app.demo import PACK_VERSION
 from app.service.search import with_decoding
 from app.service.services import Services
-from app.web.i18n import LANGUAGES, Translator, language_of, translator
+from app.web.i18n import LANGUAGES, language_of, translator
+from app.web.templating import is_fetch, page_response
 from app.web.uploads import Upload, read_upload
 from app.web.views import (
     LIMIT_MAX,
-    LIMITS,
     THRESHOLD_MAX,
     THRESHOLD_MIN,
-    ErrorView,
     PreviewView,
     SearchForm,
     SearchPage,
@@ -43,7 +36,6 @@ from app.web.views import (
     preview,
 )
 
-_HERE: Final = Path(__file__).parents[2]
 _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
@@ -69,13 +61,12 @@ def error_page(request: Request, error: OceanoError) -> HTMLResponse:
     request.app.state.metrics.errors.labels(error.code).inc()
     context = getattr(request.state, "context", None) or _PageContext(language_of(request), _defaults(request))
     view = error_view(error, translator(context.lang), logs.request_id.get())
-    return _answer(
-        request, context.lang, SearchPage(asked=context.asked, preview=context.preview, error=view), error.status
-    )
+    page = SearchPage(asked=context.asked, preview=context.preview, error=view)
+    return page_response(request, context.lang, page, error.status)
 
 
 def _start(request: Request) -> HTMLResponse:
-    response = _answer(request, language_of(request), SearchPage(_defaults(request)))
+    response = page_response(request, language_of(request), SearchPage(_defaults(request)))
     chosen = request.query_params.get("lang")
     if chosen in LANGUAGES:
         secure = request.url.scheme == "https"
@@ -90,7 +81,7 @@ async def _search(request: Request) -> HTMLResponse:
     request.state.context = context
     context.asked = _asked(upload.fields, context.asked)
     # page.js filters by the threshold itself, as the slider moves
-    threshold = THRESHOLD_MIN if _is_fetch(request) else context.asked.threshold
+    threshold = THRESHOLD_MIN if is_fetch(request) else context.asked.threshold
     try:
         where = FaceFilter(without=FLAWS) if context.asked.clear else None
         result = await services.search.run(upload.picture, limit=context.asked.limit, threshold=threshold, where=where)
@@ -107,75 +98,9 @@ def _answer_faces(request: Request, context: _PageContext, upload: Upload, resul
         preview=preview(upload.picture),
         faces=tuple(face_view(face, result, context.asked) for face in result.faces),
         took_ms=with_decoding(result, upload.decode_ms).took_ms["total"],
-        live=_is_fetch(request),
+        live=is_fetch(request),
     )
-    return _answer(request, context.lang, shown)
-
-
-def _answer(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
-    template = "_results.html" if _is_fetch(request) else "index.html"
-    html = _render(template, request.app.state.services, translator(lang), shown)
-    headers = {
-        "Content-Language": lang,
-        "Cache-Control": "no-store" if request.method == "POST" else "no-cache",
-        "Vary": "Accept-Language, Cookie, X-Requested-With",
-    }
-    return HTMLResponse(html, status_code=status, headers=headers)
-
-
-def _render(template: str, services: Services, t: Translator, shown: SearchPage) -> str:
-    settings = services.settings
-    max_mb = f"{settings.max_upload_mb:g}"
-    page = _templates().get_template(template)
-    return page.render(
-        t=t,
-        rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
-        static=_static,
-        shown=shown,
-        languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
-        demo=services.demo,
-        demo_version=PACK_VERSION,
-        model=services.engine.pack.name,
-        faces_indexed=services.faces_indexed(),
-        thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),
-        limits=sorted({*LIMITS, shown.asked.limit}),
-        max_mb=max_mb,
-        max_bytes=settings.max_upload_bytes,
-        problems=_problems(t, max_mb),
-    )
-
-
-def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:
-    """What page.js shows when there is no answer of this page to show; it fills in code, status and request id."""
-    too_large = t("error.image_too_large.bytes", max_megabytes=max_mb)
-    return (
-        ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
-        ErrorView("unexpected", t("title.500"), t("error.unexpected", status="{status}"), "", retry=True),
-        ErrorView("overloaded", t("title.503"), t("error.overloaded"), "", retry=True),
-        ErrorView("image_too_large", t("title.413"), too_large, "", retry=False),
-    )
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-@cache
-def _static(name: str) -> str:
-    """The address of a static file; it changes with the file, so that a browser never keeps an old one."""
-    digest = hashlib.sha256((_HERE / "static" / name).read_bytes()).hexdigest()
-    return f"/static/{name}?v={digest[:8]}"
-
-
-def _is_fetch(request: Request) -> bool:
-    return request.headers.get("x-requested-with") == "fetch"
+    return page_response(request, context.lang, shown)
 
 
 def _field_language(fields: Mapping[str, str]) -> str | None:

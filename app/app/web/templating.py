@@ -1,0 +1,86 @@
+"""Templates: the whole page, or only the part that page.js asks for."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from fastapi.requests import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import escape
+
+from app.demo import PACK_VERSION
+from app.service.services import Services
+from app.web.i18n import LANGUAGES, Translator, translator
+from app.web.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
+
+_HERE: Final = Path(__file__).parents[1]
+
+
+def page_response(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
+    template = "_results.html" if is_fetch(request) else "index.html"
+    html = _render(template, request.app.state.services, translator(lang), shown)
+    headers = {
+        "Content-Language": lang,
+        "Cache-Control": "no-store" if request.method == "POST" else "no-cache",
+        "Vary": "Accept-Language, Cookie, X-Requested-With",
+    }
+    return HTMLResponse(html, status_code=status, headers=headers)
+
+
+def _render(template: str, services: Services, t: Translator, shown: SearchPage) -> str:
+    settings = services.settings
+    max_mb = f"{settings.max_upload_mb:g}"
+    page = _templates().get_template(template)
+    return page.render(
+        t=t,
+        rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
+        static=_static,
+        shown=shown,
+        languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
+        demo=services.demo,
+        demo_version=PACK_VERSION,
+        model=services.engine.pack.name,
+        faces_indexed=services.faces_indexed(),
+        thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),
+        limits=sorted({*LIMITS, shown.asked.limit}),
+        max_mb=max_mb,
+        max_bytes=settings.max_upload_bytes,
+        problems=_problems(t, max_mb),
+    )
+
+
+def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:
+    """What page.js shows when there is no answer of this page to show; it fills in code, status and request id."""
+    too_large = t("error.image_too_large.bytes", max_megabytes=max_mb)
+    return (
+        ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
+        ErrorView("unexpected", t("title.500"), t("error.unexpected", status="{status}"), "", retry=True),
+        ErrorView("overloaded", t("title.503"), t("error.overloaded"), "", retry=True),
+        ErrorView("image_too_large", t("title.413"), too_large, "", retry=False),
+    )
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _static(name: str) -> str:
+    """The address of a static file; it changes with the file, so that a browser never keeps an old one."""
+    digest = hashlib.sha256((_HERE / "static" / name).read_bytes()).hexdigest()
+    return f"/static/{name}?v={digest[:8]}"
+
+
+def is_fetch(request: Request) -> bool:
+    return request.headers.get("x-requested-with") == "fetch"
