@@ -196,10 +196,8 @@ def probe(wanted: str) -> DeviceInfo:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    names, settings = [name for name, _ in placement.providers], [values for _, values in placement.providers]
-    _preload_cuda(placement)
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, names, settings)
+        session = _open(model.SerializeToString(), options, placement)
         (found,) = session.run(None, {"pixels": np.ones(pixels, np.float32), "weights": np.ones(weights, np.float32)})
         right, provider = bool(np.allclose(found, 27)), session.get_providers()[0]
     except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
@@ -253,17 +251,23 @@ def _session(path: Path, graph: Graph, placement: Placement) -> Any:
     # Threads that wait for work by spinning keep the other session's from it: 23 ms instead of 50 for a picture.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: graphs name their outputs' shape for one input size, and any other warns
-    names = [name for name, _ in placement.providers]
-    settings = [options_of for _, options_of in placement.providers]
     if graph.family == "yunet":  # which InsightFace does not know
-        _preload_cuda(placement)
-        return onnxruntime.InferenceSession(str(path), options, names, settings)
+        return _open(str(path), options, placement)
+    names, settings = _providers(placement)
     return get_model(str(path), providers=names, provider_options=settings, sess_options=options).session
 
 
-def _preload_cuda(placement: Placement) -> None:
+def _open(model: str | bytes, options: Any, placement: Placement) -> Any:
+    """A session without InsightFace, which else loads CUDA's libraries; `model` is a path or an ONNX file's bytes."""
     if placement.on_cuda and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
+    names, settings = _providers(placement)
+    return onnxruntime.InferenceSession(model, options, names, settings)
+
+
+def _providers(placement: Placement) -> tuple[list[str], list[dict[str, str]]]:
+    """Names and options of the providers, as ONNX Runtime takes them."""
+    return [name for name, _ in placement.providers], [options for _, options in placement.providers]
 
 
 def _is_out_of_memory(failure: Exception) -> bool:

@@ -22,9 +22,9 @@ FREE: Final = "YuNet is under the MIT licence, SFace under Apache-2.0: commercia
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """A published ONNX file. `url` is its own address, and `size` its bytes, where it has one; `licence` is a file of
-    `app/licences`, where its text goes with it. `embedding_size` and `threshold`, the default
-    least cosine of a match, are those of a recogniser.
+    """A published ONNX file. `url` is its own address, and `size` its bytes, where it has one; `licence` names the
+    file in `packs/licences` whose text is copied beside it. `embedding_size` and `threshold` (the default: the lowest
+    cosine of a match) are those of a recogniser.
     """
 
     name: str

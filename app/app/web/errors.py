@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from app.core import logs
 from app.core.errors import OceanoError
@@ -38,6 +39,23 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="Oceano", charset="UTF-8"'
     return response
+
+
+async def send_error(error: OceanoError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with the error, from middleware."""
+    await error_response(error, Request(scope))(scope, receive, send)
+
+
+class TrackedSend:
+    """A `send` that records whether the response has begun; after that, no error can be sent in its place."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
+        await self._send(message)
 
 
 def _error_json(error: OceanoError, request: Request) -> Response:

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import OceanoError
-from app.web.errors import error_response, too_large
+from app.web.errors import TrackedSend, send_error, too_large
 
 FORM_OVERHEAD: Final = 64_000  # bytes of a multipart body beside its files
 UNTIL_ANSWERED: Final = "oceano.until_answered"  # in a scope: an AsyncExitStack that is left with the request
@@ -35,7 +34,7 @@ class ConcurrencyLimit:
             error = OceanoError(
                 "overloaded", f"{self._most} requests are being answered already; try again soon", retry_after=1
             )
-            await error_response(error, Request(scope))(scope, receive, send)
+            await send_error(error, scope, receive, send)
             return
         self._now += 1
         try:
@@ -57,23 +56,17 @@ class TimeLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        tracked = TrackedSend(send)
         try:
             async with asyncio.timeout(self._seconds) as limit:
-                await self._app(scope, receive, send_and_note)
+                await self._app(scope, receive, tracked)
         except TimeoutError:
-            if begun or not limit.expired():
+            if tracked.begun or not limit.expired():
                 raise
             error = OceanoError(
                 "timeout", f"the answer took longer than {self._seconds:g} s", details={"seconds": self._seconds}
             )
-            await error_response(error, Request(scope))(scope, receive, send)
+            await send_error(error, scope, receive, send)
 
 
 class BodyLimit:
@@ -109,7 +102,7 @@ class BodyLimit:
         if declared.isdecimal() and int(declared) > limit:
             if headers.get("expect", "").lower() != "100-continue":  # such a client has not begun, and need not
                 await _drain(receive, limit * _DRAIN_FACTOR)
-            await error_response(too_large(self._max_file_bytes), Request(scope))(scope, receive, send)
+            await send_error(too_large(self._max_file_bytes), scope, receive, send)
             return
         await self._app(scope, limited, send)
 

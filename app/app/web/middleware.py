@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import logs
 from app.core.errors import OceanoError
 from app.metrics import Metrics
-from app.web.errors import error_response
+from app.web.errors import TrackedSend, send_error
 
 _access = logging.getLogger(logs.ACCESS)
 _log = logging.getLogger(__name__)
@@ -95,20 +95,14 @@ class Unexpected:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        tracked = TrackedSend(send)
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, tracked)
         except ClientDisconnect:
             _log.info("the client left before its request was read")
         except Exception as failure:
-            if begun:  # too late for another answer: the server logs it and breaks the connection off
+            if tracked.begun:  # too late for another answer: the server logs it and breaks the connection off
                 raise
             _log.error("%s %r", scope["method"], scope["path"], exc_info=failure)
             error = OceanoError("internal", "something went wrong here; the log has the details")
-            await error_response(error, Request(scope))(scope, receive, send)
+            await send_error(error, scope, receive, send)

@@ -14,6 +14,7 @@ from markupsafe import escape
 
 from app.demo import PACK_VERSION
 from app.service.services import Services
+from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, translator
 from app.web.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
 
@@ -22,7 +23,7 @@ _HERE: Final = Path(__file__).parents[1]
 
 def page_response(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
     template = "_results.html" if is_fetch(request) else "index.html"
-    html = _render(template, request.app.state.services, translator(lang), shown)
+    html = _render(template, services_of(request), translator(lang), shown)
     headers = {
         "Content-Language": lang,
         "Cache-Control": "no-store" if request.method == "POST" else "no-cache",

@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +31,9 @@ from tests.support.packs import (
     known_as,
     recogniser,
     refused,
-    serving,
     sha,
     zipped,
 )
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving(monkeypatch) as running:
-        yield running
 
 
 def test_any_file_is_fetched_and_handed_over_once_it_is_whole(server: Server, tmp_path: Path) -> None:

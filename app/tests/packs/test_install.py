@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -34,24 +33,12 @@ from tests.support.packs import (
     put,
     recogniser,
     refused,
-    serving,
     sha,
     yunet,
     zipped,
 )
 
 TOP = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving(monkeypatch) as running:
-        yield running
 
 
 # --- from an address

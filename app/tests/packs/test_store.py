@@ -27,7 +27,6 @@ from tests.support.packs import (
     PACK,
     PACK_DIGEST,
     RECOGNISER,
-    Server,
     detector,
     digest_of,
     everything,
@@ -35,21 +34,9 @@ from tests.support.packs import (
     put,
     recogniser,
     refused,
-    serving,
     sha,
     yunet,
 )
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving(monkeypatch) as running:
-        yield running
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import socket
 import struct
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
@@ -115,31 +115,27 @@ def storage_failure(failure: OSError, sentence: str) -> OceanoError:
 def greet(plug: socket.socket, key: bytes) -> Connection:
     """The owner's side of the handshake; takes the socket over. Raises AuthenticationError, EOFError, OSError."""
     with plug:
-        _patience(plug, HANDSHAKE_SECONDS)
-        connection = Connection(os.dup(plug.fileno()))
-        try:
-            deliver_challenge(connection, key)
-            answer_challenge(connection, key)
-        except BaseException:
-            connection.close()
-            raise
-        _patience(plug, 0)
-    return connection
+        return _handshake(plug, key, deliver_challenge, answer_challenge)
 
 
 def dial(path: str, key: bytes) -> Connection:
     """Connect and prove the key. Raises AuthenticationError, EOFError, OSError."""
     with socket.socket(socket.AF_UNIX) as plug:
         plug.connect(path)
-        _patience(plug, HANDSHAKE_SECONDS)
-        connection = Connection(os.dup(plug.fileno()))
-        try:
-            answer_challenge(connection, key)
-            deliver_challenge(connection, key)
-        except BaseException:
-            connection.close()
-            raise
-        _patience(plug, 0)
+        return _handshake(plug, key, answer_challenge, deliver_challenge)
+
+
+def _handshake(plug: socket.socket, key: bytes, *steps: Callable[[Connection, bytes], None]) -> Connection:
+    """A connection of its own to the peer of `plug`, once both sides have proved the key."""
+    _patience(plug, HANDSHAKE_SECONDS)
+    connection = Connection(os.dup(plug.fileno()))
+    try:
+        for step in steps:
+            step(connection, key)
+    except BaseException:
+        connection.close()
+        raise
+    _patience(plug, 0)
     return connection
 
 

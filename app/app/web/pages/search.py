@@ -20,7 +20,7 @@ from app.core import logs
 from app.core.errors import OceanoError
 from app.core.types import FLAWS, FaceFilter, SearchResult
 from app.service.search import with_decoding
-from app.service.services import Services
+from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, language_of, translator
 from app.web.templating import is_fetch, page_response
 from app.web.uploads import Upload, read_upload
@@ -75,7 +75,7 @@ def _start(request: Request) -> HTMLResponse:
 
 
 async def _search(request: Request) -> HTMLResponse:
-    services: Services = request.app.state.services
+    services = services_of(request)
     upload = await read_upload(request)
     context = _PageContext(_field_language(upload.fields) or language_of(request), _defaults(request))
     request.state.context = context
@@ -109,8 +109,7 @@ def _field_language(fields: Mapping[str, str]) -> str | None:
 
 
 def _defaults(request: Request) -> SearchForm:
-    services: Services = request.app.state.services
-    return SearchForm(services.engine.pack.threshold)
+    return SearchForm(services_of(request).engine.pack.threshold)
 
 
 def _asked(fields: Mapping[str, str], asked: SearchForm) -> SearchForm:
