@@ -18,6 +18,7 @@ from typing import Any, Final
 from app.commands.console import counted, faces_bar, say
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError, is_full
+from app.core.files import free_bytes
 from app.core.protocols import FaceIndex
 from app.core.types import ModelPack
 from app.index import (
@@ -125,7 +126,7 @@ def _keep_index(settings: Settings, kept: Settings, pack: ModelPack, index: Face
         return index.count()
     faces = index.count()
     needed = plan(max(1, faces), embedding_size=pack.embedding_size).index_disk + _ROOM_TO_WRITE
-    free = shutil.disk_usage(kept.state_dir).free
+    free = free_bytes(kept.state_dir)
     if free < needed:
         raise OceanoError(
             "disk_full",

@@ -25,6 +25,7 @@ import tenacity
 from requests.exceptions import ChunkedEncodingError
 
 from app.core.errors import OceanoError, is_full
+from app.core.files import free_bytes, write_atomic
 
 Progress = Callable[[int, int | None], None]
 Taken = TypeVar("Taken")
@@ -167,7 +168,7 @@ def _fetch(url: str, part: Path, size: int | None, progress: Progress | None) ->
             part.unlink(missing_ok=True)
             etag = response.headers.get("ETag", "W/")  # a weak one does not vouch for every byte
             validator = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
-            write_json(part.with_suffix(".json"), {"url": key, "validator": validator, "total": total})
+            write_atomic(part.with_suffix(".json"), json.dumps({"url": key, "validator": validator, "total": total}))
         _append(response, part, total or size, size or _MAX_BYTES, progress)
 
 
@@ -244,26 +245,16 @@ def _unusable(file: Path, why: str) -> OceanoError:
 def room(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
     """Turn a disk that is or becomes full into `disk_full`; `needed` tells the bytes still to be written."""
     try:
-        if shutil.disk_usage(folder).free < needed():
+        if free_bytes(folder) < needed():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
     except OSError as failure:
         if not is_full(failure):
             raise
-        free = shutil.disk_usage(folder).free
+        free = free_bytes(folder)
         raise OceanoError(
             "disk_full",
             f"{needed() or 'more'} bytes are needed in {folder}, {free} are free: make room and try again; "
             "what was downloaded is kept",
             details={"folder": str(folder), "needed_bytes": needed(), "free_bytes": free},
         ) from failure
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write beside, then rename: nobody ever sees half a file."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

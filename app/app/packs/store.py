@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from app.core.errors import OceanoError
+from app.core.files import write_atomic
 from app.core.locks import locked
 from app.core.onnx_graph import (
     ROLES,
@@ -27,7 +28,6 @@ from app.core.onnx_graph import (
     onnx_files,
 )
 from app.core.types import DEFAULT_THRESHOLD, ModelPack
-from app.packs.download import write_json
 from app.packs.known import KNOWN_PACKS, KnownPack, Wheel, known_file
 
 PREPROCESSING_VERSION: Final = "1"
@@ -320,6 +320,6 @@ def remember(pack_dir: PackDir, found: Pins) -> None:
         with locked(pack_dir.models_dir / ".pins.lock"):
             packs = {**_read_pins(pack_dir.models_dir), pack_dir.key: found}
             raw = {key: {role: _written_pin(pin) for role, pin in pins.items()} for key, pins in packs.items() if pins}
-            write_json(pack_dir.models_dir / "pins.json", raw)
+            write_atomic(pack_dir.models_dir / "pins.json", json.dumps(raw, indent=1))
     except OSError as failure:
         log.warning("the digest of %s cannot be pinned under %s: %s", pack_dir.key, pack_dir.models_dir, failure)

@@ -15,7 +15,7 @@ import pytest
 
 from app.core.errors import OceanoError
 from app.packs import download as downloads
-from app.packs.download import download, write_json
+from app.packs.download import download
 from app.packs.install import install_pack
 from tests.support.packs import (
     DETECTOR,
@@ -342,14 +342,6 @@ def test_an_address_that_is_none_is_a_failed_download(models: Path) -> None:
 
 
 # --- the disk
-
-
-def test_a_json_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
-    file = tmp_path / "kept.json"
-    write_json(file, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(file, {"a": 2, "b": object()})
-    assert json.loads(file.read_text()) == {"a": 1}
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])

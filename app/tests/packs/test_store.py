@@ -339,7 +339,7 @@ def test_a_pin_that_cannot_be_forgotten_is_a_warning_and_goes_on_being_compared(
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(weights, "write_json", refuse)
+    monkeypatch.setattr(weights, "write_atomic", refuse)
     forget_pin("tiny", models)
     assert "Permission denied" in caplog.text
     put(folder, {RECOGNISER: recogniser(seed=5)})

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
+from app.core.files import write_atomic
 from app.core.locks import locked
 from app.core.types import ModelPack, collection_name
 from app.index import alias_path
@@ -18,7 +19,7 @@ from app.index.embedded.client import EmbeddedIndex
 from app.index.embedded.connections import Pool
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import storage_failure, unavailable
-from app.index.embedded.storage import current_shard, write_whole
+from app.index.embedded.storage import current_shard
 
 _FORMAT: Final = 1
 _FIRST_SIZE: Final = 512  # of every model, when the alias file did not say it yet
@@ -52,7 +53,7 @@ def switch_embedded(settings: Settings, pack: ModelPack) -> None:
     path = alias_path(settings.embedded_dir, settings.qdrant_collection)
     try:
         with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
-            write_whole(path, _written(_alias_of(settings, pack)))
+            write_atomic(path, _written(_alias_of(settings, pack)))
     except OSError as failure:
         raise storage_failure(failure, f"{path} cannot be written") from failure
 
@@ -85,7 +86,7 @@ def _choose(settings: Settings, pack: ModelPack, path: Path, options: dict[str, 
             if alias is not None:
                 _require_empty(settings, alias, pack, options)
             alias = _alias_of(settings, pack)
-            write_whole(path, _written(alias))
+            write_atomic(path, _written(alias))
         return alias
 
 

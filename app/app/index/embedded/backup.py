@@ -8,18 +8,16 @@ import threading
 from pathlib import Path
 
 from app.core.errors import OceanoError
+from app.core.files import free_bytes, sync, write_atomic
 from app.core.locks import locked
 from app.index import alias_path
 from app.index.embedded.protocol import Op, pack, read_answer, storage_failure
 from app.index.embedded.storage import (
     copy_folder,
     disk_bytes,
-    free_bytes,
     new_name,
     point_to,
-    sync_folder,
     sync_tree,
-    write_whole,
 )
 from app.index.embedded.supervisor import WorkerSupervisor
 
@@ -49,10 +47,10 @@ def backup(
         copy_folder(still, place / "shard-backup", link_frozen=False)
         point_to(place / "shard-backup")
         name, text = alias
-        write_whole(partial / name, text)
+        write_atomic(partial / name, text)
         sync_tree(partial)
         partial.rename(target)
-        sync_folder(target.parent)
+        sync(target.parent)
     except OSError as failure:
         raise storage_failure(failure, f"The backup into {target} failed") from failure
     finally:
@@ -76,8 +74,8 @@ def restore(source: Path, target: Path, name: str) -> None:
             for folder in source.iterdir():
                 if folder.is_dir():
                     _put(folder, target)
-            write_whole(file, (source / file.name).read_text(encoding="utf-8"))
-        sync_folder(target)
+            write_atomic(file, (source / file.name).read_text(encoding="utf-8"))
+        sync(target)
     except OSError as failure:
         raise storage_failure(failure, f"The index could not be restored into {target}") from failure
 

@@ -27,16 +27,15 @@ from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
+from app.core.files import free_bytes, sync
 from app.index.embedded.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions, kilobytes
 from app.index.embedded.protocol import ID_BYTES, Op, join_ids, pack, read_answer, split_ids, unavailable
 from app.index.embedded.storage import (
     copy_folder,
     current_shard,
     disk_bytes,
-    free_bytes,
     new_name,
     point_to,
-    sync_folder,
     sync_tree,
 )
 from app.index.embedded.supervisor import Worker, WorkerSupervisor, command
@@ -113,7 +112,7 @@ class Build:
                 return
             sync_tree(copy)  # the old shard is removed soon, so this one has to be on the disk
             fresh = copy.rename(copy.with_name(new_name("shard")))
-            sync_folder(fresh.parent)
+            sync(fresh.parent)
             try:
                 switch = self._switch(fresh)
             except BaseException:

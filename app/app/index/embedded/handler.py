@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.core.errors import OceanoError
+from app.core.files import free_bytes
 from app.index.embedded.backup import backup
 from app.index.embedded.maintenance import Maintenance
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import READS, WRITES, Op, Request, answer, pack, read_answer, storage_failure, unpack
-from app.index.embedded.storage import disk_bytes, free_bytes, sync_log
+from app.index.embedded.storage import disk_bytes, sync_log
 from app.index.embedded.supervisor import WorkerSupervisor
 
 _NEEDS_ROOM: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD})

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
+from app.core.files import write_atomic
 from app.core.locks import try_lock
 from app.index.embedded.handler import Service
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import PROTOCOL, greet, refusal, socket_places, unavailable
-from app.index.embedded.storage import current_shard, new_name, read_key, remove_leftovers, write_whole
+from app.index.embedded.storage import current_shard, new_name, read_key, remove_leftovers
 from app.index.embedded.supervisor import WorkerSupervisor
 
 log = logging.getLogger("app.index.embedded.owner")
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
         owner = Owner(options, lock)
     except OceanoError as failure:
         log.error("%s", failure)
-        write_whole(
+        write_atomic(
             options.folder / "owner.json", json.dumps({"error": [failure.code, failure.message]}), durable=False
         )
         return 3
@@ -91,7 +92,7 @@ class Owner:
                 "socket": str(self._path),
                 "embedding_size": self._options.embedding_size,
             }
-            write_whole(self._options.folder / "owner.json", json.dumps(about), durable=False)
+            write_atomic(self._options.folder / "owner.json", json.dumps(about), durable=False)
             log.info("owner %d of %s listens on %s", os.getpid(), self._options.folder, self._path)
             self._accept(self._listener)
         finally:

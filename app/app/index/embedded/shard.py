@@ -17,9 +17,10 @@ from typing import Any, Final
 import qdrant_edge as edge
 
 from app.core.errors import OceanoError
+from app.core.files import sync
 from app.index.embedded.options import OwnerOptions, kilobytes
 from app.index.embedded.protocol import split_ids, unavailable
-from app.index.embedded.storage import new_name, sync_folder, sync_tree
+from app.index.embedded.storage import new_name, sync_tree
 
 # Facets are counted without `exact`, which is 15 us per value; Edge cuts each segment's list at the limit, so it
 # is asked for more values than are wanted.
@@ -243,7 +244,7 @@ def _create(folder: Path, config: edge.EdgeConfig) -> None:
     shard.close()
     sync_tree(beside)
     beside.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _require_size(folder: Path, size: int) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
+from app.core.files import sync, write_atomic
 from app.core.locks import try_lock
 from app.index.embedded.protocol import unavailable
 
@@ -29,28 +30,6 @@ POINTER: Final = "current"
 # (Checked: tests/index/test_maintenance.py deletes, names, inserts and builds, and compares the bytes.)
 FROZEN: Final = frozenset({"matrix.dat", "quantized.data", "links_compressed.bin", "links.bin", "graph.bin"})
 _FICLONE: Final = 0x40049409
-
-
-def write_whole(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write beside, fsync, rename, fsync the folder: a reader finds the old text or the new, never half."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk."""
-    _sync(folder)
 
 
 def sync_tree(folder: Path) -> None:
@@ -72,15 +51,11 @@ def _sync_all(paths: list[Path]) -> None:
 
 def _sync(path: Path) -> None:
     try:
-        handle = os.open(path, os.O_RDONLY)
+        sync(path)
     except FileNotFoundError:
-        if path.parent.exists():
-            return  # Edge drops parts of its log that it no longer needs
-        raise
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        if not path.parent.exists():
+            raise
+        # Edge drops parts of its log that it no longer needs
 
 
 def wait_until_left(folder: Path, seconds: float = 60.0) -> None:
@@ -103,13 +78,7 @@ def read_key(folder: Path, *, make: bool = False) -> bytes:
     """
     path = folder / "owner.key"
     if make and not path.exists():
-        fresh = folder / "owner.key.new"
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(os.urandom(32))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_atomic(path, os.urandom(32), mode=0o600)
     key = path.read_bytes() if path.exists() else b""
     if len(key) != 32:
         raise unavailable(f"{path} is missing or damaged; remove it while nothing uses the index.")
@@ -135,7 +104,7 @@ def current_shard(folder: Path) -> Path | None:
 
 
 def point_to(shard: Path) -> None:
-    write_whole(shard.parent / POINTER, shard.name + "\n")
+    write_atomic(shard.parent / POINTER, shard.name + "\n")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -144,7 +113,7 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.iterdir():
         if path != keep and path.name.startswith(("shard-", "build-", "backup-", "old-")) and path.is_dir():
             shutil.rmtree(path)
-        elif path.name.startswith((".current.", "owner.key.")):
+        elif path.name.startswith((".current.", ".owner.key.", "owner.key.")):
             path.unlink(missing_ok=True)
 
 
@@ -157,10 +126,6 @@ def disk_bytes(folder: Path) -> int:
                 found = Path(base, name).lstat()
                 sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
     return sum(sizes.values())
-
-
-def free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
 
 
 def copy_folder(source: Path, target: Path, *, link_frozen: bool) -> None:

@@ -11,29 +11,7 @@ import pytest
 
 from app.core.errors import OceanoError
 from app.core.locks import locked, try_lock
-from app.index.embedded.storage import copy_folder, current_shard, disk_bytes, point_to, write_whole
-
-
-def test_a_whole_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_whole(path, "one")
-    write_whole(path, "two")
-    assert path.read_text() == "two"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_write_that_fails_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_whole(path, "one")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(path, "two")
-    assert path.read_text() == "one"
-    assert list(tmp_path.iterdir()) == [path]
+from app.index.embedded.storage import copy_folder, current_shard, disk_bytes, point_to
 
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
