@@ -90,11 +90,12 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
     """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
-    from app.commands.ingest import IngestRequest, run_ingest
+    from app.commands.ingest import run_ingest
+    from app.service import IngestRequest
 
     if not folder:  # an unset variable: Path would make the current folder of it
         raise OceanoError("invalid_request", "FOLDER is empty")
-    wish = IngestRequest(
+    request = IngestRequest(
         Path(folder),
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
@@ -105,10 +106,9 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         dry_run=dry_run,
         forget_drives=forget_drives,
         report=report,
-        as_json=as_json,
     )
     with _interruptible() as stop:
-        return run_ingest(wish, _settings("ingest"), stop)
+        return run_ingest(request, _settings("ingest"), stop, as_json=as_json)
 
 
 @cli.command()

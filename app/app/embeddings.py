@@ -1,6 +1,6 @@
-"""FaceEngine: detect, align, embed; the check against references.
+"""The face engine: detection, alignment, embedding, and health checks against references.
 
-Networks are in `engine/runtime`, finding faces in `engine/detector`, crops in `engine/alignment`.
+Networks are in `engine/runtime`, face detection in `engine/detector`, crops in `engine/alignment`.
 """
 
 from __future__ import annotations
@@ -28,35 +28,38 @@ from app.engine.runtime import Network, Placement, place, real_device
 _log = logging.getLogger(__name__)
 
 HEALTHY_COSINE: Final = 0.999
-_REFERENCE_SIDE: Final = 160  # pixels of the picture that the detector is compared on
+_REFERENCE_SIDE: Final = 160  # pixels: side of the reference image of detectors that accept any size
 
-# Pictures of one call, and of one run of detector and recogniser. On a CPU a batch is no faster than its pictures one
-# by one (measured: 20.0 ms against 20.6 ms a picture in batches of 4), and smaller ones keep the threads evenly busy.
+# Images per call of `analyze`, per run of the detector, per run of the recogniser. On a CPU, batches are no faster
+# (measured: 20.0 ms per image one by one, 20.6 ms in batches of 4), and small ones keep the threads evenly busy.
 _CPU_BATCHES: Final = (1, 1, 8)
 _CUDA_BATCHES: Final = (32, 16, 32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Models:
-    finder: FaceDetector
+    detector: FaceDetector
     recogniser: Network
 
     @property
     def crop_side(self) -> int:
-        """Pixels of the crops that the recogniser takes."""
+        """Side of the recogniser's input in pixels."""
         size = self.recogniser.graph.input_size
         return size[0] if size else CROP_SIDE
 
 
 class FaceEngine:
-    """Finds and embeds faces with one model pack; safe to call from several threads.
+    """A face engine for one model pack; safe to call from several threads.
 
     Args:
-        verified: hashes the pack's files again and returns it; asked before a broken model is loaded anew.
-        many: for an ingest, which always has a next picture: on a CPU as many calls at once as there are processors,
-            each with one thread, instead of one after the other with all threads.
+        pack: the model pack.
+        settings: for DEVICE, PRECISION, GPU_CONCURRENCY and the settings of the detector.
+        verified: returns the pack after hashing its files again; called before a broken model is reloaded.
+        many: optimize for an ingest, which always has a next image: on a CPU, run one call per processor at the same
+            time with one thread each, instead of GPU_CONCURRENCY calls that share the processors.
 
-    Raises OceanoError at construction: `device_unavailable`, `model_corrupt`, `engine_unhealthy`.
+    Raises:
+        OceanoError: `device_unavailable`, `model_corrupt`, `disk_full`, `engine_unhealthy`.
     """
 
     def __init__(
@@ -71,51 +74,61 @@ class FaceEngine:
         self._settings = settings
         self._verified = verified or (lambda: pack)
         placement = place(settings.device, threads=0, precision=settings.precision)
-        spread = many and not placement.on_cuda
-        self._concurrency = processors() if spread else settings.gpu_concurrency
+        one_thread_each = many and not placement.on_cuda
+        self._concurrency = processors() if one_thread_each else settings.gpu_concurrency
         threads = 1 if placement.on_cuda else max(1, processors() // self._concurrency)
         self._placement = Placement(placement.providers, placement.reason, threads, settings.precision)
         self._batches = _CUDA_BATCHES if placement.on_cuda else _CPU_BATCHES
         self._gate = threading.BoundedSemaphore(self._concurrency)
         self._checking = threading.Lock()
-        cv2.setNumThreads(1)  # OpenCV's threads would compete with the sessions' and the ingest's
+        cv2.setNumThreads(1)  # OpenCV's threads would compete with those of the sessions and the ingest
         self._models = self._load(pack)
         self._device = real_device(
-            self._placement, settings.device, (self._models.finder.detector, self._models.recogniser)
+            self._placement, settings.device, (self._models.detector.network, self._models.recogniser)
         )
-        self._reference, self._health = self._first_look()
+        self._reference, self._health = self._check_startup()
         _log.info("engine ready: %s %s on %s", pack.name, pack.short_digest, self._device)
 
     @property
     def pack(self) -> ModelPack:
+        """The model pack in use."""
         return self._pack
 
     @property
     def device(self) -> DeviceInfo:
+        """The device that the sessions use."""
         return self._device
 
     @property
     def health(self) -> EngineHealth:
-        """What the last check said."""
+        """The result of the last check."""
         return self._health
 
     @property
     def concurrency(self) -> int:
-        """Calls of `analyze` that run at the same time; more of them wait."""
+        """Maximum number of concurrent calls of `analyze`; further calls wait."""
         return self._concurrency
 
     @property
     def batch(self) -> int:
-        """Pictures that one call of `analyze` is best given."""
+        """Recommended number of images per call of `analyze`."""
         return self._batches[0]
 
     def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
-        """Faces of each picture, in canonical order: bbox x1, then y1.
+        """Detect and embed the faces of each image.
 
-        Pictures in which nothing is found go through the fallbacks (`engine/fallbacks`). Adds "detect" and "embed"
-        milliseconds to `timings`.
-        Raises OceanoError `engine_unhealthy`, `invalid_image`; `internal` for a picture that a healthy engine gives
-        no embedding.
+        Images in which no face is found directly go through the fallbacks (`engine/fallbacks`).
+
+        Args:
+            pictures: the images.
+            timings: if given, the milliseconds of each stage are added to its keys "detect" and "embed".
+
+        Returns:
+            Faces of each image in canonical order: bbox x1, then y1.
+
+        Raises:
+            OceanoError: `engine_unhealthy`; `invalid_image` if an image cannot be decoded in full; `internal` if a
+                healthy engine returns no embedding.
         """
         if not self._health.healthy:
             raise OceanoError("engine_unhealthy", self._health.message, retry_after=10)
@@ -124,21 +137,24 @@ class FaceEngine:
         except OceanoError as failure:
             if failure.code != "engine_unhealthy":
                 raise
-            self._attribute(failure)
-        except Exception as failure:  # noqa: BLE001 - onnxruntime and OpenCV raise what they like
-            self._attribute(failure)
+            self._recover(failure)
+        except Exception as failure:  # noqa: BLE001 - onnxruntime and OpenCV raise many types
+            self._recover(failure)
         return self._analyze(pictures, timings)
 
     def check(self) -> EngineHealth:
-        """Compare both networks with their references, and load them again from verified files if they differ.
+        """Compare both networks with their references and reload them from verified files if they differ.
 
-        The result stands until the next check; while it is unhealthy, `analyze` refuses.
+        The result is kept until the next check; while it is unhealthy, `analyze` raises `engine_unhealthy`.
+
+        Returns:
+            The health after the check and, if needed, the reload.
         """
         with self._checking:
             health = self._compare(self._models)
             if not health.healthy:
                 self._health = health
-                _log.error("the engine is unhealthy, the model is loaded again: %s", health.message)
+                _log.error("the engine is unhealthy, reloading the model: %s", health.message)
                 health = self._reload(health)
             self._health = health
             return health
@@ -146,19 +162,19 @@ class FaceEngine:
     def _analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None) -> list[list[Face]]:
         models = self._models
         with _clock(timings, "detect"):
-            found = models.finder.find(pictures)
+            found = models.detector.find(pictures)
         with _clock(timings, "embed"):
             side = models.crop_side
-            flat = [(picture, one.kps) for picture, many in zip(pictures, found, strict=True) for one in many]
+            flat = [(picture, one.kps) for picture, faces in zip(pictures, found, strict=True) for one in faces]
             crops = [align(picture, kps, side) for picture, kps in flat]
-            embedded = self._embed(models.recogniser, crops)
+            embeddings = self._embed(models.recogniser, crops)
             if side != CROP_SIDE:  # quality is measured on crops of one size
                 crops = [align(picture, kps) for picture, kps in flat]
-            each = iter(zip(crops, embedded, strict=True))
-            return [[_face(one, *next(each)) for one in many] for many in found]
+            embedded = iter(zip(crops, embeddings, strict=True))
+            return [[_face(one, *next(embedded)) for one in faces] for faces in found]
 
-    def _attribute(self, failure: Exception) -> None:
-        """Whose fault was it? A healthy engine (as it was, or loaded again) gets a second try, a broken one raises."""
+    def _recover(self, failure: Exception) -> None:
+        """Return if the model was reloaded, so that the call can be retried; raise otherwise."""
         _log.warning("an analysis failed: %r", failure)
         before = self._models
         health = self.check()
@@ -166,20 +182,20 @@ class FaceEngine:
             raise OceanoError("engine_unhealthy", health.message, retry_after=10) from failure
         if self._models is before:
             if isinstance(failure, OceanoError):
-                raise OceanoError("internal", f"no embedding comes out: {failure.message}") from failure
+                raise OceanoError("internal", f"no embedding was computed: {failure.message}") from failure
             raise failure
 
     def _load(self, pack: ModelPack) -> _Models:
-        _, most_frames, most_crops = self._batches
-        detector = Network(pack.detector, self._placement, most=most_frames)
-        finder = FaceDetector(detector, self._settings, self._gate, trim=not self._placement.on_cuda)
-        return _Models(finder, Network(pack.recogniser, self._placement, most=most_crops))
+        _, max_frames, max_crops = self._batches
+        network = Network(pack.detector, self._placement, max_batch=max_frames)
+        detector = FaceDetector(network, self._settings, self._gate, trim=not self._placement.on_cuda)
+        return _Models(detector, Network(pack.recogniser, self._placement, max_batch=max_crops))
 
     def _reload(self, broken: EngineHealth) -> EngineHealth:
         try:
             pack = self._verified()
             if pack.digest != self._pack.digest:
-                message = f"the files of {pack.name} have become another model ({pack.short_digest}); restart Oceano"
+                message = f"the files of {pack.name} are now another model ({pack.short_digest}); restart Oceano"
                 return EngineHealth(False, broken.cosine, message)
             models = self._load(pack)
             health = self._compare(models)
@@ -187,27 +203,27 @@ class FaceEngine:
             return EngineHealth(False, broken.cosine, failure.message)
         if health.healthy:
             self._models = models
-            _log.info("the model was loaded again and is well")
+            _log.info("the model was reloaded and is healthy")
         return health
 
-    def _first_look(self) -> tuple[tuple[Floats, Floats], EngineHealth]:
-        """The references, and what the first check says. A model that loads may still not run."""
+    def _check_startup(self) -> tuple[tuple[Floats, Floats], EngineHealth]:
+        """Compute the references and run the first check: a model that loads may still fail to run."""
         try:
-            self._reference = self._look_at_references(self._models)
+            self._reference = self._run_references(self._models)
             return self._reference, self._first_check()
         except OceanoError:
             raise
         except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
-            raise OceanoError("model_corrupt", f"the pack {self._pack.name} does not run: {failure}") from failure
+            raise OceanoError("model_corrupt", f"the model pack {self._pack.name} does not run: {failure}") from failure
 
     def _first_check(self) -> EngineHealth:
-        """A model that gives every crop the same vector passes a comparison with itself: compare two crops."""
+        """Compare two crops too: a model that returns one vector for every crop passes a comparison with itself."""
         crop = _reference_crop(self._models.crop_side)
         one, other = self._embed(self._models.recogniser, [crop, crop[::-1].copy()])
         if float(one @ other) > HEALTHY_COSINE:
             raise OceanoError(
                 "engine_unhealthy",
-                f"{self._pack.recogniser.name} gives different pictures the same embedding; verify the model: "
+                f"{self._pack.recogniser.name} returns the same embedding for different images; verify the model: "
                 f"`oceano models verify {self._pack.name}`",
             )
         health = self._compare(self._models)
@@ -217,25 +233,25 @@ class FaceEngine:
 
     def _compare(self, models: _Models) -> EngineHealth:
         try:
-            now = self._look_at_references(models)
-        except Exception as failure:  # noqa: BLE001 - whatever it raises, it is not healthy
+            now = self._run_references(models)
+        except Exception as failure:  # noqa: BLE001 - any exception means that it is not healthy
             message = failure.message if isinstance(failure, OceanoError) else f"the model does not run: {failure}"
             return EngineHealth(False, 0.0, message)
         cosines = [float(a @ b) for a, b in zip(now, self._reference, strict=True)]
         for name, cosine in zip((self._pack.recogniser.name, self._pack.detector.name), cosines, strict=True):
-            if not cosine >= HEALTHY_COSINE:  # NaN is none, too
-                message = f"{name} drifted: on its reference its cosine to start-up's is {cosine:.4f}"
+            if not cosine >= HEALTHY_COSINE:  # also true for NaN
+                message = f"{name} drifted: the cosine of its reference output to that of start-up is {cosine:.4f}"
                 return EngineHealth(False, cosine, message)
         return EngineHealth(True, min(cosines))
 
-    def _look_at_references(self, models: _Models) -> tuple[Floats, Floats]:
-        """Unit vectors: the embedding of the reference crop, and the detector's first outputs on a larger one."""
+    def _run_references(self, models: _Models) -> tuple[Floats, Floats]:
+        """Unit vectors: the embedding of the reference crop, and the detector's raw outputs on an enlarged one."""
         (embedding,) = self._embed(models.recogniser, [_reference_crop(models.crop_side)])
-        detector = models.finder.detector
+        detector = models.detector.network
         size = detector.graph.input_size or (_REFERENCE_SIDE, _REFERENCE_SIDE)
         picture = cv2.resize(_reference_crop(), size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
         with self._gate:
-            outputs = [output.ravel() for _, _, many in detector.batches([picture]) for output in many]
+            outputs = [output.ravel() for _, _, arrays in detector.batches([picture]) for output in arrays]
         numbers = np.concatenate(outputs)
         return embedding, numbers / max(float(np.linalg.norm(numbers)), 1e-12)
 
@@ -249,15 +265,15 @@ class FaceEngine:
 
 
 def _unit(raw: Floats, size: int) -> list[Floats]:
-    """Rows scaled to norm 1; a row that is not finite, zero or constant says the engine is broken."""
+    """Scale rows to norm 1; raise `engine_unhealthy` if one is not finite, zero or constant."""
     if raw.ndim != 2 or raw.shape[1] != size:
         raise OceanoError(
-            "model_corrupt", f"the recogniser gives embeddings of shape {raw.shape[1:]}; ({size},) was expected"
+            "model_corrupt", f"the recogniser returns embeddings of shape {raw.shape[1:]}; expected ({size},)"
         )
     norms = np.linalg.norm(raw, axis=1, keepdims=True)
-    sane = (norms > 1e-6) & (norms < np.inf) & (np.ptp(raw, axis=1, keepdims=True) > 1e-9)  # all false for NaN
-    if not sane.all():
-        raise OceanoError("engine_unhealthy", "the recogniser gave an embedding of NaN, zeros or one constant")
+    valid = (norms > 1e-6) & (norms < np.inf) & (np.ptp(raw, axis=1, keepdims=True) > 1e-9)  # false for NaN
+    if not valid.all():
+        raise OceanoError("engine_unhealthy", "the recogniser returned an embedding of NaN, zeros or one constant")
     return list(raw / norms)
 
 
@@ -269,7 +285,7 @@ def _face(found: Found, crop: Pixels, embedding: Floats) -> Face:
 
 
 def _reference_crop(side: int = CROP_SIDE) -> Pixels:
-    """A fixed picture of `side` x `side` pixels, the same on every machine."""
+    """A synthetic image of `side` x `side` pixels, the same on every machine."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float64) * (CROP_SIDE / side)
     blue = 127 + 90 * np.sin(x / 9) * np.cos(y / 13)
     green = 255 * (((x - 56) ** 2 + (y - 40) ** 2) < 900)

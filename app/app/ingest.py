@@ -134,18 +134,18 @@ class Ingest:
         self._checked = time.monotonic()
         self.counts = IngestCounts()
 
-    def run(self, folder: Path, wanted: PathFilter = EVERYTHING) -> IngestCounts:
+    def run(self, folder: Path | Folder, wanted: PathFilter = EVERYTHING) -> IngestCounts:
         """Ingest every wanted picture below `folder`. A bad file is recorded with its reason and ends nothing.
 
         Raises OceanoError for what no file is to blame for: `index_unavailable`, `disk_full`, `folder_unavailable`,
         `engine_unhealthy`, `ledger_unavailable`. All that was recorded until then stays.
         """
-        _log.info("ingest of %s begins", folder)
-        self._folder = Folder(folder)
+        self._folder = folder if isinstance(folder, Folder) else Folder(folder)
+        _log.info("ingest of %s begins", readable(self._folder.path))
         self._note_mounts()
         self._take_up_what_the_index_lost()
         self.take(self._folder.scan(wanted))
-        _log.info("ingest of %s ends: %s", folder, self.counts)
+        _log.info("ingest of %s ends: %s", readable(self._folder.path), self.counts)
         return self.counts
 
     def take(self, files: Iterable[File]) -> None:

@@ -33,6 +33,7 @@ import onnxruntime
 
 from app.core.concurrency import processors
 from app.core.config import Settings
+from app.core.onnx_graph import look
 from app.core.types import Floats
 from app.embeddings import FaceEngine
 from app.engine.alignment import align
@@ -61,7 +62,9 @@ def main() -> None:
         frames, crops = _inputs(pack)
         said: dict[str, Any] = {}
         for what, path, blob in (("detector", pack.detector, frames), ("recogniser", recogniser, crops)):
-            ways = {way: Network(path, placement, most=asked.most) for way, placement in _placements(plain).items()}
+            ways = {
+                way: Network(path, placement, max_batch=asked.most) for way, placement in _placements(plain).items()
+            }
             said[what] = {
                 size: _compare(ways, np.ascontiguousarray(blob[:size]), plain, asked.rounds)
                 for size in BATCHES
@@ -98,11 +101,14 @@ def _inputs(pack: Any) -> tuple[Floats, Floats]:
         for picture, faces in zip(pictures, engine.analyze(pictures), strict=True)
         for face in faces
     ]
-    return _blob(frames), _blob(crops)
+    return _blob(frames, pack.detector), _blob(crops, pack.recogniser)
 
 
-def _blob(pictures: list[Any]) -> Floats:
-    return blob_of([pictures[place % len(pictures)] for place in range(max(BATCHES))], 127.5, 127.5)
+def _blob(pictures: list[Any], model: Path) -> Floats:
+    graph = look(model)
+    if isinstance(graph, str):
+        raise SystemExit(f"{model}: {graph}")
+    return blob_of([pictures[position % len(pictures)] for position in range(max(BATCHES))], graph)
 
 
 def _compare(ways: dict[str, Network], blob: Floats, plain: Placement, rounds: int) -> dict[str, Any]:

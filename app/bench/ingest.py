@@ -40,7 +40,7 @@ from app.core.config import Settings
 from app.core.onnx_graph import Graph, describe
 from app.core.types import ModelPack
 from app.embeddings import FaceEngine
-from app.engine.rewriting import rewrite
+from app.engine.graph_optimizations import rewrite
 from app.engine.runtime import Network, place
 from app.images.decode import decode
 from app.images.thumbnails import ThumbStore
@@ -130,7 +130,7 @@ def _oceano(folder: Path, pack: Path, pictures: list[Path], notes: dict[str, Any
 
 def _stock(pack: Path, pictures: list[Path]) -> dict[str, Callable[[], float]]:
     found = find_pack(str(pack), pack.parent / "models")
-    if Network(found.detector, place("cpu", threads=1), most=1).graph.family == "yunet":
+    if Network(found.detector, place("cpu", threads=1), max_batch=1).graph.family == "yunet":
         loop = _opencv_loop(found)
         return {
             "stock": lambda: _timed(lambda path: loop(_shrunk(cv2.imread(str(path)), 640)), pictures),
@@ -193,7 +193,7 @@ def _limit(pack: Path, pictures: list[Path]) -> Callable[[], float]:
     del engine
     placement = place("cpu", threads=1)
     files = (found.detector, found.recogniser)
-    sessions = [{path.name: Network(path, placement, most=8) for path in files} for _ in range(CORES)]
+    sessions = [{path.name: Network(path, placement, max_batch=8) for path in files} for _ in range(CORES)]
 
     def do(mine: dict[str, Network], share: Any) -> None:
         for data, runs in share:

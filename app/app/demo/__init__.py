@@ -1,7 +1,7 @@
-"""Pictures to try Oceano with, and a demo for where no real model can be had.
+"""Demo data: drawn people with a small model pack that recognises them, and sample images for real models.
 
-The demo is drawn people, and a small model pack, built by hand, that finds them and tells them apart: everything runs
-through the same code as with antelopev2, but only these drawn faces are found. For real models there are samples.
+The demo works where no real model is available. Its pack is built without training and runs through the same code as
+antelopev2, but finds only these drawn faces.
 """
 
 from __future__ import annotations
@@ -29,13 +29,29 @@ __all__ = [
 
 
 def draw_portrait(person: int, variant: int, size: tuple[int, int] = (480, 480)) -> Pixels:
-    """A picture, (width, height) pixels, of person 0 to PEOPLE - 1; `variant` changes pose, light and background.
+    """Draw a portrait of one person.
 
-    The gallery holds variants 0 to 99: take 100 and above for a picture that is not in it.
+    Args:
+        person: 0 to PEOPLE - 1.
+        variant: changes pose, light and background. The gallery uses variants below 100; an image with 100 or above is
+            not in it.
+        size: (width, height) in pixels.
+
+    Returns:
+        The image, BGR, uint8, (height, width, 3).
     """
     return scenes.portrait(person, variant, size).pixels
 
 
 def draw_group(people: Sequence[int], variant: int = 0, size: tuple[int, int] = (1280, 720)) -> Pixels:
-    """A picture of several people, left to right in that order."""
+    """Draw several people.
+
+    Args:
+        people: each 0 to PEOPLE - 1, from left to right.
+        variant: changes poses, light and background.
+        size: (width, height) in pixels.
+
+    Returns:
+        The image, BGR, uint8, (height, width, 3).
+    """
     return scenes.group(people, variant, size).pixels

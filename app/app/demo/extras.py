@@ -11,7 +11,7 @@ LEFT_EYE, RIGHT_EYE = (38.3, 51.7), (73.5, 51.5)
 
 
 def draw_body(pen: Pen, look: Look) -> None:
-    """Neck, shoulders and what is worn on them."""
+    """Draw the neck, the shoulders and the clothes."""
     shadow = mix(look.skin, DARK, 0.22)
     pen.fill(path("36,95 76,95 78,150 34,150"), shadow)
     left = curve((-34, 250), (-34, 150), (10, 146), (34, 136))
@@ -37,7 +37,7 @@ def draw_body(pen: Pen, look: Look) -> None:
 
 
 def draw_paint(pen: Pen, look: Look) -> None:
-    """Freckles, and what is painted on the cheeks."""
+    """Draw freckles, face paint or a plaster on the cheeks."""
     for side in (-1, 1):
         x = 56 + side * 29
         if look.paint == "freckles":
@@ -74,7 +74,14 @@ def _star(x: float, y: float, radius: float) -> Points:
 
 
 def draw_beard(pen: Pen, head: Pen, look: Look, jaw: Points) -> None:
-    """Beard and moustache; `jaw` is the head's outline."""
+    """Draw the beard and moustache.
+
+    Args:
+        pen: draws the parts at the mouth.
+        head: draws the parts along the jaw, which shift with the head's outline.
+        look: the person's look.
+        jaw: the head's outline in units, (n, 2).
+    """
     colour = mix(look.hair, DARK, 0.12)
     low = jaw[jaw[:, 1] > 68]
     if look.beard == "full":
@@ -99,7 +106,7 @@ def draw_beard(pen: Pen, head: Pen, look: Look, jaw: Points) -> None:
 
 
 def draw_glasses(pen: Pen, look: Look) -> None:
-    """Glasses, or a monocle on its cord."""
+    """Draw the glasses, or a monocle on its cord."""
     if look.glasses == "none":
         return
     if look.glasses == "monocle":
@@ -116,7 +123,7 @@ def draw_glasses(pen: Pen, look: Look) -> None:
 
 
 def _rim(kind: str, side: int) -> Points:
-    """Around an eye at the origin; `side` is -1 for the left eye, 1 for the right."""
+    """The rim around an eye at the origin; `side` is -1 for the left eye, 1 for the right."""
     if kind == "round":
         return oval(0, 0, 15.6, 15.6)
     if kind == "half":

@@ -1,8 +1,8 @@
-"""Draws one person: head, features and clothes, in units of a face (see `canvas.Placement`).
+"""Drawing of one person: head, features and clothes, in units of a face (see `canvas.Placement`).
 
-The five landmarks stand where ArcFace's template has them. Each carries a colour that nothing else near
-it has: the irises are turquoise, the nose is raspberry, the smile ends in two indigo dimples. By these
-the demo pack's detector finds a face (`detector`).
+The five landmarks are at the positions of ArcFace's template. Each has a colour that nothing else near it has: the
+irises are turquoise, the nose is raspberry, the smile ends in two indigo dimples. The demo pack's detector finds faces
+by these colours (`detector`).
 """
 
 from __future__ import annotations
@@ -17,30 +17,36 @@ from app.demo.canvas import DARK, WHITE, Canvas, Pen, Placement, Points, curve, 
 from app.demo.people import Look
 
 TEMPLATE: Final = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
-"""Left eye, right eye, nose, left and right mouth corner in a 112x112 crop, as ArcFace aligns them."""
+"""Left eye, right eye, nose, left and right mouth corner in a 112 x 112 crop, as ArcFace aligns them."""
 
 IRIS: Final = rgb("00aeae")
 NOSE: Final = rgb("ea3681")
 DIMPLE: Final = rgb("4742dc")
 
-_NOSE_PLAY: Final = 2.0  # units the nose moves when the head turns
-_HEAD_PLAY: Final = 2.5  # units the head's outline moves the other way
+_NOSE_SHIFT: Final = 2.0  # units by which the nose moves when the head turns
+_HEAD_SHIFT: Final = 2.5  # units by which the head's outline moves in the opposite direction
 
 
 def landmarks(placement: Placement) -> tuple[Point, ...]:
-    """Where `draw_face` puts the five landmarks, in pixels."""
+    """Return the five landmarks as `draw_face` draws them, in pixels."""
     points = np.array(TEMPLATE)
-    points[2, 0] += _NOSE_PLAY * placement.turn
+    points[2, 0] += _NOSE_SHIFT * placement.turn
     return tuple((float(x), float(y)) for x, y in placement.apply(points))
 
 
 def draw_face(canvas: Canvas, look: Look, placement: Placement) -> None:
-    """Draw a person from the chest up."""
-    head = Pen(canvas, placement, shift=-_HEAD_PLAY * placement.turn)
+    """Draw a person from the chest up.
+
+    Args:
+        canvas: the canvas.
+        look: the person's look.
+        placement: position, size and pose of the face.
+    """
+    head = Pen(canvas, placement, shift=-_HEAD_SHIFT * placement.turn)
     features = Pen(canvas, placement)
-    still = Pen(canvas, Placement(placement.centre, placement.scale, placement.roll * 0.35))
+    body = Pen(canvas, Placement(placement.centre, placement.scale, placement.roll * 0.35))
     hair.draw_back(head, look)
-    extras.draw_body(still, look)
+    extras.draw_body(body, look)
     _ears(head, look)
     head.fill(outline(look), look.skin)
     if look.cheeks:
@@ -59,7 +65,15 @@ def draw_face(canvas: Canvas, look: Look, placement: Placement) -> None:
 
 
 def outline(look: Look, grown: float = 0.0) -> Points:
-    """The head's outline, `grown` units larger."""
+    """Compute the outline of a head.
+
+    Args:
+        look: the person's look.
+        grown: how much larger the outline is than the head, in units.
+
+    Returns:
+        The corners in units, (72, 2).
+    """
     angles = np.radians(np.arange(0, 360, 5))
     down = np.sin(angles)
     across = np.cos(angles) * (1 - look.jaw * np.clip(down, 0, 1) ** 2)
@@ -80,7 +94,7 @@ def _ears(pen: Pen, look: Look) -> None:
 
 def _eye(pen: Pen, look: Look, x: float, y: float, side: int) -> None:
     pen.oval(x, y, 11.5, 10.0, WHITE)
-    pen.dot(x, y - 0.8, 7.4, IRIS)  # higher, as the lid and the light hide some of its upper half
+    pen.dot(x, y - 0.8, 7.4, IRIS)  # higher, because the lid and the highlight hide part of its upper half
     pen.dot(x, y, 3.0, DARK)
     pen.dot(x + 2.5, y - 2.8, 1.9, WHITE)
     lid = curve((x - 11.2, y - 3.6), (x - 5, y - 8.4), (x + 5, y - 8.4), (x + 11.2, y - 3.6))
@@ -100,7 +114,7 @@ def _brows(pen: Pen, look: Look) -> None:
 
 
 def _nose(pen: Pen, look: Look, turn: float) -> None:
-    x, y = TEMPLATE[2][0] + _NOSE_PLAY * turn, TEMPLATE[2][1]
+    x, y = TEMPLATE[2][0] + _NOSE_SHIFT * turn, TEMPLATE[2][1]
     pen.oval(x, y + 1.2, 6.8, 5.6, mix(look.skin, DARK, 0.14))
     pen.oval(x, y, 5.8, 5.0, NOSE)
     pen.oval(x - 1.6, y - 1.8, 1.5, 1.1, rgb("ffc2da"))

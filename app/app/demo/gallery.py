@@ -1,4 +1,4 @@
-"""Writes the demo gallery: folders of drawn photographs to ingest."""
+"""The demo gallery: folders of drawn images to ingest."""
 
 from __future__ import annotations
 
@@ -9,27 +9,39 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from app.core.files import write_atomic
 from app.core.types import Pixels
 from app.demo import scenes
 from app.demo.canvas import seeded
-from app.demo.pack import write_whole
 from app.demo.people import PEOPLE, person_name
 
 GALLERY_VARIANTS: Final = 100
-"""Portraits of the gallery are variants below this."""
+"""The portraits of the gallery use variants below this number."""
 
 _QUALITY: Final = 90
 
 
 def write_demo_gallery(folder: Path, *, people: int = 24, portraits: int = 4, groups: int = 6) -> int:
-    """Write `<name>/<name>-1.jpg` and so on, and `groups/group-1.jpg` and so on; the number of pictures.
+    """Write portraits to `<name>/<name>-1.jpg` and groups to `groups/group-1.jpg`, and so on.
 
-    What is there already stays as it is. The same arguments give the same bytes.
+    Existing files are kept. The same arguments give the same bytes.
+
+    Args:
+        folder: the gallery's folder.
+        people: number of people, at most PEOPLE.
+        portraits: number of portraits per person, at most GALLERY_VARIANTS.
+        groups: number of group images; none are drawn without people.
+
+    Returns:
+        The number of images in the gallery.
+
+    Raises:
+        ValueError: if `people` or `portraits` is out of range.
     """
     if not 0 <= people <= PEOPLE:
-        raise ValueError(f"people={people}: there are {PEOPLE}")
+        raise ValueError(f"people={people}: must be 0 to {PEOPLE}")
     if not 0 <= portraits <= GALLERY_VARIANTS:
-        raise ValueError(f"portraits={portraits}: at most {GALLERY_VARIANTS}")
+        raise ValueError(f"portraits={portraits}: must be 0 to {GALLERY_VARIANTS}")
     for person in range(people):
         name = person_name(person)
         for variant in range(portraits):
@@ -39,9 +51,9 @@ def write_demo_gallery(folder: Path, *, people: int = 24, portraits: int = 4, gr
     for number in range(groups if people else 0):
         path = folder / "groups" / f"group-{number + 1}.jpg"
         if not path.exists():
-            chance = seeded("gallery group", number, people)
-            together = chance.sample(range(people), min(people, 3 + number % 4))
-            save_jpeg(path, scenes.group(together, number, (1280, 720)).pixels)
+            rng = seeded("gallery group", number, people)
+            members = rng.sample(range(people), min(people, 3 + number % 4))
+            save_jpeg(path, scenes.group(members, number, (1280, 720)).pixels)
     return people * portraits + (groups if people else 0)
 
 
@@ -49,8 +61,13 @@ _SIZES: Final = ((480, 480), (480, 600), (640, 480), (560, 560))
 
 
 def save_jpeg(path: Path, pixels: Pixels) -> None:
-    """Write beside, then rename; the same pixels give the same bytes."""
+    """Write a JPEG file atomically, and create its folder; the same pixels give the same bytes.
+
+    Args:
+        path: the file.
+        pixels: the image, BGR, uint8, (H, W, 3).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1])).save(buffer, "JPEG", quality=_QUALITY)
-    write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), durable=False)

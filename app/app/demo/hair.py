@@ -1,4 +1,4 @@
-"""Hair, in units of a face (see `canvas.Placement`). Nothing of it comes below the brows but at the sides."""
+"""Hair, in units of a face (see `canvas.Placement`). Only at the sides does it reach below the brows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.demo.people import Look
 
 
 def draw_back(pen: Pen, look: Look) -> None:
-    """What hangs behind the head."""
+    """Draw the hair behind the head."""
     shade = mix(look.hair, DARK, 0.18)
     if look.style == "scarf":
         hood = joined(oval(56, 60, 58, 72, start=180, end=360), curve((114, 60), (120, 140), (84, 168)))
@@ -57,12 +57,12 @@ def _tail(pen: Pen, look: Look, side: int) -> None:
 
 
 def draw_front(pen: Pen, look: Look) -> None:
-    """What falls over the forehead."""
+    """Draw the hair on the head and over the forehead."""
     _FRONTS[look.style](pen, look)
 
 
 def _cap(look: Look, lower: Points) -> Points:
-    """The top of the head down to the line `lower`, which runs from left to right."""
+    """The outline of the head's top, down to the line `lower`, which runs from left to right."""
     return joined(lower, oval(56, 50, 46.5 * look.width, 55, start=0, end=-180))
 
 
@@ -71,7 +71,7 @@ def _shine(look: Look) -> tuple[int, int, int]:
 
 
 def _bald(pen: Pen, look: Look) -> None:
-    pen.fill(oval(44, 14, 10, 5, turned=-25), mix(look.skin, WHITE, 0.5), 0.7)
+    pen.fill(oval(44, 14, 10, 5, rotation=-25), mix(look.skin, WHITE, 0.5), 0.7)
 
 
 def _buzz(pen: Pen, look: Look) -> None:

@@ -1,4 +1,4 @@
-"""Hats, in units of a face (see `canvas.Placement`). Nothing of them comes below the brows."""
+"""Hats, in units of a face (see `canvas.Placement`). They do not reach below the brows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.demo.people import Look
 
 
 def draw_hat(pen: Pen, look: Look) -> None:
-    """What is worn on the head, if anything."""
+    """Draw the hat, if there is one."""
     if look.hat != "none":
         _HATS[look.hat](pen, look)
 
@@ -43,7 +43,7 @@ def _straw(pen: Pen, look: Look) -> None:
 
 def _beret(pen: Pen, look: Look) -> None:
     dark = mix(look.hat_colour, DARK, 0.25)
-    pen.fill(oval(66, 2, 60, 24, turned=10), look.hat_colour)
+    pen.fill(oval(66, 2, 60, 24, rotation=10), look.hat_colour)
     pen.fill(joined(curve((10, 22), (56, 8), (102, 22)), curve((102, 28), (56, 16), (10, 28))), dark)
     pen.stroke([(70, -20), (72, -28)], dark, 3)
 
@@ -77,10 +77,10 @@ def _headband(pen: Pen, look: Look) -> None:
 
 def _flowers(pen: Pen, look: Look) -> None:
     petals = (rgb("f4f1de"), rgb("f2b632"), rgb("e4572e"))
-    for place, x in enumerate((14, 31, 48, 65, 82, 98)):
+    for index, x in enumerate((14, 31, 48, 65, 82, 98)):
         y = 13 - 14 * (1 - ((x - 56) / 46) ** 2)
         for angle in np.radians(np.arange(0, 360, 72)):
-            pen.dot(x + 6 * float(np.cos(angle)), y + 6 * float(np.sin(angle)), 5, petals[place % 3])
+            pen.dot(x + 6 * float(np.cos(angle)), y + 6 * float(np.sin(angle)), 5, petals[index % 3])
         pen.dot(x, y, 4, rgb("c97b1a"))
 
 

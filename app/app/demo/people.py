@@ -1,4 +1,4 @@
-"""The drawn people: who they are and what they look like."""
+"""The drawn people: their names and looks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES: Final = _words(
 )
 PEOPLE: Final = len(NAMES)
 
-# what is twice in a list is drawn twice as often
+# values that appear twice in a list are drawn twice as often
 SKINS: Final = _words("fbe0cb f6cda9 ebb68b d99f70 bd7f55 99643f 75492c 553524")
 HAIRS: Final = _words("2c2424 50342a 7f4d2c a8602f cf6a2c e6b85a f2e2b4 b7b6b8 f3efe8 e58c8a 72a04e")
 STYLES: Final = _words("fringe side curls spikes curtains buzz afro bun mohawk swoop bald scarf waves")
@@ -38,12 +38,19 @@ PAINT_COLOURS: Final = _words("fff6e0 ffd23f e4572e 7cb518 3a3238")
 CLOTHES: Final = _words("e4572e f3a712 669bbc 3d5a80 81b29a e07a5f f2cc8f 6d597a bc4749 a7c957 2f3e46 f4f1de")
 COLLARS: Final = _words("round vee shirt stripes roll")
 
-_SEED: Final = 17  # of those tried, the one whose two most alike people are least alike
+_SEED: Final = 17  # of the seeds tried, the one whose two most similar people differ most
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What tells a person from the others."""
+    """The features of a person. Text fields name an entry of the list above, such as STYLES for `style`.
+
+    Attributes:
+        brow: thickness of the brows in units.
+        width: relative width of the head.
+        jaw: how much the head narrows towards the chin, 0 to 1.
+        cheeks: opacity of the red on the cheeks, 0 to 1.
+    """
 
     skin: Colour
     hair: Colour
@@ -67,28 +74,28 @@ class Look:
 
 
 def person_name(person: int) -> str:
-    """A friendly name of its own for each person, fit for a folder."""
+    """Return the unique name of person 0 to PEOPLE - 1, in lower-case ASCII letters."""
     return NAMES[person]
 
 
 def look_of(person: int) -> Look:
-    """What person 0 to PEOPLE - 1 looks like."""
+    """Return the look of person 0 to PEOPLE - 1."""
     return _looks()[person]
 
 
 @lru_cache(maxsize=1)
 def _looks() -> tuple[Look, ...]:
-    """Everybody, each unlike those before."""
+    """The looks of all people; each is the candidate least similar to those before."""
     looks: list[Look] = []
     for person in range(PEOPLE):
-        chance = seeded("look", _SEED, person)
-        candidates = [_any_look(chance, woman=person % 2 == 0) for _ in range(80)]
-        looks.append(_least_alike(candidates, looks))
+        rng = seeded("look", _SEED, person)
+        candidates = [_random_look(rng, woman=person % 2 == 0) for _ in range(80)]
+        looks.append(_least_similar(candidates, looks))
     return tuple(looks)
 
 
-def _least_alike(candidates: list[Look], others: list[Look]) -> Look:
-    """The one whose nearest of the others is farthest."""
+def _least_similar(candidates: list[Look], others: list[Look]) -> Look:
+    """The candidate whose smallest difference to the others is largest."""
     chosen, farthest = candidates[0], 0.0
     if not others:
         return chosen
@@ -96,7 +103,7 @@ def _least_alike(candidates: list[Look], others: list[Look]) -> Look:
         nearest = math.inf
         for other in others:
             nearest = min(nearest, _difference(look, other))
-            if nearest <= farthest:  # most are told by the first few
+            if nearest <= farthest:  # most candidates fail at one of the first few
                 break
         else:
             chosen, farthest = look, nearest
@@ -104,7 +111,7 @@ def _least_alike(candidates: list[Look], others: list[Look]) -> Look:
 
 
 def _difference(one: Look, other: Look) -> float:
-    """How differently two people's faces come out, from the forehead to the chin."""
+    """How much two faces differ from the forehead to the chin."""
     kinds = (("style", 1.0), ("glasses", 2.5), ("beard", 2.0), ("hat", 1.0), ("paint", 1.5))
     colours = [(one.skin, other.skin, 3.0), (one.hair, other.hair, 1.5)]
     if "none" not in (one.hat, other.hat):
@@ -114,13 +121,13 @@ def _difference(one: Look, other: Look) -> float:
     if "none" not in (one.glasses, other.glasses):
         colours.append((one.frame, other.frame, 1.0))
     return sum(weight for name, weight in kinds if getattr(one, name) != getattr(other, name)) + sum(
-        weight * sum(abs(a - b) for a, b in zip(mine, yours, strict=True)) / 765 for mine, yours, weight in colours
+        weight * sum(abs(a - b) for a, b in zip(first, second, strict=True)) / 765 for first, second, weight in colours
     )
 
 
-def _any_look(chance: random.Random, *, woman: bool) -> Look:
-    hat = chance.choice(HATS)
-    style = chance.choice(STYLES)
+def _random_look(rng: random.Random, *, woman: bool) -> Look:
+    hat = rng.choice(HATS)
+    style = rng.choice(STYLES)
     if woman:
         style = {"bald": "waves", "mohawk": "curtains"}.get(style, style)
     elif style == "scarf":
@@ -129,23 +136,23 @@ def _any_look(chance: random.Random, *, woman: bool) -> Look:
         hat = "none"
     long_hair = woman and style not in {"buzz", "scarf", "afro", "bald", "mohawk"}
     return Look(
-        skin=rgb(chance.choice(SKINS)),
-        hair=rgb(chance.choice(HAIRS)),
+        skin=rgb(rng.choice(SKINS)),
+        hair=rgb(rng.choice(HAIRS)),
         style=style,
-        length=chance.choice(LENGTHS) if long_hair else "short",
-        glasses=chance.choice(GLASSES),
-        frame=rgb(chance.choice(FRAMES)),
-        beard="none" if woman else chance.choice(BEARDS),
+        length=rng.choice(LENGTHS) if long_hair else "short",
+        glasses=rng.choice(GLASSES),
+        frame=rgb(rng.choice(FRAMES)),
+        beard="none" if woman else rng.choice(BEARDS),
         hat=hat,
-        hat_colour=rgb(chance.choice(HAT_COLOURS)),
-        paint=chance.choice(PAINTS),
-        paint_colour=rgb(chance.choice(PAINT_COLOURS)),
-        clothes=rgb(chance.choice(CLOTHES)),
-        collar=chance.choice(COLLARS),
+        hat_colour=rgb(rng.choice(HAT_COLOURS)),
+        paint=rng.choice(PAINTS),
+        paint_colour=rgb(rng.choice(PAINT_COLOURS)),
+        clothes=rgb(rng.choice(CLOTHES)),
+        collar=rng.choice(COLLARS),
         lashes=woman,
-        earrings=woman and chance.random() < 0.5,
-        brow=chance.uniform(2.2, 4.4),
-        width=chance.uniform(0.93, 1.05),
-        jaw=chance.uniform(0.04, 0.2),
-        cheeks=chance.choice((0.0, 0.25, 0.4)),
+        earrings=woman and rng.random() < 0.5,
+        brow=rng.uniform(2.2, 4.4),
+        width=rng.uniform(0.93, 1.05),
+        jaw=rng.uniform(0.04, 0.2),
+        cheeks=rng.choice((0.0, 0.25, 0.4)),
     )

@@ -1,7 +1,7 @@
-"""Writes the sample pictures: one real photograph in nine versions, and drawn strangers, to try a real model with.
+"""Sample images for a real model: one real photograph in nine versions, and drawn strangers.
 
-The photograph is `astronaut.png` of scikit-image, which InsightFace needs anyway: Eileen Collins, by NASA, in the
-public domain. All others of her are made from it.
+The photograph is `astronaut.png` of scikit-image, which InsightFace requires anyway: Eileen Collins, by NASA, in the
+public domain. The other images of her are made from it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from app.demo.gallery import save_jpeg
 from app.demo.people import person_name
 
 SAMPLES_VERSION: Final = 1
-"""Raise it with every change of a picture: the samples of a version have a folder and an index of their own."""
+"""Increase it with every change of an image; the samples of each version have their own folder and index."""
 
 QUERY: Final = Path("eileen-collins", "portrait.jpg")
-"""The picture to search with."""
+"""The image to search with."""
 
 _STRANGERS: Final = range(12)
 _FACE: Final = (slice(30, 250), slice(120, 340))  # rows and columns of the photograph
@@ -35,15 +35,22 @@ eileen-collins/portrait.jpg: Eileen Collins, photographed by NASA; in the public
 
 
 def write_samples(folder: Path) -> Path:
-    """Write `eileen-collins/*.jpg` and `drawn/*.jpg`; returns the picture to search with. Those that are there stay.
+    """Write `eileen-collins/*.jpg` and `drawn/*.jpg`; existing images are kept.
 
-    Raises OceanoError `not_found` where scikit-image has no such photograph.
+    Args:
+        folder: the folder of the samples.
+
+    Returns:
+        The path of the image to search with.
+
+    Raises:
+        OceanoError: `not_found` if the photograph of scikit-image cannot be read.
     """
     photograph = _photograph()
-    for name, make in _MADE.items():
+    for name, transform in _VERSIONS.items():
         path = folder / QUERY.parent / f"{name}.jpg"
         if not path.exists():
-            save_jpeg(path, make(photograph))
+            save_jpeg(path, transform(photograph))
     for person in _STRANGERS:
         path = folder / "drawn" / f"{person_name(person)}.jpg"
         if not path.exists():
@@ -58,7 +65,9 @@ def _photograph() -> Pixels:
     path = Path(next(iter(folders or ()), "skimage")) / "data" / "astronaut.png"
     pixels = cv2.imread(str(path))
     if pixels is None:
-        raise OceanoError("not_found", f"the samples are made from a photograph of scikit-image, and {path} is none")
+        raise OceanoError(
+            "not_found", f"the photograph of scikit-image that the samples are made from cannot be read: {path}"
+        )
     return np.asarray(pixels, np.uint8)
 
 
@@ -89,7 +98,7 @@ def _old_print(pixels: Pixels) -> Pixels:
 
 
 def _in_a_crowd(pixels: Pixels) -> Pixels:
-    """Small, beside drawn people."""
+    """Small, next to drawn people."""
     scene = scenes.group([2, 9, 5], 4, (1600, 900)).pixels.copy()
     small = cv2.resize(pixels, (300, 300), interpolation=cv2.INTER_AREA)
     scene[40:340, 60:360] = small
@@ -97,11 +106,11 @@ def _in_a_crowd(pixels: Pixels) -> Pixels:
 
 
 def _tilted(pixels: Pixels) -> Pixels:
-    turn = cv2.getRotationMatrix2D((230.0, 140.0), 18, 0.9)
-    return _pixels(cv2.warpAffine(pixels, turn, (512, 512), borderMode=cv2.BORDER_REFLECT))
+    matrix = cv2.getRotationMatrix2D((230.0, 140.0), 18, 0.9)
+    return _pixels(cv2.warpAffine(pixels, matrix, (512, 512), borderMode=cv2.BORDER_REFLECT))
 
 
-_MADE: Final[dict[str, Callable[[Pixels], Pixels]]] = {
+_VERSIONS: Final[dict[str, Callable[[Pixels], Pixels]]] = {
     QUERY.stem: lambda pixels: pixels,
     "close-up": _close_up,
     "black-and-white": _black_and_white,

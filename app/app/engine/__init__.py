@@ -1,1 +1,1 @@
-"""From pixels to faces: ONNX Runtime sessions, detectors, alignment, quality. `app.embeddings` puts it together."""
+"""Face detection and alignment on ONNX Runtime; `app.embeddings` combines the parts."""

@@ -1,4 +1,7 @@
-"""Can CUDA be used here at all? Asked before ONNX Runtime is: it answers with a silent fall-back, or with a crash."""
+"""Checks of the NVIDIA driver and loading of the CUDA libraries.
+
+They run before ONNX Runtime starts, which falls back to the CPU silently, or crashes, if CUDA does not work.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,14 @@ _log = logging.getLogger(__name__)
 
 
 def driver_problem(built_for: str = "") -> str | None:
-    """What keeps the NVIDIA driver from being used, in a few words; None if it answers.
+    """Say why the NVIDIA driver cannot be used.
 
-    `built_for` is the CUDA version of the libraries, such as 12.8: a driver must know that major version.
+    Args:
+        built_for: the CUDA version of the installed libraries, such as "12.8"; the driver must support its major
+            version. Empty: any version will do.
+
+    Returns:
+        The reason in a few words, None if the driver works.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -23,28 +31,28 @@ def driver_problem(built_for: str = "") -> str | None:
     if code:
         return f"the NVIDIA driver does not start (cuInit: {code})"
     version = ctypes.c_int()
-    wanted = built_for.partition(".")[0]
-    if wanted.isdecimal() and not driver.cuDriverGetVersion(ctypes.byref(version)):
+    needed_major = built_for.partition(".")[0]
+    if needed_major.isdecimal() and not driver.cuDriverGetVersion(ctypes.byref(version)):
         major, minor = version.value // 1000, version.value % 1000 // 10
-        if 0 < major < int(wanted):
-            return f"the NVIDIA driver knows CUDA up to {major}.{minor}, and this onnxruntime needs CUDA {built_for}"
+        if 0 < major < int(needed_major):
+            return f"the NVIDIA driver supports CUDA up to {major}.{minor}, and this onnxruntime needs CUDA {built_for}"
     return None
 
 
 def preload_libraries() -> None:
-    """Load the CUDA and cuDNN libraries that pip installed, for an ONNX Runtime (1.18) that cannot do it itself.
+    """Load the CUDA and cuDNN libraries installed by pip, for ONNX Runtime 1.18, which cannot do so itself.
 
-    They need each other in an order that nobody tells: those that fail are tried again while others succeed.
+    The libraries depend on each other in an undocumented order, so those that fail are retried as long as others load.
     """
     spec = util.find_spec("nvidia")
-    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    left = sorted(path for folder in folders for path in folder.glob("*/lib/lib*.so.*"))
-    while left:
-        failed = [path for path in left if not _loads(path)]
-        if len(failed) == len(left):
-            _log.warning("these libraries do not load: %s", ", ".join(path.name for path in failed))
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    remaining = sorted(path for folder in folders for path in folder.glob("*/lib/lib*.so.*"))
+    while remaining:
+        failed = [path for path in remaining if not _loads(path)]
+        if len(failed) == len(remaining):
+            _log.warning("these libraries cannot be loaded: %s", ", ".join(path.name for path in failed))
             return
-        left = failed
+        remaining = failed
 
 
 def _loads(path: Path) -> bool:

@@ -1,6 +1,6 @@
-"""What is tried, fallback by fallback, with a picture in which a detector finds nothing.
+"""Views of an image that are tried, in order, when the detector finds no face in the image itself.
 
-Each fallback is a view of the picture: other pixels for the detector, and the way back for what it finds there.
+A view holds other pixels for the detector, and the transform that maps detections back to the image.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from app.engine.frames import Detections
 
 FALLBACKS: Final[tuple[FoundBy, ...]] = ("border", "larger", "rotated", "contrast")
 
-_TURNS: Final = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
+_ROTATIONS: Final = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Pixels for a detector whose input is `size` (width, height).
+    """Pixels for the detector, and how they map to the image.
 
-    `matrix` (2, 3) carries points (x, y, 1) of `pixels` to the upright picture.
+    Attributes:
+        pixels: BGR, uint8, (H, W, 3).
+        size: (width, height) of the detector's input in pixels.
+        matrix: (2, 3), maps points (x, y, 1) of `pixels` to the upright image.
     """
 
     pixels: Pixels
@@ -32,27 +35,44 @@ class View:
     matrix: Floats
 
     def back(self, found: Detections) -> Detections:
-        """The same detections in pixels of the upright picture."""
-        corners = self._points(found.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
+        """Map detections of this view to pixels of the upright image."""
+        corners = self._mapped(found.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
         boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-        return Detections(boxes, self._points(found.kps), found.scores)
+        return Detections(boxes, self._mapped(found.kps), found.scores)
 
-    def _points(self, points: Floats) -> Floats:
+    def _mapped(self, points: Floats) -> Floats:
         return np.asarray(points @ self.matrix[:, :2].T + self.matrix[:, 2], dtype=np.float32)
 
 
 def direct(picture: Picture, size: tuple[int, int]) -> View:
-    """The picture as it is, for a detector's input of `size` (width, height)."""
+    """Return the unchanged image as a view.
+
+    Args:
+        picture: the image.
+        size: (width, height) of the detector's input in pixels.
+    """
     return View(picture.pixels, size, _scaling(picture.scale))
 
 
 def views(fallback: FoundBy, picture: Picture, size: tuple[int, int]) -> Iterator[View]:
-    """The views of a fallback; none where it would show nothing new. Raises OceanoError `invalid_image`."""
+    """Yield the views of one fallback.
+
+    Args:
+        fallback: one of `FALLBACKS`.
+        picture: the image.
+        size: (width, height) of the detector's input in pixels.
+
+    Yields:
+        The views, none where they would show nothing new.
+
+    Raises:
+        OceanoError: `invalid_image` if the full image is needed and cannot be decoded.
+    """
     yield from _VIEWS[fallback](picture, size)
 
 
 def _border(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
-    """Within a black border of half its longer side: for a face that fills the frame."""
+    """Add a black border of half the longer side, for a face that fills the frame."""
     small, scale = _shrunk(picture, size)
     border = max(small.shape[:2]) // 2
     framed = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_CONSTANT, value=(0, 0, 0))
@@ -60,19 +80,18 @@ def _border(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
 
 
 def _larger(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
-    """In an input of twice the size: for small faces in a picture that was shrunk."""
+    """Double the input size, for small faces in an image that was shrunk to fit."""
     if picture.width <= size[0] and picture.height <= size[1]:
         return
     twice = (2 * size[0], 2 * size[1])
-    enough = picture.scale == 1 or max(picture.pixels.shape[:2]) >= max(twice)
-    if enough:
+    if picture.scale == 1 or max(picture.pixels.shape[:2]) >= max(twice):
         yield View(picture.pixels, twice, _scaling(picture.scale))
     else:
         yield View(picture.full(), twice, _scaling(1.0))
 
 
 def _rotated(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
-    """Turned by 90, 180 and 270 degrees: for a picture that lies on its side without saying so."""
+    """Rotate by 90, 180 and 270 degrees, for an image on its side whose EXIF does not say so."""
     small, scale = _shrunk(picture, size)
     height, width = small.shape[:2]
     back = {
@@ -80,13 +99,13 @@ def _rotated(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
         cv2.ROTATE_180: [[-1, 0, width], [0, -1, height]],
         cv2.ROTATE_90_COUNTERCLOCKWISE: [[0, -1, width], [1, 0, 0]],
     }
-    for turn in _TURNS:
-        turned = cv2.rotate(small, turn).astype(np.uint8, copy=False)
-        yield View(turned, size, np.array(back[turn], np.float32) / np.float32(scale))
+    for rotation in _ROTATIONS:
+        rotated = cv2.rotate(small, rotation).astype(np.uint8, copy=False)
+        yield View(rotated, size, np.array(back[rotation], np.float32) / np.float32(scale))
 
 
 def _contrast(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
-    """With its contrast raised locally (CLAHE on the lightness): for faces in the dark."""
+    """Raise the local contrast (CLAHE on the lightness), for dark images."""
     small, scale = _shrunk(picture, size)
     lab = cv2.cvtColor(small, cv2.COLOR_BGR2LAB)
     lab[:, :, 0] = cv2.createCLAHE(clipLimit=4.0, tileGridSize=(8, 8)).apply(np.ascontiguousarray(lab[:, :, 0]))
@@ -102,12 +121,15 @@ _VIEWS: Final[dict[FoundBy, Callable[[Picture, tuple[int, int]], Iterator[View]]
 
 
 def _scaling(scale: float, offset: float = 0.0) -> Floats:
-    """From pixels that are `scale` times the picture, `offset` pixels off, back to the picture."""
+    """Matrix (2, 3) that adds `offset` (pixels) to points and divides them by `scale`."""
     return np.array([[1, 0, offset], [0, 1, offset]], np.float32) / np.float32(scale)
 
 
 def _shrunk(picture: Picture, size: tuple[int, int]) -> tuple[Pixels, float]:
-    """As small as the detector would make it anyway, so that a huge picture does not become a gigantic one."""
+    """Shrink the image to the detector's longer side, so that views of a huge image need little memory.
+
+    Returns the pixels and their scale relative to the full image.
+    """
     pixels = picture.pixels
     height, width = pixels.shape[:2]
     scale = min(1.0, max(size) / max(height, width))

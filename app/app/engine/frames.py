@@ -1,6 +1,6 @@
-"""What every detector needs: pictures become frames, frames a blob, and of boxes that overlap the best one stays.
+"""Steps that all detectors share: fit images into frames, build the input blob, suppress overlapping boxes.
 
-How a network's outputs become boxes is in `scrfd` and `yunet`.
+The decoding of a network's outputs is in `scrfd` and `yunet`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import numpy.typing as npt
 from app.core.onnx_graph import Graph
 from app.core.types import Floats, Pixels
 
-_CANDIDATES: Final = 5000  # of one frame, the best of which go on, as in OpenCV: what follows is quadratic
+_MAX_CANDIDATES: Final = 5000  # of one frame, best first, as in OpenCV: suppression takes quadratic time
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture fitted into the detector's input: `pixels` (H, W, 3) BGR; black where the picture ends.
+    """An image fitted into a detector's input.
 
-    `scale_x` and `scale_y` are frame pixels per pixel of the picture.
+    Attributes:
+        pixels: BGR, uint8, (H, W, 3), black outside the image.
+        scale_x: frame pixels per image pixel, horizontally.
+        scale_y: frame pixels per image pixel, vertically.
     """
 
     pixels: Pixels
@@ -33,7 +36,13 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """`boxes` (n, 4) as x1, y1, x2, y2 and `kps` (n, 5, 2) in pixels of the picture, `scores` (n,); best first."""
+    """Faces found in one image, best first.
+
+    Attributes:
+        boxes: (n, 4) as x1, y1, x2, y2 in pixels of the image.
+        kps: landmarks, (n, 5, 2) in pixels of the image.
+        scores: (n,).
+    """
 
     boxes: Floats
     kps: Floats
@@ -41,43 +50,58 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
-    """Candidates of one stride, in pixels of the frames: `places` (n,) says of which frame of the batch."""
+class Candidates:
+    """Detections of one stride in a batch, before suppression.
 
-    places: npt.NDArray[np.intp]
+    Attributes:
+        frame_indices: index of each candidate's frame in the batch, (n,).
+        scores: (n,).
+        boxes: (n, 4) as x1, y1, x2, y2 in pixels of the frame.
+        kps: landmarks, (n, 5, 2) in pixels of the frame.
+    """
+
+    frame_indices: npt.NDArray[np.intp]
     scores: Floats
     boxes: Floats
     kps: Floats
 
 
-NOTHING: Final = Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
+NO_DETECTIONS: Final = Detections(
+    np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32)
+)
 
 
 def fit(pixels: Pixels, size: tuple[int, int], *, trim: bool, stride: int = 32) -> Frame | None:
-    """The picture scaled into the top left corner of a frame of `size` (width, height), its proportions kept.
+    """Scale an image into the top left corner of a frame and keep its aspect ratio.
 
-    With `trim`, the frame ends at the next multiple of `stride` pixels after the picture: a network without a fixed
-    input need not look at what is black. None for a sliver of which less than a pixel would be left.
+    Args:
+        pixels: the image, BGR, uint8, (H, W, 3).
+        size: (width, height) of the frame in pixels.
+        trim: end the frame at the next multiple of `stride` after the image, for networks that accept any input size.
+        stride: the sides of a trimmed frame are multiples of it, in pixels.
+
+    Returns:
+        The frame, None if the scaled image would be less than a pixel wide or high.
     """
     height, width = pixels.shape[:2]
     scale = min(size[0] / width, size[1] / height)
     inner = (int(width * scale + 1e-6), int(height * scale + 1e-6))
     if min(inner) < 1:
         return None
-    shrunk = pixels if inner == (width, height) else _resized(pixels, inner)
+    resized = pixels if inner == (width, height) else _resized(pixels, inner)
     outer = tuple(-(-side // stride) * stride for side in (inner if trim else size))
     if outer == inner:
-        frame = shrunk
+        frame = resized
     else:
         frame = np.zeros((outer[1], outer[0], 3), np.uint8)
-        frame[: inner[1], : inner[0]] = shrunk
+        frame[: inner[1], : inner[0]] = resized
     return Frame(frame, inner[0] / width, inner[1] / height)
 
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """By OpenCV itself: the same pixels as by Intel's IPP, in 0.75 ms, not 1.2 (1.9 megapixels, an AMD EPYC)."""
+    """Resize without Intel's IPP: the same pixels in 0.75 ms instead of 1.2 (1.9 megapixels, an AMD EPYC)."""
     before = cv2.ipp.useIPP()
-    cv2.ipp.setUseIPP(False)  # of this thread, in which another interpolation would come out otherwise
+    cv2.ipp.setUseIPP(False)  # a setting of the thread, restored because it changes what other interpolations return
     try:
         return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     finally:
@@ -85,15 +109,20 @@ def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def blob_of(frames: Sequence[Pixels], graph: Graph) -> Floats:
-    """(N, 3, H, W) float32 from frames of one size, in the channel order and scale that `graph` takes.
+    """Build the input blob of a batch, equal to that of `cv2.dnn.blobFromImages` and in half the time.
 
-    What cv2.dnn.blobFromImages gives, to the bit, in half of its time.
+    Args:
+        frames: images of one size, BGR, uint8, (H, W, 3).
+        graph: the graph that runs them, for its channel order, mean and scale.
+
+    Returns:
+        float32, (N, 3, H, W).
     """
     blob = np.empty((len(frames), 3, *frames[0].shape[:2]), np.float32)
     order = (2, 1, 0) if graph.swap else (0, 1, 2)
-    for place, frame in enumerate(frames):
+    for index, frame in enumerate(frames):
         for channel, plane in zip(order, cv2.split(frame), strict=True):
-            blob[place, channel] = plane
+            blob[index, channel] = plane
     if graph.mean:
         blob -= np.float32(graph.mean)
     if graph.std != 1:
@@ -101,42 +130,51 @@ def blob_of(frames: Sequence[Pixels], graph: Graph) -> Floats:
     return blob
 
 
-def by_frame(found: Sequence[Hits], frames: Sequence[Frame], iou: float) -> list[Detections]:
-    """What was found in the frames of a batch: of boxes that overlap by more than `iou` only the best, in pixels of
-    each frame's picture. What is not finite is no face.
+def suppress_overlaps(candidates: Sequence[Candidates], frames: Sequence[Frame], iou: float) -> list[Detections]:
+    """Apply non-maximum suppression to each frame of a batch and map the boxes back to the images.
+
+    Candidates with values that are not finite are dropped.
+
+    Args:
+        candidates: those of every stride.
+        frames: the frames of the batch.
+        iou: of boxes that overlap by more than this, only the best is kept.
+
+    Returns:
+        Detections of each frame, in pixels of its image.
     """
-    if not found:
-        return [NOTHING] * len(frames)
-    places = np.concatenate([hits.places for hits in found])
+    if not candidates:
+        return [NO_DETECTIONS] * len(frames)
+    frame_indices = np.concatenate([one.frame_indices for one in candidates])
     scores, boxes, kps = (
-        np.concatenate([getattr(hits, name) for hits in found]) for name in ("scores", "boxes", "kps")
+        np.concatenate([getattr(one, name) for one in candidates]) for name in ("scores", "boxes", "kps")
     )
     finite = np.isfinite(scores) & np.isfinite(boxes).all(axis=1) & np.isfinite(kps).all(axis=(1, 2))
-    mine = [finite & (places == place) for place in range(len(frames))]
-    return [_best(boxes[one], kps[one], scores[one], frame, iou) for one, frame in zip(mine, frames, strict=True)]
+    masks = [finite & (frame_indices == index) for index in range(len(frames))]
+    return [_best(boxes[mask], kps[mask], scores[mask], frame, iou) for mask, frame in zip(masks, frames, strict=True)]
 
 
 def _best(boxes: Floats, kps: Floats, scores: Floats, frame: Frame, iou: float) -> Detections:
     if not scores.size:
-        return NOTHING
-    order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
+        return NO_DETECTIONS
+    order = np.argsort(-scores, kind="stable")[:_MAX_CANDIDATES]
     scores, boxes, kps = scores[order], boxes[order], kps[order]
-    keep = _thin_out(boxes, iou)
-    to_picture = np.array([1 / frame.scale_x, 1 / frame.scale_y], np.float32)
-    return Detections(boxes[keep] * np.tile(to_picture, 2), kps[keep] * to_picture, scores[keep])
+    keep = _nms(boxes, iou)
+    to_image = np.array([1 / frame.scale_x, 1 / frame.scale_y], np.float32)
+    return Detections(boxes[keep] * np.tile(to_image, 2), kps[keep] * to_image, scores[keep])
 
 
-def _thin_out(boxes: Floats, iou: float) -> list[int]:
-    """Greedy non-maximum suppression of boxes (n, 4) that come best first."""
+def _nms(boxes: Floats, iou: float) -> list[int]:
+    """Greedy non-maximum suppression of boxes (n, 4) sorted best first; returns the indices to keep."""
     x1, y1, x2, y2 = boxes.T
     areas = (x2 - x1 + 1) * (y2 - y1 + 1)
-    left = np.arange(len(boxes))
+    remaining = np.arange(len(boxes))
     keep: list[int] = []
-    while left.size:
-        best, left = left[0], left[1:]
+    while remaining.size:
+        best, remaining = remaining[0], remaining[1:]
         keep.append(int(best))
-        width = np.minimum(x2[best], x2[left]) - np.maximum(x1[best], x1[left]) + 1
-        height = np.minimum(y2[best], y2[left]) - np.maximum(y1[best], y1[left]) + 1
+        width = np.minimum(x2[best], x2[remaining]) - np.maximum(x1[best], x1[remaining]) + 1
+        height = np.minimum(y2[best], y2[remaining]) - np.maximum(y1[best], y1[remaining]) + 1
         overlap = np.maximum(0, width) * np.maximum(0, height)
-        left = left[overlap / (areas[best] + areas[left] - overlap) <= iou]
+        remaining = remaining[overlap / (areas[best] + areas[remaining] - overlap) <= iou]
     return keep

@@ -1,1 +1,1 @@
-"""Bytes of a file become upright pixels; thumbnails."""
+"""Image formats, decoding and thumbnails."""

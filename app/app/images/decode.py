@@ -1,4 +1,4 @@
-"""Bytes become bounded, upright BGR pixels."""
+"""Decoding of image files to upright BGR pixels, within a size limit."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from app.core.errors import OceanoError
 from app.core.types import Picture, Pixels
 from app.images.formats import FORMATS, SNIFF_BYTES, sniff
 
-# JPEG's decoder gives a half, a quarter or an eighth of the size for less than the work of all of it.
+# A JPEG decoder can decode at a half, a quarter or an eighth of the size in less time than at full size.
 _REDUCED: Final[Mapping[int, int]] = MappingProxyType(
     {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2, 1: cv2.IMREAD_COLOR}
 )
 _END_OF_JPEG: Final = b"\xff\xd9"
 _SCAN: Final = b"\xff\xda"
-_MOST_SCANS: Final = 100  # a progressive JPEG has about ten; each goes over all of the picture
-_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF comes before 00 or a restart
-# The grey of rows that a cut off JPEG does not have; the second where it has four channels: CMYK, YCCK.
-_NOTHING: Final = (128,)
-_NO_INK: Final = (65, 64)
-_TURNED: Final = range(5, 9)  # EXIF orientations that swap width and height
+_MAX_SCANS: Final = 100  # a progressive JPEG has about ten; each covers the whole image
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF is followed by 00 or a restart
+# Grey levels that decoders fill in for missing rows of a truncated JPEG, with three or fewer channels and with four.
+_FILL_RGB: Final = (128,)
+_FILL_CMYK: Final = (65, 64)  # CMYK, YCCK
+_TRANSPOSED: Final = range(5, 9)  # EXIF orientations that swap width and height
 
-# What the decoders raise on bytes that are not what they claim to be.
+# Exceptions of the decoders on invalid data.
 _DECODER_ERRORS: Final = (
     cv2.error,
     OSError,
@@ -54,30 +54,41 @@ _DECODER_ERRORS: Final = (
 
 
 def image_id_of(data: bytes) -> str:
-    """SHA-256 (hex) of the file's bytes: the identity of an image."""
+    """Return the id of an image: the SHA-256 (hex) of the file's bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def decode(data: bytes, *, max_pixels: int, image_id: str | None = None, enough: int | None = None) -> Picture:
-    """Decode a picture, turned upright by its EXIF orientation, transparency over white, 8 bits per channel.
+    """Decode an image to 8 bits per channel, rotated by its EXIF orientation, with transparency over white.
 
-    The size is read from the header and checked against `max_pixels` before anything is decoded. Where `enough`
-    pixels of the longer side will do, a JPEG that has at least twice as many is decoded at a half, a quarter or an
-    eighth of its size. A JPEG that is cut off is a picture if half of its rows are there.
-    Raises OceanoError `unsupported_image` (not a format we read), `image_too_large`, `invalid_image`.
+    A truncated JPEG is accepted if at least half of its rows can be decoded.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: the largest number of pixels, checked against the header before decoding.
+        image_id: the image's id, computed from `data` if None.
+        enough: pixels of the longer side that the caller needs. A JPEG with at least twice as many is decoded at a
+            half, a quarter or an eighth of its size. None: all pixels.
+
+    Returns:
+        The image.
+
+    Raises:
+        OceanoError: `unsupported_image` if the format is not supported, `image_too_large`, `invalid_image` if the file
+            is empty or damaged.
     """
     name = sniff(data[:SNIFF_BYTES])
     if name is None:
         raise OceanoError(
             "unsupported_image" if data else "invalid_image",
-            f"not a picture of a supported format ({', '.join(FORMATS)})" if data else "the file is empty",
+            f"not an image of a supported format ({', '.join(FORMATS)})" if data else "the file is empty",
             details={"supported": list(FORMATS)},
         )
     try:
         return _decode(data, name, max_pixels, image_id or image_id_of(data), enough)
-    except UnidentifiedImageError as failure:  # its own words name an object in memory
+    except UnidentifiedImageError as failure:  # its message names an object in memory
         raise OceanoError(
-            "invalid_image", f"it begins like a {name} file, but is none", details={"format": name}
+            "invalid_image", f"the file begins like {name}, but it is not a valid {name} file", details={"format": name}
         ) from failure
     except _DECODER_ERRORS as failure:
         raise OceanoError(
@@ -86,32 +97,32 @@ def decode(data: bytes, *, max_pixels: int, image_id: str | None = None, enough:
 
 
 def _decode(data: bytes, name: str, max_pixels: int, image_id: str, enough: int | None) -> Picture:
-    Image.MAX_IMAGE_PIXELS = None  # our own limit, just below, comes before any decoding
+    Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit below, which is checked before decoding
     if name == "HEIF":
-        _know_heif()
+        _register_heif()
     with Image.open(io.BytesIO(data), formats=(name,)) as image:
         width, height = image.size
         _check_size(width, height, max_pixels)
         taken_at = _taken_at(image)
         if name == "JPEG":
             _check_scans(data)
-            turn = _orientation(image)
-            part = _part(max(width, height), enough)
-            if turn in _TURNED:
+            orientation = _orientation(image)
+            divisor = _divisor(max(width, height), enough)
+            if orientation in _TRANSPOSED:
                 width, height = height, width
-            nothing = _NO_INK if image.mode == "CMYK" else _NOTHING
-            pixels = _jpeg(data, turn, part, nothing)
-            full = cache(partial(_jpeg, data, turn, 1, nothing)) if part > 1 else None
-            return Picture(image_id, pixels, name, taken_at, width, height, 1 / part, full)
+            fill = _FILL_CMYK if image.mode == "CMYK" else _FILL_RGB
+            pixels = _jpeg(data, orientation, divisor, fill)
+            full = cache(partial(_jpeg, data, orientation, 1, fill)) if divisor > 1 else None
+            return Picture(image_id, pixels, name, taken_at, width, height, 1 / divisor, full)
         image.load()
-        pixels = _upright(_bgr(image), _orientation(image))  # asked for after load, which turns a TIFF itself
+        pixels = _upright(_bgr(image), _orientation(image))  # read after load, which rotates a TIFF itself
         height, width = pixels.shape[:2]
         return Picture(image_id, pixels, name, taken_at, width, height)
 
 
 @cache
-def _know_heif() -> None:
-    """Pillow reads AVIF by itself, HEIC with a plug-in."""
+def _register_heif() -> None:
+    """Let Pillow read HEIC with a plug-in; it reads AVIF without one."""
     from pillow_heif import register_heif_opener
 
     register_heif_opener(thumbnails=False, decode_threads=1)
@@ -121,54 +132,58 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise OceanoError(
             "image_too_large",
-            f"{width} x {height} is {width * height / 1e6:.1f} megapixels; at most {max_pixels / 1e6:g} are taken",
+            f"{width} x {height} is {width * height / 1e6:.1f} megapixels; at most {max_pixels / 1e6:g} are accepted",
             details={"width": width, "height": height, "max_megapixels": max_pixels / 1e6},
         )
     if min(width, height) < 1:
-        raise ValueError("a side of 0 pixels")
+        raise ValueError("a side has 0 pixels")
 
 
 def _check_scans(data: bytes) -> None:
-    """A few megabytes of scans without content would keep a decoder busy for minutes."""
-    if _count(data, _SCAN) <= _MOST_SCANS:
+    """Refuse JPEGs with too many scans: a few megabytes of empty scans take minutes to decode."""
+    if _count(data, _SCAN) <= _MAX_SCANS:
         return
-    scans, place = 0, 2
-    while (marker := _MARKER.search(data, place)) is not None and marker.group() != _END_OF_JPEG:
+    scans, position = 0, 2
+    while (marker := _MARKER.search(data, position)) is not None and marker.group() != _END_OF_JPEG:
         scans += marker.group() == _SCAN
-        if scans > _MOST_SCANS:
-            raise ValueError(f"it has more than {_MOST_SCANS} scans")
-        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        if scans > _MAX_SCANS:
+            raise ValueError(f"it has more than {_MAX_SCANS} scans")
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
 
 
 def _count(data: bytes, pair: bytes) -> int:
-    """How often two bytes that differ occur; `bytes.count` takes four times as long."""
-    wanted = np.frombuffer(pair, np.uint16)
-    pairs = (np.frombuffer(data, np.uint16, (len(data) - start) // 2, start) for start in (0, 1))
-    return sum(int(np.count_nonzero(some == wanted)) for some in pairs)
+    """Count a pair of two different bytes; `bytes.count` takes four times as long."""
+    target = np.frombuffer(pair, np.uint16)
+    words = (np.frombuffer(data, np.uint16, (len(data) - start) // 2, start) for start in (0, 1))
+    return sum(int(np.count_nonzero(some == target)) for some in words)
 
 
-def _part(longer_side: int, enough: int | None) -> int:
-    """8, 4, 2 or 1: the largest part of the size that leaves enough pixels."""
-    return 1 if enough is None else next(part for part in _REDUCED if longer_side >= part * enough or part == 1)
+def _divisor(longer_side: int, enough: int | None) -> int:
+    """The largest of 8, 4, 2 and 1 by which the size can be divided and still has enough pixels."""
+    return (
+        1
+        if enough is None
+        else next(divisor for divisor in _REDUCED if longer_side >= divisor * enough or divisor == 1)
+    )
 
 
-def _jpeg(data: bytes, turn: int, part: int, nothing: tuple[int, ...]) -> Pixels:
-    """What is missing at the end of a JPEG is grey."""
-    cut_off = _END_OF_JPEG not in data[-64:]  # or something follows it, as in a phone's "motion photo"
-    whole = data + _END_OF_JPEG if cut_off else data  # OpenCV 5 takes none without an end
-    found = cv2.imdecode(np.frombuffer(whole, np.uint8), _REDUCED[part] | cv2.IMREAD_IGNORE_ORIENTATION)
-    if found is None:
+def _jpeg(data: bytes, orientation: int, divisor: int, fill: tuple[int, ...]) -> Pixels:
+    """Decode a JPEG; missing rows at its end are grey."""
+    truncated = _END_OF_JPEG not in data[-64:]  # or data follows the end, as in a phone's "motion photo"
+    complete = data + _END_OF_JPEG if truncated else data  # OpenCV 5 refuses files without an end marker
+    decoded = cv2.imdecode(np.frombuffer(complete, np.uint8), _REDUCED[divisor] | cv2.IMREAD_IGNORE_ORIENTATION)
+    if decoded is None:
         raise ValueError("it cannot be decoded")
-    pixels = found.astype(np.uint8, copy=False)
-    if cut_off and _rows(pixels, nothing) < pixels.shape[0] / 2:
+    pixels = decoded.astype(np.uint8, copy=False)
+    if truncated and _decoded_rows(pixels, fill) < pixels.shape[0] / 2:
         raise ValueError("more than half of it is missing")
-    return _upright(pixels, turn)
+    return _upright(pixels, orientation)
 
 
-def _rows(pixels: Pixels, nothing: tuple[int, ...]) -> int:
-    """How many rows come before those that are nothing but grey."""
+def _decoded_rows(pixels: Pixels, fill: tuple[int, ...]) -> int:
+    """Number of rows before those at the end that hold nothing but the fill grey."""
     last = pixels[-1, -1]
-    if last[0] not in nothing or (last != last[0]).any():
+    if last[0] not in fill or (last != last[0]).any():
         return len(pixels)
     return int(np.flatnonzero((pixels != last[0]).any(axis=(1, 2))).max(initial=-1)) + 1
 
@@ -193,19 +208,19 @@ def _bgr(image: Image.Image) -> Pixels:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 to 8. `ImageOps.exif_transpose` gives up on a picture whose EXIF is damaged."""
+    """The EXIF orientation, 1 to 8. `ImageOps.exif_transpose` fails on damaged EXIF data; this returns 1."""
     try:
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DECODER_ERRORS:
         return 1
-    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _upright(pixels: Pixels, turn: int) -> Pixels:
-    """Turned and mirrored as an EXIF orientation asks for."""
-    if turn in (5, 7):  # along a diagonal
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Rotate and mirror an image by its EXIF orientation."""
+    if orientation in (5, 7):  # mirrored along a diagonal
         pixels = cv2.transpose(pixels).astype(np.uint8, copy=False)
-    match turn:
+    match orientation:
         case 2:
             pixels = np.ascontiguousarray(pixels[:, ::-1])
         case 3 | 7:
@@ -225,11 +240,22 @@ def _taken_at(image: Image.Image) -> str | None:
         text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         return datetime.strptime(str(text).strip("\x00 "), "%Y:%m:%d %H:%M:%S").isoformat() if text else None
     except _DECODER_ERRORS:
-        return None  # a picture with damaged EXIF is still a picture
+        return None  # damaged EXIF data does not make the image invalid
 
 
 def preview_webp(pixels: Pixels, longest_side: int) -> tuple[bytes, float]:
-    """The picture as WebP with at most `longest_side` pixels a side, and the scale (at most 1) it was shrunk by."""
+    """Encode a preview of an image as WebP.
+
+    Args:
+        pixels: the image, BGR, uint8, (H, W, 3).
+        longest_side: the largest side of the preview in pixels.
+
+    Returns:
+        The WebP file, and its scale relative to the image, at most 1.
+
+    Raises:
+        OceanoError: `internal` if encoding fails.
+    """
     height, width = pixels.shape[:2]
     scale = min(1.0, longest_side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

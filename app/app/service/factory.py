@@ -1,28 +1,109 @@
-"""Engine, index and ledger as the settings ask for them: what the service and the ingest are made of."""
+"""Builds what runs from the settings: the engine, the index, the ledger, and all of them together."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
 
+from app.core.concurrency import Threads
 from app.core.config import Settings
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack, collection_name
+from app.images.thumbnails import ThumbStore
 from app.index import made_by, open_index
 from app.library.ledger import Ledger
+from app.metrics import Metrics
+from app.service.monitor import Monitor
+from app.service.search import Search
+
+DEMO_PACK: Final = "demo"
+LOOKUP_THREADS: Final = 16
+_LEDGER_FILE: Final = "ledger.sqlite3"
+
+
+@dataclass(slots=True)
+class Services:
+    """All that a request handler uses. `lookups` runs short reads of index and ledger, apart from searches."""
+
+    settings: Settings
+    engine: Engine
+    index: FaceIndex
+    ledger: Ledger
+    thumbs: ThumbStore
+    search: Search
+    monitor: Monitor
+    metrics: Metrics
+    started: float = field(default_factory=time.time)
+    lookups: Threads = field(default_factory=lambda: Threads(LOOKUP_THREADS, "lookup"))
+
+    @property
+    def demo(self) -> bool:
+        """True if the model is the demo pack, which finds drawn people only."""
+        return self.engine.pack.name == DEMO_PACK
+
+    def close(self) -> None:
+        """Close every part, even if closing one of them fails."""
+        with contextlib.ExitStack() as stack:
+            for part in (self.ledger, self.index, self.search, self.lookups, self.monitor):
+                stack.callback(part.close)
+
+
+def open_services(
+    settings: Settings, metrics: Metrics, engine: Engine | None = None, index: FaceIndex | None = None
+) -> Services:
+    """Open all parts of the service; slow: loads the model.
+
+    Args:
+        settings: name the model, the index and the data folder.
+        metrics: updated by searches and by the monitor.
+        engine: used in place of the one that the settings name.
+        index: used in place of the one that the settings name.
+
+    Raises:
+        OceanoError: as `build_engine`, `open_index` and `open_ledger` do.
+    """
+    engine = build_engine(settings) if engine is None else engine
+    with contextlib.ExitStack() as opened:
+        index = open_index(settings, engine.pack) if index is None else index
+        opened.callback(index.close)
+        ledger = open_ledger(settings, engine.pack)
+        opened.pop_all()
+    return Services(
+        settings,
+        engine,
+        index,
+        ledger,
+        ThumbStore(settings.thumbs_dir),
+        Search(engine, index, metrics, threads=max(4, 2 * settings.gpu_concurrency)),
+        Monitor(engine, index, ledger, metrics),
+        metrics,
+    )
 
 
 def find_model(settings: Settings) -> ModelPack:
-    """The pack of `MODEL_NAME` in the precision of the settings. Raises what `find_pack` raises."""
+    """Return the pack of `MODEL_NAME` in the precision of the settings.
+
+    Raises:
+        OceanoError: as `app.packs.find_pack` does.
+    """
     from app.packs.store import find_pack, in_precision
 
     return in_precision(find_pack(settings.model_name, settings.models_dir), settings.precision)
 
 
 def build_engine(settings: Settings, *, many: bool = False) -> Engine:
-    """The engine of `MODEL_NAME`, for an ingest with `many`; slow: reads and checks the model's files.
+    """Load the model of `MODEL_NAME`; slow: reads and verifies its files.
 
-    Raises what `find_pack` and `FaceEngine` raise.
+    Args:
+        settings: name the model, its device and its precision.
+        many: build the engine for an ingest, which runs many pictures at once, in place of a service.
+
+    Raises:
+        OceanoError: as `app.packs.find_pack` and `app.embeddings.FaceEngine` do.
     """
     from app.embeddings import FaceEngine
     from app.packs.store import in_precision, verify_pack
@@ -34,36 +115,55 @@ def build_engine(settings: Settings, *, many: bool = False) -> Engine:
 
 
 def open_ledger(settings: Settings, pack: ModelPack) -> Ledger:
-    """The ledger of the collection that this model fills."""
-    return Ledger(settings.state_dir / "ledger.sqlite3", collection_name(settings.qdrant_collection, pack))
+    """Open the ledger for the collection of this model.
+
+    Raises:
+        OceanoError: `ledger_unavailable`, `disk_full`.
+    """
+    return Ledger(settings.state_dir / _LEDGER_FILE, collection_name(settings.qdrant_collection, pack))
 
 
 @contextmanager
-def open_parts(settings: Settings) -> Iterator[tuple[Engine, FaceIndex, Ledger]]:
-    """All three, for an ingest; closed at the end."""
+def open_for_ingest(settings: Settings) -> Iterator[tuple[Engine, FaceIndex, Ledger]]:
+    """Open engine, index and ledger for an ingest, and close index and ledger at the end.
+
+    Raises:
+        OceanoError: as `build_engine`, `open_index` and `open_ledger` do.
+    """
     engine = build_engine(settings, many=True)
-    with _stored(settings, engine.pack) as (index, ledger):
+    with _open_stores(settings, engine.pack) as (index, ledger):
         yield engine, index, ledger
 
 
 @contextmanager
-def open_stored(settings: Settings) -> Iterator[tuple[ModelPack, FaceIndex, Ledger]]:
-    """What needs no engine, and the model that it belongs to; closed at the end."""
+def open_without_engine(settings: Settings) -> Iterator[tuple[ModelPack, FaceIndex, Ledger]]:
+    """Open index and ledger of the model, which is found but not loaded, and close them at the end.
+
+    Raises:
+        OceanoError: as `find_model`, `open_index` and `open_ledger` do.
+    """
     pack = find_model(settings)
-    with _stored(settings, pack) as (index, ledger):
+    with _open_stores(settings, pack) as (index, ledger):
         yield pack, index, ledger
 
 
 @contextmanager
-def _stored(settings: Settings, pack: ModelPack) -> Iterator[tuple[FaceIndex, Ledger]]:
+def _open_stores(settings: Settings, pack: ModelPack) -> Iterator[tuple[FaceIndex, Ledger]]:
     with closing(open_index(settings, pack)) as index, closing(open_ledger(settings, pack)) as ledger:
         yield index, ledger
 
 
 def indexed_model(settings: Settings) -> str | None:
-    """The model that made the embedded index; None where there is none, or the ledger knows of no face in it."""
+    """Return the name of the model that made the embedded index.
+
+    Returns:
+        None if there is no embedded index, or if the ledger has no face in it.
+
+    Raises:
+        OceanoError: `index_unavailable` (damaged), `ledger_unavailable`.
+    """
     alias = made_by(settings)
-    path = settings.state_dir / "ledger.sqlite3"
+    path = settings.state_dir / _LEDGER_FILE
     if alias is None:
         return None
     if path.exists():

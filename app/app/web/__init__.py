@@ -1,1 +1,8 @@
-"""HTTP: middleware, keys, uploads, languages; the JSON API and the pages."""
+"""HTTP: the JSON routes, the page, uploads, limits and errors."""
+
+from app.web.errors import add_error_handlers
+from app.web.middleware import add_middleware
+from app.web.routes import add_routes
+from app.web.uploads import Decoding
+
+__all__ = ["Decoding", "add_error_handlers", "add_middleware", "add_routes"]

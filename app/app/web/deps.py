@@ -1,13 +1,18 @@
-"""What a request handler needs from the running service."""
+"""What route handlers depend on."""
 
 from __future__ import annotations
 
-from fastapi import Request
+from typing import Annotated
 
-from app.service.services import Services
+from fastapi import Depends, Request
+
+from app.service import Services
 
 
 def services_of(request: Request) -> Services:
-    """The running service's parts."""
+    """Return the parts of the running service."""
     services: Services = request.app.state.services
     return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]

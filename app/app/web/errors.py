@@ -9,6 +9,7 @@ from typing import Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, JsonValue
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,6 +25,26 @@ _RETRY_SECONDS: Final = 5  # where an error that passes does not say when
 
 # A page asked for without a key would tell what it is there to protect; one that is broken cannot show itself.
 _NEVER_ON_THE_PAGE: Final = frozenset({"unauthorized", "internal"})
+
+
+def current_request_id() -> str:
+    """Return the id of the request that is being handled."""
+    return logs.request_id.get()
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="stable, for programs")
+    message: str = Field(description="for people, in the language of the request")
+    details: dict[str, JsonValue]
+
+
+class ErrorResponse(BaseModel):
+    """Body of every response with a status of 400 or above, except `GET /health`."""
+
+    error: Problem
+    request_id: str = Field(default_factory=current_request_id, description="as in the header X-Request-ID")
 
 
 def error_response(error: OceanoError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
@@ -59,17 +80,9 @@ class TrackedSend:
 
 
 def _error_json(error: OceanoError, request: Request) -> Response:
-    """`{"error": {"code", "message", "details"}, "request_id"}` with the error's status."""
-    body = {
-        "error": {
-            "code": error.code,
-            "message": error_message(error, language_of(request)),
-            "details": error.details,
-        },
-        "request_id": logs.request_id.get(),
-    }
+    problem = Problem(code=error.code, message=error_message(error, language_of(request)), details=error.details)
     request.app.state.metrics.errors.labels(error.code).inc()
-    return JSONResponse(body, status_code=error.status)
+    return JSONResponse(ErrorResponse(error=problem).model_dump(), status_code=error.status)
 
 
 def too_large(max_bytes: int) -> OceanoError:

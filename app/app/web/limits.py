@@ -1,9 +1,8 @@
-"""Middleware that limits requests: how many at once, how long, how large."""
+"""Middleware that limits concurrent requests, the time of a request, and the size of its body."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,40 +12,37 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.errors import OceanoError
 from app.web.errors import TrackedSend, send_error, too_large
 
-FORM_OVERHEAD: Final = 64_000  # bytes of a multipart body beside its files
-UNTIL_ANSWERED: Final = "oceano.until_answered"  # in a scope: an AsyncExitStack that is left with the request
-_DRAIN_FACTOR: Final = 8  # of a body that is too large, this many times the limit is still read and thrown away
+FORM_OVERHEAD: Final = 64_000  # bytes of a multipart body that are not files
+_DRAIN_FACTOR: Final = 8  # of a body that is too large, up to this many times the limit is read and discarded
 
 
 class ConcurrencyLimit:
-    """More requests at once than that are answered 503 `overloaded`; `/health` always gets through."""
+    """Answers requests beyond `max_requests` concurrent ones with 503 `overloaded`; `/health` is not counted."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, max_requests: int) -> None:
         self._app = app
-        self._most = most
-        self._now = 0
+        self._max_requests = max_requests
+        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] == "/health":
             await self._app(scope, receive, send)
             return
-        if self._now >= self._most:
+        if self._running >= self._max_requests:
             error = OceanoError(
-                "overloaded", f"{self._most} requests are being answered already; try again soon", retry_after=1
+                "overloaded", f"{self._max_requests} requests are running already; try again soon", retry_after=1
             )
             await send_error(error, scope, receive, send)
             return
-        self._now += 1
+        self._running += 1
         try:
-            async with contextlib.AsyncExitStack() as until_answered:
-                scope[UNTIL_ANSWERED] = until_answered
-                await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
         finally:
-            self._now -= 1
+            self._running -= 1
 
 
 class TimeLimit:
-    """A request that takes longer is answered 504 `timeout`."""
+    """Answers a request that takes longer than `seconds` with 504 `timeout`."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app
@@ -64,15 +60,21 @@ class TimeLimit:
             if tracked.begun or not limit.expired():
                 raise
             error = OceanoError(
-                "timeout", f"the answer took longer than {self._seconds:g} s", details={"seconds": self._seconds}
+                "timeout", f"the request took longer than {self._seconds:g} s", details={"seconds": self._seconds}
             )
             await send_error(error, scope, receive, send)
 
 
 class BodyLimit:
-    """A body that is too large ends while it streams in, in 413 `image_too_large`, before it is stored or parsed.
+    """Answers a body that is too large with 413 `image_too_large` while it is received, before it is stored or parsed.
 
-    The rest of it is read and thrown away, within reason: a client that is still sending would miss the answer.
+    Up to `_DRAIN_FACTOR` times the limit of the body is read and discarded, because many clients read the response
+    only after they have sent the body.
+
+    Args:
+        app: the next application.
+        max_file_bytes: bytes of one file.
+        files_by_path: number of files for paths that take more than one.
     """
 
     def __init__(self, app: ASGIApp, max_file_bytes: int, files_by_path: Mapping[str, int]) -> None:
@@ -100,16 +102,16 @@ class BodyLimit:
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:
-            if headers.get("expect", "").lower() != "100-continue":  # such a client has not begun, and need not
+            if headers.get("expect", "").lower() != "100-continue":  # this client waits for permission to send
                 await _drain(receive, limit * _DRAIN_FACTOR)
             await send_error(too_large(self._max_file_bytes), scope, receive, send)
             return
         await self._app(scope, limited, send)
 
 
-async def _drain(receive: Receive, most: int) -> None:
+async def _drain(receive: Receive, max_bytes: int) -> None:
     read = 0
-    while read < most:
+    while read < max_bytes:
         message = await receive()
         read += len(message.get("body", b""))
         if message["type"] != "http.request" or not message.get("more_body"):

@@ -1,4 +1,4 @@
-"""What every request passes: its id, security headers, access log and metrics; and what nobody foresaw."""
+"""Middleware of every request: request id, security headers, access log, metrics, unexpected errors."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import uuid
 from collections.abc import Mapping
 from typing import Final
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import logs
+from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.metrics import Metrics
 from app.web.errors import TrackedSend, send_error
+from app.web.limits import BodyLimit, ConcurrencyLimit, TimeLimit
 
 _access = logging.getLogger(logs.ACCESS)
 _log = logging.getLogger(__name__)
 
-_LEFT: Final = 499  # in log and metrics (nginx's number): the client was gone before there was an answer
+_CLIENT_DISCONNECTED: Final = 499  # in log and metrics, as in nginx: the client left before the response
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -37,8 +41,28 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
 }
 
 
+def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Add all middleware; the last one added is the outermost."""
+    app.add_middleware(BodyLimit, max_file_bytes=settings.max_upload_bytes, files_by_path={"/compare": 2})
+    app.add_middleware(TimeLimit, seconds=settings.request_timeout_seconds)
+    app.add_middleware(ConcurrencyLimit, max_requests=settings.uvicorn_limit_concurrency)
+    app.add_middleware(UnexpectedErrors)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(RequestContext, metrics=metrics)
+
+
 class RequestContext:
-    """Outermost: an id for the request (the client's own if it is a plain word), headers, access log, metrics."""
+    """The outermost middleware: sets the request id, adds headers, writes the access log, counts the request.
+
+    A client's own `X-Request-ID` is used if it is a plain word of up to 64 characters.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -52,8 +76,8 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         logs.request_id.set(request_id)
         start = time.perf_counter()
-        outside = len(scope.get("root_path", ""))
-        status = _LEFT
+        root_length = len(scope.get("root_path", ""))
+        status = _CLIENT_DISCONNECTED
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -69,23 +93,23 @@ class RequestContext:
             try:
                 await self._app(scope, receive, send_with_headers)
             finally:
-                mount = scope.get("root_path", "")[outside:]
+                mount = scope.get("root_path", "")[root_length:]
                 self._finished(scope, mount or "unmatched", status, time.perf_counter() - start)
 
     def _finished(self, scope: Scope, otherwise: str, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", otherwise)  # never the raw path: labels must stay few
-        method = scope["method"] if scope["method"] in _METHODS else "other"  # a client can invent any word
+        route = getattr(scope.get("route"), "path", otherwise)  # never the raw path, to keep the number of labels small
+        method = scope["method"] if scope["method"] in _METHODS else "other"  # a client can send any word
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         client = (scope.get("client") or ("-",))[0]
         _access.info("%s %s %r %d %.1f ms", client, scope["method"], scope["path"], status, seconds * 1000)
 
 
-class Unexpected:
-    """What nobody foresaw is answered 500 `internal`, its traceback logged once; a client that left is no error.
+class UnexpectedErrors:
+    """Answers an unexpected exception with 500 `internal` and logs its traceback once.
 
-    Starlette's own handler for `Exception` lies outside of all middleware: its answers would have no request id
-    and no headers for other origins, and the server would log the traceback again.
+    Starlette's own handler for `Exception` runs outside of all middleware: its responses have no request id and no
+    CORS headers, and the server logs the traceback a second time. A client that disconnects is not an error.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -99,10 +123,10 @@ class Unexpected:
         try:
             await self._app(scope, receive, tracked)
         except ClientDisconnect:
-            _log.info("the client left before its request was read")
+            _log.info("the client disconnected before its request was read")
         except Exception as failure:
-            if tracked.begun:  # too late for another answer: the server logs it and breaks the connection off
+            if tracked.begun:  # the response has begun: the server logs the error and closes the connection
                 raise
             _log.error("%s %r", scope["method"], scope["path"], exc_info=failure)
-            error = OceanoError("internal", "something went wrong here; the log has the details")
+            error = OceanoError("internal", "an unexpected error; the log has the details")
             await send_error(error, scope, receive, send)

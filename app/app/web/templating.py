@@ -1,4 +1,4 @@
-"""Templates: the whole page, or only the part that page.js asks for."""
+"""Rendering of the templates: the whole page, or the part that page.js requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from app.demo import PACK_VERSION
-from app.service.services import Services
+from app.service import Services
 from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, translator
 from app.web.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
@@ -22,6 +22,7 @@ _HERE: Final = Path(__file__).parents[1]
 
 
 def page_response(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
+    """Render the page in a language; for a request of page.js (`is_fetch`) only the results."""
     template = "_results.html" if is_fetch(request) else "index.html"
     html = _render(template, services_of(request), translator(lang), shown)
     headers = {
@@ -45,9 +46,9 @@ def _render(template: str, services: Services, t: Translator, shown: SearchPage)
         demo=services.demo,
         demo_version=PACK_VERSION,
         model=services.engine.pack.name,
-        faces_indexed=services.faces_indexed(),
+        faces_indexed=services.monitor.faces_indexed,
         thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),
-        limits=sorted({*LIMITS, shown.asked.limit}),
+        limits=sorted({*LIMITS, shown.form.limit}),
         max_mb=max_mb,
         max_bytes=settings.max_upload_bytes,
         problems=_problems(t, max_mb),
@@ -55,7 +56,7 @@ def _render(template: str, services: Services, t: Translator, shown: SearchPage)
 
 
 def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:
-    """What page.js shows when there is no answer of this page to show; it fills in code, status and request id."""
+    """Errors that page.js shows itself, when the response is not a page; it fills in code, status and request id."""
     too_large = t("error.image_too_large.bytes", max_megabytes=max_mb)
     return (
         ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
@@ -78,10 +79,11 @@ def _templates() -> Environment:
 
 @cache
 def _static(name: str) -> str:
-    """The address of a static file; it changes with the file, so that a browser never keeps an old one."""
+    """The URL of a static file; it changes with the content, so that browsers do not use an old version."""
     digest = hashlib.sha256((_HERE / "static" / name).read_bytes()).hexdigest()
     return f"/static/{name}?v={digest[:8]}"
 
 
 def is_fetch(request: Request) -> bool:
+    """Return whether page.js sent the request."""
     return request.headers.get("x-requested-with") == "fetch"

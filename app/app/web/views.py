@@ -1,4 +1,4 @@
-"""What the page shows, ready for the templates: texts, numbers and shapes, nothing left to work out."""
+"""View models of the page: texts, numbers and shapes, ready for the templates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class SearchForm:
-    """What the form asks for: least similarity (cosine), matches per face, and only faces without a flaw."""
+    """Values of the form: least similarity (cosine), matches per face, `clear` to leave out faces with a flaw."""
 
     threshold: float
     limit: int = LIMITS[0]
@@ -36,9 +36,9 @@ class SearchForm:
 
 @dataclass(frozen=True, slots=True)
 class PreviewView:
-    """The query as a data: address, with the size (pixels) of the upright original; outlines use its coordinates.
+    """The query as a data: URL, with the size in pixels of the upright original, whose coordinates outlines use.
 
-    It is laid out `shown_width` by `shown_height` CSS pixels large, or as much of that as there is room for.
+    The page shows it at most `shown_width` by `shown_height` CSS pixels large.
     """
 
     uri: str
@@ -50,9 +50,9 @@ class PreviewView:
 
 @dataclass(frozen=True, slots=True)
 class MatchView:
-    """One card; `name_parts` joined are the file's name.
+    """The card of a match; `name_parts` joined are the file's name.
 
-    `similarity` is cut, not rounded, to two decimals, so that what shows as 0.40 passes a threshold of 0.40.
+    `similarity` is rounded down to two decimals, so that 0.40 on the page always meets a threshold of 0.40.
     """
 
     face_id: str
@@ -83,6 +83,8 @@ class FaceView:
 
 @dataclass(frozen=True, slots=True)
 class ErrorView:
+    """An error: code, title, sentence, request id, and whether the page offers to try again."""
+
     code: str
     title: str
     message: str
@@ -92,9 +94,9 @@ class ErrorView:
 
 @dataclass(frozen=True, slots=True)
 class SearchPage:
-    """What `_results.html` shows: nothing, an error, or faces; `live` when page.js filters by the threshold."""
+    """What the page shows: nothing, an error, or faces; `live` if page.js filters by the threshold."""
 
-    asked: SearchForm
+    form: SearchForm
     preview: PreviewView | None = None
     faces: tuple[FaceView, ...] = ()
     error: ErrorView | None = None
@@ -114,8 +116,8 @@ def preview(picture: Picture) -> PreviewView:
     )
 
 
-def face_view(found: FaceMatches, result: SearchResult, asked: SearchForm) -> FaceView:
-    matches = tuple(_match_view(match, asked.threshold) for match in found.matches)
+def face_view(found: FaceMatches, result: SearchResult, form: SearchForm) -> FaceView:
+    matches = tuple(_match_view(match, form.threshold) for match in found.matches)
     x1, y1, x2, y2 = found.face.bbox
     longest = max(result.width, result.height)
     # the badge grows with the picture, not with the face, but leaves a small face to be seen
@@ -137,7 +139,7 @@ def face_view(found: FaceMatches, result: SearchResult, asked: SearchForm) -> Fa
         flaws=found.face.flaws,
         matches=matches,
         shown=sum(not match.hidden for match in matches),
-        full=len(matches) >= asked.limit,
+        full=len(matches) >= form.limit,
     )
 
 

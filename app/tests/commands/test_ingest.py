@@ -1,4 +1,4 @@
-"""ingest_command: what the words of the command line do, without a model."""
+"""`oceano ingest` and its options, with a fake model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 
 from app.cli import main
-from app.commands.ingest import IngestRequest, run_ingest
+from app.commands.ingest import run_ingest
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack
 from app.library.ledger import FileRecord, Ledger, Totals, only_writer
 from app.library.scan import File, Folder
-from app.service.factory import open_ledger
+from app.service import IngestRequest, open_ledger
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import encoded
 
@@ -58,13 +58,13 @@ class Command:
         return said
 
     @contextmanager
-    def open_parts(self, settings: Settings) -> Iterator[tuple[Engine, FaceIndex, Ledger]]:
+    def open_for_ingest(self, settings: Settings) -> Iterator[tuple[Engine, FaceIndex, Ledger]]:
         self.loaded += 1
         with closing(open_ledger(settings, FAKE_PACK)) as ledger:
             yield self.engine, self.index, ledger
 
     @contextmanager
-    def open_stored(self, settings: Settings) -> Iterator[tuple[ModelPack, FaceIndex, Ledger]]:
+    def open_without_engine(self, settings: Settings) -> Iterator[tuple[ModelPack, FaceIndex, Ledger]]:
         with closing(open_ledger(settings, FAKE_PACK)) as ledger:
             yield FAKE_PACK, self.index, ledger
 
@@ -88,8 +88,8 @@ def command(
     command = Command(colour_pictures, settings, capsys)
     monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
     monkeypatch.setattr("app.core.config.REPOSITORY", settings.data_dir)
-    monkeypatch.setattr("app.commands.ingest.open_parts", command.open_parts)
-    monkeypatch.setattr("app.commands.ingest.open_stored", command.open_stored)
+    monkeypatch.setattr("app.service.ingest_job.open_for_ingest", command.open_for_ingest)
+    monkeypatch.setattr("app.service.ingest_job.open_without_engine", command.open_without_engine)
     return command
 
 
@@ -236,7 +236,7 @@ def test_a_prune_says_what_it_kept_for_a_drive_that_may_be_away(command: Command
     (stick / "0.png").unlink()
     assert command("--prune") == 0
     assert "Removed: 0 files" in command.out
-    assert "kept: 1 file whose drive may not be connected" in command.err
+    assert "Kept: 1 file whose drive may be disconnected" in command.err
     assert command.json("--prune")["pruned"] == NOTHING_PRUNED | {"unsure": 1, "unsure_below": [str(stick)]}
     assert len(command.index.points) == 8
     assert command("--forget-drives") == 2
@@ -295,7 +295,7 @@ def test_a_report_never_replaces_a_picture(command: Command) -> None:
     picture = next(command.folder.iterdir())
     before = picture.read_bytes()
     assert command("--report", str(picture)) == 2
-    assert "that is a picture" in command.err
+    assert "this file is a picture" in command.err
     assert picture.read_bytes() == before
 
 
@@ -356,9 +356,9 @@ def test_a_watch_takes_what_lies_there_and_what_comes_and_ends_with_130(
         (command.folder / "far" / "newer.png").write_bytes(encoded(size=(92, 48)))
         _until(lambda: len(command.index.points) == 10)
 
-    wish = IngestRequest(command.folder, include=("*.png",), watch=True, as_json=True)
+    request = IngestRequest(command.folder, include=("*.png",), watch=True)
     with _meanwhile(come, end=stop.set):
-        assert run_ingest(wish, command.settings, stop) == 130
+        assert run_ingest(request, command.settings, stop, as_json=True) == 130
     (line,) = capsys.readouterr().out.splitlines()
     said = json.loads(line)
     assert (said["done"], said["failed"], said["skipped"], said["interrupted"]) == (10, 1, 0, True)

@@ -71,7 +71,7 @@ def test_weights_listed_among_the_inputs_do_not_hide_a_recogniser(models: Path) 
         ],
         ({DETECTOR: detector(), RECOGNISER: graph([[1, 3, 112, 128]], [[1, 512]])}, "another model, input 128x112"),
         ({DETECTOR: detector(), RECOGNISER: graph([[1, 1, 112, 112]], [[1, 512]])}, "rec.onnx: another model"),
-        ({DETECTOR: detector(), RECOGNISER: recogniser(width=1000)}, "another model, 1000 values for a picture"),
+        ({DETECTOR: detector(), RECOGNISER: recogniser(width=1000)}, "another model, 1000 values per image"),
         ({DETECTOR: detector(), RECOGNISER: recogniser(width=8192)}, "another model, 8192 values"),
         ({DETECTOR: detector(), RECOGNISER: graph([[1, 3, 112, 112]], [[1, 32, 7, 7]])}, "another model, output 1x32"),
         ({DETECTOR: graph([[1, 3, 64, 64]], [[1, 4, 7]] * 12), RECOGNISER: recogniser()}, "det.onnx: another model"),
@@ -79,7 +79,7 @@ def test_weights_listed_among_the_inputs_do_not_hide_a_recogniser(models: Path) 
         ({DETECTOR: detector(), RECOGNISER: b"\x0a\xff"}, "not a readable ONNX file"),
         (
             {DETECTOR: detector(), RECOGNISER: graph([[1, 3, 112, 112]], [[1, 512]], external=True)},
-            "weights lie in another file",
+            "weights are in another file",
         ),
     ],
 )

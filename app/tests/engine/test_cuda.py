@@ -31,7 +31,7 @@ def test_a_driver_that_does_not_start_is_named_with_its_code(
 @pytest.mark.parametrize(
     ("version", "built_for", "problem"),
     [
-        (11040, "12.8", "the NVIDIA driver knows CUDA up to 11.4, and this onnxruntime needs CUDA 12.8"),
+        (11040, "12.8", "the NVIDIA driver supports CUDA up to 11.4, and this onnxruntime needs CUDA 12.8"),
         (12020, "12.8", None),  # within a major version any driver will do
         (13000, "12.8", None),
         (11040, "11.8", None),

@@ -147,7 +147,7 @@ def test_a_broken_detector_is_noticed_and_loaded_again(
     demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch, result: Break
 ) -> None:
     engine = FaceEngine(demo_pack, _settings())
-    _breaking(monkeypatch, engine._models.finder.detector, result)
+    _breaking(monkeypatch, engine._models.detector.network, result)
     assert _analyze(engine, [draw_portrait(1, 0)]) == [[]] or result is not BREAKS["zeros"]
     assert engine.check().healthy
     assert len(_analyze(engine, [draw_portrait(1, 0)])[0]) == 1
@@ -215,7 +215,7 @@ def test_a_picture_that_breaks_a_healthy_engine_is_to_blame_itself(
         raise ValueError("a bug in some library")
 
     with monkeypatch.context() as patch:
-        patch.setattr(models.finder, "find", refuse)
+        patch.setattr(models.detector, "find", refuse)
         with pytest.raises(ValueError, match="a bug"):
             _analyze(engine, [draw_portrait(1, 0)])
     assert engine.health.healthy

@@ -8,7 +8,7 @@ import pytest
 
 from app.core.onnx_graph import Graph
 from app.core.types import Pixels
-from app.engine.frames import NOTHING, Hits, blob_of, by_frame, fit
+from app.engine.frames import NO_DETECTIONS, Candidates, blob_of, fit, suppress_overlaps
 
 
 def _noise(height: int, width: int) -> Pixels:
@@ -69,15 +69,15 @@ def test_of_boxes_that_overlap_the_best_stays_in_each_frame_in_pixels_of_its_pic
     frame = fit(_noise(128, 128), (64, 64), trim=False)
     assert frame is not None
     boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [30, 30, 40, 40], [0, 0, 10, 10]], np.float32)
-    hits = Hits(
+    hits = Candidates(
         np.array([0, 0, 0, 1]), np.array([0.6, 0.9, 0.7, 0.5], np.float32), boxes, np.zeros((4, 5, 2), np.float32)
     )
-    first, second, third = by_frame([hits], [frame] * 3, 0.4)
+    first, second, third = suppress_overlaps([hits], [frame] * 3, 0.4)
     assert first.boxes.tolist() == [[2, 2, 22, 22], [60, 60, 80, 80]]  # the picture is twice the frame
     assert first.scores.tolist() == pytest.approx([0.9, 0.7])
     assert second.boxes.tolist() == [[0, 0, 20, 20]]
-    assert third == NOTHING
-    assert by_frame([], [frame], 0.4) == [NOTHING]
+    assert third == NO_DETECTIONS
+    assert suppress_overlaps([], [frame], 0.4) == [NO_DETECTIONS]
 
 
 def test_what_is_not_finite_is_no_face_and_takes_none_with_it() -> None:
@@ -86,8 +86,8 @@ def test_what_is_not_finite_is_no_face_and_takes_none_with_it() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, np.inf, 10], [0, 0, 10, np.nan], [1, 1, 9, 9]], np.float32)
     kps = np.zeros((4, 5, 2), np.float32)
     kps[3] = np.nan
-    hits = Hits(np.zeros(4, np.intp), np.array([0.6, 0.9, 0.8, 0.7], np.float32), boxes, kps)
-    (found,) = by_frame([hits], [frame], 0.4)
+    hits = Candidates(np.zeros(4, np.intp), np.array([0.6, 0.9, 0.8, 0.7], np.float32), boxes, kps)
+    (found,) = suppress_overlaps([hits], [frame], 0.4)
     assert found.boxes.tolist() == [[0, 0, 10, 10]]
 
 
@@ -97,8 +97,8 @@ def test_of_very_many_boxes_only_the_best_are_compared() -> None:
     corner = np.arange(20_000, dtype=np.float32)[:, None] * 20
     boxes = np.hstack([corner, corner, corner + 10, corner + 10])
     scores = np.linspace(1, 0.5, 20_000, dtype=np.float32)
-    (found,) = by_frame(
-        [Hits(np.zeros(20_000, np.intp), scores, boxes, np.zeros((20_000, 5, 2), np.float32))], [frame], 0.4
+    (found,) = suppress_overlaps(
+        [Candidates(np.zeros(20_000, np.intp), scores, boxes, np.zeros((20_000, 5, 2), np.float32))], [frame], 0.4
     )
     assert np.array_equal(found.scores, scores[:5000])
 

@@ -31,7 +31,7 @@ def test_cuda_that_is_not_there_is_refused_and_auto_says_what_it_took(
     assert raised.value.code == "device_unavailable"
     device = _engine(demo_pack, "auto").device
     assert (device.device, device.provider) == ("cpu", "CPUExecutionProvider")
-    assert "no CUDA" in device.reason
+    assert "does not support CUDA" in device.reason
 
 
 def test_without_a_driver_cuda_is_refused_before_onnxruntime_is_asked(
@@ -60,7 +60,7 @@ def test_cuda_that_is_offered_but_falls_back_to_the_cpu_is_refused(
 
 @pytest.fixture
 def recogniser(demo_pack: ModelPack) -> Network:
-    return Network(demo_pack.recogniser, place("cpu", threads=1), most=8)
+    return Network(demo_pack.recogniser, place("cpu", threads=1), max_batch=8)
 
 
 CROPS = [np.full((112, 112, 3), 20 * number, np.uint8) for number in range(11)]
@@ -74,11 +74,11 @@ def test_batches_are_of_at_most_the_size_asked_for(recogniser: Network) -> None:
 
 def test_on_cuda_batches_are_padded_to_a_few_sizes(demo_pack: ModelPack) -> None:
     on_cpu = place("cpu", threads=1)
-    network = Network(demo_pack.recogniser, on_cpu, most=8)
+    network = Network(demo_pack.recogniser, on_cpu, max_batch=8)
     network._pad = True  # what a placement on CUDA sets
     whole = [outputs[0][: part.stop - part.start] for part, _, outputs in network.batches(CROPS)]
     assert [padded for _, padded, _ in network.batches(CROPS)] == [8, 4]
-    (plain,) = [o for _, _, o in Network(demo_pack.recogniser, on_cpu, most=16).batches(CROPS)]
+    (plain,) = [o for _, _, o in Network(demo_pack.recogniser, on_cpu, max_batch=16).batches(CROPS)]
     assert np.abs(np.concatenate(whole) - plain[0]).max() < 1e-4
 
 
@@ -125,7 +125,7 @@ def test_a_detector_whose_batch_is_fixed_at_one_runs_in_batches(demo_pack: Model
         value.type.tensor_type.shape.dim[0].dim_value = 1
     fixed = tmp_path / "det.onnx"
     onnx.save(model, fixed)
-    network = Network(fixed, place("cpu", threads=1), most=4)
+    network = Network(fixed, place("cpu", threads=1), max_batch=4)
     frames = [draw_portrait(person, 0, (160, 160)) for person in range(4)]
     ((_, _, together),) = network.batches(frames)
     alone = [outputs for one in frames for _, _, outputs in network.batches([one])]
@@ -144,9 +144,11 @@ def test_half_precision_is_another_model(demo_pack: ModelPack) -> None:
     assert half.digest != demo_pack.digest
     assert in_precision(demo_pack, "fp32") is demo_pack
     placement = place("cpu", threads=1)
-    network = Network(demo_pack.recogniser, Placement(placement.providers, placement.reason, 1, "fp16"), most=8)
+    network = Network(demo_pack.recogniser, Placement(placement.providers, placement.reason, 1, "fp16"), max_batch=8)
     ((_, _, (rough,)),) = network.batches([draw_portrait(1, 0, (112, 112))])
-    ((_, _, (fine,)),) = Network(demo_pack.recogniser, placement, most=8).batches([draw_portrait(1, 0, (112, 112))])
+    ((_, _, (fine,)),) = Network(demo_pack.recogniser, placement, max_batch=8).batches(
+        [draw_portrait(1, 0, (112, 112))]
+    )
     assert not np.array_equal(rough, fine)
     assert float(rough[0] @ fine[0] / np.linalg.norm(rough) / np.linalg.norm(fine)) > 0.99
 

@@ -11,7 +11,7 @@ from insightface.model_zoo import get_model
 
 from app.core.config import Settings
 from app.core.types import Floats, Pixels
-from app.engine.frames import NOTHING, fit
+from app.engine.frames import NO_DETECTIONS, fit
 from app.engine.runtime import Network, place
 from app.engine.scrfd import read_outputs
 
@@ -48,7 +48,7 @@ def test_each_frame_of_a_batch_has_its_own_faces(interleaved: bool) -> None:
         x, y = 16.0 * number, 16.0  # the picture is twice the frame
         assert one.boxes[0].tolist() == [x - 16, y - 16, x + 16, y + 16]
         assert one.kps[0].tolist() == [[x, y]] * 5
-    assert read_outputs(outputs, [f for f in frames if f], 0.95) == [NOTHING] * 3
+    assert read_outputs(outputs, [f for f in frames if f], 0.95) == [NO_DETECTIONS] * 3
 
 
 @pytest.mark.real
@@ -57,7 +57,7 @@ def test_a_batch_through_the_freed_graph_gives_what_insightface_gives_one_by_one
 ) -> None:
     theirs = get_model(str(real_pack / "det_500m.onnx"), providers=["CPUExecutionProvider"])
     theirs.prepare(-1, input_size=(640, 640), det_thresh=0.5)
-    network = Network(real_pack / "det_500m.onnx", place("cpu", threads=1), most=4)
+    network = Network(real_pack / "det_500m.onnx", place("cpu", threads=1), max_batch=4)
     pictures = [cv2.imread(str(real_faces / "groups" / f"bbt{number}.jpg")) for number in range(1, 6)]
     frames = [frame for one in pictures if (frame := fit(one, Settings(_env_file=None).det_size, trim=False))]
     seen = []

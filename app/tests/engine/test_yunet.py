@@ -56,7 +56,7 @@ def _compare(found: Detections, theirs: np.ndarray | None) -> None:
 def test_its_candidates_are_those_of_opencv(file: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them: which one of two stays that overlap by just the limit, OpenCV decides on whole pixels."""
     monkeypatch.setattr("app.engine.yunet._NMS_IOU", 1.0)
-    network = Network(file, place("cpu", threads=1), most=1)
+    network = Network(file, place("cpu", threads=1), max_batch=1)
     theirs = cv2.FaceDetectorYN.create(str(file), "", size, 0.5, 1.0, 5000)
     some = 0
     for seed in range(8):
@@ -75,8 +75,8 @@ def test_its_candidates_are_those_of_opencv(file: Path, size: tuple[int, int], m
 
 def test_each_frame_of_a_batch_has_its_own_faces(file: Path) -> None:
     frames = [frame for seed in range(3) if (frame := fit(_scene(seed, (320, 256)), (320, 256), trim=True))]
-    alone = Network(file, place("cpu", threads=1), most=1)
-    together = Network(file, place("cpu", threads=1), most=3)
+    alone = Network(file, place("cpu", threads=1), max_batch=1)
+    together = Network(file, place("cpu", threads=1), max_batch=3)
     for one, other in zip(
         _seen(together, frames, 0.5), (_seen(alone, [frame], 0.5)[0] for frame in frames), strict=True
     ):
@@ -88,7 +88,7 @@ def test_each_frame_of_a_batch_has_its_own_faces(file: Path) -> None:
 @pytest.mark.real
 def test_the_published_detector_finds_what_opencv_finds(free_pack: Path, real_faces: Path) -> None:
     published = free_pack / "face_detection_yunet_2023mar_int8bq.onnx"
-    network = Network(published, place("cpu", threads=1), most=4)
+    network = Network(published, place("cpu", threads=1), max_batch=4)
     theirs = cv2.FaceDetectorYN.create(str(published), "", (640, 640), 0.5, 0.3, 5000)
     pictures = [cv2.imread(str(real_faces / "groups" / f"bbt{number}.jpg")) for number in range(1, 6)]
     frames = [frame for one in pictures if (frame := fit(one, (640, 640), trim=False))]

@@ -13,8 +13,8 @@ import pytest
 from app.core.errors import OceanoError
 from app.core.types import BBox, Face, FaceFilter, Floats, Match, Picture, SearchResult
 from app.metrics import Metrics
+from app.service import Search
 from app.service import search as module
-from app.service.search import Search, with_decoding
 from tests.support.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
 from tests.support.pictures import BLACK, GREEN, KPS, RED, point
 
@@ -194,7 +194,7 @@ def test_fetching_more_ends_when_there_are_no_more_matches(search: Search, index
 
 
 def test_fetching_more_ends_at_a_bound(search: Search, index: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_MATCHES", 30)
+    monkeypatch.setattr(module, "MAX_FETCHED", 30)
     _gallery(index, images=1, faces=50)
     (found,) = _run(search.run(_picture(), limit=5, threshold=0, group_by="image_id")).faces
     assert len(found.matches) == 1
@@ -231,19 +231,35 @@ def test_the_times_of_the_stages_are_told_and_the_total_holds_them(index: Record
     assert took["total"] >= took["detect"] + took["embed"] + took["search"] - 0.5
 
 
-def test_decoding_is_told_first_and_added_to_the_total() -> None:
-    result = SearchResult(1, 1, 0.4, (), {"detect": 2.0, "total": 5.0})
-    decoded = with_decoding(result, 10.0)
-    assert list(decoded.took_ms) == ["decode", "detect", "total"]
-    assert decoded.took_ms == {"decode": 10.0, "detect": 2.0, "total": 15.0}
-    assert result.took_ms == {"detect": 2.0, "total": 5.0}
+def test_the_time_of_decoding_comes_first_and_is_part_of_the_total(search: Search) -> None:
+    took = _run(search.run(_picture(), limit=1, threshold=0, took_ms={"decode": 1000.0})).took_ms
+    assert list(took) == ["decode", "detect", "embed", "search", "total"]
+    assert took["decode"] == 1000.0
+    assert 1000.0 < took["total"] < 2000.0
 
 
 def test_detect_gives_faces_in_order_and_no_face_is_an_empty_list(search: Search) -> None:
-    faces, took = _run(search.detect(_picture()))
+    took: dict[str, float] = {}
+    faces = _run(search.detect(_picture(), took_ms=took))
     assert [face.found_by for face in faces] == ["direct"]
     assert took == {"detect": 1.0, "embed": 1.0}
-    assert _run(search.detect(_picture(BLACK)))[0] == []
+    assert _run(search.detect(_picture(BLACK))) == []
+
+
+def test_compare_takes_the_largest_face_of_each_picture_and_adds_the_times(made: list[Search]) -> None:
+    engine = ManyFaces((0, 0, 10, 10), (10, 0, 40, 30), (50, 0, 55, 5))
+    made.append(Search(engine, MemoryIndex(), Metrics(), threads=1))
+    took = {"decode": 1.0}
+    comparison = _run(made[0].compare(_picture(), _picture(GREEN), took_ms=took))
+    assert (comparison.a[0], comparison.b[0]) == (1, 1)
+    assert comparison.similarity == pytest.approx(1.0)
+    assert took == {"decode": 1.0, "detect": 6.0, "embed": 4.0}
+
+
+def test_compare_names_the_picture_without_a_face(search: Search) -> None:
+    with pytest.raises(OceanoError) as caught:
+        _run(search.compare(_picture(), _picture(BLACK)))
+    assert (caught.value.code, caught.value.details) == ("face_not_found", {"image": "image_b"})
 
 
 def test_more_like_asks_for_one_embedding(search: Search, index: Recording) -> None:

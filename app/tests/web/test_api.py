@@ -29,7 +29,8 @@ from app.images.decode import decode, image_id_of
 from app.images.thumbnails import ThumbStore, face_thumbnail
 from app.library.ledger import FileRecord, Ledger
 from app.main import create_app
-from app.service import services as services_module
+from app.service import monitor as monitor_module
+from app.service.factory import LOOKUP_THREADS
 from tests.support.clients import TestClient
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, embedding_of
 from tests.support.pictures import BLACK, BLUE, GREEN, KPS, RED, encoded, point
@@ -204,7 +205,7 @@ def test_no_face_in_the_query_is_422_face_not_found(client: TestClient, index: I
         "details": {"width": 64, "height": 48},
     }
     spanish = client.post("/search", files={"image": encoded(BLACK)}, headers={"Accept-Language": "es"})
-    assert spanish.json()["error"]["message"] == "No hay ningún rostro en esta fotografía, o ninguno que se distinga."
+    assert spanish.json()["error"]["message"] == "No hay ningún rostro en esta imagen, o no se puede reconocer."
     assert index.asked == []
 
 
@@ -571,7 +572,7 @@ def test_health_is_503_while_the_engine_is_unwell(client: TestClient, engine: Fa
 def test_health_is_503_while_the_index_is_gone_and_the_service_starts_all_the_same(
     settings: Settings, engine: FakeEngine, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(monitor_module, "POLL_SECONDS", 0.01)
     index.failure = OceanoError("index_unavailable", "the index does not answer")
     with TestClient(create_app(settings, engine=engine, index=index)) as client:
         answer = client.get("/health")
@@ -589,9 +590,9 @@ def test_health_is_503_while_the_index_is_gone_and_the_service_starts_all_the_sa
 def test_health_answers_at_once_while_the_index_hangs(
     settings: Settings, engine: FakeEngine, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services_module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(services_module, "ANSWER_SECONDS", 0.05)
-    monkeypatch.setattr(services_module, "STALE_SECONDS", 0.3)
+    monkeypatch.setattr(monitor_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(monitor_module, "INDEX_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(monitor_module, "STALE_SECONDS", 0.3)
 
     def timed(client: TestClient, path: str) -> Any:
         start = time.perf_counter()
@@ -637,12 +638,12 @@ def test_lookups_that_hang_hold_up_neither_the_page_nor_the_metrics(
                 index.hang.set()
 
     asyncio.run(run())
-    assert sum(thread.name.startswith("lookup") for thread in threading.enumerate()) <= services_module.LOOKUPS
+    assert sum(thread.name.startswith("lookup") for thread in threading.enumerate()) <= LOOKUP_THREADS
 
 
 def test_status_tells_model_device_index_ingest_versions_and_uptime(client: TestClient, index: Index) -> None:
     end = time.monotonic() + 5
-    while (body := client.get("/status").json())["ingest"] == {"message": "not looked at yet"}:
+    while (body := client.get("/status").json())["ingest"] == {"message": "not checked yet"}:
         assert time.monotonic() < end
     uptime = body.pop("uptime_seconds")
     started = body.pop("started_at")
@@ -786,7 +787,7 @@ def test_few_decoded_pictures_wait_for_the_model_at_once(settings: Settings, ind
 
     async def run() -> tuple[int, int, list[int]]:
         async with app.router.lifespan_context(app):
-            places = app.state.decoding.places._value
+            places = app.state.decoding.slots._value
 
             def decoded() -> int:
                 samples = [one for family in app.state.metrics.stage.collect() for one in family.samples]
@@ -802,7 +803,7 @@ def test_few_decoded_pictures_wait_for_the_model_at_once(settings: Settings, ind
                 count = decoded()
                 release.set()
                 answers = await asyncio.gather(*work)
-                assert app.state.decoding.places._value == places, "every place was given back"
+                assert app.state.decoding.slots._value == places, "every place was given back"
                 return count, places, [answer.status_code for answer in answers]
 
     count, places, statuses = asyncio.run(run())

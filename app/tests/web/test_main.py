@@ -20,6 +20,7 @@ from app.core.errors import OceanoError
 from app.core.types import EngineHealth, ModelPack
 from app.library.ledger import Ledger
 from app.main import create_app
+from app.service import factory, monitor
 from tests.support.clients import TestClient
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import RED, encoded, point
@@ -47,7 +48,8 @@ def test_making_the_app_touches_no_disk_and_opens_nothing(settings: Settings, mo
     create_app(settings)  # what is imported late is imported now
     for module, name in (
         (builtins, "open"), (os, "mkdir"), (os, "makedirs"), (sqlite3, "connect"), (threading.Thread, "start"),
-        (main, "build_engine"), (main, "open_index"), (main, "open_ledger"), (Path, "open"), (Path, "read_text"),
+        (factory, "build_engine"), (factory, "open_index"), (factory, "open_ledger"), (Path, "open"),
+        (Path, "read_text"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, never)
     app = create_app(settings)
@@ -92,8 +94,8 @@ def test_what_is_not_handed_in_is_built_at_the_start_and_closed_at_the_end(
         built.append(("index", given is settings, pack is FAKE_PACK))
         return index
 
-    monkeypatch.setattr(main, "build_engine", build_engine)
-    monkeypatch.setattr(main, "open_index", open_index)
+    monkeypatch.setattr(factory, "build_engine", build_engine)
+    monkeypatch.setattr(factory, "open_index", open_index)
     app = create_app(settings)
     assert built == []
     with TestClient(app) as client:
@@ -133,9 +135,9 @@ def test_a_part_that_cannot_be_had_ends_the_start_with_its_own_error(
         raise OceanoError("index_model_mismatch", "made by another model", details={"index": "a", "model": "b"})
 
     index = Closing()
-    monkeypatch.setattr(main, "build_engine", lambda settings: FakeEngine())
-    monkeypatch.setattr(main, "open_index", lambda settings, pack: index)
-    monkeypatch.setattr(main, part, fails)
+    monkeypatch.setattr(factory, "build_engine", lambda settings: FakeEngine())
+    monkeypatch.setattr(factory, "open_index", lambda settings, pack: index)
+    monkeypatch.setattr(factory, part, fails)
     error = _start_fails(create_app(settings))
     assert (error.code, error.details) == ("index_model_mismatch", {"index": "a", "model": "b"})
     assert index.closed == (1 if part == "open_ledger" else 0), "what was opened is closed again"
@@ -171,10 +173,8 @@ def test_the_ledger_is_that_of_the_model_s_collection(settings: Settings) -> Non
 
 
 def test_a_service_ends_while_an_index_hangs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.service import services
-
-    monkeypatch.setattr(services, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(services, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(monitor, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(monitor, "INDEX_TIMEOUT_SECONDS", 0.05)
     release = threading.Event()
 
     class Hanging(MemoryIndex):
@@ -189,14 +189,14 @@ def test_a_service_ends_while_an_index_hangs(settings: Settings, monkeypatch: py
     release.set()
 
 
-def test_a_watch_that_fails_does_not_keep_the_parts_open(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def watch(self: Any) -> None:
-        raise OceanoError("internal", "the watch ended")
+def test_a_monitor_that_fails_does_not_keep_the_parts_open(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(self: Any) -> None:
+        raise OceanoError("internal", "the monitor ended")
 
-    monkeypatch.setattr(main.Services, "watch", watch)
+    monkeypatch.setattr(monitor.Monitor, "run", run)
     index = Closing()
     with (
-        pytest.raises(OceanoError, match="the watch ended"),
+        pytest.raises(OceanoError, match="the monitor ended"),
         TestClient(create_app(settings, FakeEngine(), index)) as client,
     ):
         assert client.get("/health").status_code == 200
@@ -226,9 +226,7 @@ def test_an_app_can_be_started_again_after_it_ended(settings: Settings) -> None:
 
 
 def test_a_failing_engine_check_is_seen_by_health(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.service import services
-
-    monkeypatch.setattr(services, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(monitor, "ENGINE_POLL_SECONDS", 0.01)
     engine = FakeEngine()
 
     def check() -> EngineHealth:

@@ -207,7 +207,7 @@ def test_an_unforeseen_error_is_500_internal_without_a_trace_and_logged_once(
     assert answer.headers["x-request-id"] == "boom1"
     assert answer.json() == {
         "error": {
-            "code": "internal", "message": "something went wrong here; the log has the details", "details": {},
+            "code": "internal", "message": "an unexpected error; the log has the details", "details": {},
         },
         "request_id": "boom1",
     }  # fmt: skip
@@ -271,7 +271,7 @@ def test_a_request_that_takes_too_long_is_504_in_json(settings: Settings) -> Non
     assert time.perf_counter() - start < 5
     assert answer.status_code == 504
     assert answer.json() == {
-        "error": {"code": "timeout", "message": "the answer took longer than 0.05 s", "details": {"seconds": 0.05}},
+        "error": {"code": "timeout", "message": "the request took longer than 0.05 s", "details": {"seconds": 0.05}},
         "request_id": "slow1",
     }
     assert answer.headers["x-request-id"] == "slow1"

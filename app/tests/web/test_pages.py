@@ -19,8 +19,8 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import FLAWS, Face, FaceFilter, FaceMatches, FacePayload, Match, Picture, SearchResult
 from app.main import create_app
-from app.service.search import Search
-from app.service.services import Services
+from app.service import Search, Services
+from app.service.monitor import Monitor
 from app.web import views
 from app.web.i18n import LANGUAGES, translator
 from app.web.pages import search as pages
@@ -54,6 +54,7 @@ class Found:
         threshold: float,
         max_faces: int | None = None,
         where: FaceFilter | None = None,
+        took_ms: dict[str, float] | None = None,
     ) -> SearchResult:
         self.limit, self.threshold, self.where = limit, threshold, where
         if self.error:
@@ -134,7 +135,7 @@ def client(running: TestClient) -> TestClient:
 @pytest.fixture
 def filled(monkeypatch: pytest.MonkeyPatch) -> None:
     """There are faces in the index."""
-    monkeypatch.setattr(Services, "faces_indexed", lambda self: 1234567)
+    monkeypatch.setattr(Monitor, "faces_indexed", 1234567)
 
 
 @pytest.fixture
@@ -206,9 +207,9 @@ def test_a_filled_index_does_not(client: TestClient, filled: None) -> None:
 def test_an_index_out_of_reach_is_said_and_not_called_empty(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Services, "faces_indexed", lambda self: None)
+    monkeypatch.setattr(Monitor, "faces_indexed", None)
     html = client.get("/").text
-    assert "Index out of reach" in html
+    assert "Index unavailable" in html
     assert "Nothing is indexed yet" not in html
 
 

@@ -6,35 +6,34 @@ import uuid
 from typing import Final
 
 import anyio.to_thread
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.core.errors import OceanoError
-from app.core.paths import readable
 from app.core.types import FaceRecord
 from app.images.thumbnails import MEDIA_TYPE
 from app.library.originals import redrawn_thumbnail
-from app.service.services import Services
-from app.web.api.answers import Body, envelope, record_body
-from app.web.deps import services_of
+from app.service import Services
+from app.web.api.responses import FaceResponse
+from app.web.deps import ServicesDep
 
 _THUMB_CACHE: Final = "private, max-age=86400"
 
+router = APIRouter()
 
-async def face(face_id: str, request: Request) -> Body:
-    """A stored face, and every path at which its image was seen."""
-    services = services_of(request)
+
+@router.get("/faces/{face_id}")
+async def face(face_id: str, services: ServicesDep) -> FaceResponse:
+    """Return a stored face, and every known path of its image."""
     record = await services.lookups.run(_retrieve, services, face_id_from(face_id))
     paths = await services.lookups.run(services.ledger.paths_of, record.payload.image_id)
-    return (
-        envelope(services.engine.pack)
-        | record_body(record)
-        | {"paths": [readable(path) for path in paths or [record.payload.path]]}
-    )
+    return FaceResponse.of(record, paths or [record.payload.path], services.engine.pack)
 
 
-async def thumb(face_id: str, request: Request) -> Response:
-    """The thumbnail, JPEG; drawn anew from the original picture if it was lost."""
-    services = services_of(request)
+@router.get(
+    "/thumbs/{face_id}", response_class=Response, responses={200: {"content": {MEDIA_TYPE: {}}, "description": "JPEG"}}
+)
+async def thumb(face_id: str, services: ServicesDep, request: Request) -> Response:
+    """Return a face's thumbnail; a lost one is drawn again from the original image."""
     face_id = face_id_from(face_id)
     jpeg = await anyio.to_thread.run_sync(services.thumbs.read, face_id)
     if jpeg is None:
@@ -44,7 +43,11 @@ async def thumb(face_id: str, request: Request) -> Response:
 
 
 def face_id_from(text: str) -> str:
-    """A face id in its one spelling. Raises OceanoError `face_unknown` for what is no UUID."""
+    """Return a face id in its canonical spelling.
+
+    Raises:
+        OceanoError: `face_unknown` if the text is no UUID.
+    """
     try:
         return str(uuid.UUID(text))
     except ValueError:

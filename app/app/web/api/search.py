@@ -2,80 +2,100 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from typing import Annotated
 
-from app.core.errors import OceanoError
-from app.core.types import Face
-from app.service.search import with_decoding
-from app.service.services import Services
-from app.web.api.answers import Body, envelope, face_body, image_body, rounded, search_body
-from app.web.api.schemas import CompareOptions, DetectOptions, SearchOptions, read_options
-from app.web.deps import services_of
-from app.web.uploads import read_upload, read_uploads
+from fastapi import APIRouter, Depends
+
+from app.service import Comparison
+from app.web.api.forms import (
+    COMPARE_FORM,
+    DETECT_FORM,
+    SEARCH_FORM,
+    CompareOptions,
+    DetectOptions,
+    SearchOptions,
+)
+from app.web.api.responses import (
+    ComparedImage,
+    CompareResponse,
+    DetectResponse,
+    FoundFace,
+    ImageSize,
+    Model,
+    SearchedFace,
+    SearchResponse,
+    rounded,
+)
+from app.web.deps import ServicesDep
+from app.web.uploads import Upload
+
+router = APIRouter()
 
 
-async def search(request: Request) -> Body:
-    """Matches of every face in the picture `image`, best first."""
-    services = services_of(request)
-    upload = await read_upload(request)
-    options = read_options(SearchOptions, upload.fields)
+@router.post("/search", openapi_extra=SEARCH_FORM.openapi)
+async def search(
+    services: ServicesDep, form: Annotated[Upload[SearchOptions], Depends(SEARCH_FORM.read)]
+) -> SearchResponse:
+    """Find the matches of every face in `image`, best first. If no face reaches `threshold`, `matches` is empty."""
+    options = form.options
+    threshold = services.engine.pack.threshold if options.threshold is None else options.threshold
     result = await services.search.run(
-        upload.picture,
+        form.picture,
         limit=options.limit,
-        threshold=_threshold(services, options.threshold),
+        threshold=threshold,
         max_faces=options.max_faces,
         where=options.where(),
         group_by=options.group_by,
+        took_ms=form.took_ms,
     )
-    return envelope(services.engine.pack) | search_body(with_decoding(result, upload.decode_ms))
+    return SearchResponse(
+        model=Model.of(services.engine.pack),
+        threshold=result.threshold,
+        image=ImageSize.of(form.picture),
+        faces=[SearchedFace.with_matches(found) for found in result.faces],
+        took_ms=rounded(result.took_ms),
+    )
 
 
-async def detect(request: Request) -> Body:
-    """The faces of the picture `image`; none is an empty list."""
-    services = services_of(request)
-    upload = await read_upload(request)
-    read_options(DetectOptions, upload.fields)
-    faces, took = await services.search.detect(upload.picture)
-    took = {"decode": upload.decode_ms, **took}
-    return envelope(services.engine.pack) | {
-        "image": image_body(upload.picture),
-        "faces": [face_body(place, face) for place, face in enumerate(faces)],
-        "took_ms": rounded(took | {"total": sum(took.values())}),
-    }
+@router.post("/detect", openapi_extra=DETECT_FORM.openapi)
+async def detect(
+    services: ServicesDep, form: Annotated[Upload[DetectOptions], Depends(DETECT_FORM.read)]
+) -> DetectResponse:
+    """Find the faces of `image`. If there is none, `faces` is empty."""
+    faces = await services.search.detect(form.picture, took_ms=form.took_ms)
+    return DetectResponse(
+        model=Model.of(services.engine.pack),
+        image=ImageSize.of(form.picture),
+        faces=[FoundFace.of(position, face) for position, face in enumerate(faces)],
+        took_ms=_with_total(form.took_ms),
+    )
 
 
-async def compare(request: Request) -> Body:
-    """The largest face of `image_a` against the largest of `image_b`."""
-    services = services_of(request)
-    uploads = await read_uploads(request, ("image_a", "image_b"))
-    options = read_options(CompareOptions, uploads.fields)
-    took = {"decode": uploads.decode_ms}
-    sides = []
-    for name, picture in zip(("image_a", "image_b"), uploads.pictures, strict=True):
-        faces, spent = await services.search.detect(picture)
-        if not faces:
-            raise OceanoError("face_not_found", f"no face was found in {name}", details={"image": name})
-        largest = max(range(len(faces)), key=lambda place: _area(faces[place]))
-        sides.append((picture, largest, faces[largest]))
-        for stage, milliseconds in spent.items():
-            took[stage] = took.get(stage, 0.0) + milliseconds
-    similarity = float(sides[0][2].embedding @ sides[1][2].embedding)
-    threshold = _threshold(services, options.threshold)
-    bodies = [{"image": image_body(picture), "face": face_body(place, face)} for picture, place, face in sides]
-    return envelope(services.engine.pack) | {
-        "threshold": threshold,
-        "similarity": round(similarity, 6),
-        "same_person": similarity >= threshold,
-        "a": bodies[0],
-        "b": bodies[1],
-        "took_ms": rounded(took | {"total": sum(took.values())}),
-    }
+@router.post("/compare", openapi_extra=COMPARE_FORM.openapi)
+async def compare(
+    services: ServicesDep, form: Annotated[Upload[CompareOptions], Depends(COMPARE_FORM.read)]
+) -> CompareResponse:
+    """Compare the largest face of `image_a` with the largest of `image_b`."""
+    threshold = services.engine.pack.threshold if form.options.threshold is None else form.options.threshold
+    comparison = await services.search.compare(*form.pictures, took_ms=form.took_ms)
+    return _compared(form, comparison, threshold, Model.of(services.engine.pack))
 
 
-def _threshold(services: Services, asked: float | None) -> float:
-    return services.engine.pack.threshold if asked is None else asked
+def _compared(form: Upload[CompareOptions], comparison: Comparison, threshold: float, model: Model) -> CompareResponse:
+    a, b = (
+        ComparedImage(image=ImageSize.of(picture), face=FoundFace.of(*largest))
+        for picture, largest in zip(form.pictures, (comparison.a, comparison.b), strict=True)
+    )
+    return CompareResponse(
+        model=model,
+        threshold=threshold,
+        similarity=round(comparison.similarity, 6),
+        same_person=comparison.similarity >= threshold,
+        a=a,
+        b=b,
+        took_ms=_with_total(form.took_ms),
+    )
 
 
-def _area(face: Face) -> float:
-    x1, y1, x2, y2 = face.bbox
-    return (x2 - x1) * (y2 - y1)
+def _with_total(took_ms: dict[str, float]) -> dict[str, float]:
+    return rounded(took_ms | {"total": sum(took_ms.values())})

@@ -7,57 +7,94 @@ import time
 from dataclasses import asdict
 
 import anyio.to_thread
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app import __version__
-from app.core import logs
 from app.metrics import CONTENT_TYPE, gpu_usage
-from app.web.api.answers import Body, envelope, finite
-from app.web.deps import services_of
+from app.web.api.responses import (
+    Check,
+    Checks,
+    DeviceStatus,
+    EngineStatus,
+    GpuStatus,
+    HealthResponse,
+    IndexStatus,
+    IndexUnavailable,
+    IngestStatus,
+    IngestUnavailable,
+    Model,
+    StatusResponse,
+    Versions,
+    finite,
+)
+from app.web.deps import ServicesDep
+
+router = APIRouter()
+public_router = APIRouter()  # its routes need no key
 
 
-async def health(request: Request) -> Response:
-    """200 or 503 at once: can it serve?"""
-    services = services_of(request)
+@public_router.head("/health", include_in_schema=False)  # load balancers use it
+@public_router.get("/health", responses={503: {"model": HealthResponse, "description": "a part is unavailable"}})
+async def health(services: ServicesDep, response: Response) -> HealthResponse:
+    """Say at once whether a search would work: 200, or 503 with the reason."""
     engine = services.engine.health
-    checks = {
-        "engine": {"ok": engine.healthy, "message": engine.message},
-        "index": {"ok": services.index_ok, "message": "" if services.index_ok else services.seen.index_error},
-    }
-    ok = engine.healthy and services.index_ok
-    body = {"status": "ok" if ok else "unavailable", "checks": checks, "request_id": logs.request_id.get()}
-    return JSONResponse(body, status_code=200 if ok else 503, headers={} if ok else {"Retry-After": "5"})
+    index_ok = services.monitor.index_ok
+    ok = engine.healthy and index_ok
+    if not ok:
+        response.status_code = 503
+        response.headers["Retry-After"] = "5"
+    return HealthResponse(
+        status="ok" if ok else "unavailable",
+        checks=Checks(
+            engine=Check(ok=engine.healthy, message=engine.message),
+            index=Check(ok=index_ok, message="" if index_ok else services.monitor.snapshot.index_error),
+        ),
+    )
 
 
-async def status(request: Request) -> Body:
-    """Model, device, index, ingest, versions, uptime."""
-    services = services_of(request)
-    info = services.seen.index
-    totals = services.seen.totals
+@router.get("/status")
+async def status(services: ServicesDep) -> StatusResponse:
+    """Return model, device, index, ingest, versions and uptime."""
+    snapshot = services.monitor.snapshot
     engine = services.engine.health
-    gpus = await anyio.to_thread.run_sync(gpu_usage)
     pack = services.engine.pack
-    return envelope(pack) | {
-        "demo": services.demo,
-        "embedding_size": pack.embedding_size,
-        "threshold": pack.threshold,
-        "device": asdict(services.engine.device) | {"gpus": [asdict(gpu) for gpu in gpus]},
-        "engine": {"healthy": engine.healthy, "cosine": finite(engine.cosine), "message": engine.message},
-        "index": {"ok": services.index_ok} | (asdict(info) if info else {"message": services.seen.index_error}),
-        "ingest": asdict(totals) if totals else {"message": services.seen.ledger_error},
-        "versions": {"oceano": __version__, "python": platform.python_version()},
-        "started_at": round(services.started, 3),
-        "uptime_seconds": round(time.time() - services.started, 1),
-    }
+    gpus = await anyio.to_thread.run_sync(gpu_usage)
+    return StatusResponse(
+        model=Model.of(pack),
+        demo=services.demo,
+        embedding_size=pack.embedding_size,
+        threshold=pack.threshold,
+        device=DeviceStatus(**asdict(services.engine.device), gpus=[GpuStatus(**asdict(gpu)) for gpu in gpus]),
+        engine=EngineStatus(healthy=engine.healthy, cosine=finite(engine.cosine), message=engine.message),
+        index=(
+            IndexStatus(ok=services.monitor.index_ok, **asdict(snapshot.index))
+            if snapshot.index
+            else IndexUnavailable(message=snapshot.index_error)
+        ),
+        ingest=(
+            IngestStatus(**asdict(snapshot.totals))
+            if snapshot.totals
+            else IngestUnavailable(message=snapshot.ledger_error)
+        ),
+        versions=Versions(oceano=__version__, python=platform.python_version()),
+        started_at=round(services.started, 3),
+        uptime_seconds=round(time.time() - services.started, 1),
+    )
 
 
-async def metrics(request: Request) -> Response:
-    """Prometheus's text format."""
-    exposition = await anyio.to_thread.run_sync(services_of(request).metrics.exposition)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {CONTENT_TYPE: {}}, "description": "metrics in Prometheus's text format"}},
+)
+async def metrics(services: ServicesDep) -> Response:
+    """Return the metrics for Prometheus."""
+    exposition = await anyio.to_thread.run_sync(services.metrics.exposition)
     return Response(exposition, media_type=CONTENT_TYPE)
 
 
+@router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> JSONResponse:
-    """The OpenAPI document; FastAPI's own route would ask nobody for a key."""
+    """Return the OpenAPI document; FastAPI's own route would need no key."""
     return JSONResponse(request.app.openapi())

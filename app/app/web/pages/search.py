@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter
@@ -19,8 +20,7 @@ from fastapi.responses import HTMLResponse
 from app.core import logs
 from app.core.errors import OceanoError
 from app.core.types import FLAWS, FaceFilter, SearchResult
-from app.service.search import with_decoding
-from app.web.deps import services_of
+from app.web.deps import ServicesDep, services_of
 from app.web.i18n import LANGUAGES, language_of, translator
 from app.web.templating import is_fetch, page_response
 from app.web.uploads import Upload, read_upload
@@ -41,10 +41,10 @@ _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 @dataclass(slots=True)
 class _PageContext:
-    """What a request asked for, as far as it was read when an error ended it."""
+    """The form of a request as far as it was read, for the page of an error."""
 
     lang: str
-    asked: SearchForm
+    form: SearchForm
     preview: PreviewView | None = None
 
 
@@ -61,7 +61,7 @@ def error_page(request: Request, error: OceanoError) -> HTMLResponse:
     request.app.state.metrics.errors.labels(error.code).inc()
     context = getattr(request.state, "context", None) or _PageContext(language_of(request), _defaults(request))
     view = error_view(error, translator(context.lang), logs.request_id.get())
-    page = SearchPage(asked=context.asked, preview=context.preview, error=view)
+    page = SearchPage(form=context.form, preview=context.preview, error=view)
     return page_response(request, context.lang, page, error.status)
 
 
@@ -74,33 +74,41 @@ def _start(request: Request) -> HTMLResponse:
     return response
 
 
-async def _search(request: Request) -> HTMLResponse:
-    services = services_of(request)
-    upload = await read_upload(request)
-    context = _PageContext(_field_language(upload.fields) or language_of(request), _defaults(request))
+async def _search(request: Request, services: ServicesDep) -> HTMLResponse:
+    async with read_upload(request, ("image",), partial(_read_form, request)) as upload:
+        form = upload.options.form
+        # page.js filters by the threshold itself while the slider moves
+        threshold = THRESHOLD_MIN if is_fetch(request) else form.threshold
+        where = FaceFilter(without=FLAWS) if form.clear else None
+        try:
+            result = await services.search.run(
+                upload.picture, limit=form.limit, threshold=threshold, where=where, took_ms=upload.took_ms
+            )
+        except OceanoError as error:
+            if error.code == "face_not_found":  # the page shows the picture
+                upload.options.preview = await run_in_threadpool(preview, upload.picture)
+            raise
+        return await run_in_threadpool(_results_page, request, upload, result)
+
+
+def _read_form(request: Request, fields: Mapping[str, str]) -> _PageContext:
+    """Keep what was read in the request's state, where `error_page` finds it."""
+    context = _PageContext(_field_language(fields) or language_of(request), _defaults(request))
     request.state.context = context
-    context.asked = _asked(upload.fields, context.asked)
-    # page.js filters by the threshold itself, as the slider moves
-    threshold = THRESHOLD_MIN if is_fetch(request) else context.asked.threshold
-    try:
-        where = FaceFilter(without=FLAWS) if context.asked.clear else None
-        result = await services.search.run(upload.picture, limit=context.asked.limit, threshold=threshold, where=where)
-    except OceanoError as error:
-        if error.code == "face_not_found":  # here it helps to see the picture
-            context.preview = await run_in_threadpool(preview, upload.picture)
-        raise
-    return await run_in_threadpool(_answer_faces, request, context, upload, result)
+    context.form = _form(fields, context.form)
+    return context
 
 
-def _answer_faces(request: Request, context: _PageContext, upload: Upload, result: SearchResult) -> HTMLResponse:
+def _results_page(request: Request, upload: Upload[_PageContext], result: SearchResult) -> HTMLResponse:
+    form = upload.options.form
     shown = SearchPage(
-        asked=context.asked,
+        form=form,
         preview=preview(upload.picture),
-        faces=tuple(face_view(face, result, context.asked) for face in result.faces),
-        took_ms=with_decoding(result, upload.decode_ms).took_ms["total"],
+        faces=tuple(face_view(face, result, form) for face in result.faces),
+        took_ms=result.took_ms["total"],
         live=is_fetch(request),
     )
-    return page_response(request, context.lang, shown)
+    return page_response(request, upload.options.lang, shown)
 
 
 def _field_language(fields: Mapping[str, str]) -> str | None:
@@ -112,14 +120,14 @@ def _defaults(request: Request) -> SearchForm:
     return SearchForm(services_of(request).engine.pack.threshold)
 
 
-def _asked(fields: Mapping[str, str], asked: SearchForm) -> SearchForm:
-    """The form's values; what is absent or empty is as in `asked`. Raises OceanoError `invalid_request`."""
+def _form(fields: Mapping[str, str], form: SearchForm) -> SearchForm:
+    """Replace the values of `form` by those that are given. Raises OceanoError `invalid_request`."""
     if text := fields.get("threshold", "").strip():
-        asked = replace(asked, threshold=round(_number(text, "threshold", THRESHOLD_MIN, THRESHOLD_MAX), 2))
+        form = replace(form, threshold=round(_number(text, "threshold", THRESHOLD_MIN, THRESHOLD_MAX), 2))
     if text := fields.get("limit", "").strip():
         limit = _number(text, "limit", 1, LIMIT_MAX)
-        asked = replace(asked, limit=int(limit))
-    return replace(asked, clear=bool(fields.get("clear", "").strip()))
+        form = replace(form, limit=int(limit))
+    return replace(form, clear=bool(fields.get("clear", "").strip()))
 
 
 def _number(text: str, name: str, least: float, most: float) -> float:

@@ -4,7 +4,7 @@ import pytest
 
 from app.core.errors import OceanoError
 from app.core.types import FaceFilter
-from app.web.api.schemas import CompareOptions, DetectOptions, SearchOptions, multipart, read_options
+from app.web.api.forms import SEARCH_FORM, CompareOptions, DetectOptions, SearchOptions, read_options
 
 
 def _wrong(**fields: str) -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_blank_fields_and_the_language_are_left_out() -> None:
 
 
 def test_the_body_for_openapi_names_every_file_and_field() -> None:
-    schema = multipart(["image"], SearchOptions)["requestBody"]["content"]["multipart/form-data"]["schema"]
+    schema = SEARCH_FORM.openapi["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert schema["required"] == ["image"]
     assert schema["properties"]["image"] == {"type": "string", "format": "binary"}
     assert set(schema["properties"]) == {"image", *SearchOptions.model_fields}

@@ -16,9 +16,9 @@ from app.core.types import EngineHealth, IndexInfo
 from app.images.thumbnails import ThumbStore
 from app.library.ledger import FileRecord, Ledger, Totals
 from app.metrics import Metrics
-from app.service import services as module
-from app.service.search import Search
-from app.service.services import Services
+from app.service import Search, Services
+from app.service import monitor as module
+from app.service.monitor import Monitor
 from tests.index.conftest import ids_of, points
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import point
@@ -54,16 +54,17 @@ def services(settings: Settings, engine: FakeEngine, index: Part, tmp_path: Path
     metrics = Metrics()
     ledger = Ledger(tmp_path / "ledger.sqlite3", "faces__fake__ffffffff")
     search = Search(engine, index, metrics, threads=1)
-    services = Services(settings, engine, index, ledger, ThumbStore(tmp_path / "thumbs"), search, metrics)
+    monitor = Monitor(engine, index, ledger, metrics)
+    services = Services(settings, engine, index, ledger, ThumbStore(tmp_path / "thumbs"), search, monitor, metrics)
     yield services
     services.close()
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "CHECK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "ENGINE_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "INDEX_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(module, "STALE_SECONDS", 0.2)
 
 
@@ -71,7 +72,7 @@ def _watch(services: Services, until: Callable[[], bool], seconds: float = 5.0) 
     """Let the watch run until something is so."""
 
     async def run() -> None:
-        watch = asyncio.create_task(services.watch())
+        watch = asyncio.create_task(services.monitor.run())
         end = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < end, "it never came so"
@@ -92,18 +93,18 @@ def _fail(code: str = "index_unavailable", message: str = "no connection") -> Ca
 
 
 def test_before_the_first_look_nothing_is_well(services: Services) -> None:
-    assert not services.index_ok
-    assert services.faces_indexed() is None
-    assert services.seen.index_error == "not looked at yet"
+    assert not services.monitor.index_ok
+    assert services.monitor.faces_indexed is None
+    assert services.monitor.snapshot.index_error == "not checked yet"
 
 
 def test_a_look_sees_the_index(services: Services, index: Part) -> None:
     index.points.clear()
     index.upsert([point(1), point(2)])
-    asyncio.run(services.look())
-    assert services.index_ok
-    assert services.faces_indexed() == 2
-    assert services.seen.index_error == ""
+    asyncio.run(services.monitor.check_index())
+    assert services.monitor.index_ok
+    assert services.monitor.faces_indexed == 2
+    assert services.monitor.snapshot.index_error == ""
     text = services.metrics.exposition().decode()
     assert "oceano_index_up 1.0" in text
     assert "oceano_index_points 2.0" in text
@@ -113,33 +114,33 @@ def test_a_look_sees_the_index(services: Services, index: Part) -> None:
 def test_an_index_that_is_gone_is_seen_at_once_and_said_once(
     services: Services, index: Part, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asyncio.run(services.look())
+    asyncio.run(services.monitor.check_index())
     index.does = _fail()
     for _ in range(3):
-        asyncio.run(services.look())
-    assert not services.index_ok
-    assert services.faces_indexed() is None
-    assert services.seen.index_error == "no connection"
+        asyncio.run(services.monitor.check_index())
+    assert not services.monitor.index_ok
+    assert services.monitor.faces_indexed is None
+    assert services.monitor.snapshot.index_error == "no connection"
     assert "oceano_index_up 0.0" in services.metrics.exposition().decode()
     assert [record.getMessage() for record in caplog.records] == ["no connection"]
     index.does = lambda: None
-    asyncio.run(services.look())
-    assert services.index_ok
-    assert services.seen.index_error == ""
+    asyncio.run(services.monitor.check_index())
+    assert services.monitor.index_ok
+    assert services.monitor.snapshot.index_error == ""
 
 
 def test_an_index_that_hangs_is_believed_until_it_is_stale(
     services: Services, index: Part, monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:
-    asyncio.run(services.look())
+    asyncio.run(services.monitor.check_index())
     release = threading.Event()
     index.does = lambda: release.wait(10) and None
-    asyncio.run(services.look())
-    assert services.index_ok, "one slow answer is no outage"
+    asyncio.run(services.monitor.check_index())
+    assert services.monitor.index_ok, "one slow answer is no outage"
     time.sleep(0.2)
-    assert not services.index_ok
-    assert services.faces_indexed() is None
-    assert services.seen.index_error == "the index has not answered within 0.05 s"
+    assert not services.monitor.index_ok
+    assert services.monitor.faces_indexed is None
+    assert services.monitor.snapshot.index_error == "the index has not answered within 0.05 s"
     release.set()
 
 
@@ -149,7 +150,7 @@ def test_an_index_that_hangs_is_not_asked_by_ever_more_threads(services: Service
 
     async def looks() -> None:
         for _ in range(4):
-            await services.look()
+            await services.monitor.check_index()
 
     before = threading.active_count()
     asyncio.run(looks())
@@ -160,13 +161,13 @@ def test_an_index_that_hangs_is_not_asked_by_ever_more_threads(services: Service
 
 def test_the_watch_sees_what_changes(services: Services, index: Part, engine: FakeEngine, quick: None) -> None:
     index.points.clear()
-    _watch(services, lambda: services.faces_indexed() == 0)
+    _watch(services, lambda: services.monitor.faces_indexed == 0)
     index.upsert([point(1)])
-    _watch(services, lambda: services.faces_indexed() == 1)
+    _watch(services, lambda: services.monitor.faces_indexed == 1)
     index.does = _fail()
-    _watch(services, lambda: not services.index_ok)
+    _watch(services, lambda: not services.monitor.index_ok)
     index.does = lambda: None
-    _watch(services, lambda: services.index_ok)
+    _watch(services, lambda: services.monitor.index_ok)
 
 
 def test_the_watch_goes_on_after_an_error_that_nobody_foresaw(
@@ -177,10 +178,10 @@ def test_the_watch_goes_on_after_an_error_that_nobody_foresaw(
 
     index.does = odd
     _watch(services, lambda: index.asked >= 3)
-    assert not services.index_ok
+    assert not services.monitor.index_ok
     assert any(record.exc_info for record in caplog.records)
     index.does = lambda: None
-    _watch(services, lambda: services.index_ok)
+    _watch(services, lambda: services.monitor.index_ok)
 
 
 def test_the_watch_sees_the_index_while_the_engine_or_the_ledger_hangs(
@@ -202,7 +203,7 @@ def test_the_watch_sees_the_index_while_the_engine_or_the_ledger_hangs(
     monkeypatch.setattr(Ledger, "totals", lambda self: hang_too())
     asked = index.asked
     try:
-        _watch(services, lambda: len(checks) > 0 and index.asked > asked + 5 and services.index_ok)
+        _watch(services, lambda: len(checks) > 0 and index.asked > asked + 5 and services.monitor.index_ok)
     finally:
         release.set()
     assert len(checks) == 1
@@ -222,7 +223,7 @@ def test_the_engine_is_checked_again_and_again_and_its_state_is_told(
     _watch(services, lambda: len(checks) >= 4)
     assert "the engine is unhealthy: cosine 0.5 to the reference" in caplog.text
     engine.health = EngineHealth(False, 0.0, "?")
-    asyncio.run(services.look())
+    asyncio.run(services.monitor.check_index())
     assert "oceano_engine_healthy 0.0" in services.metrics.exposition().decode()
 
 
@@ -243,9 +244,9 @@ def _record(path: str, faces: int = 2) -> FileRecord:
 
 def test_the_ledger_is_counted(services: Services) -> None:
     services.ledger.record([_record("/a"), _record("/b"), replace(_record("/c", 0), status="failed", reason="x")])
-    seconds = asyncio.run(services.look_at_ledger())
-    assert seconds >= module.LOOK_SECONDS
-    assert services.seen.totals == Totals(done=2, failed=1, faces=4)
+    seconds = asyncio.run(services.monitor.check_ledger())
+    assert seconds >= module.POLL_SECONDS
+    assert services.monitor.snapshot.totals == Totals(done=2, failed=1, faces=4)
     text = services.metrics.exposition().decode()
     assert 'oceano_ledger_files{status="done"} 2.0' in text
     assert 'oceano_ledger_files{status="failed"} 1.0' in text
@@ -258,12 +259,12 @@ def test_a_ledger_that_fails_does_not_make_the_index_unwell(
         raise OceanoError("ledger_unavailable", "database is locked")
 
     monkeypatch.setattr(Ledger, "totals", locked)
-    asyncio.run(services.look())
+    asyncio.run(services.monitor.check_index())
     for _ in range(3):
-        asyncio.run(services.look_at_ledger())
-    assert services.index_ok
-    assert services.seen.totals is None
-    assert services.seen.ledger_error == "database is locked"
+        asyncio.run(services.monitor.check_ledger())
+    assert services.monitor.index_ok
+    assert services.monitor.snapshot.totals is None
+    assert services.monitor.snapshot.ledger_error == "database is locked"
     assert len(caplog.records) == 1
 
 
@@ -273,7 +274,7 @@ def test_a_large_ledger_is_counted_less_often(services: Services, monkeypatch: p
         return Totals()
 
     monkeypatch.setattr(Ledger, "totals", slow)
-    assert asyncio.run(services.look_at_ledger()) >= 1.0, "at most a twentieth of the time"
+    assert asyncio.run(services.monitor.check_ledger()) >= 1.0, "at most a twentieth of the time"
 
 
 def test_only_the_demo_pack_is_a_demo(services: Services, engine: FakeEngine) -> None:
@@ -299,7 +300,7 @@ def test_closing_closes_every_part_even_if_one_fails(services: Services, index: 
 def test_nothing_is_logged_while_all_is_well(
     services: Services, quick: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 5)
+    monkeypatch.setattr(module, "INDEX_TIMEOUT_SECONDS", 5)
     index = services.index
     assert isinstance(index, Part)
     with caplog.at_level(logging.INFO):
@@ -311,5 +312,5 @@ def test_an_index_without_a_face_is_said_for_it_may_be_the_wrong_one(
     services: Services, index: Part, caplog: pytest.LogCaptureFixture
 ) -> None:
     index.delete(ids_of(points(1)))
-    _watch(services, lambda: bool(services.seen.at))
+    _watch(services, lambda: bool(services.monitor.snapshot.index_at))
     assert "If you expected faces, check MODEL_NAME and QDRANT_COLLECTION." in caplog.text

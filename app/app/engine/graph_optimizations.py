@@ -1,4 +1,7 @@
-"""ONNX graphs made ready to run: weights as floats, no unused inputs, a free batch dimension."""
+"""Optimizations of ONNX graphs before ONNX Runtime loads them, and changes that let them run in batches.
+
+`bench/graph_optimizations.py` measures what they gain.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +17,38 @@ from app.core.onnx_graph import Graph, constant_nodes, real_inputs, reshapes
 
 _log = logging.getLogger(__name__)
 
-_QUANTIZED: Final = "DequantizeLinear"
+_DEQUANTIZE: Final = "DequantizeLinear"
 
 
 def rewrite(model: Any, graph: Graph, *, free_batch: bool, for_cpu: bool) -> bool:
-    """Change an onnx.ModelProto, that `graph` describes, in place; False if it was ready as it was.
+    """Optimize a model in place.
 
-    What each step is worth: bench/rewriting.py.
+    Args:
+        model: an onnx.ModelProto.
+        graph: its description.
+        free_batch: make the batch dimension dynamic.
+        for_cpu: also replace operators that are slow on the CPU.
+
+    Returns:
+        Whether anything changed.
     """
-    changed = _fold(model) | _drop_inputs(model) | _free_size(model.graph, graph)
+    changed = _fold_quantized_weights(model) | _drop_unused_inputs(model) | _free_input_size(model.graph, graph)
     if for_cpu:
         changed |= _split_prelu(model.graph)
     if graph.role == "recogniser":
-        changed |= _name_size(model.graph, graph)
+        changed |= _fix_input_size(model.graph, graph)
     if free_batch:
         _free_batch(model.graph, graph)
         changed = True
     if changed:
-        model.ir_version = max(model.ir_version, 4)  # before, every weight had to be listed among the inputs
+        model.ir_version = max(model.ir_version, 4)  # older versions require every weight among the inputs
     return changed
 
 
-def _fold(model: Any) -> bool:
-    """Compute once what depends on quantized weights alone: weights as floats are quicker, and ONNX Runtime refuses the
-    block-quantized files of OpenCV Zoo as they are.
+def _fold_quantized_weights(model: Any) -> bool:
+    """Replace quantized weights by floats, and the nodes that depend on weights alone by their results.
+
+    Floats run faster, and ONNX Runtime cannot load the block-quantized files of OpenCV Zoo.
     """
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
@@ -45,20 +56,20 @@ def _fold(model: Any) -> bool:
     graph = model.graph
     constant = constant_nodes(graph)
     nested = any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute)
-    if nested or not any(node.op_type == _QUANTIZED for node in constant):
+    if nested or not any(node.op_type == _DEQUANTIZE for node in constant):
         return False
     computed = {name for node in constant if node.op_type != "Constant" for name in node.output}
     kept = [node for node in graph.node if node.output[0] not in computed]
     used = {name for node in kept for name in node.input} | {value.name for value in graph.output}
-    wanted = sorted(computed & used)
+    needed = sorted(computed & used)
     weights = list(graph.initializer)
-    values = [helper.make_empty_tensor_value_info(name) for name in wanted]
-    part = helper.make_graph(constant, "constants", [], values, weights)
-    folding = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
+    values = [helper.make_empty_tensor_value_info(name) for name in needed]
+    constant_graph = helper.make_graph(constant, "constants", [], values, weights)
+    constant_model = helper.make_model(constant_graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     try:
-        results = ReferenceEvaluator(folding).run(None, {})
-    except Exception as failure:  # noqa: BLE001 - an operator that it does not know; ONNX Runtime may
-        _log.info("the quantized weights stay as they are: %s", failure)
+        results = ReferenceEvaluator(constant_model).run(None, {})
+    except Exception as failure:  # noqa: BLE001 - an operator it does not support, which ONNX Runtime may
+        _log.info("the quantized weights are kept: %s", failure)
         return False
     del graph.node[:]
     graph.node.extend(kept)
@@ -66,13 +77,13 @@ def _fold(model: Any) -> bool:
     graph.initializer.extend(tensor for tensor in weights if tensor.name in used)
     graph.initializer.extend(
         numpy_helper.from_array(np.ascontiguousarray(result), name)
-        for name, result in zip(wanted, results, strict=True)
+        for name, result in zip(needed, results, strict=True)
     )
     return True
 
 
-def _drop_inputs(model: Any) -> bool:
-    """Leave only the real input: weights that are listed as inputs are no constants to ONNX Runtime."""
+def _drop_unused_inputs(model: Any) -> bool:
+    """Keep only the real input: ONNX Runtime does not treat weights listed as inputs as constants."""
     inputs = real_inputs(model.graph)
     if len(inputs) == len(model.graph.input):
         return False
@@ -82,29 +93,29 @@ def _drop_inputs(model: Any) -> bool:
 
 
 def _split_prelu(graph: Any) -> bool:
-    """PRelu(x) as slope x + (1 - slope) Relu(x), to which ONNX Runtime has quick kernels for the CPU.
+    """Replace PRelu(x) by slope x + (1 - slope) Relu(x), for which ONNX Runtime has fast CPU kernels.
 
-    PRelu has a slow one, and one in another memory layout than that of the convolutions around it.
+    The kernel of PRelu is slow and uses another memory layout than the convolutions around it.
     """
     from onnx import helper, numpy_helper
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     taken = {name for node in graph.node for name in (*node.input, *node.output)} | tensors.keys()
-    fresh = (name for number in count() if (name := f"prelu_{number}") not in taken)
+    new_names = (name for number in count() if (name := f"prelu_{number}") not in taken)
     nodes = []
     for node in graph.node:
         slope = _slope_of(node, tensors)
         if slope is None:
             nodes.append(node)
             continue
-        below, above, relu, low, high = (next(fresh) for _ in range(5))
-        graph.initializer.append(numpy_helper.from_array(slope, below))
-        graph.initializer.append(numpy_helper.from_array((1 - slope).astype(slope.dtype), above))
+        slope_name, rest_name, relu, scaled_input, scaled_relu = (next(new_names) for _ in range(5))
+        graph.initializer.append(numpy_helper.from_array(slope, slope_name))
+        graph.initializer.append(numpy_helper.from_array((1 - slope).astype(slope.dtype), rest_name))
         nodes += [
             helper.make_node("Relu", [node.input[0]], [relu]),
-            helper.make_node("Mul", [node.input[0], below], [low]),
-            helper.make_node("Mul", [relu, above], [high]),
-            helper.make_node("Add", [low, high], [node.output[0]]),
+            helper.make_node("Mul", [node.input[0], slope_name], [scaled_input]),
+            helper.make_node("Mul", [relu, rest_name], [scaled_relu]),
+            helper.make_node("Add", [scaled_input, scaled_relu], [node.output[0]]),
         ]
     if len(nodes) == len(graph.node):
         return False
@@ -114,7 +125,7 @@ def _split_prelu(graph: Any) -> bool:
 
 
 def _slope_of(node: Any, tensors: Mapping[str, Any]) -> npt.NDArray[Any] | None:
-    """(1, C, 1, 1), which becomes part of a convolution; None for what is no PRelu with a slope for each channel."""
+    """The slope as (1, C, 1, 1), which can be fused into a convolution; None if not a PRelu with one per channel."""
     from onnx import numpy_helper
 
     if node.op_type != "PRelu" or node.input[1] not in tensors:
@@ -125,8 +136,8 @@ def _slope_of(node: Any, tensors: Mapping[str, Any]) -> npt.NDArray[Any] | None:
     return slope.reshape(1, -1, 1, 1)
 
 
-def _name_size(onnx_graph: Any, graph: Graph) -> bool:
-    """InsightFace tells a recogniser by the sides of its input, which some graphs leave free."""
+def _fix_input_size(onnx_graph: Any, graph: Graph) -> bool:
+    """Replace dynamic sides of a recogniser's input by fixed ones, by which InsightFace recognises it."""
     dims = _dims(onnx_graph, graph)[2:]
     if graph.input_size is None or all(dim.dim_value for dim in dims):
         return False
@@ -136,8 +147,8 @@ def _name_size(onnx_graph: Any, graph: Graph) -> bool:
     return True
 
 
-def _free_size(onnx_graph: Any, graph: Graph) -> bool:
-    """Let a detector whose graph names a size, but does not depend on it, take pictures of any."""
+def _free_input_size(onnx_graph: Any, graph: Graph) -> bool:
+    """Make the sides of a detector's input dynamic if the graph names a size but does not depend on it."""
     dims = _dims(onnx_graph, graph)
     if graph.role != "detector" or graph.input_size is not None or not any(dim.dim_value for dim in dims[2:]):
         return False
@@ -148,42 +159,42 @@ def _free_size(onnx_graph: Any, graph: Graph) -> bool:
         for cells in value.type.tensor_type.shape.dim[1:2]:
             cells.Clear()
             cells.dim_param = f"cells_{value.name}"
-    del onnx_graph.value_info[:]  # shapes in between, for the size that was named
+    del onnx_graph.value_info[:]  # intermediate shapes, for the named size
     return True
 
 
 def _free_batch(onnx_graph: Any, graph: Graph) -> None:
-    """The batch dimension, which published detectors fix at 1."""
-    _free(_dims(onnx_graph, graph)[0])
+    """Make the batch dimension dynamic; published detectors fix it at 1."""
+    _make_dynamic(_dims(onnx_graph, graph)[0])
     for value in onnx_graph.output:
         dims = value.type.tensor_type.shape.dim
         if len(dims) == 4 or (len(dims) == 3 and dims[0].dim_value == 1):
-            _free(dims[0])
+            _make_dynamic(dims[0])
         else:
-            value.type.tensor_type.ClearField("shape")  # (H*W*anchors, C) no longer, with a batch inside
+            value.type.tensor_type.ClearField("shape")  # not (H*W*anchors, C) with a batch inside
     if graph.role == "recogniser":
         _free_reshapes(onnx_graph)
-    del onnx_graph.value_info[:]  # shapes in between, for a batch of 1
+    del onnx_graph.value_info[:]  # intermediate shapes, for a batch of 1
 
 
 def _free_reshapes(onnx_graph: Any) -> None:
-    """A crop's features flattened to (1, n) become (N, n)."""
+    """Let Reshape nodes that flatten a crop's features to (1, n) return (N, n)."""
     from onnx import numpy_helper
 
     for number, (node, shape) in enumerate(reshapes(onnx_graph)):
         if shape is None or shape.size < 2 or shape[0] != 1:
             continue
         freed = shape.copy()
-        freed[0] = 0 if -1 in shape else -1  # 0: as the features have it
+        freed[0] = 0 if -1 in shape else -1  # 0: as in the input of the node
         node.input[1] = f"freed_{number}_{node.input[1]}"
         onnx_graph.initializer.append(numpy_helper.from_array(freed, node.input[1]))
 
 
 def _dims(onnx_graph: Any, graph: Graph) -> Any:
-    taken = next(value for value in onnx_graph.input if value.name == graph.input_name)
-    return taken.type.tensor_type.shape.dim
+    source = next(value for value in onnx_graph.input if value.name == graph.input_name)
+    return source.type.tensor_type.shape.dim
 
 
-def _free(dim: Any) -> None:
+def _make_dynamic(dim: Any) -> None:
     dim.ClearField("dim_value")
     dim.dim_param = "N"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from app.core.types import Face, FaceRecord, Match
-from app.web.api.answers import face_body, finite, image_body, match_body, record_body, rounded
-from tests.support.fakes import embedding_of, picture_of
+from app.web.api.responses import FaceResponse, FoundFace, ImageSize, MatchedFace, finite, rounded
+from tests.support.fakes import FAKE_PACK, embedding_of, picture_of
 from tests.support.pictures import KPS, point
 
 NO_TEXT = b"/photos/caf\xe9.jpg".decode("utf-8", "surrogateescape")
@@ -16,7 +16,7 @@ NO_TEXT = b"/photos/caf\xe9.jpg".decode("utf-8", "surrogateescape")
 
 def test_a_face_has_place_box_points_scores_and_how_it_was_found() -> None:
     face = Face((1.23456, 2.0, 30.5, 40.999), KPS, 0.912345, 0.81239, "border", embedding_of(1), ("blurred",))
-    assert face_body(3, face) == {
+    assert FoundFace.of(3, face).model_dump(mode="json") == {
         "face_index": 3, "bbox": [1.23, 2.0, 30.5, 41.0], "kps": [list(one) for one in KPS], "det_score": 0.9123,
         "quality": 0.8124, "flaws": ["blurred"], "found_by": "border",
     }  # fmt: skip
@@ -24,7 +24,7 @@ def test_a_face_has_place_box_points_scores_and_how_it_was_found() -> None:
 
 def test_a_match_tells_where_its_picture_lies_and_no_embedding() -> None:
     stored = point(1, person="Ada")
-    body = match_body(Match(stored.face_id, 0.71234567, stored.payload))
+    body = MatchedFace.of(Match(stored.face_id, 0.71234567, stored.payload)).model_dump(mode="json")
     assert body == {
         "face_id": stored.face_id, "image_id": f"{1:064x}", "similarity": 0.712346, "person": "Ada",
         "path": "/photos/1.jpg", "bbox": [1.0, 2.0, 30.5, 40.25], "quality": 0.8, "flaws": [],
@@ -34,10 +34,11 @@ def test_a_match_tells_where_its_picture_lies_and_no_embedding() -> None:
 
 def test_a_stored_face_is_told_whole_but_for_its_embedding() -> None:
     stored = point(1, taken_at="2019-07-20T20:17:40")
-    body = record_body(FaceRecord(stored.face_id, stored.payload, stored.embedding))
+    record = FaceRecord(stored.face_id, stored.payload, stored.embedding)
+    body = FaceResponse.of(record, ["/photos/1.jpg", "/copy.jpg"], FAKE_PACK).model_dump(mode="json")
     assert set(body) == {
         "face_id", "thumb_url", "image_id", "path", "folder", "bbox", "kps", "width", "height", "det_score", "quality",
-        "person", "taken_at", "ingested_at", "flaws",
+        "person", "taken_at", "ingested_at", "flaws", "paths", "request_id", "model",
     }  # fmt: skip
     assert body["folder"] == ["/", "/photos"]
     assert json.loads(json.dumps(body))["taken_at"] == "2019-07-20T20:17:40"
@@ -45,9 +46,12 @@ def test_a_stored_face_is_told_whole_but_for_its_embedding() -> None:
 
 def test_a_file_name_that_is_no_text_can_be_sent() -> None:
     stored = point(1, path=NO_TEXT, folder=("/", NO_TEXT))
-    for body in (match_body(Match(stored.face_id, 1.0, stored.payload)), record_body(FaceRecord("x", stored.payload))):
-        assert json.dumps(body, ensure_ascii=False).encode()
-        assert body["path"] == "/photos/caf\\xe9.jpg"
+    match = MatchedFace.of(Match(stored.face_id, 1.0, stored.payload))
+    face = FaceResponse.of(FaceRecord("x", stored.payload), [NO_TEXT], FAKE_PACK)
+    for body in (match, face):
+        assert json.loads(body.model_dump_json())["path"] == "/photos/caf\\xe9.jpg"
+    assert face.paths == ["/photos/caf\\xe9.jpg"]
+    assert face.folder == ["/", "/photos/caf\\xe9.jpg"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -61,4 +65,4 @@ def test_times_are_hundredths_of_milliseconds() -> None:
 
 
 def test_an_image_is_told_by_its_upright_size() -> None:
-    assert image_body(picture_of(np.zeros((3, 5, 3), np.uint8))) == {"width": 5, "height": 3}
+    assert ImageSize.of(picture_of(np.zeros((3, 5, 3), np.uint8))).model_dump() == {"width": 5, "height": 3}

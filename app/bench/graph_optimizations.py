@@ -1,11 +1,11 @@
-"""What it is worth to rewrite a recogniser's and a detector's graph before it runs on the CPU (app/rewriting.py).
+"""Gain of the graph optimizations on the CPU, for a recogniser and a detector (`app/engine/graph_optimizations`).
 
-    FREE_PACK_DIR=models/opencv .venv/bin/python app/bench/rewriting.py
+    FREE_PACK_DIR=models/opencv .venv/bin/python app/bench/graph_optimizations.py
 
-Milliseconds of one run with one thread: `published` (of block-quantized files with their per-tensor block sizes left
-out, which ONNX Runtime refuses), `floats` (weights turned to floats, unused inputs dropped) and `rewritten` (PRelu
-split, too). The three take turns; medians. --resnet100 measures a recogniser of that size with random weights instead.
-The last line is one JSON object with the ratios and the least cosine to the published graph's output.
+Milliseconds of one run with one thread: `published` (block-quantized files without their per-tensor block sizes, which
+ONNX Runtime refuses), `floats` (weights as floats, no unused inputs) and `rewritten` (PRelu split, too). The three run
+in turn; medians. --resnet100 measures a recogniser of that size with random weights instead. The output is one JSON
+object with the times, the ratios and the lowest cosine to the output of the published graph.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import onnxruntime
 from onnx import numpy_helper
 
 from app.core.onnx_graph import Graph, describe
-from app.engine.rewriting import rewrite
+from app.engine.graph_optimizations import rewrite
 from app.packs.store import find_pack
 from bench.pictures import folder_of
 from bench.resnet100 import write_resnet100

@@ -1,16 +1,21 @@
-"""The fields that a client sends beside a picture."""
+"""The forms of requests: files, and options checked by pydantic."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
+from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from app.core.errors import JsonValue, OceanoError
 from app.core.types import FLAWS, FaceFilter, Flaw
+from app.web.uploads import Upload, read_upload
+
+Options = TypeVar("Options", bound=BaseModel)
 
 DEFAULT_LIMIT: Final = 20
 _ISO_TIME: Final = (
@@ -32,21 +37,18 @@ def _absolute(folder: str) -> str:
     return str(Path(folder))  # without a trailing slash
 
 
-_Options = TypeVar("_Options", bound=BaseModel)
-
-
 def _comma_separated(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class DetectOptions(BaseModel):
-    """Fields of `POST /detect` beside the picture."""
+    """Options of `POST /detect`: none."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class CompareOptions(BaseModel):
-    """Fields of `POST /compare` beside the pictures."""
+    """Options of `POST /compare`."""
 
     model_config = ConfigDict(extra="forbid")
     threshold: float | None = Field(
@@ -55,7 +57,7 @@ class CompareOptions(BaseModel):
 
 
 class SearchOptions(BaseModel):
-    """Fields of `POST /search` beside the picture, in the form or the query string."""
+    """Options of `POST /search`, in the form or the query string."""
 
     model_config = ConfigDict(extra="forbid")
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=1000, description="matches per face")
@@ -75,20 +77,23 @@ class SearchOptions(BaseModel):
     ingested_to: IsoTime | None = Field(None, description="ingested at or before, ISO 8601")
     min_det_score: float | None = Field(None, ge=0, le=1, description="least det_score of a stored face")
     min_quality: float | None = Field(None, ge=0, le=1, description="least quality of a stored face")
-
     without: Annotated[tuple[Flaw, ...], BeforeValidator(_comma_separated)] = Field(
         (), description="leave out stored faces with any of these flaws, comma-separated: " + ", ".join(FLAWS)
     )
 
     def where(self) -> FaceFilter | None:
-        """The filter these fields make; None if they make none."""
+        """Return the filter of these options; None if there is none."""
         others = {"limit", "threshold", "max_faces", "group_by"}
         given = self.model_dump(exclude=others, exclude_none=True, exclude_defaults=True)
         return FaceFilter(**given) if given else None
 
 
-def read_options(kind: type[_Options], fields: Mapping[str, str]) -> _Options:
-    """The fields, checked. A blank one, as a form sends it, counts as absent; `lang` is for the error messages."""
+def read_options(kind: type[Options], fields: Mapping[str, str]) -> Options:
+    """Check the fields of a form. A blank field counts as absent; `lang`, the language of messages, is skipped.
+
+    Raises:
+        OceanoError: `invalid_request`; its details name every wrong field.
+    """
     given = {name: value for name, value in fields.items() if name != "lang" and value.strip()}
     try:
         return kind.model_validate(given)
@@ -100,9 +105,35 @@ def read_options(kind: type[_Options], fields: Mapping[str, str]) -> _Options:
         raise OceanoError("invalid_request", sentences, details={"fields": wrong}) from None
 
 
-def multipart(files: list[str], options: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI shall say of a body that a handler reads by itself."""
-    schema = options.model_json_schema()
-    properties = {name: {"type": "string", "format": "binary"} for name in files} | schema.get("properties", {})
-    body = {"type": "object", "required": files, "properties": properties}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": body}}}}
+class ImageForm(Generic[Options]):
+    """A multipart form of files and options: a dependency that reads it, and what OpenAPI says of it.
+
+    FastAPI's own form parameters do not fit: they turn an upload that is too large, or a client that disconnects,
+    into a 400, and they read no query parameters.
+
+    Args:
+        options: the model of all fields that are not files.
+        files: the names of the files.
+    """
+
+    def __init__(self, options: type[Options], *files: str) -> None:
+        self._options = options
+        self._files = files
+
+    async def read(self, request: Request) -> AsyncIterator[Upload[Options]]:
+        """Yield the decoded pictures and the checked options; errors as of `app.web.uploads.read_upload`."""
+        async with read_upload(request, self._files, partial(read_options, self._options)) as upload:
+            yield upload
+
+    @property
+    def openapi(self) -> dict[str, Any]:
+        """The request body, for a route's `openapi_extra`."""
+        schema = self._options.model_json_schema()
+        files = {name: {"type": "string", "format": "binary"} for name in self._files}
+        body = {"type": "object", "required": [*files], "properties": files | schema.get("properties", {})}
+        return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": body}}}}
+
+
+SEARCH_FORM: Final = ImageForm(SearchOptions, "image")
+DETECT_FORM: Final = ImageForm(DetectOptions, "image")
+COMPARE_FORM: Final = ImageForm(CompareOptions, "image_a", "image_b")

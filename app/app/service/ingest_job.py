@@ -1,0 +1,234 @@
+"""The ingest job: opens the parts, ingests a folder, watches or prunes it, writes the report."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event
+
+from app.core.config import Settings
+from app.core.errors import OceanoError
+from app.core.paths import absolute, readable
+from app.core.protocols import Engine, FaceIndex
+from app.images.formats import SNIFF_BYTES, sniff
+from app.images.thumbnails import ThumbStore
+from app.index import clear_restore
+from app.ingest import Ingest, IngestCounts, IngestOptions
+from app.library.ledger import FileRecord, Ledger, only_writer, restore_note
+from app.library.prune import PruneCounts, Pruning
+from app.library.scan import Folder, PathFilter
+from app.library.watch import arrivals
+from app.service.factory import open_for_ingest, open_without_engine
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRequest:
+    """What to ingest, and what to do afterwards; the options of `oceano ingest`.
+
+    `report` is a CSV file for the failed and no-face files of the folder.
+    """
+
+    folder: Path
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    limit: int | None = None
+    retry: bool = False
+    watch: bool = False
+    prune: bool = False
+    dry_run: bool = False
+    forget_drives: bool = False
+    report: Path | None = None
+
+    @property
+    def wanted(self) -> PathFilter:
+        """The filter that `include` and `exclude` make."""
+        return PathFilter(self.include, self.exclude)
+
+
+class IngestJob:
+    """One ingest of one folder; `open_ingest_job` makes it.
+
+    Args:
+        request: a checked request.
+        settings: limits and folders.
+        parts: engine, index and ledger.
+        stop: once set, the files in work are finished and the job ends.
+    """
+
+    def __init__(
+        self, request: IngestRequest, settings: Settings, parts: tuple[Engine, FaceIndex, Ledger], stop: Event
+    ) -> None:
+        self._request = request
+        self._engine, self._index, self._ledger = parts
+        self._thumbs = ThumbStore(settings.thumbs_dir)
+        self._stop = stop
+        self._options = IngestOptions(
+            settings.max_image_pixels, enough=settings.enough, retry=request.retry, limit=request.limit
+        )
+        self.counts = IngestCounts()
+        self.pruned: PruneCounts | None = None
+        self.unread = 0
+
+    def run(self, on_progress: Callable[[IngestCounts], None] = lambda _: None) -> None:
+        """Ingest, then prune if the request says so; the results are in `counts`, `pruned` and `unread`.
+
+        Nothing is pruned if files or folders could not be read (`unread`): missing files could not be told from
+        deleted ones.
+
+        Args:
+            on_progress: called after every file that is skipped and every batch that is recorded.
+
+        Raises:
+            OceanoError: as `Ingest.run` does; the counts so far are in its details as "ingest".
+        """
+        ingest = Ingest(
+            self._engine,
+            self._index,
+            self._ledger,
+            self._thumbs,
+            self._options,
+            stop=self._stop,
+            on_progress=on_progress,
+        )
+        self.counts = ingest.counts
+        folder = Folder(self._request.folder)
+        digest = self._engine.pack.digest
+        pruning = _pruning(self._request, folder, self._index, self._ledger, self._thumbs, digest, self._stop)
+        try:
+            if self._request.prune:
+                pruning.look()
+            if self._request.watch:
+                self._watch(ingest, folder)
+            else:
+                ingest.run(folder, self._request.wanted)
+            self.unread = ingest.unseen
+            if self._request.prune and not self.unread and not self._stop.is_set():
+                self.pruned = pruning.run()
+        except OceanoError as failure:
+            failure.details["ingest"] = asdict(self.counts)
+            raise
+
+    def write_report(self) -> None:
+        """Write the failed and no-face files of the folder, of this run and earlier ones, to the request's report.
+
+        Raises:
+            OceanoError: `invalid_request` if the report cannot be written.
+        """
+        if self._request.report is not None:
+            _write_report(self._request.report, self._ledger.without_faces(absolute(self._request.folder)))
+
+    def _watch(self, ingest: Ingest, folder: Folder) -> None:
+        """Ingest the folder, then files as they arrive; the watch starts first, so that no file is missed."""
+        arriving = arrivals(folder, self._stop, self._request.wanted)
+        next(arriving, None)
+        ingest.run(folder, self._request.wanted)
+        for files in arriving:
+            if files:
+                ingest.take(files)
+
+
+@contextmanager
+def open_ingest_job(request: IngestRequest, settings: Settings, stop: Event) -> Iterator[IngestJob]:
+    """Check a request, take the lock of the ledger, and open engine, index and ledger until the context ends.
+
+    Raises:
+        OceanoError: `not_found`, `invalid_request`, `ingest_in_progress`, and as `open_for_ingest` does.
+    """
+    with _only_ingest(request, settings), open_for_ingest(settings) as parts:
+        yield IngestJob(request, settings, parts, stop)
+
+
+def preview_prune(request: IngestRequest, settings: Settings, stop: Event) -> tuple[PruneCounts, int]:
+    """Count what a prune would remove, without loading a model; folders that cannot be listed come second.
+
+    Raises:
+        OceanoError: `not_found`, `invalid_request`, `ingest_in_progress`, and as `open_without_engine` does.
+    """
+    with _only_ingest(request, settings), open_without_engine(settings) as (pack, index, ledger):
+        folder = Folder(request.folder)
+        thumbs = ThumbStore(settings.thumbs_dir)
+        counts = _pruning(request, folder, index, ledger, thumbs, pack.digest, stop).run()
+        for _ in folder.scan():  # a prune removes nothing if a folder cannot be listed
+            if stop.is_set():
+                break
+        return counts, folder.unlisted
+
+
+@contextmanager
+def _only_ingest(request: IngestRequest, settings: Settings) -> Iterator[None]:
+    _check(request)
+    with only_writer(settings.state_dir):
+        # the ingest is newer than an unfinished restore
+        restore_note(settings.state_dir, settings.qdrant_collection).unlink(missing_ok=True)
+        clear_restore(settings)
+        if request.report is not None:
+            _require_writable(request.report)
+        yield
+
+
+def _check(request: IngestRequest) -> None:
+    """Raise OceanoError `not_found` or `invalid_request` for a folder or a combination that makes no sense."""
+    if not os.path.isdir(request.folder):  # noqa: PTH112 - Path.is_dir raises if a name is too long
+        shown = readable(str(request.folder))
+        raise OceanoError("not_found", f"{shown} is not a folder", details={"folder": shown})
+    if not all(pattern.strip() for pattern in (*request.include, *request.exclude)):  # an unset shell variable
+        raise OceanoError("invalid_request", "a pattern of --include or --exclude is empty")
+    if request.dry_run and not request.prune:
+        raise OceanoError("invalid_request", "--dry-run needs --prune: it shows what --prune would remove")
+    if request.forget_drives and not request.prune:
+        raise OceanoError("invalid_request", "--forget-drives needs --prune: it extends what --prune removes")
+    if request.dry_run and request.report is not None:
+        raise OceanoError("invalid_request", "--dry-run ingests nothing, so there is nothing to --report")
+    if request.watch and (request.prune or request.limit is not None):
+        raise OceanoError("invalid_request", "--watch never ends, so it excludes --prune and --limit")
+    if request.prune and (request.include or request.exclude or request.limit is not None):
+        raise OceanoError(
+            "invalid_request", "--prune covers the whole folder, so it excludes --include, --exclude and --limit"
+        )
+
+
+def _pruning(
+    request: IngestRequest,
+    folder: Folder,
+    index: FaceIndex,
+    ledger: Ledger,
+    thumbs: ThumbStore,
+    digest: str,
+    stop: Event,
+) -> Pruning:
+    return Pruning(
+        folder,
+        index,
+        ledger,
+        thumbs,
+        digest=digest,
+        dry_run=request.dry_run,
+        drives=request.forget_drives,
+        stop=stop,
+    )
+
+
+def _require_writable(report: Path) -> None:
+    """Check the report before the work, and that it would not overwrite a picture."""
+    try:
+        with report.open("ab+") as file:
+            file.seek(0)
+            if sniff(file.read(SNIFF_BYTES)) is not None:
+                raise OceanoError("invalid_request", f"--report {report}: this file is a picture; name another file")
+    except OSError as failure:
+        raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure
+
+
+def _write_report(report: Path, records: Iterable[FileRecord]) -> None:
+    try:
+        with report.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "status", "reason", "message"])
+            for record in records:
+                writer.writerow([readable(record.path), record.status, record.reason, record.message])
+    except OSError as failure:
+        raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure

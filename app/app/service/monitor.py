@@ -1,0 +1,163 @@
+"""The monitor: polls index, ledger and engine, so that `/health`, `/status` and the page answer at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from app.core.concurrency import Threads
+from app.core.errors import OceanoError
+from app.core.protocols import Engine, FaceIndex
+from app.core.types import IndexInfo
+from app.library.ledger import Ledger, Totals
+from app.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+_EMPTY: Final = "The index is empty (collection %s). If you expected faces, check MODEL_NAME and QDRANT_COLLECTION."
+_NOT_CHECKED: Final = "not checked yet"
+
+POLL_SECONDS: Final = 2.0
+INDEX_TIMEOUT_SECONDS: Final = 5.0
+ENGINE_POLL_SECONDS: Final = 60.0
+STALE_SECONDS: Final = 10.0
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The last known state; `index_at` is when the index last answered, in seconds of the monotonic clock."""
+
+    index: IndexInfo | None = None
+    index_error: str = _NOT_CHECKED
+    index_at: float = 0.0
+    totals: Totals | None = None
+    ledger_error: str = _NOT_CHECKED
+
+
+class Monitor:
+    """Polls the parts of a running service; one loop and one thread each, so that a part that hangs delays no other.
+
+    Args:
+        engine: compared with its reference picture every `ENGINE_POLL_SECONDS`.
+        index: asked for its size every `POLL_SECONDS`.
+        ledger: counted every `POLL_SECONDS`, a large one less often.
+        metrics: the gauges to set.
+    """
+
+    def __init__(self, engine: Engine, index: FaceIndex, ledger: Ledger, metrics: Metrics) -> None:
+        self._engine = engine
+        self._index = index
+        self._ledger = ledger
+        self._metrics = metrics
+        self._index_thread = Threads(1, "monitor-index")
+        self._ledger_thread = Threads(1, "monitor-ledger")
+        self._engine_thread = Threads(1, "monitor-engine")
+        self._engine_checked = False
+        self.snapshot = Snapshot()
+
+    @property
+    def index_ok(self) -> bool:
+        """True if the index answered within the last `STALE_SECONDS`."""
+        return self.snapshot.index is not None and time.monotonic() - self.snapshot.index_at < STALE_SECONDS
+
+    @property
+    def faces_indexed(self) -> int | None:
+        """Faces in the index; None while it is unavailable."""
+        return self.snapshot.index.points if self.snapshot.index is not None and self.index_ok else None
+
+    async def run(self) -> None:
+        """Poll all parts until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._repeat(self.check_index))
+            loops.create_task(self._repeat(self.check_ledger))
+            loops.create_task(self._repeat(self.check_engine))
+
+    async def check_index(self) -> float:
+        """Ask the index once, for at most `INDEX_TIMEOUT_SECONDS`; after a timeout the old state stays until stale.
+
+        Returns:
+            Seconds until the next check.
+        """
+        self._metrics.engine_healthy.set(self._engine.health.healthy)
+        try:
+            async with asyncio.timeout(INDEX_TIMEOUT_SECONDS):
+                info = await self._index_thread.run(self._index.info)
+        except TimeoutError:
+            self._index_failed(f"the index has not answered within {INDEX_TIMEOUT_SECONDS:g} s")
+        except OceanoError as failure:
+            self.snapshot.index = None
+            self._index_failed(failure.message)
+        else:
+            self._index_answered(info)
+        self._metrics.index_up.set(self.index_ok)
+        return POLL_SECONDS
+
+    def _index_answered(self, info: IndexInfo) -> None:
+        if not self.snapshot.index_at and not info.points:
+            _log.warning(_EMPTY, info.collection)
+        self.snapshot.index, self.snapshot.index_error, self.snapshot.index_at = info, "", time.monotonic()
+        self._metrics.index_points.set(info.points)
+        self._metrics.index_indexed.set(info.indexed)
+        if info.disk_bytes is not None:
+            self._metrics.index_bytes.set(info.disk_bytes)
+        self._metrics.index_maintaining.set(info.maintaining)
+        self._metrics.index_copies_missing.set(info.copies_missing)
+
+    def _index_failed(self, message: str) -> None:
+        if self.snapshot.index_error != message:
+            _log.error("%s", message)
+        self.snapshot.index_error = message
+
+    async def check_ledger(self) -> float:
+        """Count the ledger's files once. Searches work without it.
+
+        Returns:
+            Seconds until the next check. Counting reads every row and blocks an ingest that writes, so it may take
+            a twentieth of the time at most.
+        """
+        start = time.monotonic()
+        try:
+            totals = await self._ledger_thread.run(self._ledger.totals)
+        except OceanoError as failure:
+            if self.snapshot.ledger_error != failure.message:
+                _log.error("%s", failure)
+            self.snapshot.totals, self.snapshot.ledger_error = None, failure.message
+            return POLL_SECONDS
+        self.snapshot.totals, self.snapshot.ledger_error = totals, ""
+        for status in ("done", "no_face", "failed", "duplicate"):
+            self._metrics.ledger_files.labels(status).set(getattr(totals, status))
+        return max(POLL_SECONDS, 20 * (time.monotonic() - start))
+
+    async def check_engine(self) -> float:
+        """Let the engine embed its reference picture again; the first call does nothing, the engine was just built.
+
+        Returns:
+            Seconds until the next check.
+        """
+        if self._engine_checked:
+            health = await self._engine_thread.run(self._engine.check)
+            if not health.healthy:
+                _log.error("the engine is unhealthy: %s", health.message)
+        self._engine_checked = True
+        return ENGINE_POLL_SECONDS
+
+    @staticmethod
+    async def _repeat(check: Callable[[], Awaitable[float]]) -> None:
+        while True:
+            seconds = POLL_SECONDS
+            try:
+                seconds = await check()
+            except Exception:  # noqa: BLE001 - one failed check must not stop the monitor
+                _log.exception("a check of the monitor failed")
+            await asyncio.sleep(seconds)
+
+    def close(self) -> None:
+        """Stop the threads; a call that hangs ends on its own."""
+        with contextlib.ExitStack() as stack:
+            for threads in (self._index_thread, self._ledger_thread, self._engine_thread):
+                stack.callback(threads.close)

@@ -1,0 +1,317 @@
+"""The JSON bodies of responses, as pydantic models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from app.core.paths import readable
+from app.core.types import BBox, Face, FaceMatches, FaceRecord, Flaw, FoundBy, Match, ModelPack, Picture, Point
+from app.web.errors import current_request_id
+
+
+class Model(BaseModel):
+    """The model pack that made the embeddings."""
+
+    name: str
+    digest: str = Field(description="first 8 hex digits of the SHA-256 of the model's files and preprocessing")
+
+    @classmethod
+    def of(cls, pack: ModelPack) -> Model:
+        """Name a pack."""
+        return cls(name=pack.name, digest=pack.short_digest)
+
+
+class Response(BaseModel):
+    """What begins every body: the request's id and the model."""
+
+    request_id: str = Field(default_factory=current_request_id, description="as in the header X-Request-ID")
+    model: Model
+
+
+class ImageSize(BaseModel):
+    """Width and height of the upright image, in pixels."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, picture: Picture) -> ImageSize:
+        """Read the size of a picture."""
+        return cls(width=picture.width, height=picture.height)
+
+
+class FoundFace(BaseModel):
+    """A face of an uploaded image."""
+
+    face_index: int = Field(description="position among the image's faces, ordered by x1, then y1")
+    bbox: BBox = Field(description="x1, y1, x2, y2 in pixels of the upright image")
+    kps: list[Point] = Field(description="left eye, right eye, nose, left and right mouth corner, as seen")
+    det_score: float = Field(description="score of the detector, 0 to 1")
+    quality: float = Field(description="0 to 1")
+    flaws: list[Flaw] = Field(description="what keeps the quality low")
+    found_by: FoundBy = Field(description="`direct`, or the fallback that found the face")
+
+    @classmethod
+    def of(cls, position: int, face: Face) -> FoundFace:
+        """Describe a face, coordinates in hundredths of pixels, scores in ten-thousandths."""
+        return cls(
+            face_index=position,
+            bbox=_rounded_box(face.bbox),
+            kps=[(round(x, 2), round(y, 2)) for x, y in face.kps],
+            det_score=round(face.det_score, 4),
+            quality=round(face.quality, 4),
+            flaws=list(face.flaws),
+            found_by=face.found_by,
+        )
+
+
+class MatchedFace(BaseModel):
+    """A stored face that resembles a face of the query."""
+
+    face_id: str
+    image_id: str = Field(description="SHA-256 of the image file, hex")
+    similarity: float = Field(description="cosine, -1 to 1")
+    person: str | None
+    path: str = Field(description="absolute path of the image file")
+    bbox: BBox = Field(description="x1, y1, x2, y2 in pixels of the upright image")
+    quality: float
+    flaws: list[str]
+    thumb_url: str
+
+    @classmethod
+    def of(cls, match: Match) -> MatchedFace:
+        """Describe a match."""
+        return cls(
+            face_id=match.face_id,
+            image_id=match.payload.image_id,
+            similarity=round(match.similarity, 6),
+            person=match.payload.person,
+            path=readable(match.payload.path),
+            bbox=_rounded_box(match.payload.bbox),
+            quality=round(match.payload.quality, 4),
+            flaws=list(match.payload.flaws),
+            thumb_url=thumb_url(match.face_id),
+        )
+
+
+class SearchedFace(FoundFace):
+    """A face of the query with its matches, best first."""
+
+    matches: list[MatchedFace]
+
+    @classmethod
+    def with_matches(cls, found: FaceMatches) -> SearchedFace:
+        """Describe a face and its matches."""
+        face = FoundFace.of(found.face_index, found.face)
+        return cls(**face.model_dump(), matches=[MatchedFace.of(match) for match in found.matches])
+
+
+class SearchResponse(Response):
+    """Body of `POST /search`."""
+
+    threshold: float = Field(description="least cosine of a match")
+    image: ImageSize
+    faces: list[SearchedFace]
+    took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
+
+
+class DetectResponse(Response):
+    """Body of `POST /detect`."""
+
+    image: ImageSize
+    faces: list[FoundFace]
+    took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
+
+
+class ComparedImage(BaseModel):
+    """An image and its largest face."""
+
+    image: ImageSize
+    face: FoundFace
+
+
+class CompareResponse(Response):
+    """Body of `POST /compare`."""
+
+    threshold: float = Field(description="least cosine of the same person")
+    similarity: float = Field(description="cosine, -1 to 1")
+    same_person: bool
+    a: ComparedImage
+    b: ComparedImage
+    took_ms: dict[str, float] = Field(description="milliseconds per stage of both images, and `total`")
+
+
+class FaceResponse(Response):
+    """Body of `GET /faces/{face_id}`."""
+
+    face_id: str
+    thumb_url: str
+    image_id: str = Field(description="SHA-256 of the image file, hex")
+    path: str = Field(description="absolute path of the image file")
+    folder: list[str] = Field(description="every folder above `path`, outermost first")
+    bbox: BBox = Field(description="x1, y1, x2, y2 in pixels of the upright image")
+    kps: list[Point]
+    width: int
+    height: int
+    det_score: float
+    quality: float
+    person: str | None
+    taken_at: str | None = Field(description="EXIF's time, ISO 8601 without an offset")
+    ingested_at: str = Field(description="ISO 8601")
+    flaws: list[str]
+    paths: list[str] = Field(description="every known path of the same image file")
+
+    @classmethod
+    def of(cls, record: FaceRecord, paths: list[str], pack: ModelPack) -> FaceResponse:
+        """Describe a stored face and the paths of its image."""
+        stored = record.payload
+        return cls(
+            model=Model.of(pack),
+            face_id=record.face_id,
+            thumb_url=thumb_url(record.face_id),
+            image_id=stored.image_id,
+            path=readable(stored.path),
+            folder=[readable(folder) for folder in stored.folder],
+            bbox=stored.bbox,
+            kps=list(stored.kps),
+            width=stored.width,
+            height=stored.height,
+            det_score=stored.det_score,
+            quality=stored.quality,
+            person=stored.person,
+            taken_at=stored.taken_at,
+            ingested_at=stored.ingested_at,
+            flaws=list(stored.flaws),
+            paths=[readable(path) for path in paths],
+        )
+
+
+class Check(BaseModel):
+    """Whether a part works, and if not, why."""
+
+    ok: bool
+    message: str
+
+
+class Checks(BaseModel):
+    """The parts that a search needs."""
+
+    engine: Check
+    index: Check
+
+
+class HealthResponse(BaseModel):
+    """Body of `GET /health`."""
+
+    status: Literal["ok", "unavailable"]
+    checks: Checks
+    request_id: str = Field(default_factory=current_request_id)
+
+
+class GpuStatus(BaseModel):
+    """A GPU; memory in bytes, utilisation 0 to 1 or null where the driver does not report it."""
+
+    name: str
+    memory_used: int
+    memory_total: int
+    utilisation: float | None
+
+
+class DeviceStatus(BaseModel):
+    """Where the model runs, and why there."""
+
+    device: Literal["cpu", "cuda"]
+    provider: str
+    reason: str
+    gpus: list[GpuStatus]
+
+
+class EngineStatus(BaseModel):
+    """The last comparison of the model with its reference picture."""
+
+    healthy: bool
+    cosine: float | None = Field(description="to the embedding at start; null if it is not a number")
+    message: str
+
+
+class IndexStatus(BaseModel):
+    """The index as last seen; `ok` is false once that is more than 10 seconds ago."""
+
+    ok: bool
+    kind: Literal["embedded", "server"]
+    collection: str
+    points: int = Field(description="faces")
+    indexed: int = Field(description="faces in the HNSW graph")
+    segments: int
+    maintaining: bool = Field(description="a graph is being built")
+    disk_bytes: int | None
+    copies_missing: int = Field(description="copies of shards that a cluster lacks")
+
+
+class IndexUnavailable(BaseModel):
+    """The index has not answered."""
+
+    ok: Literal[False] = False
+    message: str
+
+
+class IngestStatus(BaseModel):
+    """Ingested files by result, and the faces of all images."""
+
+    done: int
+    no_face: int
+    failed: int
+    duplicate: int
+    faces: int
+
+
+class IngestUnavailable(BaseModel):
+    """The ledger cannot be read."""
+
+    message: str
+
+
+class Versions(BaseModel):
+    """Versions of the running software."""
+
+    oceano: str
+    python: str
+
+
+class StatusResponse(Response):
+    """Body of `GET /status`."""
+
+    demo: bool = Field(description="the model is the demo pack, which finds drawn people only")
+    embedding_size: int = Field(description="dimensions of an embedding")
+    threshold: float = Field(description="the model's default least cosine of a match")
+    device: DeviceStatus
+    engine: EngineStatus
+    index: IndexStatus | IndexUnavailable
+    ingest: IngestStatus | IngestUnavailable
+    versions: Versions
+    started_at: float = Field(description="seconds since 1970")
+    uptime_seconds: float
+
+
+def thumb_url(face_id: str) -> str:
+    """Return the address of a face's thumbnail."""
+    return f"/thumbs/{face_id}"
+
+
+def finite(value: float) -> float | None:
+    """Return the value, or None for NaN and infinities, which JSON lacks."""
+    return value if math.isfinite(value) else None
+
+
+def rounded(took_ms: Mapping[str, float]) -> dict[str, float]:
+    """Round milliseconds to hundredths."""
+    return {stage: round(milliseconds, 2) for stage, milliseconds in took_ms.items()}
+
+
+def _rounded_box(box: BBox) -> BBox:
+    x1, y1, x2, y2 = box
+    return round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)

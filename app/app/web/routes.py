@@ -1,0 +1,21 @@
+"""All routes: JSON, the page, static files."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from fastapi import Depends, FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from app.web import api
+from app.web.auth import require_key
+from app.web.pages import search as pages
+
+
+def add_routes(app: FastAPI) -> None:
+    """Add all routes to the application, and the page that shows an error."""
+    app.include_router(api.router())
+    app.include_router(pages.router(), dependencies=[Depends(require_key)])
+    app.mount("/static", StaticFiles(directory=Path(str(resources.files("app") / "static"))), name="static")
+    app.state.error_page = pages.error_page
