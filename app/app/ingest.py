@@ -27,9 +27,9 @@ from app.core.concurrency import Budget, in_order, processors
 from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
-from app.core.retry import PATIENCE_SECONDS, retry_index
+from app.core.retry import RETRY_SECONDS, retry_index
 from app.core.types import face_id_of
-from app.images.thumbnails import ThumbStore
+from app.images import ThumbStore
 from app.library.batches import Batch, BatchProcessor, Outcomes
 from app.library.ledger import FileRecord, Ledger
 from app.library.mounts import Mount, mounts_of
@@ -83,7 +83,7 @@ class IngestOptions:
     enough: int | None = None
     retry: bool = False
     limit: int | None = None
-    patience: float = PATIENCE_SECONDS
+    patience: float = RETRY_SECONDS
 
 
 class Ingest:

@@ -54,7 +54,13 @@ def create_app(
                 app.state.decoding.close()
                 await asyncio.to_thread(services.close)
 
-    app = FastAPI(title="Oceano", version=__version__, lifespan=lifespan, openapi_url=None)
+    app = FastAPI(
+        title="Oceano",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.state.settings = settings
     app.state.metrics = metrics
     add_routes(app)

@@ -33,8 +33,7 @@ from app.index import (
 )
 from app.index.capacity import amount, plan
 from app.index.transfer import Migration
-from app.library.ledger import only_writer, restore_note
-from app.library.manifest import read_manifest, require_undamaged, write_manifest
+from app.library import only_writer, read_manifest, require_undamaged, restore_note, write_manifest
 from app.service.factory import find_model, open_ledger
 
 _ROOM_TO_WRITE: Final = 300_000_000  # Edge keeps some free
@@ -110,7 +109,7 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
             thumbs = _copy_thumbs(kept.thumbs_dir, settings.thumbs_dir)
         except OSError as failure:
             raise _storage_failure(failure, settings.data_dir) from failure
-        ledger.bring(kept.state_dir / "ledger.sqlite3")
+        ledger.merge(kept.state_dir / "ledger.sqlite3")
         begun.unlink()
         with closing(open_index(settings, pack)) as index:
             faces = index.count()

@@ -27,7 +27,7 @@ from rich.progress import (
 from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.ingest import IngestCounts
-from app.library.scan import Folder, PathFilter
+from app.library import Folder, PathFilter
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from app.core.config import Settings
-from app.engine.runtime import probe
+from app.engine import probe
 
 
 def run_device(settings: Settings) -> None:

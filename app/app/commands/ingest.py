@@ -10,7 +10,7 @@ from threading import Event
 from app.commands.console import IngestProgress, counted
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
-from app.library.prune import PruneCounts
+from app.library import PruneCounts
 from app.service import IngestRequest, open_ingest_job, preview_prune
 
 

@@ -21,12 +21,11 @@ from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoE
 from app.core.paths import readable
 from app.core.protocols import FaceIndex
 from app.core.types import BBox, FaceFilter, FaceRecord, ModelPack
-from app.images.thumbnails import ThumbStore
+from app.images import ThumbStore
 from app.index import open_beside, open_index, switch_to
 from app.index.transfer import pages
 from app.ingest import Ingest, IngestOptions
-from app.library.ledger import Ledger, only_writer
-from app.library.scan import File, file_at
+from app.library import File, Ledger, file_at, only_writer
 from app.service.factory import build_engine, find_model, open_ledger
 
 _log = logging.getLogger(__name__)

@@ -1,1 +1,16 @@
-"""Image formats, decoding and thumbnails."""
+"""Image files: their formats, decoding to pixels, and thumbnails of faces."""
+
+from app.images.decode import decode, image_id_of, preview_webp
+from app.images.formats import SNIFF_BYTES, sniff
+from app.images.thumbnails import MEDIA_TYPE, ThumbStore, face_thumbnail
+
+__all__ = [
+    "MEDIA_TYPE",
+    "SNIFF_BYTES",
+    "ThumbStore",
+    "decode",
+    "face_thumbnail",
+    "image_id_of",
+    "preview_webp",
+    "sniff",
+]

@@ -11,7 +11,7 @@ from app.core.errors import OceanoError
 from app.core.paths import folders_of, readable
 from app.core.protocols import Engine
 from app.core.types import Face, FacePayload, FacePoint, Picture, face_id_of
-from app.images.thumbnails import ThumbStore, face_thumbnail
+from app.images import ThumbStore, face_thumbnail
 from app.library.ledger import FileRecord
 from app.library.reader import Read, Reader, blamed, record
 from app.library.scan import File

@@ -1,4 +1,4 @@
-"""Where drives are mounted: a drive that is not there is no deletion of its files."""
+"""Mount points: tell a disconnected drive from deleted files."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """Files at or below `place` are on a drive while one is mounted at `point`; they differ where there are links."""
+    """Files at or below `folder` are on the drive mounted at `point`; the two differ where there are links."""
 
-    place: str
+    folder: str
     point: str
 
 
 def mounted() -> set[str]:
-    """Folders in which drives are mounted just now, but for the root of all."""
+    """Return the folders on which drives are mounted, except the root."""
     try:
         return {one.mountpoint for one in psutil.disk_partitions(all=True)} - {"/"}
-    except OSError as failure:  # a container may hide it
-        _log.warning("where drives are mounted cannot be told: %s", failure)
+    except OSError as failure:  # a container may hide them
+        _log.warning("mount points cannot be listed: %s", failure)
         return set()
 
 
 def mounts_of(folder: str) -> set[Mount]:
-    """The drives that files at or below an absolute path may be on just now."""
+    """Return the drives that files at or below an absolute path may be on."""
     real = os.path.realpath(folder)
     found = set()
     for point in mounted():

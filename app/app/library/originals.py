@@ -7,8 +7,7 @@ import logging
 
 from app.core.errors import OceanoError
 from app.core.types import FacePayload, FaceRecord
-from app.images.decode import decode, image_id_of
-from app.images.thumbnails import ThumbStore, face_thumbnail
+from app.images import ThumbStore, decode, face_thumbnail, image_id_of
 from app.library.ledger import Ledger
 from app.library.scan import contents, file_at
 

@@ -14,7 +14,7 @@ from typing import Final
 from app.core.paths import is_in, readable
 from app.core.protocols import FaceIndex
 from app.core.types import face_id_of
-from app.images.thumbnails import ThumbStore
+from app.images import ThumbStore
 from app.library.ledger import FileRecord, Ledger
 from app.library.mounts import Mount, mounted
 from app.library.scan import Folder
@@ -83,7 +83,7 @@ class Pruning:
         """
         self.counts = PruneCounts()
         self._folder.require()
-        for image_id, faces in self._ledger.superseded(self._folder.path):
+        for image_id, faces in self._ledger.replaced(self._folder.path):
             if self._stop.is_set():
                 break
             self._folder.require()
@@ -116,12 +116,12 @@ class Pruning:
         """Where a drive may be missing. One that is not mounted takes its folder along, or leaves it, mostly empty."""
         if self._drives:
             return None
-        noted = [one for one in self._noted if is_in(path, one.place)]
+        noted = [one for one in self._noted if is_in(path, one.folder)]
         for one in noted:
             if one.point not in self._points:
-                return one.place
+                return one.folder
         there = next(str(parent) for parent in Path(path).parents if os.path.isdir(parent))  # noqa: PTH112 - never raises
-        if any(there == one.place for one in noted):
+        if any(there == one.folder for one in noted):
             return None  # it is mounted, and emptied
         try:
             with os.scandir(there) as listing:
@@ -165,7 +165,7 @@ class Pruning:
             self.counts.images += 1
             self._drop(ids)
         if not self._dry_run:
-            self._ledger.settle_superseded(image_id)
+            self._ledger.forget_replaced(image_id)
 
     def _living(self, files: Sequence[FileRecord]) -> FileRecord | None:
         """Which of an image's files stands for it: one that does already, else one that is there, else one that is

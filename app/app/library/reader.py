@@ -11,7 +11,7 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.core.types import Picture
-from app.images.decode import decode, image_id_of
+from app.images import decode, image_id_of
 from app.library.ledger import FileRecord, Ledger, Status
 from app.library.scan import File, contents, file_at
 

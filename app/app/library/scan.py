@@ -15,7 +15,7 @@ from typing import Final
 
 from app.core.errors import OceanoError
 from app.core.paths import absolute, readable
-from app.images.formats import SNIFF_BYTES, sniff
+from app.images import SNIFF_BYTES, sniff
 
 _log = logging.getLogger(__name__)
 

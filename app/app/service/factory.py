@@ -13,9 +13,9 @@ from app.core.concurrency import Threads
 from app.core.config import Settings
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack, collection_name
-from app.images.thumbnails import ThumbStore
+from app.images import ThumbStore
 from app.index import made_by, open_index
-from app.library.ledger import Ledger
+from app.library import Ledger
 from app.metrics import Metrics
 from app.service.monitor import Monitor
 from app.service.search import Search

@@ -14,14 +14,20 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.paths import absolute, readable
 from app.core.protocols import Engine, FaceIndex
-from app.images.formats import SNIFF_BYTES, sniff
-from app.images.thumbnails import ThumbStore
+from app.images import SNIFF_BYTES, ThumbStore, sniff
 from app.index import clear_restore
 from app.ingest import Ingest, IngestCounts, IngestOptions
-from app.library.ledger import FileRecord, Ledger, only_writer, restore_note
-from app.library.prune import PruneCounts, Pruning
-from app.library.scan import Folder, PathFilter
-from app.library.watch import arrivals
+from app.library import (
+    FileRecord,
+    Folder,
+    Ledger,
+    PathFilter,
+    PruneCounts,
+    Pruning,
+    arrivals,
+    only_writer,
+    restore_note,
+)
 from app.service.factory import open_for_ingest, open_without_engine
 
 

@@ -14,7 +14,7 @@ from app.core.concurrency import Threads
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import IndexInfo
-from app.library.ledger import Ledger, Totals
+from app.library import Ledger, Totals
 from app.metrics import Metrics
 
 _log = logging.getLogger(__name__)

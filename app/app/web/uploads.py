@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError, is_full
 from app.core.types import Picture
-from app.images.decode import decode
+from app.images import decode
 from app.web.errors import too_large
 
 _MAX_FIELDS: Final = 40

@@ -11,7 +11,7 @@ from typing import Final
 
 from app.core.errors import OceanoError
 from app.core.types import BBox, FaceMatches, Flaw, Match, Picture, SearchResult
-from app.images.decode import preview_webp
+from app.images import preview_webp
 from app.web.i18n import Translator, error_message
 
 THRESHOLD_MIN: Final = 0.2

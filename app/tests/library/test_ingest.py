@@ -481,7 +481,7 @@ def test_a_file_that_cannot_be_read_just_now_keeps_its_faces_and_their_names(
         patch.setattr("app.library.reader.contents", refuse)
         assert bench.run(colour_pictures).failed == 1
     assert bench.ledger.file(str(path)) == known
-    assert bench.ledger.superseded() == []
+    assert bench.ledger.replaced() == []
     assert bench.run(colour_pictures).failed == 0
     again = bench.ledger.file(str(path))
     assert again is not None

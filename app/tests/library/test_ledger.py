@@ -123,12 +123,12 @@ def test_forgetting_takes_a_path_of_any_bytes(ledger: Ledger) -> None:
 
 def test_an_image_whose_file_became_another_one_is_superseded_until_it_is_seen_to(ledger: Ledger) -> None:
     ledger.record([_done("/a", "i1", faces=3), _done("/b", "i2", faces=2)])
-    assert ledger.superseded() == []
+    assert ledger.replaced() == []
     ledger.record([_done("/a", "i3"), FileRecord("/b", 1, 1, None, "failed", 0, "unreadable", "no")])
-    assert ledger.superseded() == [("i1", 3), ("i2", 2)]
-    ledger.settle_superseded("i1")
-    ledger.settle_superseded("never there")
-    assert ledger.superseded() == [("i2", 2)]
+    assert ledger.replaced() == [("i1", 3), ("i2", 2)]
+    ledger.forget_replaced("i1")
+    ledger.forget_replaced("never there")
+    assert ledger.replaced() == [("i2", 2)]
 
 
 def test_only_an_image_with_faces_that_was_replaced_is_superseded(ledger: Ledger) -> None:
@@ -143,7 +143,7 @@ def test_only_an_image_with_faces_that_was_replaced_is_superseded(ledger: Ledger
         [FileRecord("/same", 10, 99, "i1", "done", 1), *(_done(path, "i4") for path in ("/copy", "/bad", "/empty"))],
         forget=["/forgotten"],
     )
-    assert ledger.superseded() == []
+    assert ledger.replaced() == []
 
 
 def test_superseded_images_of_collections_do_not_mix(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_superseded_images_of_collections_do_not_mix(tmp_path: Path) -> None:
     for ledger in (one, other):
         ledger.record([_done("/a", "i1")])
         ledger.record([_done("/a", "i2")])
-    other.settle_superseded("i1")
-    assert (one.superseded(), other.superseded()) == ([("i1", 1)], [])
+    other.forget_replaced("i1")
+    assert (one.replaced(), other.replaced()) == ([("i1", 1)], [])
 
 
 def test_all_files_of_an_image_are_listed_with_their_results(ledger: Ledger) -> None:
@@ -212,13 +212,13 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows_intac
             FileRecord("/a", 10, 20, "i1", "done", 3),
             FileRecord(os.fsdecode(b"/b\xff"), 1, 2, None, "failed", 0, "unreadable", "no"),
         ]
-        assert ledger.superseded() == []
-        assert ledger._db.execute("PRAGMA user_version").fetchone()[0] == 3
+        assert ledger.replaced() == []
+        assert ledger._database._connection.execute("PRAGMA user_version").fetchone()[0] == 3
         assert ledger.mounts() == []
         ledger.close()
     ledger = Ledger(tmp_path / "l.sqlite3", "c")
     ledger.record([_done("/a", "i2")])
-    assert ledger.superseded() == [("i1", 3)]
+    assert ledger.replaced() == [("i1", 3)]
 
 
 def test_mounts_are_noted_once_whatever_their_names_and_a_backup_brings_them(ledger: Ledger, tmp_path: Path) -> None:
@@ -230,13 +230,13 @@ def test_mounts_are_noted_once_whatever_their_names_and_a_backup_brings_them(led
     ledger.backup(tmp_path / "kept.sqlite3")
     other = Ledger(tmp_path / "other.sqlite3", "c")
     other.note_mounts([Mount("/media/a", "/media/a")])
-    other.bring(tmp_path / "kept.sqlite3")
+    other.merge(tmp_path / "kept.sqlite3")
     assert other.mounts() == [Mount("/media/a", "/media/a"), stick, strange, link]
 
 
 def test_the_journal_is_truncate_and_fully_synchronised(ledger: Ledger) -> None:
-    assert ledger._db.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
-    assert ledger._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert ledger._database._connection.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
+    assert ledger._database._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
 
 
 def test_a_second_connection_reads_while_the_first_stays_open(tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_a_ledger_of_a_newer_oceano_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_as_disk_full(ledger: Ledger) -> None:
-    pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
-    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    pages = ledger._database._connection.execute("PRAGMA page_count").fetchone()[0]
+    ledger._database._connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(OceanoError) as raised:
         ledger.record([_done(f"/{place:0100}", str(place)) for place in range(1000)])
     assert raised.value.code == "disk_full"
@@ -277,3 +277,11 @@ def test_a_second_ingest_at_the_same_time_is_refused(tmp_path: Path) -> None:
         assert raised.value.code == "ingest_in_progress"
     with only_writer(tmp_path / "state"):
         pass
+
+
+def test_a_write_that_fails_leaves_no_transaction_open(ledger: Ledger) -> None:
+    ledger.record([_done("/a", "i1")])
+    with pytest.raises(OceanoError, match="ledger_unavailable"):
+        ledger.forget_images([object()])  # type: ignore[list-item]
+    assert not ledger._database._connection.in_transaction
+    assert len(list(ledger.files("/"))) == 1

@@ -51,7 +51,7 @@ class Pruned(Bench):
     def state(self) -> tuple[object, ...]:
         """All that a pruning may touch."""
         files = list(self.ledger.files("/"))
-        return dict(self.index.points), files, self.ledger.superseded(), self.thumbnails()
+        return dict(self.index.points), files, self.ledger.replaced(), self.thumbnails()
 
     def thumbnails(self) -> set[str]:
         return {path.stem for path in self.thumbs._root.rglob("*.jpg")}
@@ -73,7 +73,7 @@ class Pruned(Bench):
         ids = {face_id_of(str(one.image_id), FAKE_PACK.digest, 0) for one in self.ledger.images()}
         assert ids == set(self.index.points) == self.thumbnails()
         assert len(ids) == self.ledger.totals().faces == faces
-        assert self.ledger.superseded() == []
+        assert self.ledger.replaced() == []
 
 
 @pytest.fixture
@@ -687,7 +687,7 @@ def test_killed_before_a_superseded_image_is_settled_it_ends_the_same_when_run_a
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.ledger, "settle_superseded", die)
+        patch.setattr(bench.ledger, "forget_replaced", die)
         with pytest.raises(KeyboardInterrupt):
             bench.pruning(pictures).run()
     bench.prune(pictures)
@@ -739,9 +739,9 @@ def test_a_prune_of_one_folder_leaves_the_changed_files_of_another_alone(bench: 
     bench.prune(pictures)
     Image.new("RGB", (50, 50), (1, 200, 100)).save(changed)
     bench.run(other)
-    assert len(bench.ledger.superseded(str(other))) == 1
+    assert len(bench.ledger.replaced(str(other))) == 1
     assert bench.prune(pictures).faces == 0
-    assert len(bench.ledger.superseded(str(other))) == 1
+    assert len(bench.ledger.replaced(str(other))) == 1
     assert bench.prune(other).faces == 1
 
 

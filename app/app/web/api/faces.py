@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request, Response
 
 from app.core.errors import OceanoError
 from app.core.types import FaceRecord
-from app.images.thumbnails import MEDIA_TYPE
-from app.library.originals import redrawn_thumbnail
+from app.images import MEDIA_TYPE
+from app.library import redrawn_thumbnail
 from app.service import Services
 from app.web.api.responses import FaceResponse
 from app.web.deps import ServicesDep

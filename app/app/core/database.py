@@ -1,0 +1,105 @@
+"""A SQLite database that several threads and processes use: connection, schema, transactions, backup."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from app.core.errors import OceanoError
+
+_TIMEOUT_SECONDS: Final = 30  # to wait for a writer in another process
+
+
+class Database:
+    """One SQLite file. Safe to call from several threads; every method raises OceanoError `ledger_unavailable` or
+    `disk_full`.
+
+    Rollback journal and full synchronisation: SQLite 3.7.0 to 3.51.2 can corrupt a WAL that two connections reset,
+    and the service reads while an ingest writes.
+
+    Args:
+        path: the file; it and its folder are created if missing.
+        schema: SQL that creates everything that is missing, for any version up to `version`.
+        version: of the schema, kept as `user_version`; a database with a higher one is refused.
+    """
+
+    def __init__(self, path: Path, *, schema: str, version: int) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _oceano_errors(path):
+            self._connection = sqlite3.connect(
+                path, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA journal_mode = TRUNCATE")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if found > version:
+                raise OceanoError("ledger_unavailable", f"{path} was written by a newer Oceano (version {found})")
+            if found < version:
+                self._connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+
+    def rows(self, query: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        with self._lock, _oceano_errors(self.path):
+            return self._connection.execute(query, tuple(values)).fetchall()
+
+    @contextmanager
+    def transaction(self, attached: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """Run a write transaction: committed and on the disk at the end, rolled back on an error.
+
+        Args:
+            attached: another database, readable as the schema `attached`.
+        """
+        with self._lock, _oceano_errors(self.path):
+            if attached is not None:
+                self._connection.execute("ATTACH ? AS attached", (str(attached),))
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            finally:
+                if attached is not None:
+                    self._connection.execute("DETACH attached")
+
+    def backup(self, path: Path) -> None:
+        """Write a consistent copy; the caller puts it on the disk (fsync).
+
+        Writers wait for the copy, so it is made on the database's own disk first and then copied to `path`, which may
+        be on a slow one.
+        """
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.backup")
+        try:
+            with self._lock, _oceano_errors(path), closing(sqlite3.connect(temporary)) as copy:
+                copy.execute("PRAGMA synchronous = OFF")
+                self._connection.backup(copy)
+            with _oceano_errors(path):
+                shutil.copyfile(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+
+@contextmanager
+def _oceano_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as failure:
+        full = getattr(failure, "sqlite_errorname", "") == "SQLITE_FULL"
+        raise OceanoError(
+            "disk_full" if full else "ledger_unavailable", f"{path}: {failure}", details={"path": str(path)}
+        ) from failure
