@@ -1,4 +1,4 @@
-"""Work that waits for an index that is gone for a while."""
+"""Retries for work that needs the index, while the index is unavailable."""
 
 from __future__ import annotations
 
@@ -15,29 +15,38 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS: Final = 300.0
+RETRY_SECONDS: Final = 300.0
 
 
-def retry_index(work: Callable[[], T], stop: Event, *, seconds: float = PATIENCE_SECONDS) -> T:
-    """What `work` returns, done again while the index is `index_unavailable`, for `seconds` or until `stop`.
+def retry_index(work: Callable[[], T], stop: Event, *, seconds: float = RETRY_SECONDS) -> T:
+    """Run `work` and retry it while it raises `index_unavailable`, with growing, random pauses.
 
-    `work` must be harmless when done twice. Raises the last OceanoError.
+    Args:
+        work: a function that may safely run twice.
+        stop: once set, ends the current pause and the retries.
+        seconds: no retry starts after this time.
+
+    Returns:
+        The result of `work`.
+
+    Raises:
+        OceanoError: `index_unavailable`, the error of the last attempt; any other code at once.
     """
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_gone),
+        retry=tenacity.retry_if_exception(_is_unavailable),
         wait=tenacity.wait_exponential(multiplier=0.5, max=15) + tenacity.wait_random(0, 0.5),
         stop=tenacity.stop_any(tenacity.stop_after_delay(seconds), tenacity.stop_when_event_set(stop)),
         sleep=tenacity.sleep_using_event(stop),
-        before_sleep=_say_waiting,
+        before_sleep=_log_retry,
         reraise=True,
     )(work)
 
 
-def _is_gone(failure: BaseException) -> bool:
+def _is_unavailable(failure: BaseException) -> bool:
     return isinstance(failure, OceanoError) and failure.code == "index_unavailable"
 
 
-def _say_waiting(state: tenacity.RetryCallState) -> None:
+def _log_retry(state: tenacity.RetryCallState) -> None:
     failure = state.outcome.exception() if state.outcome else None
     wait = state.next_action.sleep if state.next_action else 0
-    _log.warning("the index is gone, trying again in %.0f s: %s", wait, failure)
+    _log.warning("the index is unavailable, retrying in %.0f s: %s", wait, failure)

@@ -1,16 +1,19 @@
-"""The vector index behind one Protocol (`app.core.protocols.FaceIndex`): embedded, or a Qdrant server (QDRANT_URL).
+"""The face index: opening, activating, backing up and restoring it.
 
-`server/`: `connect` (connection, collection, alias), `client` (requests), `retry` (which errors are retried). Both
-kinds share `base` (checks, large requests in parts) and `payload` (what a point holds).
+`app.core.protocols.FaceIndex` is the interface. There are two kinds: embedded (default), and on a Qdrant server
+(QDRANT_URL). Both use `base` (checks, large requests in parts) and `payload` (conversion of payloads).
 
-The embedded index (`embedded/`) is several processes on one folder:
+On a server (`server/`): `connect` (connection, collection, alias), `client` (requests), `retry` (which errors are
+retried).
 
-- clients (`client`, `connections`): the service, the ingest script, in any number;
-- one owner (`owner`): listens on a Unix socket, orders writes, decides when to build; it never calls Edge, so nothing
-  blocks it;
-- its worker (`worker`): holds the shard (`shard`). Edge keeps the GIL in every call, so it has a process of its own,
-  and a new one while a built graph is loaded;
-- a builder, now and then (`worker build`): HNSW on a copy (`maintenance`).
+The embedded index (`embedded/`) consists of several processes on one folder:
+
+- clients (`client`, `connections`): the service, an ingest, any number of them;
+- one owner (`owner`): listens on a Unix socket, runs writes one at a time and decides when to build the graph. It never
+  calls Edge, so nothing blocks it;
+- a worker (`worker`): has the shard (`shard`) open. Every call of Edge holds the GIL, so it is a separate process; a
+  second worker opens the shard with a new graph;
+- during a build, a builder (`worker build`): builds the HNSW graph on a copy of the shard (`build`).
 """
 
 from __future__ import annotations
@@ -29,28 +32,36 @@ if TYPE_CHECKING:
     from app.core.types import ModelPack
 
 __all__ = [
+    "activate_collection",
+    "active_collection",
     "alias_path",
-    "clear_restore",
     "collection_exists",
     "index_exists",
     "is_same",
-    "made_by",
-    "open_beside",
     "open_index",
-    "readable_copy",
+    "open_model_collection",
+    "remove_restore_leftovers",
     "restore_embedded",
-    "switch_to",
+    "restored_copy",
     "wait_until_left",
 ]
 
-_READABLE: Final = ".restore"  # in the state folder
+_RESTORED_COPY: Final = ".restore"  # beginning of the folder's name, in the state folder
 
 
 def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> FaceIndex:
-    """The index that the settings name, for embeddings of this model.
+    """Open the index that the settings name, for embeddings of a model.
 
-    With `create` false an index that does not exist yet is `not_found`. Raises OceanoError `invalid_setting`,
-    `index_model_mismatch` (the index was made by another model), `index_unavailable`, `not_found`, `disk_full`.
+    An index without faces changes to the model; one with faces of another model is refused.
+
+    Args:
+        settings: which index; QDRANT_URL decides the kind.
+        pack: the model.
+        create: create the index if there is none.
+
+    Raises:
+        OceanoError: `not_found` if there is no index and `create` is false, `index_model_mismatch` if another model
+            made it, `index_unavailable`, `index_in_use`, `invalid_setting`, `disk_full`.
     """
     if settings.qdrant_url:
         from app.index.server.connect import open_server
@@ -62,41 +73,49 @@ def open_index(settings: Settings, pack: ModelPack, *, create: bool = True) -> F
 
 
 def alias_path(root: Path, alias: str) -> Path:
-    """The file in `root` that says which collection an embedded index is."""
+    """Return the file in `root` that names the collection of an embedded index."""
     return root / f"{alias}.alias.json"
 
 
 def index_exists(settings: Settings) -> bool:
-    """Is there an embedded index of this name already?"""
+    """Return whether the embedded index of the settings exists."""
     return alias_path(settings.embedded_dir, settings.qdrant_collection).exists()
 
 
-def made_by(settings: Settings) -> dict[str, str] | None:
-    """`collection`, `model` and `digest` of the embedded index; None where there is none.
+def active_collection(settings: Settings) -> dict[str, str] | None:
+    """Return the active collection of the embedded index.
 
-    Raises OceanoError `index_unavailable` (damaged).
+    Returns:
+        `collection` (its name), `model` and `digest` of the model that made it; None if there is no index.
+
+    Raises:
+        OceanoError: `index_unavailable` if the alias file is damaged.
     """
     from app.index.embedded.alias import read_alias
 
     return read_alias(alias_path(settings.embedded_dir, settings.qdrant_collection))
 
 
-def is_same(one: FaceIndex, other: FaceIndex) -> bool:
-    """Do two ways lead to one collection of one server?"""
+def is_same(first: FaceIndex, second: FaceIndex) -> bool:
+    """Return whether two indexes are the same collection of one server, perhaps at different addresses."""
     from app.index.server.client import ServerIndex
 
-    return isinstance(one, ServerIndex) and isinstance(other, ServerIndex) and one.made() == other.made()
+    return isinstance(first, ServerIndex) and isinstance(second, ServerIndex) and first.identity() == second.identity()
 
 
 def collection_exists(settings: Settings, pack: ModelPack) -> bool:
-    """Is there an embedded collection for this model, whatever the alias stands for, and if it is lost?"""
+    """Return whether an embedded collection for a model exists, even if the alias names another or is lost."""
     from app.core.types import collection_name
 
     return (settings.embedded_dir / collection_name(settings.qdrant_collection, pack) / "current").exists()
 
 
 def wait_until_left(settings: Settings) -> None:
-    """Until no process is on an embedded index any more, so that its files may be moved or removed."""
+    """Wait until no process uses an embedded index, so that its files may be moved or removed.
+
+    Raises:
+        OceanoError: `index_in_use` after a minute.
+    """
     from app.index.embedded.storage import wait_until_left as wait
 
     for folder in settings.embedded_dir.glob("*/"):
@@ -104,48 +123,87 @@ def wait_until_left(settings: Settings) -> None:
 
 
 def restore_embedded(settings: Settings, folder: Path) -> None:
-    """Put what `FaceIndex.backup` made in `folder` where the embedded index is kept; there must be none yet."""
+    """Restore a backup as the embedded index of the settings, which must not exist.
+
+    Args:
+        settings: where the index is to be.
+        folder: what `FaceIndex.backup` created.
+
+    Raises:
+        OceanoError: `index_in_use` if the index exists, `disk_full`, `index_unavailable`.
+    """
     from app.index.embedded.backup import restore
 
     restore(folder, settings.embedded_dir, settings.qdrant_collection)
 
 
 @contextmanager
-def readable_copy(settings: Settings, folder: Path) -> Iterator[Settings]:
-    """The settings of a copy of what `FaceIndex.backup` made, for as long as it is read: reading an index writes."""
-    place = settings.state_dir / f"{_READABLE}.{os.getpid()}"
-    copied = settings.model_copy(update={"data_dir": place, "qdrant_url": ""})
+def restored_copy(settings: Settings, folder: Path) -> Iterator[Settings]:
+    """Restore a backup into a temporary folder, because opening an index writes to its files.
+
+    Args:
+        settings: the temporary folder is in their state folder.
+        folder: what `FaceIndex.backup` created.
+
+    Yields:
+        Settings that open the copy.
+
+    Raises:
+        OceanoError: see `restore_embedded`.
+    """
+    data_dir = settings.state_dir / f"{_RESTORED_COPY}.{os.getpid()}"
+    copied = settings.model_copy(update={"data_dir": data_dir, "qdrant_url": ""})
     try:
         restore_embedded(copied, folder)
         yield copied
     finally:
         wait_until_left(copied)
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(data_dir, ignore_errors=True)
 
 
-def clear_restore(settings: Settings) -> None:
-    """Remove the copies that a killed restore left; call as the only writer."""
-    for left in (*settings.embedded_dir.glob(".*.partial"), *settings.state_dir.glob(f"{_READABLE}.*")):
-        shutil.rmtree(left, ignore_errors=True)
+def remove_restore_leftovers(settings: Settings) -> None:
+    """Remove the temporary folders of a restore that was killed; the caller must be the only writer."""
+    for leftover in (*settings.embedded_dir.glob(".*.partial"), *settings.state_dir.glob(f"{_RESTORED_COPY}.*")):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
-def open_beside(settings: Settings, pack: ModelPack) -> FaceIndex:
-    """The collection of this model beside the one that serves, made if it is not there; `switch_to` makes it serve."""
+def open_model_collection(settings: Settings, pack: ModelPack) -> FaceIndex:
+    """Open a model's collection, active or not; create it if there is none.
+
+    `activate_collection` makes it the index that `open_index` opens.
+
+    Args:
+        settings: which index; QDRANT_URL decides the kind.
+        pack: the model.
+
+    Raises:
+        OceanoError: `index_unavailable`, `index_in_use`, `invalid_setting`, `disk_full`.
+    """
     if settings.qdrant_url:
-        from app.index.server.connect import open_server_beside
+        from app.index.server.connect import open_server_collection
 
-        return open_server_beside(settings, pack)
-    from app.index.embedded.alias import open_embedded_beside
+        return open_server_collection(settings, pack)
+    from app.index.embedded.alias import open_embedded_collection
 
-    return open_embedded_beside(settings, pack)
+    return open_embedded_collection(settings, pack)
 
 
-def switch_to(settings: Settings, pack: ModelPack) -> None:
-    """Let the alias stand for this model's collection; whoever opens the index from now on gets that."""
+def activate_collection(settings: Settings, pack: ModelPack) -> None:
+    """Make a model's collection the one that `open_index` opens; the previous collection is kept.
+
+    An index that is open already stays on its collection.
+
+    Args:
+        settings: which index; QDRANT_URL decides the kind.
+        pack: the model.
+
+    Raises:
+        OceanoError: `index_unavailable`, `invalid_setting`, `disk_full`.
+    """
     if settings.qdrant_url:
-        from app.index.server.connect import switch_server
+        from app.index.server.connect import activate_server
 
-        return switch_server(settings, pack)
-    from app.index.embedded.alias import switch_embedded
+        return activate_server(settings, pack)
+    from app.index.embedded.alias import activate_embedded
 
-    return switch_embedded(settings, pack)
+    return activate_embedded(settings, pack)

@@ -1,4 +1,4 @@
-"""What both kinds of index do alike: checks before anything is asked, large questions in parts, pages."""
+"""What both kinds of index share: checks of arguments, large requests in parts, pages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from app.core.paths import folders_of
 from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, Match, ScrollPage
 from app.index.payload import chunks, conditions_of, require_limit, require_threshold, unit_rows, uuid_of
 
-# A request holds the embedded index's worker; these, and its batches of writes, keep one below some 50 ms, so that a
-# search finds its turn between them.
+# The embedded index's worker handles one request at a time. These limits, and the size of its batches of writes, keep a
+# request below about 50 ms, so that searches do not wait long.
 READ_POINTS: Final = 1000
 _SEARCH_VECTORS: Final = 16
 
 
 class BaseIndex(ABC):
-    """Half of `app.core.protocols.FaceIndex`, which says what each method does; the rest is how one kind is asked.
+    """The common part of all `app.core.protocols.FaceIndex` classes; the Protocol documents the methods.
 
-    `embedding_size` is the D of the model that the index is for; embeddings of another shape are refused.
+    Args:
+        embedding_size: the D of the index's model; embeddings of another shape are refused.
     """
 
     def __init__(self, embedding_size: int) -> None:
@@ -43,8 +44,8 @@ class BaseIndex(ABC):
         require_threshold(threshold)
         conditions = conditions_of(where)
         found: list[list[Match]] = []
-        for some in chunks(embeddings, _SEARCH_VECTORS):
-            found += self._nearest(unit_rows(some, self._size), limit, threshold, conditions)
+        for part in chunks(embeddings, _SEARCH_VECTORS):
+            found += self._nearest(unit_rows(part, self._size), limit, threshold, conditions)
         return found
 
     def scroll(
@@ -57,41 +58,45 @@ class BaseIndex(ABC):
     ) -> ScrollPage:
         require_limit(limit)
         conditions = conditions_of(where)
-        following = None if offset is None else str(uuid_of(offset))
+        next_offset = None if offset is None else str(uuid_of(offset))
         records: list[FaceRecord] = []
         while True:
-            count = min(limit - len(records), READ_POINTS)
-            found, following = self._page(count, following, conditions, with_embedding)
+            part = min(limit - len(records), READ_POINTS)
+            found, next_offset = self._page(part, next_offset, conditions, with_embedding)
             records += found
-            if following is None or len(records) >= limit:
-                return ScrollPage(tuple(records), following)
+            if next_offset is None or len(records) >= limit:
+                return ScrollPage(tuple(records), next_offset)
 
     def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
-        self._set(face_ids, {"person": person})
+        self._set_fields(face_ids, {"person": person})
 
     def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
-        self._set(face_ids, {"path": path, "folder": list(folders_of(path))})
+        self._set_fields(face_ids, {"path": path, "folder": list(folders_of(path))})
 
     @abstractmethod
     def _nearest(
         self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
     ) -> list[list[Match]]:
-        """For each row of (n, D), as many as one request may hold."""
+        """Return the matches of each row of (n, D), best first; n fits into one request."""
 
     @abstractmethod
     def _page(
-        self, count: int, following: str | None, conditions: dict[str, Any], with_embedding: bool
+        self, limit: int, offset: str | None, conditions: dict[str, Any], with_embedding: bool
     ) -> tuple[list[FaceRecord], str | None]:
-        """At most READ_POINTS faces from the id `following` on, and the id after them."""
+        """Return at most `limit` (READ_POINTS or less) faces from the id `offset` on, and the next offset."""
 
     @abstractmethod
-    def _set(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
-        """Fields of the payload of those that are there."""
+    def _set_fields(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
+        """Set payload fields of the faces that exist."""
 
 
-def first_of_each(points: Sequence[FacePoint]) -> dict[uuid.UUID, FacePoint]:
-    """The first of two with the same id, as with two calls."""
-    fresh: dict[uuid.UUID, FacePoint] = {}
+def unique_points(points: Sequence[FacePoint]) -> dict[uuid.UUID, FacePoint]:
+    """Return the points by id; of several with one id the first, as if they were inserted one after the other.
+
+    Raises:
+        OceanoError: `invalid_request` if a face_id is not a UUID.
+    """
+    unique: dict[uuid.UUID, FacePoint] = {}
     for point in points:
-        fresh.setdefault(uuid_of(point.face_id), point)
-    return fresh
+        unique.setdefault(uuid_of(point.face_id), point)
+    return unique

@@ -1,7 +1,7 @@
-"""How much memory and disk, and how many machines, a number of faces needs: `oceano plan`.
+"""Estimates of the memory, disk space and machines that a number of faces needs, for `oceano plan`.
 
-Measured at 1,000,000 faces of 512 dimensions (`bench/search.py`, m 32 and 48) and 60,000 ingested pictures; all else
-follows from that.
+The constants were measured with 1,000,000 faces of 512 dimensions (`bench/search.py`, m 32 and 48) and 60,000 ingested
+pictures; all other numbers are computed from them.
 """
 
 from __future__ import annotations
@@ -13,37 +13,52 @@ from typing import Final
 
 from app.core.errors import OceanoError
 
-# Bytes a face, measured; beside these the embedding, see `_embedding_bytes`.
-_IDS: Final = 75  # what else is in memory: ids, versions, masks
+# Bytes per face, measured; `_embedding_bytes` adds the embedding.
+_IDS: Final = 75  # in memory: ids, versions, masks
 _PAYLOAD: Final = 400
 _PAYLOAD_INDEX: Final = 417
 _ID_FILES: Final = 29
-_THUMBNAIL: Final = 8000  # 5.1 KB, in blocks of 4 KB
-_LEDGER: Final = 150  # a file; at least one face a file is assumed
-# The graph: 136 bytes a face with m=32 and 176 with m=48, at 1,000,000; its links take log2(faces) bits each.
+_THUMBNAIL: Final = 8000  # 5.1 KB on average, in blocks of 4 KB
+_LEDGER: Final = 150  # per file; assumes at least one face per file
+# The graph: 136 bytes per face with m=32 and 176 with m=48, at 1,000,000 faces; a link takes log2(faces) bits.
 _GRAPH: Final = 57.0
 _GRAPH_PER_M: Final = 2.47
 _MEASURED_AT: Final = 1_000_000
-# Of the originals and payloads, what searches had brought into memory when 1.17 GB a million were resident.
+# Bytes of vectors and payloads on disk that searches had read into memory, when 1.17 GB per million were resident.
 _TOUCHED: Final = 400
 
 _PROCESSES: Final = 1_500_000_000  # the service with its model, and an ingest
-_MEMORY_SHARE: Final = 0.75  # of a machine's, for the index
-_BUILDING: Final = 1.5  # times the index: free disk while the graph is built on a copy
-_MOST_FACES: Final = 10**15
-_MOST_COPIES: Final = 1000
-_LARGEST_EMBEDDING: Final = 4096
-_QUORUM: Final = 3  # of two nodes that know copies, none can tell whether the other is gone
-EMBEDDED_UP_TO: Final = 10_000_000  # one shard whose graph one machine rebuilds within hours
+_MEMORY_SHARE: Final = 0.75  # of a machine's memory, for the index
+_BUILDING: Final = 1.5  # free disk space during a build, as a multiple of the index
+_MAX_FACES: Final = 10**15
+_MAX_REPLICAS: Final = 1000
+_MAX_EMBEDDING_SIZE: Final = 4096
+_QUORUM: Final = 3  # with two nodes, neither can tell whether the other has failed
+EMBEDDED_UP_TO: Final = 10_000_000  # faces in one shard, whose graph one machine builds within hours
 
 _FACES: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb]?)", re.IGNORECASE)
-_LONGEST: Final = 30
+_MAX_TEXT: Final = 30
 _UNITS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Bytes in all, over every machine and copy; `nodes` is the number of machines that hold the index."""
+    """An estimate; sizes are bytes, in total over all machines and replicas.
+
+    Args:
+        faces: number of faces.
+        embedding_size: dimensions of an embedding.
+        kind: `embedded`, `server` or `cluster`.
+        replicas: how often each face is stored.
+        memory_least: memory that must be available.
+        memory: memory with which searches are fast.
+        index_disk: disk space of the index.
+        building_disk: additional free disk space during a build of the graph.
+        thumbnails_disk: disk space of the thumbnails.
+        ledger_disk: disk space of the ledger.
+        nodes: number of machines that hold the index.
+        node_memory: memory of each machine.
+    """
 
     faces: int
     embedding_size: int
@@ -67,13 +82,21 @@ def plan(
     replicas: int = 1,
     node_memory: int = 64_000_000_000,
 ) -> Plan:
-    """What `faces` need, each stored `replicas` times, on machines with `node_memory` bytes.
+    """Estimate what a number of faces needs.
 
-    `memory_least` cannot be given back, `memory` is what makes searches quick. Raises OceanoError `invalid_request`.
+    Args:
+        faces: number of faces.
+        embedding_size: dimensions of an embedding.
+        m: HNSW_M, links per point of the graph.
+        replicas: how often each face is stored.
+        node_memory: bytes of memory of each machine.
+
+    Raises:
+        OceanoError: `invalid_request` if a number is out of range.
     """
-    if not (1 <= faces <= _MOST_FACES and 1 <= replicas <= _MOST_COPIES and node_memory >= 1):
-        most = f"{_MOST_FACES:,} faces in {_MOST_COPIES} copies"
-        raise OceanoError("invalid_request", f"faces, copies and memory must be at least 1, and at most {most}")
+    if not (1 <= faces <= _MAX_FACES and 1 <= replicas <= _MAX_REPLICAS and node_memory >= 1):
+        limits = f"{_MAX_FACES:,} faces in {_MAX_REPLICAS} copies"
+        raise OceanoError("invalid_request", f"faces, copies and memory must be at least 1, and at most {limits}")
     original, int8 = _embedding_bytes(embedding_size)
     graph = (_GRAPH + _GRAPH_PER_M * m) * max(1.0, math.log2(faces) / math.log2(_MEASURED_AT))
     pinned = (int8 + _IDS) * faces
@@ -100,24 +123,28 @@ def plan(
 
 
 def _embedding_bytes(size: int) -> tuple[int, int]:
-    """Bytes of an embedding of `size` dimensions on disk, and of its int8 copy, in memory and on disk."""
-    if not 1 <= size <= _LARGEST_EMBEDDING:
+    """Return the bytes of an embedding, which is on disk, and of its int8 copy, which is on disk and in memory."""
+    if not 1 <= size <= _MAX_EMBEDDING_SIZE:
         raise OceanoError(
-            "invalid_request", f"embedding size {size} must be at least 1, and at most {_LARGEST_EMBEDDING}"
+            "invalid_request", f"embedding size {size} must be at least 1, and at most {_MAX_EMBEDDING_SIZE}"
         )
     return 4 * size + 4, size
 
 
 def faces_of(text: str) -> int:
-    """6M, 250k, 1.5b or 6000000. Raises OceanoError `invalid_request`."""
+    """Parse a number of faces, such as 6M, 250k, 1.5b or 6000000.
+
+    Raises:
+        OceanoError: `invalid_request` if the text is no such number, or the number is 0.
+    """
     found = _FACES.fullmatch(text.strip().replace(",", "").replace("_", ""))
-    if found is None or len(text) > _LONGEST or not (faces := round(float(found[1]) * _UNITS[found[2].lower()])):
-        raise OceanoError("invalid_request", f"--faces {text!r} is no number of faces, such as 250k, 6M or 1B")
+    if found is None or len(text) > _MAX_TEXT or not (faces := round(float(found[1]) * _UNITS[found[2].lower()])):
+        raise OceanoError("invalid_request", f"--faces {text!r} must be a number of faces, such as 250k, 6M or 1B")
     return faces
 
 
 def amount(size: float) -> str:
-    """Bytes for people: three digits at most."""
+    """Format a number of bytes for people, such as 1.2 KB or 45 GB."""
     for unit in ("B", "KB", "MB", "GB", "TB"):
         if size < 999.5 or unit == "TB":
             return f"{size:.{1 if size < 9.95 and unit != 'B' else 0}f} {unit}"
@@ -125,14 +152,14 @@ def amount(size: float) -> str:
     raise AssertionError
 
 
-def row(one: Plan) -> list[str]:
-    """A line of the table in INSTALL.md."""
-    machines = {"embedded": "1, embedded", "server": "1, server"}.get(one.kind, f"{one.nodes}, cluster")
+def row(estimate: Plan) -> list[str]:
+    """Return the cells of a row of the capacity table in INSTALL.md."""
+    machines = {"embedded": "1, embedded", "server": "1, server"}.get(estimate.kind, f"{estimate.nodes}, cluster")
     return [
-        f"{one.faces:,}",
-        f"{amount(one.memory_least)} / {amount(one.memory)}",
-        amount(one.index_disk),
-        amount(one.building_disk),
-        amount(one.thumbnails_disk),
+        f"{estimate.faces:,}",
+        f"{amount(estimate.memory_least)} / {amount(estimate.memory)}",
+        amount(estimate.index_disk),
+        amount(estimate.building_disk),
+        amount(estimate.thumbnails_disk),
         machines,
     ]

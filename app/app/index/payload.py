@@ -1,4 +1,4 @@
-"""What every index is given and keeps, in plain values: checked ids, embeddings, limits and filters; payloads."""
+"""Checks of ids, embeddings, limits and filters, and conversion of payloads, for every kind of index."""
 
 from __future__ import annotations
 
@@ -20,34 +20,38 @@ _NORM_TOLERANCE: Final = 1e-3
 
 
 def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` values; the last may be shorter."""
+    """Yield the values in lists of `size`; the last may be shorter."""
     rest = iter(values)
-    while some := list(islice(rest, size)):
-        yield some
+    while chunk := list(islice(rest, size)):
+        yield chunk
 
 
 def require_limit(limit: int) -> None:
-    """Raises OceanoError `invalid_request` for less than 1."""
+    """Raise OceanoError `invalid_request` if a limit is less than 1."""
     if limit < 1:
         raise OceanoError("invalid_request", f"limit={limit} must be at least 1.")
 
 
 def require_threshold(threshold: float | None) -> None:
-    """Raises OceanoError `invalid_request` for one that is no number."""
+    """Raise OceanoError `invalid_request` if a threshold is NaN or infinite."""
     if threshold is not None and not math.isfinite(threshold):
         raise OceanoError("invalid_request", f"threshold={threshold} must be a number.")
 
 
 def uuid_of(text: str) -> uuid.UUID:
-    """Raises OceanoError `invalid_request` if it is no UUID."""
+    """Parse a face_id.
+
+    Raises:
+        OceanoError: `invalid_request` if it is not a UUID.
+    """
     try:
         return uuid.UUID(text)
     except ValueError:
         raise OceanoError("invalid_request", f"face_id={text!r} must be a UUID.") from None
 
 
-def known_uuids(face_ids: Sequence[str]) -> Iterator[uuid.UUID]:
-    """Those that are UUIDs; anything else cannot be in the index."""
+def valid_uuids(face_ids: Sequence[str]) -> Iterator[uuid.UUID]:
+    """Yield the face_ids that are UUIDs, in order; no other text can be in the index."""
     for text in face_ids:
         try:
             yield uuid.UUID(text)
@@ -56,21 +60,32 @@ def known_uuids(face_ids: Sequence[str]) -> Iterator[uuid.UUID]:
 
 
 def unit_rows(embeddings: Sequence[Floats], size: int) -> Floats:
-    """(n, size) float32, once they are known to be unit vectors of that size. Raises OceanoError `invalid_request`."""
+    """Check embeddings and stack them.
+
+    Args:
+        embeddings: n unit vectors, (size,) each.
+        size: the dimensions of the index's embeddings.
+
+    Returns:
+        float32, (n, size).
+
+    Raises:
+        OceanoError: `invalid_request` if a shape is not (size,), or a norm not 1.
+    """
     for embedding in embeddings:
         if np.shape(embedding) != (size,):
             raise OceanoError(
-                "invalid_request", f"an embedding has shape {np.shape(embedding)}; those of this index have ({size},)."
+                "invalid_request", f"an embedding has shape {np.shape(embedding)}; this index needs ({size},)."
             )
     rows = np.asarray(embeddings, dtype=np.float32)
     norms = np.linalg.norm(rows, axis=1)
-    if not np.all(np.abs(norms - 1) <= _NORM_TOLERANCE):  # false for NaN, too
-        raise OceanoError("invalid_request", "an embedding has a norm that is not 1, or holds NaN or infinity.")
+    if not np.all(np.abs(norms - 1) <= _NORM_TOLERANCE):  # NaN fails, too
+        raise OceanoError("invalid_request", "the norm of an embedding is not 1, or it holds NaN or infinity.")
     return rows
 
 
 def to_stored(payload: FacePayload) -> dict[str, Any]:
-    """As JSON would have it."""
+    """Convert a payload to the values that an index stores: those of JSON."""
     return {
         "image_id": payload.image_id,
         "path": payload.path,
@@ -89,7 +104,7 @@ def to_stored(payload: FacePayload) -> dict[str, Any]:
 
 
 def from_stored(stored: Mapping[str, Any]) -> FacePayload:
-    """What `to_stored` made."""
+    """Convert stored values back to a payload."""
     x1, y1, x2, y2 = stored["bbox"]
     return FacePayload(
         image_id=stored["image_id"],
@@ -101,7 +116,7 @@ def from_stored(stored: Mapping[str, Any]) -> FacePayload:
         height=stored["height"],
         det_score=stored["det_score"],
         quality=stored["quality"],
-        person=stored.get("person"),  # Qdrant Edge drops a key that is set to null
+        person=stored.get("person"),  # Qdrant Edge removes a key that is set to null
         taken_at=stored.get("taken_at"),
         ingested_at=stored["ingested_at"],
         flaws=tuple(stored.get("flaws", ())),
@@ -109,7 +124,17 @@ def from_stored(stored: Mapping[str, Any]) -> FacePayload:
 
 
 def conditions_of(where: FaceFilter | None) -> dict[str, Any]:
-    """The fields that restrict, with times in the one form that the index reads."""
+    """Convert a filter to plain values.
+
+    Args:
+        where: the filter; None for all faces.
+
+    Returns:
+        The fields that restrict, by name; times in full ISO 8601.
+
+    Raises:
+        OceanoError: `invalid_request` if a time is not ISO 8601.
+    """
     if where is None:
         return {}
     conditions: dict[str, Any] = {
@@ -128,7 +153,7 @@ def conditions_of(where: FaceFilter | None) -> dict[str, Any]:
 
 
 def _time(text: str | None, *, last: bool) -> str | None:
-    """ISO 8601; a day without a time of day counts from its first moment to its `last`."""
+    """Return a time in full ISO 8601; for a date, the end of the day if `last`, else its beginning."""
     if text is None:
         return None
     try:

@@ -1,8 +1,9 @@
-"""Carrying an index to another place: every face with its embedding, payload and name; then both are compared."""
+"""Migration: copying all faces of an index to another one, with embedding, payload and name, and comparing both."""
 
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,18 +16,22 @@ from app.core.retry import retry_index
 from app.core.types import FaceFilter, FacePayload, FacePoint, FaceRecord
 
 _PAGE: Final = 500
-_MOST_ROUNDS: Final = 5
+_MAX_ROUNDS: Final = 5
 _SAMPLE: Final = 100
-_SAME_COSINE: Final = 1e-4  # both score with the original vectors
+_COSINE_TOLERANCE: Final = 1e-4  # both indexes compute scores from the original vectors
 _LIMIT: Final = 10
-_LEAST_SHARE: Final = 0.9  # two graphs of the same faces agree in 98 of 100
+_MIN_SHARE: Final = 0.9  # two graphs of the same faces agree in 98 of 100 neighbours
 
 
 @dataclass(slots=True)
 class MigrationCounts:
-    """Faces that were looked at; of them, those that were copied, and those whose name or path was brought over.
+    """Progress of a migration.
 
-    `forgotten` faces were in the target alone.
+    Args:
+        faces: faces read from the source in the current round.
+        copied: faces that were missing in the target.
+        updated: faces whose payload differed in the target.
+        forgotten: faces deleted from the target because the source does not have them.
     """
 
     faces: int = 0
@@ -36,12 +41,20 @@ class MigrationCounts:
 
     @property
     def changes(self) -> int:
+        """Number of changes to the target."""
         return self.copied + self.updated + self.forgotten
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """`same` of `compared` neighbours, in searches for `searches` stored faces, are the same in both indexes."""
+    """Result of a comparison of two indexes.
+
+    Args:
+        faces: faces in each index.
+        searches: stored faces that were searched for in both.
+        compared: neighbours that the source found.
+        same: those of them that the target found, too.
+    """
 
     faces: int
     searches: int
@@ -50,16 +63,23 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """1 if all are the same; a graph is searched approximately, so it may be a little less."""
+        """Share of the neighbours that are the same; may be below 1, because searches in a graph are approximate."""
         return self.same / self.compared if self.compared else 1.0
 
 
 class Migration:
-    """From one index to another of the same model. The source goes on serving, and is not changed.
+    """Copies an index to another one of the same model. The source is not changed and stays in use.
 
-    Faces that the target has already are not copied again, so that after a kill the same call goes on. Faces that come
-    to the source meanwhile are caught up with. With `exact` the target forgets what the source does not have. A place
-    that is gone for a while is waited for.
+    Faces that the target has already are skipped, so a migration that was killed can be run again. Faces that the
+    source gets meanwhile are copied in further rounds. While an index is unavailable, requests are retried.
+    `counts` is the progress.
+
+    Args:
+        source: the index to copy.
+        target: the index to write to.
+        stop: once set, the migration ends after the current page.
+        exact: delete faces from the target that the source does not have.
+        on_progress: called after each page.
     """
 
     def __init__(
@@ -79,102 +99,124 @@ class Migration:
         self.counts = MigrationCounts()
 
     def run(self) -> MigrationCounts:
-        """Copy until a round finds nothing to do, or `stop` is set."""
-        for _ in range(_MOST_ROUNDS):
+        """Copy in rounds until a round changes nothing, at most five, or until `stop` is set.
+
+        Raises:
+            OceanoError: `index_unavailable` after the last retry, `disk_full`.
+        """
+        for _ in range(_MAX_ROUNDS):
             before = self.counts.changes
             self.counts.faces = 0
             for page in pages(self._source, stop=self._stop):
                 if self._stop.is_set():
                     return self.counts
-                retry_index(partial(self._bring, page), self._stop)
+                retry_index(partial(self._copy_page, page), self._stop)
                 self.counts.faces += len(page)
                 self._on_progress(self.counts)
             if self._exact:
-                self._forget()
+                self._delete_extra()
             retry_index(self._target.flush, self._stop)
             if self.counts.changes == before:
                 break
         return self.counts
 
     def compare(self) -> Agreement:
-        """Do both hold the same faces, and find the same? Raises OceanoError `migration_incomplete` if not."""
-        faces, there = self._source.count(), self._target.count()
-        if faces != there:
+        """Compare the numbers of faces, and the results of searches for a sample of faces.
+
+        Raises:
+            OceanoError: `migration_incomplete` if the indexes differ, `index_unavailable`.
+        """
+        faces, copied = self._source.count(), self._target.count()
+        if faces != copied:
             raise OceanoError(
                 "migration_incomplete",
-                f"the index holds {faces} faces and its copy {there}. If faces came meanwhile, run it again; if the "
-                "copy has more, faces were forgotten here or came there since: --exact forgets them there, too",
-                details={"faces": faces, "copied": there},
+                f"the index holds {faces} faces and its copy {copied}. If faces were added meanwhile, run it again; if "
+                "the copy has extra faces, --exact deletes them from it",
+                details={"faces": faces, "copied": copied},
             )
         sample = self._sample()
         compared = same = 0
         for record in sample:
-            assert record.embedding is not None  # noqa: S101 - asked for
-            ours = {one.face_id: one for one in self._source.search(record.embedding, limit=_LIMIT)}
-            theirs = {one.face_id: one for one in self._target.search(record.embedding, limit=_LIMIT)}
-            for face_id in ours.keys() & theirs.keys():
-                if abs(ours[face_id].similarity - theirs[face_id].similarity) > _SAME_COSINE:
-                    raise _differs(face_id, "its similarity to a face is another")
-                if ours[face_id].payload != theirs[face_id].payload:
-                    raise _differs(face_id, "what is known of it is different")
-            compared += len(ours)
-            same += len(ours.keys() & theirs.keys())
+            assert record.embedding is not None  # noqa: S101 - requested
+            expected = {match.face_id: match for match in self._source.search(record.embedding, limit=_LIMIT)}
+            found = {match.face_id: match for match in self._target.search(record.embedding, limit=_LIMIT)}
+            common = expected.keys() & found.keys()
+            for face_id in common:
+                if abs(expected[face_id].similarity - found[face_id].similarity) > _COSINE_TOLERANCE:
+                    raise _difference(face_id, "their similarities to another face are different")
+                if expected[face_id].payload != found[face_id].payload:
+                    raise _difference(face_id, "their payloads are different")
+            compared += len(expected)
+            same += len(common)
         agreement = Agreement(faces, len(sample), compared, same)
-        if agreement.share < _LEAST_SHARE:
+        if agreement.share < _MIN_SHARE:
             raise OceanoError(
                 "migration_incomplete",
-                f"only {100 * agreement.share:.0f} % of what searches find is the same in both indexes",
+                f"searches find only {100 * agreement.share:.0f} % of the same faces in both indexes",
                 details={"compared": compared, "same": same},
             )
         return agreement
 
-    def _forget(self) -> None:
+    def _delete_extra(self) -> None:
         for page in pages(self._target, stop=self._stop):
             ids = [record.face_id for record in page]
-            here = {one.face_id for one in retry_index(partial(self._source.retrieve, ids), self._stop)}
-            if extra := [face_id for face_id in ids if face_id not in here]:
+            found = retry_index(partial(self._source.retrieve, ids), self._stop)
+            known = {record.face_id for record in found}
+            if extra := [face_id for face_id in ids if face_id not in known]:
                 retry_index(partial(self._target.delete, extra), self._stop)
                 self.counts.forgotten += len(extra)
 
-    def _bring(self, page: Sequence[FaceRecord]) -> None:
-        known = {one.face_id: one.payload for one in self._target.retrieve([record.face_id for record in page])}
-        missing = [record.face_id for record in page if record.face_id not in known]
-        changed = [one for one in page if known.get(one.face_id, one.payload) != one.payload]
-        anew = [one.face_id for one in changed if not _only_renamed(known[one.face_id], one.payload)]
-        if anew:  # taken up again since
-            self._target.delete(anew)
+    def _copy_page(self, page: Sequence[FaceRecord]) -> None:
+        ids = [record.face_id for record in page]
+        known = {record.face_id: record.payload for record in self._target.retrieve(ids)}
+        missing = [face_id for face_id in ids if face_id not in known]
+        changed = [record for record in page if known.get(record.face_id, record.payload) != record.payload]
+        replaced = [record.face_id for record in changed if not _only_renamed(known[record.face_id], record.payload)]
+        if replaced:  # deleted from the source and ingested again
+            self._target.delete(replaced)
         points = [
             FacePoint(record.face_id, record.embedding, record.payload)
-            for record in self._source.retrieve([*missing, *anew], with_embedding=True)
+            for record in self._source.retrieve([*missing, *replaced], with_embedding=True)
             if record.embedding is not None
         ]
         if points:
             self._target.upsert(points)
         for record in changed:
-            if record.face_id not in anew:
+            if record.face_id not in replaced:
                 self._target.set_payload([record.face_id], person=record.payload.person)
                 self._target.set_path([record.face_id], path=record.payload.path)
-        self.counts.copied += len(points) - len(anew)
+        self.counts.copied += len(points) - len(replaced)
         self.counts.updated += len(changed)
 
     def _sample(self) -> list[FaceRecord]:
-        """Faces from all over: ids are hashes, so what follows a random one is random."""
-        picked = random.Random(0)  # noqa: S311 - the same in every run, so that a failure can be looked into
+        """Return random faces: ids are hashes, so the face after a random id is random, too."""
+        generator = random.Random(0)  # noqa: S311 - the same sample in every run, so that a failure can be repeated
         found: dict[str, FaceRecord] = {}
         for _ in range(min(_SAMPLE, self._source.count())):
-            start = f"{picked.getrandbits(128):032x}"
-            offset = "-".join((start[:8], start[8:12], start[12:16], start[16:20], start[20:]))
+            offset = str(uuid.UUID(int=generator.getrandbits(128)))
             page = self._source.scroll(limit=1, offset=offset, with_embedding=True)
             found |= {record.face_id: record for record in page.records}
         return list(found.values())
 
 
-def _only_renamed(there: FacePayload, here: FacePayload) -> bool:
-    return replace(there, person=here.person, path=here.path, folder=here.folder) == here
+def _only_renamed(before: FacePayload, after: FacePayload) -> bool:
+    """Return whether only the name and the path differ."""
+    return replace(before, person=after.person, path=after.path, folder=after.folder) == after
 
 
 def pages(index: FaceIndex, *, where: FaceFilter | None = None, stop: Event) -> Iterator[tuple[FaceRecord, ...]]:
-    """All faces that `where` admits, some at a time, in the order of their ids. An index that is gone is waited for."""
+    """Yield all faces of an index without embeddings, in pages, in the order of their ids.
+
+    Requests are retried while the index is unavailable.
+
+    Args:
+        index: the index.
+        where: restricts the faces.
+        stop: once set, ends the retries.
+
+    Raises:
+        OceanoError: `index_unavailable` after the last retry.
+    """
     offset: str | None = None
     while True:
         page = retry_index(partial(index.scroll, limit=_PAGE, offset=offset, where=where), stop)
@@ -185,7 +227,9 @@ def pages(index: FaceIndex, *, where: FaceFilter | None = None, stop: Event) -> 
         offset = page.next_offset
 
 
-def _differs(face_id: str, what: str) -> OceanoError:
+def _difference(face_id: str, reason: str) -> OceanoError:
     return OceanoError(
-        "migration_incomplete", f"face {face_id} is not the same in both indexes: {what}", details={"face_id": face_id}
+        "migration_incomplete",
+        f"face {face_id} is not the same in both indexes: {reason}",
+        details={"face_id": face_id},
     )

@@ -1,4 +1,4 @@
-"""Indexes in temporary folders, seeded vectors, and a watch over processes that stay behind."""
+"""Indexes in temporary folders, seeded vectors, and a check for leftover processes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"),
 SMALL_PACK = ModelPack("smallpack", Path("/none"), Path("/none"), Path("/none"), "6c8e0002" + "0" * 56, 128)
 QUICK: dict[str, Any] = {"linger_s": 0.1, "build_min": 1_000_000}
 SERVER = os.environ.get("QDRANT_TEST_URL", "")
-WAYS = [pytest.param(way, marks=pytest.mark.server) for way in ("server-grpc", "server-http")]
-IMPLEMENTATIONS = ["embedded", "local", *(WAYS if SERVER else [])]
+SERVERS = [pytest.param(kind, marks=pytest.mark.server) for kind in ("server-grpc", "server-http")]
+IMPLEMENTATIONS = ["embedded", "local", *(SERVERS if SERVER else [])]
 
 
 def unit_vectors(count: int, seed: int, size: int = PACK.embedding_size) -> Floats:
@@ -40,21 +40,21 @@ def unit_vectors(count: int, seed: int, size: int = PACK.embedding_size) -> Floa
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def payload(place: int, **changed: Any) -> FacePayload:
+def payload(number: int, **changed: Any) -> FacePayload:
     values: dict[str, Any] = {
-        "image_id": f"{place // 2:064x}",
-        "path": f"/photos/{place % 4}/img {place // 2}.jpg",
-        "folder": ("/", "/photos", f"/photos/{place % 4}"),
+        "image_id": f"{number // 2:064x}",
+        "path": f"/photos/{number % 4}/img {number // 2}.jpg",
+        "folder": ("/", "/photos", f"/photos/{number % 4}"),
         "bbox": (1.5, 2.0, 30.25, 40.0),
         "kps": ((10.0, 10.5), (20.0, 10.0), (15.0, 15.0), (11.0, 20.0), (19.0, 20.0)),
         "width": 640,
         "height": 480,
-        "det_score": 0.5 + place % 5 / 10,
-        "quality": place % 10 / 10,
+        "det_score": 0.5 + number % 5 / 10,
+        "quality": number % 10 / 10,
         "person": None,
-        "taken_at": f"2020-01-{1 + place % 28:02d}T12:00:00",
+        "taken_at": f"2020-01-{1 + number % 28:02d}T12:00:00",
         "ingested_at": "2024-05-01T10:00:00+00:00",
-        "flaws": (("blurred", "face_too_small"), ("extreme_pose",), ())[place % 3],
+        "flaws": (("blurred", "face_too_small"), ("extreme_pose",), ())[number % 3],
     }
     return FacePayload(**{**values, **changed})
 
@@ -62,8 +62,8 @@ def payload(place: int, **changed: Any) -> FacePayload:
 def points(count: int, *, seed: int = 0, start: int = 0, pack: ModelPack = PACK, **changed: Any) -> list[FacePoint]:
     vectors = unit_vectors(count, seed, pack.embedding_size)
     return [
-        FacePoint(face_id_of(f"seed{seed}", pack.digest, start + at), vectors[at], payload(start + at, **changed))
-        for at in range(count)
+        FacePoint(face_id_of(f"seed{seed}", pack.digest, number), vector, payload(number, **changed))
+        for number, vector in enumerate(vectors, start)
     ]
 
 
@@ -75,14 +75,14 @@ def collection_folder(settings: Settings) -> Path:
     return settings.index_dir / "embedded" / "faces__testpack__4ab1d643"
 
 
-def about_owner(settings: Settings) -> dict[str, Any]:
-    """What the owner says of itself: protocol, pid, socket, embedding size."""
+def owner_info(settings: Settings) -> dict[str, Any]:
+    """Read the owner's `owner.json`: protocol, pid, socket, embedding size."""
     found: dict[str, Any] = json.loads((collection_folder(settings) / "owner.json").read_text())
     return found
 
 
 def owner_pid(settings: Settings) -> int:
-    return int(about_owner(settings)["pid"])
+    return int(owner_info(settings)["pid"])
 
 
 def has_owner(settings: Settings) -> bool:
@@ -93,7 +93,7 @@ def has_owner(settings: Settings) -> bool:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Owners, workers and builders of indexes below a folder; straight from /proc, for it is asked often."""
+    """Return the pids of owners, workers and builders of indexes below a folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -112,17 +112,17 @@ def children_of(pid: int) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
-    """Ended, though perhaps nobody has taken note yet."""
+    """Return whether a process has exited; it may still be a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "did not come true in time"
+def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 
@@ -130,12 +130,12 @@ def open_quick(settings: Settings, pack: ModelPack = PACK, **options: Any) -> Fa
     return open_embedded(settings, pack, **{**QUICK, **options})
 
 
-def ids_of(some: list[FacePoint]) -> list[str]:
-    return [point.face_id for point in some]
+def ids_of(faces: list[FacePoint]) -> list[str]:
+    return [face.face_id for face in faces]
 
 
 def everything(index: FaceIndex, where: FaceFilter | None = None) -> set[str]:
-    """All face_ids, page by page."""
+    """Return all face_ids."""
     found: set[str] = set()
     offset: str | None = None
     while True:
@@ -148,7 +148,7 @@ def everything(index: FaceIndex, where: FaceFilter | None = None) -> set[str]:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where these tests keep their indexes: in memory if there is room, for a new index is a hundred fsyncs."""
+    """The folder of these tests' indexes, in memory if possible: creating an index takes about a hundred fsyncs."""
     memory = Path("/dev/shm")
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2_000_000_000:
         with tempfile.TemporaryDirectory(prefix="oceano-", dir=memory) as folder:
@@ -158,7 +158,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nobody_stays_behind(base: Path) -> Iterator[None]:
+def _no_process_is_left(base: Path) -> Iterator[None]:
     yield
     wait_until(lambda: not processes_of(base))
 
@@ -177,7 +177,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def index(settings: Settings) -> Iterator[FaceIndex]:
-    """An empty embedded index of its own."""
+    """An empty embedded index."""
     opened = open_quick(settings)
     yield opened
     opened.close()
@@ -185,9 +185,9 @@ def index(settings: Settings) -> Iterator[FaceIndex]:
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def shared(request: pytest.FixtureRequest, base: Path) -> Iterator[FaceIndex]:
-    """An index that a module's tests share: each uses a seed, thus ids, of its own.
+    """An index that the tests of a module share; each test uses its own seed, and so its own ids.
 
-    Embedded; on qdrant-client's local mode; on the Qdrant server at QDRANT_TEST_URL, over gRPC and over HTTP.
+    Embedded, in qdrant-client's local mode, and on the Qdrant server at QDRANT_TEST_URL with gRPC and with HTTP.
     """
     if request.param in ("embedded", "local"):
         quick = request.param == "embedded"
@@ -201,7 +201,7 @@ def shared(request: pytest.FixtureRequest, base: Path) -> Iterator[FaceIndex]:
 
 @contextlib.contextmanager
 def index_on_server(*, over_http: bool = False) -> Iterator[FaceIndex]:
-    """A new index on the server at QDRANT_TEST_URL; nothing of it stays there."""
+    """A new index on the server at QDRANT_TEST_URL, deleted at the end."""
     settings = Settings(  # type: ignore[call-arg]
         _env_file=None,
         qdrant_url=SERVER,
@@ -215,7 +215,7 @@ def index_on_server(*, over_http: bool = False) -> Iterator[FaceIndex]:
 
 
 def open_local(client: QdrantClient | None = None, pack: ModelPack = PACK, **options: Any) -> FaceIndex:
-    """The server's index on qdrant-client's local mode, which stands in for a server."""
+    """Open a server index in qdrant-client's local mode, which replaces a server."""
     settings = Settings(_env_file=None, qdrant_url="http://in.memory:1")  # type: ignore[call-arg]
     return open_server(settings, pack, client=client or QdrantClient(":memory:"), streams=1, **options)
 

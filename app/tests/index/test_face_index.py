@@ -1,4 +1,4 @@
-"""What every implementation of `FaceIndex` does: the suite runs once per implementation."""
+"""The behaviour of every `FaceIndex`: the suite runs once per implementation."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.index.conftest import (
 
 @pytest.fixture(scope="module")
 def gallery(shared: FaceIndex) -> list[FacePoint]:
-    """300 faces that no test changes; in a folder of their own."""
+    """300 faces in their own folder, which no test changes."""
     faces = [
-        FacePoint(p.face_id, p.embedding, payload(at, folder=("/", "/gallery", f"/gallery/{at % 4}")))
-        for at, p in enumerate(points(300, seed=1))
+        FacePoint(face.face_id, face.embedding, payload(n, folder=("/", "/gallery", f"/gallery/{n % 4}")))
+        for n, face in enumerate(points(300, seed=1))
     ]
     faces[0] = FacePoint(faces[0].face_id, faces[0].embedding, payload(0, folder=("/", "/gallery"), person="Ana"))
     faces[1] = FacePoint(faces[1].face_id, faces[1].embedding, payload(1, folder=("/", "/gallery"), taken_at=None))
@@ -53,7 +53,7 @@ def test_similarities_are_the_cosines_that_numpy_computes(shared: FaceIndex, gal
         cosines = rows @ query
         best = np.argsort(-cosines)[:10]
         found = shared.search(query, limit=10, where=FaceFilter(folder=GALLERY))
-        assert [match.face_id for match in found] == [gallery[at].face_id for at in best]
+        assert [match.face_id for match in found] == [gallery[row].face_id for row in best]
         assert np.allclose([match.similarity for match in found], cosines[best], atol=1e-4)
 
 
@@ -105,16 +105,16 @@ def test_a_batch_finds_for_each_query_what_a_search_finds(shared: FaceIndex, gal
     ],
     ids=lambda where: "+".join(key for key in where.__slots__ if getattr(where, key) not in (None, ())) or "none",
 )
-def test_a_filter_admits_just_the_faces_that_meet_it(
+def test_a_filter_matches_exactly_the_faces_that_meet_it(
     shared: FaceIndex, gallery: list[FacePoint], where: FaceFilter
 ) -> None:
-    wanted = {face.face_id for face in gallery if _meets(face, where)}
-    ours = set(ids_of(gallery))
-    assert everything(shared, where) & ours == wanted
+    expected = {face.face_id for face in gallery if _meets(face, where)}
+    in_gallery = set(ids_of(gallery))
+    assert everything(shared, where) & in_gallery == expected
     found = shared.search(gallery[0].embedding, limit=1000, where=where)
-    assert {match.face_id for match in found} & ours == wanted
+    assert {match.face_id for match in found} & in_gallery == expected
     if where.folder:
-        assert shared.count(where) == len(wanted)
+        assert shared.count(where) == len(expected)
 
 
 def _meets(face: FacePoint, where: FaceFilter) -> bool:
@@ -135,11 +135,11 @@ def _meets(face: FacePoint, where: FaceFilter) -> bool:
     )
 
 
-def test_filters_are_told_apart_by_the_cases_above(gallery: list[FacePoint]) -> None:
+def test_the_filters_above_match_some_faces_and_not_others(gallery: list[FacePoint]) -> None:
     assert 0 < sum(_meets(face, FaceFilter(folder="/gallery/2", min_quality=0.3)) for face in gallery) < 300
 
 
-def test_a_filter_with_a_time_that_is_none_is_refused(shared: FaceIndex) -> None:
+def test_a_filter_with_an_invalid_time_is_refused(shared: FaceIndex) -> None:
     with pytest.raises(OceanoError, match="ISO 8601") as caught:
         shared.count(FaceFilter(taken_from="yesterday"))
     assert caught.value.code == "invalid_request"
@@ -148,8 +148,8 @@ def test_a_filter_with_a_time_that_is_none_is_refused(shared: FaceIndex) -> None
 def test_inserting_again_changes_nothing(shared: FaceIndex) -> None:
     (first,) = points(1, seed=20)
     shared.upsert([first])
-    other = FacePoint(first.face_id, unit_vectors(1, seed=21)[0], payload(9, person="Somebody else"))
-    shared.upsert([other])
+    changed = FacePoint(first.face_id, unit_vectors(1, seed=21)[0], payload(9, person="Another"))
+    shared.upsert([changed])
     (stored,) = shared.retrieve([first.face_id], with_embedding=True)
     assert stored.payload == first.payload
     assert stored.embedding is not None
@@ -158,8 +158,8 @@ def test_inserting_again_changes_nothing(shared: FaceIndex) -> None:
 
 def test_inserting_the_same_face_twice_in_one_call_keeps_the_first(shared: FaceIndex) -> None:
     (first,) = points(1, seed=22)
-    other = FacePoint(first.face_id, first.embedding, payload(9, person="Second"))
-    shared.upsert([first, other])
+    changed = FacePoint(first.face_id, first.embedding, payload(9, person="Second"))
+    shared.upsert([first, changed])
     (stored,) = shared.retrieve([first.face_id])
     assert stored.payload.person is None
 
@@ -177,7 +177,7 @@ def test_a_name_survives_inserting_again(shared: FaceIndex) -> None:
     assert shared.retrieve([faces[0].face_id])[0].payload == faces[0].payload
 
 
-def test_naming_a_face_that_is_not_there_makes_none(shared: FaceIndex) -> None:
+def test_naming_a_missing_face_creates_none(shared: FaceIndex) -> None:
     (absent,) = points(1, seed=24)
     shared.set_payload([absent.face_id], person="Nobody")
     assert shared.retrieve([absent.face_id]) == []
@@ -196,12 +196,12 @@ def test_a_picture_that_was_moved_is_found_in_its_new_folder_and_keeps_its_names
     assert shared.count(FaceFilter(folder="/moved")) == 2
 
 
-def test_retrieving_keeps_the_order_asked_for_and_leaves_out_the_unknown(
+def test_retrieve_keeps_the_order_of_the_ids_and_skips_unknown_ones(
     shared: FaceIndex, gallery: list[FacePoint]
 ) -> None:
     (absent,) = points(1, seed=25)
-    asked = [gallery[9].face_id, absent.face_id, gallery[2].face_id, "not a uuid", gallery[5].face_id]
-    found = shared.retrieve(asked, with_embedding=True)
+    requested = [gallery[9].face_id, absent.face_id, gallery[2].face_id, "not a uuid", gallery[5].face_id]
+    found = shared.retrieve(requested, with_embedding=True)
     assert [record.face_id for record in found] == [gallery[9].face_id, gallery[2].face_id, gallery[5].face_id]
     assert all(record.embedding is not None and record.embedding.dtype == np.float32 for record in found)
     assert shared.retrieve([gallery[9].face_id])[0].embedding is None
@@ -224,7 +224,7 @@ def test_scrolling_sees_every_face_once_in_the_order_of_ids(
     assert seen == sorted(ids_of(gallery))
 
 
-def test_scrolling_brings_payloads_and_embeddings_when_asked(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+def test_scrolling_returns_payloads_and_requested_embeddings(shared: FaceIndex, gallery: list[FacePoint]) -> None:
     by_id = {face.face_id: face for face in gallery}
     page = shared.scroll(limit=5, where=FaceFilter(folder=GALLERY), with_embedding=True)
     assert len(page.records) == 5
@@ -234,7 +234,7 @@ def test_scrolling_brings_payloads_and_embeddings_when_asked(shared: FaceIndex, 
         assert np.allclose(record.embedding, by_id[record.face_id].embedding, atol=1e-6)
 
 
-def test_deleted_faces_are_gone_and_unknown_ones_are_ignored(shared: FaceIndex) -> None:
+def test_deleted_faces_are_not_found_and_unknown_ids_are_ignored(shared: FaceIndex) -> None:
     faces = points(10, seed=26, folder=("/", "/deleted"))
     shared.upsert(faces)
     (absent,) = points(1, seed=27)
@@ -245,7 +245,7 @@ def test_deleted_faces_are_gone_and_unknown_ones_are_ignored(shared: FaceIndex) 
     assert {match.face_id for match in found} == set(ids_of(faces[4:]))
 
 
-def test_a_deleted_face_can_come_back(shared: FaceIndex) -> None:
+def test_a_deleted_face_can_be_inserted_again(shared: FaceIndex) -> None:
     (face,) = points(1, seed=28)
     shared.upsert([face])
     shared.delete([face.face_id])
@@ -272,7 +272,7 @@ def test_counts_with_and_without_a_filter_agree_with_the_faces(shared: FaceIndex
     assert shared.count() == len(everything(shared)) == shared.info().points >= 300
 
 
-def test_info_tells_what_the_index_is(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+def test_info_describes_the_index(shared: FaceIndex, gallery: list[FacePoint]) -> None:
     info = shared.info()
     assert info.kind in ("embedded", "server")
     assert info.collection.endswith("__testpack__4ab1d643")
@@ -303,24 +303,24 @@ def reference(gallery: list[FacePoint], base: Path) -> Iterator[FaceIndex]:
     ],
     ids=lambda where: " ".join(str(value) for value in dataclasses.asdict(where).values() if value),
 )
-def test_every_index_gives_the_same_answers(shared: FaceIndex, reference: FaceIndex, where: FaceFilter) -> None:
+def test_every_index_returns_the_same_results(shared: FaceIndex, reference: FaceIndex, where: FaceFilter) -> None:
     queries = list(unit_vectors(8, seed=79))
-    for ours, theirs in zip(
+    for expected, actual in zip(
         reference.search_batch(queries, limit=20, where=where),
         shared.search_batch(queries, limit=20, where=where),
         strict=True,
     ):
-        assert [match.face_id for match in ours] == [match.face_id for match in theirs]
-        assert [match.payload for match in ours] == [match.payload for match in theirs]
-        assert np.allclose([m.similarity for m in ours], [m.similarity for m in theirs], atol=1e-4, rtol=0)
+        assert [match.face_id for match in expected] == [match.face_id for match in actual]
+        assert [match.payload for match in expected] == [match.payload for match in actual]
+        assert np.allclose([m.similarity for m in expected], [m.similarity for m in actual], atol=1e-4, rtol=0)
     assert reference.count(where) == shared.count(where) > 0
     for key in ("person", "folder", "image_id"):
         assert reference.facet(key, where=where) == shared.facet(key, where=where)
     offset = None
     while True:
-        ours, theirs = (index.scroll(limit=9, offset=offset, where=where) for index in (reference, shared))
-        assert ours == theirs
-        if (offset := ours.next_offset) is None:
+        expected, actual = (index.scroll(limit=9, offset=offset, where=where) for index in (reference, shared))
+        assert expected == actual
+        if (offset := expected.next_offset) is None:
             break
 
 
@@ -329,7 +329,7 @@ def test_every_index_gives_the_same_answers(shared: FaceIndex, reference: FaceIn
     [np.zeros(512), np.full(512, np.nan), np.ones(512), np.ones(128) / np.sqrt(128), np.ones((1, 512)) / np.sqrt(512)],
     ids=["zero", "nan", "too long", "128 numbers", "a matrix"],
 )
-def test_an_embedding_that_is_no_unit_vector_of_512_is_refused(shared: FaceIndex, embedding: np.ndarray) -> None:
+def test_an_embedding_that_is_not_a_unit_vector_of_512_is_refused(shared: FaceIndex, embedding: np.ndarray) -> None:
     (face,) = points(1, seed=30)
     bad = FacePoint(face.face_id, embedding.astype(np.float32), face.payload)
     for attempt in (lambda: shared.upsert([bad]), lambda: shared.search(bad.embedding, limit=1)):
@@ -339,7 +339,7 @@ def test_an_embedding_that_is_no_unit_vector_of_512_is_refused(shared: FaceIndex
     assert shared.retrieve([face.face_id]) == []
 
 
-def test_a_face_id_that_is_no_uuid_is_refused(shared: FaceIndex) -> None:
+def test_a_face_id_that_is_not_a_uuid_is_refused(shared: FaceIndex) -> None:
     (face,) = points(1, seed=31)
     with pytest.raises(OceanoError) as caught:
         shared.upsert([FacePoint("face-1", face.embedding, face.payload)])
@@ -353,7 +353,7 @@ def test_a_limit_below_one_is_refused(shared: FaceIndex, gallery: list[FacePoint
         assert caught.value.code == "invalid_request"
 
 
-def test_more_points_than_fit_into_one_request_all_arrive(shared: FaceIndex) -> None:
+def test_more_points_than_one_request_holds_are_all_written(shared: FaceIndex) -> None:
     faces = points(1500, seed=32, folder=("/", "/many"))
     shared.upsert(faces)
     shared.flush()
@@ -366,7 +366,7 @@ def test_more_points_than_fit_into_one_request_all_arrive(shared: FaceIndex) -> 
 
 
 @pytest.mark.server
-def test_the_server_answers_that_this_suite_runs_on() -> None:
+def test_the_server_of_this_suite_responds() -> None:
     if not SERVER:
         pytest.skip(
             "QDRANT_TEST_URL names no Qdrant server: the suite runs on the embedded index and the local mode only"

@@ -1,4 +1,4 @@
-"""Embeddings of other sizes than 512: an index takes those of its model's size, and no others."""
+"""Embeddings of other sizes than 512: an index accepts only those of its model's size."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FacePoint, ModelPack, collection_name
-from app.index import alias_path, open_index, readable_copy, restore_embedded, switch_to
-from app.index.embedded.alias import open_embedded_beside, read_alias
+from app.index import activate_collection, alias_path, open_index, restore_embedded, restored_copy
+from app.index.embedded.alias import open_embedded_collection, read_alias
 from app.index.embedded.options import kilobytes
 from app.index.server.connect import collection_of
 from app.index.transfer import Migration
@@ -41,7 +41,7 @@ from tests.index.conftest import (
 )
 
 LARGE_PACK = dataclasses.replace(SMALL_PACK, name="largepack", digest="7d9f0003" + "0" * 56, embedding_size=2048)
-MISFIT = dataclasses.replace(PACK, embedding_size=128)  # what no model is: the same digest with another size
+MISFIT = dataclasses.replace(PACK, embedding_size=128)  # impossible for a real model: the same digest with another size
 PACKS = {pack.embedding_size: pack for pack in (PACK, SMALL_PACK, LARGE_PACK)}
 GRAPH: dict[str, Any] = {"hnsw_m": 8, "hnsw_ef_construct": 32, "full_scan_kb": 25}
 
@@ -62,7 +62,7 @@ class Filled:
 
 @pytest.fixture(scope="module", params=[("embedded", 128), ("embedded", 2048), ("local", 128)], ids=str)
 def filled(request: pytest.FixtureRequest, base: Path) -> Iterator[Filled]:
-    """300 faces in an index of each kind, with embeddings of another size."""
+    """An index of each kind with 300 faces, with embeddings of another size."""
     kind, size = request.param
     pack = PACKS[size]
     faces = points(300, seed=1, pack=pack)
@@ -80,22 +80,22 @@ def test_similarities_are_the_cosines_that_numpy_computes(filled: Filled) -> Non
     for query, matches in zip(queries, found, strict=True):
         cosines = filled.rows @ query
         best = np.argsort(-cosines)[:10]
-        assert [match.face_id for match in matches] == [filled.faces[at].face_id for at in best]
+        assert [match.face_id for match in matches] == [filled.faces[row].face_id for row in best]
         assert np.allclose([match.similarity for match in matches], cosines[best], atol=1e-4)
 
 
-def test_a_filter_and_a_threshold_count(filled: Filled) -> None:
+def test_a_filter_and_a_threshold_apply(filled: Filled) -> None:
     (match,) = filled.index.search(filled.faces[7].embedding, limit=5, threshold=0.9)
     assert (match.face_id, match.payload) == (filled.faces[7].face_id, filled.faces[7].payload)
     elsewhere = FaceFilter(folder="/photos/0")
     assert filled.index.search(filled.faces[7].embedding, limit=5, threshold=0.9, where=elsewhere) == []
 
 
-def test_embeddings_are_read_back_as_they_went_in(filled: Filled) -> None:
+def test_embeddings_are_read_back_as_they_were_written(filled: Filled) -> None:
     by_id = {face.face_id: face.embedding for face in filled.faces}
-    asked = ids_of(filled.faces[:40])
-    read = filled.index.retrieve(asked, with_embedding=True)
-    assert [record.face_id for record in read] == asked
+    ids = ids_of(filled.faces[:40])
+    read = filled.index.retrieve(ids, with_embedding=True)
+    assert [record.face_id for record in read] == ids
     page = filled.index.scroll(limit=300, with_embedding=True)
     assert len(page.records) == 300
     for record in (*read, *page.records):
@@ -132,7 +132,7 @@ def test_an_index_of_512_dimensions_refuses_others(index: FaceIndex) -> None:
     assert caught.value.code == "invalid_request"
 
 
-def test_faces_go_from_index_to_index_and_back(settings: Settings) -> None:
+def test_faces_are_migrated_from_index_to_index_and_back(settings: Settings) -> None:
     faces = points(700, seed=4, pack=SMALL_PACK)
     with (
         closing(open_quick(settings, SMALL_PACK)) as source,
@@ -141,8 +141,8 @@ def test_faces_go_from_index_to_index_and_back(settings: Settings) -> None:
     ):
         source.upsert(faces)
         source.set_payload([faces[3].face_id], person="Ana")
-        for here, there in ((source, server), (server, back)):
-            migration = Migration(here, there)
+        for origin, target in ((source, server), (server, back)):
+            migration = Migration(origin, target)
             assert migration.run().copied == 700
             assert migration.compare().share == 1.0
         (record,) = back.retrieve([faces[3].face_id], with_embedding=True)
@@ -162,7 +162,7 @@ def test_a_backup_is_restored_and_read_with_its_size(settings: Settings, tmp_pat
         assert index.search(faces[9].embedding, limit=1)[0].face_id == faces[9].face_id
         assert index.count() == 200
     with (
-        readable_copy(settings, tmp_path / "copy") as copied,
+        restored_copy(settings, tmp_path / "copy") as copied,
         closing(open_index(copied, SMALL_PACK, create=False)) as copy,
     ):
         assert copy.count() == 200
@@ -172,7 +172,7 @@ def test_a_backup_is_restored_and_read_with_its_size(settings: Settings, tmp_pat
 
 
 @pytest.mark.parametrize("size", [128, 512, 2048])
-def test_a_graph_is_built_of_just_as_many_points_whatever_their_size(settings: Settings, size: int) -> None:
+def test_a_graph_is_built_from_the_same_number_of_points_for_every_size(settings: Settings, size: int) -> None:
     pack = PACKS[size]
     faces = points(400, seed=6, pack=pack)
     with closing(open_quick(settings, pack, **GRAPH, indexing_points=400)) as index:
@@ -185,7 +185,7 @@ def test_a_graph_is_built_of_just_as_many_points_whatever_their_size(settings: S
 
 
 @pytest.mark.parametrize("size", [1, 3, 33, 96, 100, 128, 512, 4096])
-def test_a_threshold_in_kilobytes_is_met_by_the_points_it_stands_for(size: int) -> None:
+def test_a_threshold_in_kilobytes_is_reached_by_its_number_of_points(size: int) -> None:
     for count in (1, 250, 399, 5000, 50_000):
         assert 1 <= kilobytes(count, size) <= max(1, count * size * 4 / 1024)
     assert kilobytes(5000, 512) == 10_000
@@ -193,19 +193,19 @@ def test_a_threshold_in_kilobytes_is_met_by_the_points_it_stands_for(size: int) 
 
 def test_searches_through_a_graph_of_small_embeddings_find_the_nearest(settings: Settings) -> None:
     faces = [
-        FacePoint(face.face_id, face.embedding, payload(at, quality=at % 10 / 10))
-        for at, face in enumerate(points(1200, seed=8, pack=SMALL_PACK))
+        FacePoint(face.face_id, face.embedding, payload(n, quality=n % 10 / 10))
+        for n, face in enumerate(points(1200, seed=8, pack=SMALL_PACK))
     ]
     with closing(open_quick(settings, SMALL_PACK, **GRAPH, indexing_points=400)) as index:
         index.upsert(faces)
         index.maintain(wait=True)
         assert index.info().indexed == 1200
         for least in (0.0, 0.7):
-            admitted = [face for face in faces if face.payload.quality >= least]
-            rows = np.stack([face.embedding for face in admitted])
+            matching = [face for face in faces if face.payload.quality >= least]
+            rows = np.stack([face.embedding for face in matching])
             hits = 0
             for query in unit_vectors(20, 9, 128):
-                nearest = {admitted[at].face_id for at in np.argsort(-(rows @ query))[:10]}
+                nearest = {matching[row].face_id for row in np.argsort(-(rows @ query))[:10]}
                 where = FaceFilter(min_quality=least)
                 hits += len(nearest & {match.face_id for match in index.search(query, limit=10, where=where)})
             assert hits > 180  # of 200
@@ -213,13 +213,13 @@ def test_searches_through_a_graph_of_small_embeddings_find_the_nearest(settings:
         assert index.count() == 1300
 
 
-# --- whose size counts
+# --- sizes that differ
 
 
-def test_an_alias_file_of_before_there_were_sizes_goes_on(settings: Settings) -> None:
+def test_an_alias_file_without_a_size_still_works(settings: Settings) -> None:
     with closing(open_quick(settings)) as index:
         index.upsert(points(3))
-    _forget_size(settings)
+    _remove_size(settings)
     with closing(open_quick(settings)) as index:
         assert index.count() == 3
     with pytest.raises(OceanoError) as caught:
@@ -227,9 +227,9 @@ def test_an_alias_file_of_before_there_were_sizes_goes_on(settings: Settings) ->
     assert (caught.value.code, caught.value.details["points"]) == ("index_model_mismatch", 3)
 
 
-def test_an_empty_index_of_another_size_gives_way(settings: Settings) -> None:
+def test_an_empty_index_of_another_size_is_replaced(settings: Settings) -> None:
     open_quick(settings).close()
-    _forget_size(settings)
+    _remove_size(settings)
     for pack in (SMALL_PACK, LARGE_PACK, PACK):
         with closing(open_quick(settings, pack)) as index:
             assert index.info().collection == collection_name("faces", pack)
@@ -238,7 +238,7 @@ def test_an_empty_index_of_another_size_gives_way(settings: Settings) -> None:
             assert alias["embedding_size"] == pack.embedding_size
 
 
-def test_an_empty_collection_of_another_size_on_a_server_gives_way() -> None:
+def test_an_empty_collection_of_another_size_on_a_server_is_replaced() -> None:
     client = QdrantClient(":memory:")
     client.close = lambda *_, **__: None  # type: ignore[method-assign]
     open_local(client)
@@ -249,17 +249,17 @@ def test_an_empty_collection_of_another_size_on_a_server_gives_way() -> None:
     assert caught.value.code == "index_model_mismatch"
 
 
-def test_a_model_of_another_size_fills_a_collection_beside_and_takes_over(settings: Settings) -> None:
-    with closing(open_quick(settings)) as old, closing(open_embedded_beside(settings, SMALL_PACK, **QUICK)) as new:
+def test_a_collection_of_another_size_is_filled_and_activated(settings: Settings) -> None:
+    with closing(open_quick(settings)) as old, closing(open_embedded_collection(settings, SMALL_PACK, **QUICK)) as new:
         old.upsert(points(3))
         new.upsert(points(2, pack=SMALL_PACK))
-        switch_to(settings, SMALL_PACK)
+        activate_collection(settings, SMALL_PACK)
         with closing(open_quick(settings, SMALL_PACK)) as index:
             assert index.count() == 2
         assert old.count() == 3
 
 
-def test_a_shard_of_another_size_is_refused_and_stays_as_it_is(settings: Settings) -> None:
+def test_a_shard_of_another_size_is_refused_and_unchanged(settings: Settings) -> None:
     faces = points(3)
     with closing(open_quick(settings)) as index:
         index.upsert(faces)
@@ -290,7 +290,7 @@ def test_owner_and_worker_start_without_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def _forget_size(settings: Settings) -> None:
+def _remove_size(settings: Settings) -> None:
     path = alias_path(settings.embedded_dir, "faces")
     alias = json.loads(path.read_text())
     assert alias.pop("embedding_size") == 512

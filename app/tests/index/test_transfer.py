@@ -1,4 +1,4 @@
-"""migration: nothing lost, nothing twice, names with it, resumable, compared."""
+"""Migration: all faces and names are copied once, interrupted runs continue, and both indexes are compared."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def source() -> MemoryIndex:
     return index
 
 
-def same(one: MemoryIndex, other: MemoryIndex) -> bool:
-    return one.points.keys() == other.points.keys() and all(
-        one.points[key].payload == other.points[key].payload
-        and np.array_equal(one.points[key].embedding, other.points[key].embedding)
-        for key in one.points
+def same(first: MemoryIndex, second: MemoryIndex) -> bool:
+    return first.points.keys() == second.points.keys() and all(
+        first.points[key].payload == second.points[key].payload
+        and np.array_equal(first.points[key].embedding, second.points[key].embedding)
+        for key in first.points
     )
 
 
-def test_every_face_arrives_with_its_embedding_payload_and_name(source: MemoryIndex) -> None:
+def test_every_face_is_copied_with_embedding_payload_and_name(source: MemoryIndex) -> None:
     target = MemoryIndex()
     migration = Migration(source, target)
     assert migration.run() == MigrationCounts(faces=1200, copied=1200)
@@ -43,13 +43,13 @@ def test_every_face_arrives_with_its_embedding_payload_and_name(source: MemoryIn
     assert agreement.searches > 80
 
 
-def test_what_is_there_is_not_copied_again(source: MemoryIndex) -> None:
+def test_faces_in_the_target_are_not_copied_again(source: MemoryIndex) -> None:
     target = MemoryIndex()
     Migration(source, target).run()
     assert Migration(source, target).run() == MigrationCounts(faces=1200)
 
 
-def test_one_that_was_interrupted_goes_on(source: MemoryIndex) -> None:
+def test_an_interrupted_migration_continues(source: MemoryIndex) -> None:
     target = MemoryIndex()
     stop = Event()
     first = Migration(source, target, stop=stop, on_progress=lambda _: stop.set()).run()
@@ -58,7 +58,7 @@ def test_one_that_was_interrupted_goes_on(source: MemoryIndex) -> None:
     assert same(source, target)
 
 
-def test_faces_and_names_that_come_meanwhile_are_caught_up_with(source: MemoryIndex) -> None:
+def test_faces_and_names_added_meanwhile_are_copied(source: MemoryIndex) -> None:
     target = MemoryIndex()
     more = points(5, seed=9)
 
@@ -73,7 +73,7 @@ def test_faces_and_names_that_come_meanwhile_are_caught_up_with(source: MemoryIn
     assert same(source, target)
 
 
-def test_a_copy_that_lacks_a_face_or_has_another_is_not_called_complete(source: MemoryIndex) -> None:
+def test_a_copy_that_lacks_a_face_is_incomplete(source: MemoryIndex) -> None:
     target = MemoryIndex()
     migration = Migration(source, target)
     migration.run()
@@ -86,30 +86,30 @@ def test_a_copy_that_lacks_a_face_or_has_another_is_not_called_complete(source: 
     migration.compare()
 
 
-def test_a_copy_with_other_embeddings_or_payloads_is_not_called_complete(source: MemoryIndex) -> None:
+def test_a_copy_with_other_embeddings_or_payloads_is_incomplete(source: MemoryIndex) -> None:
     target = MemoryIndex()
     migration = Migration(source, target)
     migration.run()
-    good = dict(target.points)
-    others = dict(zip(good, [good[key].embedding for key in reversed(good)], strict=True))
-    target.points = {key: FacePoint(key, others[key], point.payload) for key, point in good.items()}
+    copied = dict(target.points)
+    embeddings = dict(zip(copied, [copied[key].embedding for key in reversed(copied)], strict=True))
+    target.points = {key: FacePoint(key, embeddings[key], point.payload) for key, point in copied.items()}
     with pytest.raises(OceanoError, match="same in both"):
         migration.compare()
     target.points = {
         key: FacePoint(key, point.embedding, dataclasses.replace(point.payload, person="x"))
-        for key, point in good.items()
+        for key, point in copied.items()
     }
-    with pytest.raises(OceanoError, match="what is known"):
+    with pytest.raises(OceanoError, match="their payloads"):
         migration.compare()
 
 
-def test_an_empty_index_is_carried_as_well() -> None:
+def test_an_empty_index_is_migrated() -> None:
     migration = Migration(MemoryIndex(), MemoryIndex())
     assert migration.run() == MigrationCounts()
     assert migration.compare().share == 1.0
 
 
-def test_an_exact_copy_forgets_what_the_index_does_not_have(source: MemoryIndex) -> None:
+def test_an_exact_copy_deletes_faces_that_the_index_does_not_have(source: MemoryIndex) -> None:
     target = MemoryIndex()
     Migration(source, target).run()
     source.delete(ids_of(points(700))[600:])
@@ -120,20 +120,20 @@ def test_an_exact_copy_forgets_what_the_index_does_not_have(source: MemoryIndex)
     assert Migration(source, target).compare().faces == 1100
 
 
-def test_an_index_that_is_gone_for_a_moment_is_waited_for(source: MemoryIndex) -> None:
-    class Shaky(MemoryIndex):
+def test_requests_are_retried_while_the_index_is_unavailable(source: MemoryIndex) -> None:
+    class Unreliable(MemoryIndex):
         def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
             if next(failing, False):
                 raise OceanoError("index_unavailable", "not now")
             return super().retrieve(face_ids, with_embedding=with_embedding)
 
     failing = iter([True, False, True])
-    target = Shaky()
+    target = Unreliable()
     assert Migration(source, target).run().copied == 1200
     assert same(source, target)
 
 
-def test_what_was_taken_up_again_since_is_brought_over_as_it_is_now(source: MemoryIndex) -> None:
+def test_a_face_that_was_ingested_again_is_replaced(source: MemoryIndex) -> None:
     target = MemoryIndex()
     Migration(source, target).run()
     face = points(1)[0]

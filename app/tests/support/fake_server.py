@@ -1,4 +1,4 @@
-"""A Qdrant server over HTTP made of qdrant-client's local mode, and a proxy before it that breaks things on purpose."""
+"""A Qdrant server over HTTP in front of qdrant-client's local mode, and a proxy that simulates faults."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from qdrant_client import QdrantClient, models
 
 
 def app_of(client: QdrantClient, api_key: str = "", version: str = "1.19.0") -> FastAPI:
-    """The routes that Oceano's server index uses, answered by `client`."""
+    """Return an app with the routes that Oceano's server index uses, on top of `client`."""
     app = FastAPI()
-    turn = threading.Lock()  # the local mode is not safe for threads
+    lock = threading.Lock()  # the local mode is not safe for threads
 
     @app.get("/")
     def about() -> dict[str, str]:
@@ -31,9 +31,9 @@ def app_of(client: QdrantClient, api_key: str = "", version: str = "1.19.0") -> 
     def route(path: str, request: Request, body: dict[str, Any] | None = None) -> JSONResponse:
         if api_key and request.headers.get("api-key") != api_key:
             return JSONResponse({"status": {"error": "Invalid API key"}}, 401)
-        with turn:
+        with lock:
             try:
-                result = _answer(client, request.method, path.split("/"), body or {})
+                result = _result(client, request.method, path.split("/"), body or {})
             except ValueError as failure:
                 return JSONResponse({"status": {"error": str(failure)}}, 404 if "not found" in str(failure) else 400)
         return JSONResponse({"result": result, "status": "ok", "time": 0.0})
@@ -41,7 +41,7 @@ def app_of(client: QdrantClient, api_key: str = "", version: str = "1.19.0") -> 
     return app
 
 
-def _answer(client: QdrantClient, method: str, path: list[str], body: dict[str, Any]) -> Any:  # noqa: PLR0911, PLR0912
+def _result(client: QdrantClient, method: str, path: list[str], body: dict[str, Any]) -> Any:  # noqa: PLR0911, PLR0912
     match (method, *path):
         case ("GET", "aliases"):
             return _json(client.get_aliases())
@@ -57,8 +57,8 @@ def _answer(client: QdrantClient, method: str, path: list[str], body: dict[str, 
         case ("DELETE", "collections", name):
             return client.delete_collection(name)
         case ("PUT", "collections", name):
-            asked = models.CreateCollection(**body)
-            return client.create_collection(name, vectors_config=asked.vectors, metadata=asked.metadata)
+            created = models.CreateCollection(**body)
+            return client.create_collection(name, vectors_config=created.vectors, metadata=created.metadata)
         case ("PUT", "collections", name, "index"):
             return _done()
         case ("PUT", "collections", name, "points"):
@@ -66,17 +66,17 @@ def _answer(client: QdrantClient, method: str, path: list[str], body: dict[str, 
             client.upsert(name, structs.points, update_mode=structs.update_mode)
             return _done()
         case ("POST", "collections", name, "points"):
-            wanted = models.PointRequest(**body)
-            found = client.retrieve(name, wanted.ids, bool(wanted.with_payload), bool(wanted.with_vector))
-            return [_json(one) for one in found]
+            requested = models.PointRequest(**body)
+            found = client.retrieve(name, requested.ids, bool(requested.with_payload), bool(requested.with_vector))
+            return [_json(point) for point in found]
         case ("POST", "collections", name, "points", "query", "batch"):
-            return [_json(one) for one in client.query_batch_points(name, models.QueryRequestBatch(**body).searches)]
+            return [_json(hits) for hits in client.query_batch_points(name, models.QueryRequestBatch(**body).searches)]
         case ("POST", "collections", name, "points", "scroll"):
             page = models.ScrollRequest(**body)
-            records, following = client.scroll(
+            records, next_offset = client.scroll(
                 name, page.filter, page.limit, None, page.offset, bool(page.with_payload), bool(page.with_vector)
             )
-            return {"points": [_json(one) for one in records], "next_page_offset": following}
+            return {"points": [_json(record) for record in records], "next_page_offset": next_offset}
         case ("POST", "collections", name, "points", "count"):
             return _json(client.count(name, models.CountRequest(**body).filter))
         case ("POST", "collections", name, "facet"):
@@ -102,12 +102,12 @@ def _done() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def serving(app: FastAPI) -> Iterator[int]:
-    """The port on which it listens."""
-    with socket.socket() as plug:
-        plug.bind(("127.0.0.1", 0))
-        port = int(plug.getsockname()[1])
+    """Run the app on a free port, and yield the port."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = int(sock.getsockname()[1])
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [plug]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
         try:
             yield port
@@ -117,14 +117,15 @@ def serving(app: FastAPI) -> Iterator[int]:
 
 
 class Proxy:
-    """Passes connections on to `target`, each as the next of `faults` says; all others untouched.
+    """Forwards requests to the port `target`. Each item of `faults` applies to one request, `always` to all.
 
-    "refuse": reset at once. "lose": the request arrives, its answer is lost; "half": half of it is. "slow": the answer
-    comes `slow_seconds` later. "busy", "down", "full", "read-only": answered without the server. A connection that was
-    kept alive is closed after each answer, so that each request is one.
+    "refuse": the connection is reset before the request. "lose": the request is forwarded and its response is lost;
+    "half": half of the response is lost. "slow": the response is delayed by `slow_seconds`. "busy", "down", "full",
+    "read-only": an error response, without the server. Each connection is closed after one response, so that it carries
+    one request.
     """
 
-    ANSWERS: ClassVar = {
+    RESPONSES: ClassVar = {
         "busy": ("429 Too Many Requests", "Too many requests"),
         "down": ("503 Service Unavailable", "Service unavailable"),
         "full": ("500 Internal Server Error", "No space left on device: WAL buffer size exceeds available disk space"),
@@ -137,25 +138,25 @@ class Proxy:
         self.always = ""
         self.seen = 0
         self.slow_seconds = 0.0
-        self._plug = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._plug.getsockname()[1])
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._sock.getsockname()[1])
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
 
     def close(self) -> None:
-        self._plug.shutdown(socket.SHUT_RDWR)
-        self._plug.close()
+        self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
         self._thread.join()
 
     def _listen(self) -> None:
         while True:
             try:
-                connection, _ = self._plug.accept()
+                connection, _ = self._sock.accept()
             except OSError:
                 return
-            threading.Thread(target=self._pass_on, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._forward, args=(connection,), daemon=True).start()
 
-    def _pass_on(self, connection: socket.socket) -> None:
+    def _forward(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             if self.always == "refuse":
                 return _reset(connection)
@@ -166,20 +167,20 @@ class Proxy:
             fault = self.always or (self.faults.popleft() if self.faults else "")
             if fault == "refuse":
                 return _reset(connection)
-            if fault in self.ANSWERS:
-                return connection.sendall(_http(*self.ANSWERS[fault]))
+            if fault in self.RESPONSES:
+                return connection.sendall(_http(*self.RESPONSES[fault]))
             with socket.create_connection(("127.0.0.1", self._target)) as server:
                 server.sendall(request)
-                answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
+                response = b"".join(iter(lambda: server.recv(1 << 16), b""))
             if fault == "slow":
                 time.sleep(self.slow_seconds)
             if fault == "half":
-                connection.sendall(answer[: len(answer) // 2])
-            return _reset(connection) if fault in ("lose", "half") else connection.sendall(answer)
+                connection.sendall(response[: len(response) // 2])
+            return _reset(connection) if fault in ("lose", "half") else connection.sendall(response)
 
 
 def _request(connection: socket.socket) -> bytes:
-    """One whole request, asking for the connection to be closed after it."""
+    """Read one request, and add the header that closes the connection after it."""
     data = b""
     while b"\r\n\r\n" not in data:
         if not (more := connection.recv(1 << 16)):

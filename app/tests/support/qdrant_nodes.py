@@ -1,4 +1,4 @@
-"""Real Qdrant servers of a test's own, from the program at QDRANT_TEST_BINARY: started, killed, joined to a cluster."""
+"""Real Qdrant servers, started from the program at QDRANT_TEST_BINARY, alone or as a cluster."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ START_SECONDS = 60
 
 
 class Node:
-    """One server over `folder`; in a cluster, after `first`. Its ports stay the same from start to start.
+    """One server with its data in `folder`; it keeps its ports when it is started again.
 
-    `more`: its settings, as `service__api_key`.
+    Args:
+        folder: data and log of the server.
+        host: the address to listen on.
+        first: the first node of the cluster to join.
+        cluster: start as the first node of a cluster.
+        **more: Qdrant settings, such as `service__api_key`.
     """
 
     def __init__(
@@ -59,14 +64,14 @@ class Node:
             "cluster__p2p__port": self.peer,
             **self._settings,
         }
-        words = [BINARY]
+        command = [BINARY]
         if self._cluster:
-            words += ["--uri", f"http://{self.host}:{self.peer}"]
+            command += ["--uri", f"http://{self.host}:{self.peer}"]
         if self._first:
-            words += ["--bootstrap", f"http://{self._first.host}:{self._first.peer}"]
+            command += ["--bootstrap", f"http://{self._first.host}:{self._first.peer}"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                words,
+                command,
                 cwd=self._folder,
                 env={"PATH": os.environ["PATH"]}
                 | {f"QDRANT__{key.upper()}": str(value) for key, value in settings.items()},
@@ -77,9 +82,9 @@ class Node:
             self.wait()
 
     def wait(self) -> None:
-        """Until it takes requests. Raises AssertionError with what it wrote, if it does not."""
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and self._process is not None and self._process.poll() is None:
+        """Wait until the server accepts requests; raise AssertionError with its log after a minute."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
             try:
                 socket.create_connection((self.host, self.grpc), 1).close()
                 if "tls__cert" in self._settings or httpx.get(f"{self.url}/readyz", timeout=2).is_success:
@@ -89,23 +94,23 @@ class Node:
             time.sleep(0.1)
         raise AssertionError((self._folder / "log").read_text()[-3000:])
 
-    def wait_until_whole(self) -> None:
-        """Until every copy of every shard of the cluster is up to date."""
-        until = time.monotonic() + START_SECONDS
-        while not all(self._is_whole(name) for name in self._collections()):
-            assert time.monotonic() < until, "the cluster did not become whole"
+    def wait_until_complete(self) -> None:
+        """Wait until every replica of every shard of the cluster is up to date."""
+        deadline = time.monotonic() + START_SECONDS
+        while not all(self._is_complete(name) for name in self._collections()):
+            assert time.monotonic() < deadline, "the cluster is not complete"
             time.sleep(0.2)
 
     def _collections(self) -> list[str]:
-        return [one["name"] for one in httpx.get(f"{self.url}/collections").json()["result"]["collections"]]
+        return [found["name"] for found in httpx.get(f"{self.url}/collections").json()["result"]["collections"]]
 
-    def _is_whole(self, collection: str) -> bool:
+    def _is_complete(self, collection: str) -> bool:
         found = httpx.get(f"{self.url}/collections/{collection}/cluster").json()["result"]
         shards = found["local_shards"] + found["remote_shards"]
         return not found["shard_transfers"] and all(shard["state"] == "Active" for shard in shards)
 
     def pause(self) -> None:
-        """It is there and answers nothing."""
+        """Stop the process with SIGSTOP, so that connections are accepted and requests not handled."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -127,7 +132,7 @@ def free_port(host: str) -> int:
 
 
 def two_ports(host: str) -> tuple[int, int]:
-    """One after the other, as Oceano expects them."""
+    """Return two consecutive free ports, as Oceano expects them."""
     while True:
         port = free_port(host)
         with suppress(OSError), socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

@@ -1,1 +1,1 @@
-"""The embedded index: Qdrant Edge in a process of its own."""
+"""The embedded index: Qdrant Edge, in its own processes on one folder."""

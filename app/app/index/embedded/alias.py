@@ -1,4 +1,4 @@
-"""Which collection an alias stands for: `faces` -> `faces__antelopev2__4ab1d643`, kept in one small file."""
+"""The alias file of an embedded index, which names its collection: `faces` -> `faces__antelopev2__4ab1d643`."""
 
 from __future__ import annotations
 
@@ -16,58 +16,79 @@ from app.core.locks import locked
 from app.core.types import ModelPack, collection_name
 from app.index import alias_path
 from app.index.embedded.client import EmbeddedIndex
-from app.index.embedded.connections import Pool
+from app.index.embedded.connections import ConnectionPool
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import storage_failure, unavailable
 from app.index.embedded.storage import current_shard
 
 _FORMAT: Final = 1
-_FIRST_SIZE: Final = 512  # of every model, when the alias file did not say it yet
+_DEFAULT_SIZE: Final = 512  # the embedding size of an alias file without one; all models had it then
 
 
 def open_embedded(settings: Settings, pack: ModelPack, *, create: bool = True, **options: Any) -> EmbeddedIndex:
-    """The embedded index of these settings for this model; `options` are fields of OwnerOptions.
+    """Open the embedded index that the settings name, for embeddings of a model.
 
-    Raises OceanoError as `app.index.open_index` does.
+    Args:
+        settings: folder, alias and HNSW parameters.
+        pack: the model.
+        create: create the index if there is none.
+        **options: fields of OwnerOptions.
+
+    Raises:
+        OceanoError: see `app.index.open_index`.
     """
     root = settings.embedded_dir
     path = alias_path(root, settings.qdrant_collection)
     if not create and not path.exists():
         raise OceanoError("not_found", f"There is no index in {root} yet; ingest pictures first.")
-    _make_private(root)
+    _create_folder(root)
     try:
-        alias = _choose(settings, pack, path, options)
+        alias = _choose_alias(settings, pack, path, options)
     except OSError as failure:
         raise storage_failure(failure, f"{path} cannot be read or written") from failure
-    return _started(_client(settings, alias, pack.embedding_size, options))
+    return _start_owner(_client(settings, alias, pack.embedding_size, options))
 
 
-def open_embedded_beside(settings: Settings, pack: ModelPack, **options: Any) -> EmbeddedIndex:
-    """This model's collection, whatever the alias stands for; made if it is not there."""
-    _make_private(settings.embedded_dir)
-    return _started(_client(settings, _alias_of(settings, pack), pack.embedding_size, options))
+def open_embedded_collection(settings: Settings, pack: ModelPack, **options: Any) -> EmbeddedIndex:
+    """Open a model's collection, whichever collection the alias names; create it if there is none.
+
+    Args:
+        settings: folder, alias and HNSW parameters.
+        pack: the model.
+        **options: fields of OwnerOptions.
+
+    Raises:
+        OceanoError: see `app.index.open_model_collection`.
+    """
+    _create_folder(settings.embedded_dir)
+    return _start_owner(_client(settings, _new_alias(settings, pack), pack.embedding_size, options))
 
 
-def switch_embedded(settings: Settings, pack: ModelPack) -> None:
-    """From here on the alias stands for this model's collection: one rename."""
+def activate_embedded(settings: Settings, pack: ModelPack) -> None:
+    """Point the alias to a model's collection; atomic and durable.
+
+    Raises:
+        OceanoError: `index_unavailable` or `disk_full` if the alias file cannot be written.
+    """
     path = alias_path(settings.embedded_dir, settings.qdrant_collection)
     try:
         with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
-            write_atomic(path, _written(_alias_of(settings, pack)))
+            write_atomic(path, _alias_text(_new_alias(settings, pack)))
     except OSError as failure:
         raise storage_failure(failure, f"{path} cannot be written") from failure
 
 
-def _started(index: EmbeddedIndex) -> EmbeddedIndex:
+def _start_owner(index: EmbeddedIndex) -> EmbeddedIndex:
+    """Send a first request, so that the owner starts now and its errors are raised here."""
     try:
-        index.info()  # start the owner now, and say now what is wrong
+        index.info()
     except BaseException:
         index.close()
         raise
     return index
 
 
-def _alias_of(settings: Settings, pack: ModelPack) -> dict[str, Any]:
+def _new_alias(settings: Settings, pack: ModelPack) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "collection": collection_name(settings.qdrant_collection, pack),
@@ -78,28 +99,40 @@ def _alias_of(settings: Settings, pack: ModelPack) -> dict[str, Any]:
     }
 
 
-def _choose(settings: Settings, pack: ModelPack, path: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """The alias as it is, or, in a new index and in one that held nothing, set to this model's collection."""
+def _choose_alias(settings: Settings, pack: ModelPack, path: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the alias; write a new one if there is none, or if its collection is empty and of another model."""
     with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
         alias = read_alias(path)
         if alias is None or alias["digest"] != pack.digest:
             if alias is not None:
                 _require_empty(settings, alias, pack, options)
-            alias = _alias_of(settings, pack)
-            write_atomic(path, _written(alias))
+            alias = _new_alias(settings, pack)
+            write_atomic(path, _alias_text(alias))
         return alias
 
 
-def _written(alias: dict[str, Any]) -> str:
+def _alias_text(alias: dict[str, Any]) -> str:
     return json.dumps(alias, indent=1) + "\n"
 
 
 def read_alias(path: Path) -> dict[str, Any] | None:
+    """Read an alias file.
+
+    Args:
+        path: as `app.index.alias_path` returns it.
+
+    Returns:
+        `collection`, `model`, `digest`, `embedding_size` and other fields; None if there is no such file.
+
+    Raises:
+        OceanoError: `index_unavailable` if the file is damaged.
+        OSError: the file cannot be read.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not {"collection", "model", "digest"} <= found.keys():
             raise ValueError
-        if not isinstance(found.setdefault("embedding_size", _FIRST_SIZE), int):
+        if not isinstance(found.setdefault("embedding_size", _DEFAULT_SIZE), int):
             raise ValueError
     except FileNotFoundError:
         return None
@@ -111,47 +144,53 @@ def read_alias(path: Path) -> dict[str, Any] | None:
 def _client(settings: Settings, alias: dict[str, Any], size: int, options: dict[str, Any]) -> EmbeddedIndex:
     collection = alias["collection"]
     folder = settings.embedded_dir / collection
-    _make_private(folder)
-    told = dataclasses.replace(
+    _create_folder(folder)
+    owner_options = dataclasses.replace(
         OwnerOptions(folder, size, hnsw_m=settings.hnsw_m, hnsw_ef_construct=settings.hnsw_ef_construct), **options
     )
     name = alias_path(Path(), settings.qdrant_collection).name
     return EmbeddedIndex(
-        Pool(told, settings.logs_dir / "index.log"),
+        ConnectionPool(owner_options, settings.logs_dir / "index.log"),
         collection=collection,
         embedding_size=size,
         hnsw_ef=settings.hnsw_ef,
-        alias=(name, _written(alias)),
+        alias=(name, _alias_text(alias)),
     )
 
 
 def _require_empty(settings: Settings, alias: dict[str, Any], pack: ModelPack, options: dict[str, Any]) -> None:
-    """Nothing is lost by leaving an empty collection of another model; one with faces is not left behind unasked."""
+    """Raise `index_model_mismatch` if the collection of another model holds faces."""
     points = 0
     folder = settings.embedded_dir / alias["collection"]
     if folder.is_dir() and current_shard(folder) is not None:
-        other = _client(settings, alias, alias["embedding_size"], options)
+        index = _client(settings, alias, alias["embedding_size"], options)
         try:
-            points = other.count()
+            points = index.count()
         finally:
-            other.close()
+            index.close()
     if points:
-        raise mismatch(settings.qdrant_collection, alias, alias["embedding_size"], pack, points)
+        raise model_mismatch(settings.qdrant_collection, alias, alias["embedding_size"], pack, points)
 
 
-def mismatch(name: str, made_by: Mapping[str, str], size: int, pack: ModelPack, points: int) -> OceanoError:
-    """The refusal of an index whose faces another model made: `made_by` has its name and digest, `size` its
-    embedding size.
+def model_mismatch(name: str, index_model: Mapping[str, str], size: int, pack: ModelPack, points: int) -> OceanoError:
+    """Return the error `index_model_mismatch` for an index whose faces another model made.
+
+    Args:
+        name: the alias.
+        index_model: `model` (name) and `digest` of the model that made the faces.
+        size: the embedding size of that model.
+        pack: the model of the settings.
+        points: number of faces in the index.
     """
     return OceanoError(
         "index_model_mismatch",
-        f"The index {name!r} holds {points} faces made by the model {made_by['model']} "
-        f"({made_by['digest'][:8]}); {pack.name} ({pack.short_digest}) makes other embeddings. Set "
-        f"MODEL_NAME={made_by['model']} to go on with it, change the index to the other model with `oceano reembed "
+        f"The index {name!r} holds {points} faces made by the model {index_model['model']} "
+        f"({index_model['digest'][:8]}); the embeddings of {pack.name} ({pack.short_digest}) differ. Set "
+        f"MODEL_NAME={index_model['model']} to keep using the index, change its model with `oceano reembed "
         f"--model {pack.name}`, or choose another QDRANT_COLLECTION.",
         details={
-            "index_model": made_by["model"],
-            "index_digest": made_by["digest"],
+            "index_model": index_model["model"],
+            "index_digest": index_model["digest"],
             "index_embedding_size": size,
             "given_model": pack.name,
             "given_digest": pack.digest,
@@ -160,8 +199,8 @@ def mismatch(name: str, made_by: Mapping[str, str], size: int, pack: ModelPack, 
     )
 
 
-def _make_private(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as failure:
-        raise storage_failure(failure, f"{folder} cannot be made") from failure
+        raise storage_failure(failure, f"{folder} cannot be created") from failure

@@ -1,8 +1,9 @@
-"""What the owner does with a request: reads go straight to the worker, writes one after the other.
+"""The owner's request handler: forwards reads to the worker, and runs writes one at a time.
 
-Durable is what is in Edge's log and on the disk: the log is replayed when the shard is loaded (checked: an older
-state of everything else, with the log of now, opens complete). So `flush` is one or two fsyncs here, beside the
-worker; Edge's own flush takes a hundred, during which nothing can be searched, and the worker does it now and then.
+A write is durable once Edge's log is synced to disk, because loading a shard replays the log
+(tests/index/embedded/test_shard.py opens a shard of which only the log is up to date). So `flush` syncs the log here,
+with one or two fsyncs, while the worker serves requests. Edge's own flush needs about a hundred and blocks searches;
+the worker runs it only now and then.
 """
 
 from __future__ import annotations
@@ -16,30 +17,54 @@ from app.core.files import free_bytes
 from app.index.embedded.backup import backup
 from app.index.embedded.maintenance import Maintenance
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import READS, WRITES, Op, Request, answer, pack, read_answer, storage_failure, unpack
+from app.index.embedded.protocol import (
+    READS,
+    WRITES,
+    Op,
+    Request,
+    pack,
+    read_reply,
+    storage_failure,
+    unpack,
+    value_reply,
+)
 from app.index.embedded.storage import disk_bytes, sync_log
 from app.index.embedded.supervisor import WorkerSupervisor
 
-_NEEDS_ROOM: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD})
+_NEEDS_SPACE: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD})
 _DURABLE_ON_RETURN: Final = frozenset({Op.SET_PAYLOAD, Op.DELETE})
 
 
-class Service:
-    """Answers requests. Safe for threads; `writing` is held while the shard changes and while it is copied."""
+class RequestHandler:
+    """Handles the clients' requests. Safe for threads.
+
+    Args:
+        options: the owner's options.
+        supervisor: sends requests to the worker.
+        lock: file descriptor of the owner's lock.
+    """
 
     def __init__(self, options: OwnerOptions, supervisor: WorkerSupervisor, lock: int) -> None:
         self._options = options
         self._supervisor = supervisor
-        self._writing = threading.Lock()
-        self.maintenance = Maintenance(options, supervisor, self._writing, lock)
+        self._write_lock = threading.Lock()  # held while the shard changes and while it is copied
+        self.maintenance = Maintenance(options, supervisor, self._write_lock, lock)
 
     def open(self) -> None:
-        """Open the shard now rather than with the first request."""
-        self._supervisor.worker()
-        self.maintenance.consider(first=True)
+        """Open the shard before the first request.
 
-    def answer(self, message: bytes) -> bytes:
-        """Raises OceanoError."""
+        Raises:
+            OceanoError: the shard cannot be opened.
+        """
+        self._supervisor.worker()
+        self.maintenance.build_if_due(at_start=True)
+
+    def handle(self, message: bytes) -> bytes:
+        """Handle a packed request and return the packed reply.
+
+        Raises:
+            OceanoError: the owner cannot handle the request. An error of the worker is in the reply.
+        """
         request = unpack(message)
         if request.op in READS:
             return self._supervisor.call(message)
@@ -48,59 +73,59 @@ class Service:
         match request.op:
             case Op.FLUSH:
                 self._make_durable()
-                self.maintenance.consider()
-                return answer(None)
+                self.maintenance.build_if_due()
+                return value_reply(None)
             case Op.INFO:
-                return answer(self._info())
+                return value_reply(self._info())
             case Op.MAINTAIN:
                 self.maintenance.start()
-                return answer(None)
+                return value_reply(None)
             case Op.BACKUP:
                 target, collection, alias = request.load()
-                backup(self._supervisor, self._writing, Path(target), collection, alias)
-                return answer(None)
-        raise OceanoError("invalid_request", f"The index does not know {request.op.name}.")
+                backup(self._supervisor, self._write_lock, Path(target), collection, alias)
+                return value_reply(None)
+        raise OceanoError("invalid_request", f"The index does not support the operation {request.op.name}.")
 
     def close(self) -> None:
-        """Give up a build, let the write in progress finish, flush, close."""
+        """Cancel a running build, wait for the current write, and close the worker, which flushes."""
         self.maintenance.stop()
-        with self._writing:
+        with self._write_lock:
             self._supervisor.close()
 
     def _write(self, request: Request, message: bytes) -> bytes:
-        with self._writing:
-            if request.op in _NEEDS_ROOM:
-                self._require_room()
-            self.maintenance.note(request.ids)
+        with self._write_lock:
+            if request.op in _NEEDS_SPACE:
+                self._require_space()
+            self.maintenance.record(request.ids)
             reply = self._supervisor.call(message)
         if request.op in _DURABLE_ON_RETURN:
             self._make_durable()
-            self.maintenance.consider()  # a face that is named leaves the graph
+            self.maintenance.build_if_due()  # naming a face removes it from the graph
         return reply
 
     def _make_durable(self) -> None:
-        """All writes answered so far are on the disk on return."""
+        """Sync all writes that have been replied to."""
         shard = self._supervisor.shard
         try:
             sync_log(shard)
         except OSError as failure:
             if shard != self._supervisor.shard:
-                return  # a built shard took its place, and was flushed with everything in it before it did
+                return  # a build replaced the shard; the new one was flushed with all these writes
             raise storage_failure(failure, "The index's log cannot be written") from failure
 
-    def _require_room(self) -> None:
-        """A full disk is told before Edge meets it: its files are mapped, and a page without a block is a SIGBUS."""
+    def _require_space(self) -> None:
+        """Reject a write before the disk is full: Edge maps its files, so a page without a block raises SIGBUS."""
         free = free_bytes(self._options.folder)
         if free < self._options.min_free_mb * 1_000_000:
             raise OceanoError(
                 "disk_full",
-                f"The disk of the index has {free // 1_000_000} MB free; {self._options.min_free_mb} MB are needed "
-                "to write safely. Make room and go on; nothing is lost.",
+                f"The disk of the index has {free // 1_000_000} MB free; writes need at least "
+                f"{self._options.min_free_mb} MB. Free some space and continue; no data is lost.",
                 details={"free_bytes": free, "folder": str(self._options.folder)},
             )
 
     def _info(self) -> dict[str, Any]:
-        points, indexed, _, segments = read_answer(self._supervisor.call(pack(Op.INFO)))
+        points, indexed, _, segments = read_reply(self._supervisor.call(pack(Op.INFO)))
         return {
             "points": points,
             "indexed": indexed,

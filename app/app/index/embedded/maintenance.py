@@ -1,8 +1,8 @@
-"""When to build the graph: asked for, or by itself once enough points wait for it.
+"""When to build the graph: on request, or when enough points are outside it.
 
-A build in flight when the last client leaves is given up and begun again by a later owner: the command that was
-typed is over, and a machine that goes on computing for minutes after it, unasked, is a surprise. Nothing is lost
-but time. Whoever wants the graph waits for it with `maintain(wait=True)`.
+When the last client disconnects during a build, the owner cancels it, and a later owner starts it again: a command
+that has returned must not keep the machine busy for minutes. No data is lost. To wait for the graph, clients call
+`maintain(wait=True)`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import time
 from typing import Final
 
 from app.core.errors import OceanoError
-from app.index.embedded.build import Build, GivenUp
+from app.index.embedded.build import Build, BuildCancelled
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import ID_BYTES, Op, pack, read_answer, unavailable
+from app.index.embedded.protocol import ID_BYTES, Op, pack, read_reply, unavailable
 from app.index.embedded.supervisor import WorkerGone, WorkerSupervisor
 
 log = logging.getLogger("app.index.embedded.owner")
@@ -24,50 +24,75 @@ _AFTER_FAILURE_SECONDS: Final = 600.0
 
 
 class Maintenance:
-    """Runs builds, one at a time, in a thread. `writing` is the lock that writes hold; `lock` the owner's."""
+    """Runs builds in a thread, one at a time.
 
-    def __init__(self, options: OwnerOptions, supervisor: WorkerSupervisor, writing: threading.Lock, lock: int) -> None:
+    `failure` is the error of the last build, or None.
+
+    Args:
+        options: the owner's options.
+        supervisor: sends requests to the worker.
+        write_lock: the lock that writes hold.
+        lock: file descriptor of the owner's lock.
+    """
+
+    def __init__(
+        self, options: OwnerOptions, supervisor: WorkerSupervisor, write_lock: threading.Lock, lock: int
+    ) -> None:
         self._options = options
         self._supervisor = supervisor
-        self._writing = writing
+        self._write_lock = write_lock
         self._lock = lock
         self._state = threading.Lock()
         self._thread: threading.Thread | None = None
         self._build: Build | None = None
         self._again = False
         self._stopping = False
-        self._written = 0  # points written since the last look at the sizes
+        self._written = 0  # points written since `build_if_due` last asked for the sizes
         self._not_before = 0.0
         self.failure: OceanoError | None = None
 
     @property
     def running(self) -> bool:
+        """Whether a build is running."""
         return self._thread is not None
 
-    def note(self, ids: bytes) -> None:
-        """Tell of points that are about to be written. Call with `writing` held."""
+    def record(self, ids: bytes) -> None:
+        """Record the ids of points that are about to be written.
+
+        The caller must hold the write lock.
+
+        Args:
+            ids: raw UUIDs, 16 bytes each, concatenated.
+        """
         self._written += len(ids) // ID_BYTES
         if (build := self._build) is not None:
-            build.note(ids)
+            build.record(ids)
 
-    def consider(self, *, first: bool = False) -> None:
-        """Build if enough points wait for it; cheap when few were written since the last look."""
+    def build_if_due(self, *, at_start: bool = False) -> None:
+        """Start a build if enough points are outside the graph.
+
+        Args:
+            at_start: check even if few points were written since the last check.
+
+        Raises:
+            OceanoError: the worker does not report the sizes.
+        """
         few = self._written < max(1, self._options.build_min // 10)
-        if self.running or (few and not first) or time.monotonic() < self._not_before:
+        if self.running or (few and not at_start) or time.monotonic() < self._not_before:
             return
         self._written = 0
-        points, indexed, _, _ = read_answer(self._supervisor.call(pack(Op.INFO)))
-        waiting = points - indexed
-        if waiting >= self._options.build_min and waiting >= self._options.build_share * points:
-            log.info("%d of %d points are not in the graph: building", waiting, points)
+        points, indexed, _, _ = read_reply(self._supervisor.call(pack(Op.INFO)))
+        missing = points - indexed
+        if missing >= self._options.build_min and missing >= self._options.build_share * points:
+            log.info("%d of %d points are not in the graph, starting a build", missing, points)
             self._begin()
 
     def start(self) -> None:
-        """Build now; if a build is running already, once more after it."""
+        """Start a build; if one is running, start another after it."""
         self._begin(again=True)
 
     def stop(self) -> None:
-        """Give up a build in flight; one that is about to switch is finished."""
+        """Cancel a running build and wait for its end; a switch that has begun is finished."""
         with self._state:
             self._stopping = True
             thread = self._thread
@@ -84,7 +109,7 @@ class Maintenance:
                 self._again = self._again or again
                 return
             self.failure = None
-            self._build = Build(self._options, self._supervisor, self._writing, self._lock)
+            self._build = Build(self._options, self._supervisor, self._write_lock, self._lock)
             self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
             self._thread.start()
 
@@ -92,17 +117,17 @@ class Maintenance:
         while self._build is not None:
             try:
                 self._build.run()
-            except GivenUp:
-                log.info("the build is given up: the owner ends")
+            except BuildCancelled:
+                log.info("the build is cancelled because the owner exits")
             except (OceanoError, OSError, WorkerGone) as failure:
-                log.exception("a build failed; the index goes on without it")
+                log.exception("a build failed; the index is unchanged")
                 self._not_before = time.monotonic() + _AFTER_FAILURE_SECONDS
                 self.failure = (
                     failure if isinstance(failure, OceanoError) else unavailable(f"A build failed: {failure!r}.")
                 )
             with self._state:
-                more = self._again and not self.failure and not self._stopping
+                repeat = self._again and not self.failure and not self._stopping
                 self._again = False
-                self._build = Build(self._options, self._supervisor, self._writing, self._lock) if more else None
-                if not more:
+                self._build = Build(self._options, self._supervisor, self._write_lock, self._lock) if repeat else None
+                if not repeat:
                     self._thread = None

@@ -1,4 +1,4 @@
-"""What an owner is told when it is started."""
+"""Options of an owner process, and the exit codes of a builder."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-# How a builder ends.
+# Exit codes of a builder.
 EXIT_BUILT: Final = 0
 EXIT_NOTHING_TO_BUILD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerOptions:
-    """`folder` is the collection's folder, `embedding_size` the dimensions of its embeddings; the first client to start
-    an owner decides the rest.
+    """Options that a client passes to the owner it starts; clients that connect later do not change them.
 
-    A graph is built when at least `build_min` points and `build_share` of all are not in it; Edge leaves segments below
-    `indexing_points` without a graph. What a filter admits is scanned instead of searched by the graph when it is below
-    `full_scan_kb` kilobytes of vectors and `full_scan_share` of the faces in it: a scan's time goes by bytes, the
-    graph's hardly. The owner ends `linger_s` seconds after its last client. Writes are refused when the disk has less
-    than `min_free_mb` free.
+    Args:
+        folder: the collection's folder.
+        embedding_size: dimensions of an embedding.
+        hnsw_m: links per point of the graph.
+        hnsw_ef_construct: candidates per point while the graph is built.
+        build_min: the least number of points outside the graph for which the owner builds without a request.
+        build_share: the least share of points outside the graph, 0 to 1; both limits must be reached.
+        indexing_points: Edge builds no graph for a segment with fewer points.
+        full_scan_kb: kilobytes of vectors; if a filter matches less, a search scans the matches instead of using the
+            graph. The time of a scan depends on the bytes, the time of a graph search hardly does.
+        full_scan_share: the same limit as a share of the faces in the graph, 0 to 1; the lower limit applies.
+        linger_s: seconds between the last client's disconnection and the owner's exit.
+        min_free_mb: writes fail with `disk_full` when the disk has fewer megabytes free.
     """
 
     folder: Path
@@ -37,17 +44,25 @@ class OwnerOptions:
     min_free_mb: int = 256
 
     def to_json(self) -> str:
+        """Return the options as JSON, for a command line."""
         return json.dumps(asdict(self) | {"folder": str(self.folder)})
 
     @classmethod
     def from_json(cls, text: str) -> OwnerOptions:
+        """Return the options that `to_json` wrote."""
         values = json.loads(text)
         return cls(**{**values, "folder": Path(values["folder"])})
 
 
 def kilobytes(points: int, embedding_size: int) -> int:
-    """The size of so many embeddings as Edge and Qdrant count it: 4 bytes a dimension, 1024 a kilobyte.
+    """Return the size of embeddings in the unit of Edge's and Qdrant's thresholds.
 
-    Rounded down, so that a threshold of `points` is reached with `points`; at least 1, for 0 switches a threshold off.
+    Args:
+        points: number of embeddings.
+        embedding_size: dimensions of each.
+
+    Returns:
+        Kilobytes of 1024 bytes, 4 bytes per dimension, rounded down so that `points` embeddings reach the threshold;
+        at least 1, because 0 disables a threshold.
     """
     return max(1, 4 * embedding_size * points // 1024)

@@ -1,9 +1,9 @@
-"""The language between client, owner and worker: one request, one answer, on a Unix socket.
+"""The protocol between client, owner and worker: one request, one reply, on a Unix socket.
 
-A request is a header (operation, number of ids), the ids as 16 raw bytes each, and a pickled body; embeddings
-travel in it as raw float32. The owner passes requests on without unpickling them: it reads the header and, while a
-graph is built, copies the ids. An answer is a pickled pair: (True, value) or (False, OceanoError). Both ends of a
-socket prove that they know the index's key before anything is unpickled.
+A request is a header (operation, number of ids), the ids as 16 raw bytes each, and a pickled body; the body holds
+embeddings as raw float32. The owner forwards requests without unpickling them: it reads the header and, during a
+build, records the ids of writes. A reply is a pickled pair: (True, value) or (False, OceanoError). Client and owner
+authenticate each other with the index's key before they unpickle anything.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from pathlib import Path
 from typing import Any, Final
 
-from app.core.errors import OceanoError, is_full
+from app.core.errors import ErrorCode, OceanoError, is_full
 
 PROTOCOL: Final = 3
 ID_BYTES: Final = 16
 HANDSHAKE_SECONDS: Final = 10.0
 RETRY_AFTER_SECONDS: Final = 2.0
-# sun_path holds 108 bytes with its end; a few are kept for odd kernels.
-_PATH_BYTES: Final = 100
+# sun_path holds 108 bytes with its terminator; a few bytes of margin.
+_MAX_PATH_BYTES: Final = 100
 _HEADER: Final = struct.Struct("<BI")
 
 
 class Op(enum.IntEnum):
-    """Operations; those from PUT on are between owner and worker only."""
+    """The operations; PUT and CLOSE are sent by the owner to its worker only."""
 
     UPSERT = 1
     FLUSH = 2
@@ -58,104 +58,160 @@ READS: Final = frozenset({Op.SEARCH, Op.RETRIEVE, Op.SCROLL, Op.COUNT, Op.FACET}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as read: `ids` are raw UUIDs, one after the other; `body` is still pickled."""
+    """A received request.
+
+    Args:
+        op: the operation.
+        ids: raw UUIDs, 16 bytes each, concatenated.
+        body: still pickled.
+    """
 
     op: Op
     ids: bytes
     body: memoryview
 
     def load(self) -> Any:
+        """Unpickle the body."""
         return pickle.loads(self.body)  # noqa: S301 - the peer has proved that it knows the key
 
 
 def pack(op: Op, ids: bytes = b"", body: object = None) -> bytes:
+    """Return a request as bytes.
+
+    Args:
+        op: the operation.
+        ids: raw UUIDs, 16 bytes each, concatenated.
+        body: any value that can be pickled; its type depends on `op`.
+    """
     return _HEADER.pack(op, len(ids) // ID_BYTES) + ids + pickle.dumps(body, protocol=5)
 
 
 def unpack(message: bytes) -> Request:
+    """Split a request into its parts without unpickling the body."""
     op, count = _HEADER.unpack_from(message)
     end = _HEADER.size + count * ID_BYTES
     return Request(Op(op), message[_HEADER.size : end], memoryview(message)[end:])
 
 
-def answer(value: object) -> bytes:
+def value_reply(value: object) -> bytes:
+    """Return the reply to a request that succeeded."""
     return pickle.dumps((True, value), protocol=5)
 
 
-def refusal(failure: OceanoError) -> bytes:
+def error_reply(failure: OceanoError) -> bytes:
+    """Return the reply to a request that failed."""
     return pickle.dumps((False, failure), protocol=5)
 
 
-def read_answer(message: bytes) -> Any:
-    """The value, or the OceanoError raised here."""
-    good, value = pickle.loads(message)  # noqa: S301 - the peer has proved that it knows the key
-    if not good:
+def read_reply(message: bytes) -> Any:
+    """Return the value of a reply.
+
+    Raises:
+        OceanoError: the error that the reply holds.
+    """
+    succeeded, value = pickle.loads(message)  # noqa: S301 - the peer has proved that it knows the key
+    if not succeeded:
         raise value
     return value
 
 
 def join_ids(ids: Iterable[uuid.UUID]) -> bytes:
-    return b"".join(one.bytes for one in ids)
+    """Concatenate UUIDs as raw bytes."""
+    return b"".join(point_id.bytes for point_id in ids)
 
 
 def split_ids(ids: bytes) -> list[uuid.UUID]:
-    return [uuid.UUID(bytes=ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)]
+    """Return the UUIDs that `join_ids` concatenated."""
+    return [uuid.UUID(bytes=ids[start : start + ID_BYTES]) for start in range(0, len(ids), ID_BYTES)]
 
 
 def unavailable(message: str) -> OceanoError:
+    """Return an `index_unavailable` error with the usual `retry_after`."""
     return OceanoError("index_unavailable", message, retry_after=RETRY_AFTER_SECONDS)
 
 
 def storage_failure(failure: OSError, sentence: str) -> OceanoError:
-    """`sentence` says what could not be done, and ends without a full stop."""
-    code = "disk_full" if is_full(failure) else "index_unavailable"
+    """Convert an OSError to `disk_full` or `index_unavailable`.
+
+    Args:
+        failure: the error; its reason is appended to the message.
+        sentence: what failed, without a full stop.
+    """
+    code: ErrorCode = "disk_full" if is_full(failure) else "index_unavailable"
     return OceanoError(code, f"{sentence}: {failure.strerror or failure}.")
 
 
-def greet(plug: socket.socket, key: bytes) -> Connection:
-    """The owner's side of the handshake; takes the socket over. Raises AuthenticationError, EOFError, OSError."""
-    with plug:
-        return _handshake(plug, key, deliver_challenge, answer_challenge)
+def accept_client(sock: socket.socket, key: bytes) -> Connection:
+    """Authenticate a client and return its connection; the owner's side of the handshake.
+
+    Args:
+        sock: an accepted socket; closed in any case.
+        key: the index's key, 32 bytes.
+
+    Raises:
+        AuthenticationError: the client does not know the key.
+        EOFError: the client closed the connection.
+        OSError: the connection failed or the client did not respond within HANDSHAKE_SECONDS.
+    """
+    with sock:
+        return _handshake(sock, key, deliver_challenge, answer_challenge)
 
 
-def dial(path: str, key: bytes) -> Connection:
-    """Connect and prove the key. Raises AuthenticationError, EOFError, OSError."""
-    with socket.socket(socket.AF_UNIX) as plug:
-        plug.connect(path)
-        return _handshake(plug, key, answer_challenge, deliver_challenge)
+def connect(path: str, key: bytes) -> Connection:
+    """Connect to the owner and authenticate; the client's side of the handshake.
+
+    Args:
+        path: the owner's socket.
+        key: the index's key, 32 bytes.
+
+    Raises:
+        AuthenticationError: the owner does not know the key.
+        EOFError: the owner closed the connection.
+        OSError: nothing listens on `path`, or the owner did not respond within HANDSHAKE_SECONDS.
+    """
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        return _handshake(sock, key, answer_challenge, deliver_challenge)
 
 
-def _handshake(plug: socket.socket, key: bytes, *steps: Callable[[Connection, bytes], None]) -> Connection:
-    """A connection of its own to the peer of `plug`, once both sides have proved the key."""
-    _patience(plug, HANDSHAKE_SECONDS)
-    connection = Connection(os.dup(plug.fileno()))
+def _handshake(sock: socket.socket, key: bytes, *steps: Callable[[Connection, bytes], None]) -> Connection:
+    """Return a connection on a duplicate of `sock`, once both sides have proved that they know the key."""
+    _set_read_timeout(sock, HANDSHAKE_SECONDS)
+    connection = Connection(os.dup(sock.fileno()))
     try:
         for step in steps:
             step(connection, key)
     except BaseException:
         connection.close()
         raise
-    _patience(plug, 0)
+    _set_read_timeout(sock, 0)
     return connection
 
 
-def _patience(plug: socket.socket, seconds: float) -> None:
-    """How long a read may wait (0: for ever); one that waited longer raises BlockingIOError."""
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), 0))
+def _set_read_timeout(sock: socket.socket, seconds: float) -> None:
+    """Set the timeout of a read (0: none); a read that exceeds it raises BlockingIOError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), 0))
 
 
-def socket_places(folder: Path) -> Iterator[Path]:
-    """Where the socket may be: beside the index; where that is too long or does not work, in the temporary directory.
+def socket_paths(folder: Path) -> Iterator[Path]:
+    """Yield the paths to try for the owner's socket, in order.
 
-    There it is in a folder of this user alone. Raises OceanoError `index_unavailable` if that is not so.
+    The first is in the collection's folder, unless its path is too long for a socket. The others are in a private
+    folder in the temporary directory.
+
+    Args:
+        folder: the collection's folder.
+
+    Raises:
+        OceanoError: `index_unavailable` if the private folder belongs to another user or has another mode than 0700.
     """
-    beside = folder / "owner.sock"
-    if len(os.fsencode(beside)) <= _PATH_BYTES:
-        yield beside
+    path = folder / "owner.sock"
+    if len(os.fsencode(path)) <= _MAX_PATH_BYTES:
+        yield path
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32] + ".sock"
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a private folder in it, checked below
         private = Path(parent) / f"oceano-{os.getuid()}"
-        if len(os.fsencode(private / name)) <= _PATH_BYTES:
+        if len(os.fsencode(private / name)) <= _MAX_PATH_BYTES:
             _require_private(private)
             yield private / name
 

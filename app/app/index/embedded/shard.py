@@ -1,7 +1,7 @@
-"""One Edge shard: every call into qdrant_edge is here.
+"""One Qdrant Edge shard; the only module that calls qdrant_edge.
 
-Plain values go in and out (raw float32, UUIDs, payloads as dicts), so that a worker starts without NumPy. Not safe
-for threads; every call keeps the GIL until it is done. Raises OceanoError `index_unavailable` or `disk_full`.
+Arguments and results are plain values (raw float32, UUIDs, payloads as dicts), so a worker starts without NumPy. Not
+safe for threads: every call holds the GIL until it returns. Edge's errors become `index_unavailable` or `disk_full`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from app.index.embedded.options import OwnerOptions, kilobytes
 from app.index.embedded.protocol import split_ids, unavailable
 from app.index.embedded.storage import new_name, sync_tree
 
-# Facets are counted without `exact`, which is 15 us per value; Edge cuts each segment's list at the limit, so it
-# is asked for more values than are wanted.
+# Facets are not `exact`, which takes 15 us per value. Edge cuts each segment's list at the limit, so a request asks
+# for more values than it returns.
 _FACET_VALUES: Final = 10_000
-# On disk what has a value for each face: 0.4 KB of memory less per face.
+# Indexes of fields that every face has are on disk, which saves 0.4 KB of memory per face.
 _KEYWORD_ON_DISK: Final = edge.KeywordIndexParams(memory=edge.Memory.Cold)
 _TIME_ON_DISK: Final = edge.DatetimeIndexParams(memory=edge.Memory.Cold)
 _NUMBER_ON_DISK: Final = edge.FloatIndexParams(memory=edge.Memory.Cold)
@@ -39,10 +39,10 @@ _INDEXES: Final[dict[str, Any]] = {
     "det_score": _NUMBER_ON_DISK,
     "quality": _NUMBER_ON_DISK,
 }
-# The graph's neighbours that a filter admits can be few: look at theirs, too (ACORN-1, Patel et al. 2024; recall@10
-# 1.00 instead of 0.82). It takes 0.3 s where a tenth of a million is admitted, a scan of the tenth 11 ms: it is for
-# filters that admit more than is scanned (`OwnerOptions.full_scan_kb`). Of 100,000 faces, 30 % admitted, it takes 27 ms
-# with 128 dimensions and 35 ms with 1024, a scan 2 ms and 16 ms.
+# With a filter, few neighbours of a point may match, so the search visits their neighbours, too (ACORN-1, Patel et al.
+# 2024): recall@10 is 1.00 instead of 0.82. If a tenth of 1,000,000 faces match, it takes 0.3 s and a scan of the
+# matches 11 ms; so it serves filters that match more than is scanned (`OwnerOptions.full_scan_kb`). If 30 % of 100,000
+# faces match, it takes 27 ms with 128 dimensions and 35 ms with 1024, a scan 2 ms and 16 ms.
 _FILTERED: Final = edge.AcornSearchParams(enable=True)
 _NO_SPACE: Final = ("no space left", "os error 28", "storagefull", "storage full", "disk full", "out of disk")
 
@@ -52,7 +52,7 @@ Hit = tuple[uuid.UUID, float, dict[str, Any]]
 
 @contextlib.contextmanager
 def _edge_errors() -> Iterator[None]:
-    """Edge raises plain Exception with a sentence; say which of ours it is."""
+    """Convert Edge's errors, which are plain Exceptions with a message, to OceanoErrors."""
     try:
         yield
     except OceanoError:
@@ -65,7 +65,11 @@ def _edge_errors() -> Iterator[None]:
 
 
 def config_of(options: OwnerOptions) -> edge.EdgeConfig:
-    """Originals, payloads and their indexes on disk (mmap), int8 copies in memory, one segment with a graph."""
+    """Return Edge's configuration.
+
+    Vectors, payloads and most payload indexes are on disk (mmap), int8 copies of the vectors in memory; there is one
+    segment with a graph.
+    """
     return edge.EdgeConfig(
         vectors=edge.EdgeVectorParams(
             size=options.embedding_size, distance=edge.Distance.Cosine, memory=edge.Memory.Cold
@@ -88,7 +92,16 @@ def config_of(options: OwnerOptions) -> edge.EdgeConfig:
 
 
 class Shard:
-    """An open shard. `Shard.open` loads it or, where there is none, makes it."""
+    """An open shard; `Shard.open` opens it.
+
+    `ids` are raw UUIDs, 16 bytes each, concatenated; `vectors` are raw float32, D numbers each, concatenated. `where`
+    holds the fields of a FaceFilter that are not None. `unflushed` counts the points written since the last flush.
+
+    Args:
+        shard: the loaded shard.
+        folder: its folder.
+        size: the D of its embeddings.
+    """
 
     def __init__(self, shard: edge.EdgeShard, folder: Path, size: int) -> None:
         self._shard = shard
@@ -99,39 +112,58 @@ class Shard:
 
     @classmethod
     def open(cls, folder: Path, options: OwnerOptions) -> Shard:
+        """Load a shard; create an empty one if the folder does not exist.
+
+        Args:
+            folder: the shard's folder.
+            options: the owner's options.
+
+        Raises:
+            OceanoError: `index_unavailable` if the shard is damaged or open elsewhere, `disk_full`, `invalid_setting`
+                if it holds embeddings of another size.
+        """
         config = config_of(options)
         with _edge_errors():
             if not folder.exists():
                 _create(folder, config)
-            if not any((folder / "segments").glob("*/segment.json")):  # Edge would make an empty shard of it
+            if not any((folder / "segments").glob("*/segment.json")):  # Edge would create an empty shard
                 raise unavailable(f"{folder} is damaged; restore the index from a backup.")
             _require_size(folder, options.embedding_size)
             return cls(edge.EdgeShard.load(str(folder), config), folder, options.embedding_size)
 
     def upsert(self, ids: bytes, vectors: bytes, payloads: Sequence[dict[str, Any]], *, overwrite: bool) -> None:
-        """Insert points; those that are there already stay as they are, unless `overwrite`."""
+        """Insert points; existing points stay unchanged, unless `overwrite`.
+
+        Args:
+            ids: of n points.
+            vectors: of the n points.
+            payloads: of the n points.
+            overwrite: replace existing points.
+        """
         mode = edge.UpdateMode.Upsert if overwrite else edge.UpdateMode.InsertOnly
         with _edge_errors():
             points = [
-                edge.Point(one, vector, payload)
-                for one, vector, payload in zip(split_ids(ids), self._vectors(vectors), payloads, strict=True)
+                edge.Point(point_id, vector, payload)
+                for point_id, vector, payload in zip(split_ids(ids), self._vectors(vectors), payloads, strict=True)
             ]
             self._update(edge.UpdateOperation.upsert_points(points, update_mode=mode), len(points))
 
     def set_payload(self, ids: bytes, fields: dict[str, Any]) -> None:
+        """Set payload fields of points; ids without a point are ignored."""
         with _edge_errors():
-            # Edge stops at the first id it does not know, with the operation half done and in its log.
+            # Edge stops at the first unknown id; the operation is then half done and in its log.
             found = self._shard.retrieve(list(split_ids(ids)), with_payload=False, with_vector=False)
             if found:
-                self._update(edge.UpdateOperation.set_payload([one.id for one in found], fields), len(found))
+                self._update(edge.UpdateOperation.set_payload([point.id for point in found], fields), len(found))
 
     def delete(self, ids: bytes) -> None:
+        """Delete points; ids without a point are ignored."""
         with _edge_errors():
-            gone: list[edge.PointId] = list(split_ids(ids))
-            self._update(edge.UpdateOperation.delete_points(gone), len(gone))
+            points: list[edge.PointId] = list(split_ids(ids))
+            self._update(edge.UpdateOperation.delete_points(points), len(points))
 
     def flush(self) -> None:
-        """Everything where Edge wants it, its log cut; free when nothing was written since the last one."""
+        """Run Edge's flush, which writes everything to disk and truncates the log, unless nothing has been written."""
         if self._dirty:
             with _edge_errors():
                 self._shard.flush()
@@ -141,7 +173,18 @@ class Shard:
     def search(
         self, vectors: bytes, limit: int, threshold: float | None, where: Mapping[str, Any], ef: int
     ) -> list[list[Hit]]:
-        """One list per vector, best first. Scores are cosines of the original vectors (rescored)."""
+        """Search for the nearest points of each vector.
+
+        Args:
+            vectors: n embeddings.
+            limit: the most points per vector.
+            threshold: the least cosine similarity, or None.
+            where: restricts the points.
+            ef: candidates of a search in the graph.
+
+        Returns:
+            For each of the n vectors the points, best first. Scores are cosines of the original vectors (rescored).
+        """
         condition = filter_of(where)
         params = edge.SearchParams(
             hnsw_ef=ef,
@@ -167,30 +210,42 @@ class Shard:
         return [[(_uuid(hit.id), hit.score, hit.payload or {}) for hit in hits] for hits in found]
 
     def retrieve(self, ids: bytes, with_vector: bool) -> list[Record]:
-        """Those that exist, in the order asked for."""
-        wanted = split_ids(ids)
+        """Return the points that exist, in the order of `ids`."""
+        requested = split_ids(ids)
         with _edge_errors():
-            found = self._shard.retrieve(list(wanted), with_payload=True, with_vector=with_vector)
+            found = self._shard.retrieve(list(requested), with_payload=True, with_vector=with_vector)
         records = {record[0]: record for record in map(_record, found)}
-        return [records[one] for one in wanted if one in records]
+        return [records[point_id] for point_id in requested if point_id in records]
 
     def scroll(
         self, limit: int, offset: uuid.UUID | None, where: Mapping[str, Any], with_vector: bool
     ) -> tuple[list[Record], uuid.UUID | None]:
-        """A page in the order of the ids, from `offset` on (included), and where the next one begins."""
+        """Return a page of points in the order of their ids.
+
+        Args:
+            limit: the most points.
+            offset: the first id, or None for the beginning.
+            where: restricts the points.
+            with_vector: return the vectors, too.
+
+        Returns:
+            The points, and the offset of the next page, None at the end.
+        """
         with _edge_errors():
-            found, following = self._shard.scroll(
+            found, next_offset = self._shard.scroll(
                 edge.ScrollRequest(
                     offset=offset, limit=limit, filter=filter_of(where), with_payload=True, with_vector=with_vector
                 )
             )
-        return [_record(record) for record in found], None if following is None else _uuid(following)
+        return [_record(record) for record in found], None if next_offset is None else _uuid(next_offset)
 
     def count(self, where: Mapping[str, Any]) -> int:
+        """Return the exact number of points."""
         with _edge_errors():
             return self._shard.count(edge.CountRequest(exact=True, filter=filter_of(where)))
 
     def facet(self, key: str, limit: int, where: Mapping[str, Any]) -> list[tuple[str, int]]:
+        """Return the most frequent values of a payload field with their number of points, most frequent first."""
         with _edge_errors():
             found = self._shard.facet(
                 edge.FacetRequest(key, limit=max(limit, _FACET_VALUES), exact=False, filter=filter_of(where))
@@ -199,33 +254,37 @@ class Shard:
         return sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:limit]
 
     def sizes(self) -> tuple[int, int, int, int]:
-        """Points, those of them in the graph, those that left it (as of the last flush), segments.
+        """Return the numbers of points, of points in the graph, of points removed from it, and of segments.
 
-        A face that is named or deleted leaves the graph, but Edge goes on counting it as indexed; a segment's file
-        `id_tracker.deleted` has a bit for each.
+        Naming or deleting a face removes it from the graph, but Edge still counts it as indexed. A segment's file
+        `id_tracker.deleted` has a bit for each such face, as of the last flush.
         """
         with _edge_errors():
             info = self._shard.info()
         masks = (path.read_bytes() for path in (self._folder / "segments").glob("*/id_tracker.deleted"))
-        left = sum(int.from_bytes(mask, "little").bit_count() for mask in masks)
-        return info.points_count, max(0, info.indexed_vectors_count - left), left, info.segments_count
+        removed = sum(int.from_bytes(mask, "little").bit_count() for mask in masks)
+        return info.points_count, max(0, info.indexed_vectors_count - removed), removed, info.segments_count
 
     def optimize(self) -> bool:
-        """Build what is to be built; False if nothing was. Minutes, in which nothing else runs in this process."""
+        """Build the graph, if Edge's limits require it; takes minutes and blocks the process.
+
+        Returns:
+            False if there was nothing to build.
+        """
         with _edge_errors():
             self._dirty = True
             return self._shard.optimize()
 
     def close(self) -> None:
+        """Flush and close."""
         self.flush()
         with _edge_errors():
             self._shard.close()
 
     def _vectors(self, raw: bytes) -> Iterator[list[float]]:
-        """The embeddings in `raw`, one after the other."""
         numbers = array("f")
         numbers.frombytes(raw)
-        return (numbers[at : at + self._size].tolist() for at in range(0, len(numbers), self._size))
+        return (numbers[start : start + self._size].tolist() for start in range(0, len(numbers), self._size))
 
     def _update(self, operation: edge.UpdateOperation, points: int) -> None:
         self._dirty = True
@@ -234,36 +293,36 @@ class Shard:
 
 
 def _create(folder: Path, config: edge.EdgeConfig) -> None:
-    """Made under another name, so that a shard that is there is whole."""
-    beside = folder.with_name(new_name("build"))
-    beside.mkdir(mode=0o700)
-    shard = edge.EdgeShard.create(str(beside), config)
+    """Create an empty shard in a temporary folder and rename it, so that a `shard-…` folder is always complete."""
+    partial = folder.with_name(new_name("build"))
+    partial.mkdir(mode=0o700)
+    shard = edge.EdgeShard.create(str(partial), config)
     for key, schema in _INDEXES.items():
         shard.update(edge.UpdateOperation.create_field_index(key, schema))
     shard.flush()
     shard.close()
-    sync_tree(beside)
-    beside.rename(folder)
+    sync_tree(partial)
+    partial.rename(folder)
     sync(folder.parent)
 
 
 def _require_size(folder: Path, size: int) -> None:
-    """Edge refuses another size, too, but with a sentence that does not say what to do."""
+    """Refuse embeddings of another size; Edge does so, too, but its message does not say what to do."""
     try:
-        there = json.loads((folder / "edge_config.json").read_text(encoding="utf-8"))["vectors"][""]["size"]
+        found = json.loads((folder / "edge_config.json").read_text(encoding="utf-8"))["vectors"][""]["size"]
     except (OSError, ValueError, KeyError, TypeError):
-        return  # Edge says what is wrong with it
-    if there != size:
+        return  # Edge raises the error
+    if found != size:
         raise OceanoError(
             "invalid_setting",
-            f"The index in {folder.parent} holds embeddings of {there} dimensions; those of the model have {size}. Set "
-            "MODEL_NAME back, or choose another QDRANT_COLLECTION.",
+            f"The index in {folder.parent} holds embeddings of {found} dimensions; the model's have {size}. Set "
+            "MODEL_NAME to the previous model, or choose another QDRANT_COLLECTION.",
             details={"settings": ["MODEL_NAME", "QDRANT_COLLECTION"]},
         )
 
 
 def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
-    """`where` holds the fields of a FaceFilter that are not None."""
+    """Convert the fields of a FaceFilter that are not None to Edge's filter; None if there are none."""
     must: list[Any] = [
         edge.FieldCondition(key, match=edge.MatchValue(where[key]))
         for key in ("person", "folder", "image_id")
@@ -276,10 +335,10 @@ def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
     for key in ("det_score", "quality"):
         if f"min_{key}" in where:
             must.append(edge.FieldCondition(key, range=edge.RangeFloat(gte=where[f"min_{key}"])))
-    flawed: list[Any] = []
+    must_not: list[Any] = []
     if "without" in where:
-        flawed.append(edge.FieldCondition("flaws", match=edge.MatchAny(list(where["without"]))))
-    return edge.Filter(must=must, must_not=flawed) if must or flawed else None
+        must_not.append(edge.FieldCondition("flaws", match=edge.MatchAny(list(where["without"]))))
+    return edge.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
 def _record(found: edge.Record) -> Record:

@@ -1,9 +1,9 @@
-"""A collection's folder: which shard is the current one, locks, whole-file writes, quick copies.
+"""A collection's folder: the current shard, the key, sizes and copies.
 
 faces__antelopev2__4ab1d643/
-    current             the name of the shard's folder that counts; replaced in one rename
+    current             the name of the current shard's folder; replaced atomically
     shard-1f0c52aa/     the shard
-    build-…, backup-…   a copy in the making; left over only by a kill, removed by the next owner
+    build-…, backup-…   temporary copies; after a kill, the next owner removes them
     owner.key  owner.lock  owner.sock  owner.json
 """
 
@@ -26,25 +26,25 @@ from app.core.locks import try_lock
 from app.index.embedded.protocol import unavailable
 
 POINTER: Final = "current"
-# Written once, while a graph is built, and only read afterwards: a second name for the file is as good as a copy.
-# (Checked: tests/index/test_maintenance.py deletes, names, inserts and builds, and compares the bytes.)
+# Edge writes these files once, during a build, and only reads them afterwards, so a copy may use hard links.
+# tests/index/embedded/test_maintenance.py deletes, names, inserts and builds, and compares the bytes.
 FROZEN: Final = frozenset({"matrix.dat", "quantized.data", "links_compressed.bin", "links.bin", "graph.bin"})
 _FICLONE: Final = 0x40049409
 
 
 def sync_tree(folder: Path) -> None:
-    """Put every file below a folder on the disk, whoever wrote it and however."""
+    """Sync every file and folder below a folder to disk (fsync)."""
     _sync_all([Path(base, name) for base, _, names in os.walk(folder) for name in (*names, "")])
 
 
 def sync_log(shard: Path) -> None:
-    """Put Edge's write-ahead log on the disk; it is written through a mapping, which fsync covers."""
+    """Sync Edge's write-ahead log to disk; Edge writes it through a mapping, which fsync covers."""
     log = shard / "wal"
     _sync_all([*log.iterdir(), log])
 
 
 def _sync_all(paths: list[Path]) -> None:
-    """All at once, for then a file system's journal takes them in a few writes: 5 times quicker for 100 files."""
+    """Sync in parallel: the file system's journal then needs fewer writes, 5 times faster for 100 files."""
     with ThreadPoolExecutor(min(16, len(paths))) as threads:
         list(threads.map(_sync, paths))
 
@@ -55,29 +55,42 @@ def _sync(path: Path) -> None:
     except FileNotFoundError:
         if not path.parent.exists():
             raise
-        # Edge drops parts of its log that it no longer needs
+        # Edge deletes parts of its log that it no longer needs
 
 
 def wait_until_left(folder: Path, seconds: float = 60.0) -> None:
-    """Until a collection's folder has neither owner nor worker: its files are quiet then.
+    """Wait until no owner, worker or builder uses a collection's folder.
 
-    Raises OceanoError `index_in_use`.
+    Args:
+        folder: the collection's folder.
+        seconds: the timeout.
+
+    Raises:
+        OceanoError: `index_in_use` after the timeout.
     """
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while (handle := try_lock(folder / "owner.lock")) is None:
-        if time.monotonic() > until:
-            raise OceanoError("index_in_use", f"A process does not leave the index in {folder}.")
+        if time.monotonic() > deadline:
+            raise OceanoError("index_in_use", f"A process is still using the index in {folder}.")
         time.sleep(0.05)
     os.close(handle)
 
 
-def read_key(folder: Path, *, make: bool = False) -> bytes:
-    """The key beside the index, 32 random bytes in a file that only this user can read; the owner makes it.
+def read_key(folder: Path, *, create: bool = False) -> bytes:
+    """Read the key with which clients and owner authenticate, a file that only this user can read.
 
-    Raises OceanoError `index_unavailable`.
+    Args:
+        folder: the collection's folder.
+        create: write a new, random key if there is none.
+
+    Returns:
+        32 bytes.
+
+    Raises:
+        OceanoError: `index_unavailable` if the key is missing or has another length.
     """
     path = folder / "owner.key"
-    if make and not path.exists():
+    if create and not path.exists():
         write_atomic(path, os.urandom(32), mode=0o600)
     key = path.read_bytes() if path.exists() else b""
     if len(key) != 32:
@@ -86,39 +99,57 @@ def read_key(folder: Path, *, make: bool = False) -> bytes:
 
 
 def new_name(kind: str) -> str:
+    """Return a unique folder name such as `shard-1f0c52aa`."""
     return f"{kind}-{uuid.uuid4().hex[:8]}"
 
 
 def current_shard(folder: Path) -> Path | None:
-    """The shard that counts, or None in a new collection. Raises OceanoError `index_unavailable` on a damaged one."""
+    """Return the current shard.
+
+    Args:
+        folder: the collection's folder.
+
+    Returns:
+        The shard that `current` names; without that file, the only shard; None if the collection is new.
+
+    Raises:
+        OceanoError: `index_unavailable` if the named shard is missing, or if several shards exist and none is named.
+    """
     shards = sorted(path for path in folder.glob("shard-*") if (path / "edge_config.json").is_file())
     pointer = folder / POINTER
     if pointer.exists():
         found = folder / pointer.read_text(encoding="utf-8").strip()
         if found.parent != folder or found not in shards:
-            raise unavailable(f"{pointer} names {found.name}, which is not there; restore the index from a backup")
+            raise unavailable(f"{pointer} names {found.name}, which does not exist; restore the index from a backup")
         return found
     if len(shards) > 1:
-        raise unavailable(f"{folder} holds {len(shards)} shards and no file {POINTER!r} that names the right one")
-    return shards[0] if shards else None  # one alone: its creation was cut off before it was pointed to
+        raise unavailable(f"{folder} holds {len(shards)} shards and no file {POINTER!r} that names the current one")
+    return shards[0] if shards else None  # one without a pointer: its creation was interrupted
 
 
-def point_to(shard: Path) -> None:
+def set_current(shard: Path) -> None:
+    """Make a shard the current one; atomic and durable."""
     write_atomic(shard.parent / POINTER, shard.name + "\n")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Drop what a kill left behind: everything but the shard that is pointed to. Call with the owner's lock held."""
-    keep = current_shard(folder)
+    """Remove temporary copies, old shards and temporary files of killed processes.
+
+    The caller must hold the owner's lock.
+
+    Raises:
+        OceanoError: `index_unavailable`, see `current_shard`; nothing is removed then.
+    """
+    current = current_shard(folder)
     for path in folder.iterdir():
-        if path != keep and path.name.startswith(("shard-", "build-", "backup-", "old-")) and path.is_dir():
+        if path != current and path.name.startswith(("shard-", "build-", "backup-", "old-")) and path.is_dir():
             shutil.rmtree(path)
         elif path.name.startswith((".current.", ".owner.key.", "owner.key.")):
             path.unlink(missing_ok=True)
 
 
 def disk_bytes(folder: Path) -> int:
-    """Bytes on disk, holes not counted, a file with two names once."""
+    """Return the bytes that a folder occupies on disk; holes do not count, hard links count once."""
     sizes: dict[tuple[int, int], int] = {}
     for base, _, names in os.walk(folder):
         for name in names:
@@ -129,25 +160,33 @@ def disk_bytes(folder: Path) -> int:
 
 
 def copy_folder(source: Path, target: Path, *, link_frozen: bool) -> None:
-    """Copy a quiet shard's folder: shared blocks where the file system can, holes kept. Not on the disk on return.
+    """Copy a folder whose files do not change meanwhile; shares blocks where the file system can, and keeps holes.
 
-    With `link_frozen` the files that Edge only reads get a second name instead of a copy.
+    The copy is not synced to disk.
+
+    Args:
+        source: a flushed shard, or a folder of one.
+        target: a new folder.
+        link_frozen: create hard links for files that Edge only reads (FROZEN).
+
+    Raises:
+        OSError: a file cannot be read or written.
     """
     for base, _, names in os.walk(source):
-        there = target / Path(base).relative_to(source)
-        there.mkdir(parents=True)
+        folder = target / Path(base).relative_to(source)
+        folder.mkdir(parents=True)
         for name in names:
             path = Path(base, name)
-            if not path.is_file():  # a socket that a killed owner left
+            if not path.is_file():  # the socket of a killed owner
                 continue
-            if not (link_frozen and name in FROZEN and _link(path, there / name)):
-                _copy_file(path, there / name)
+            if not (link_frozen and name in FROZEN and _link(path, folder / name)):
+                _copy_file(path, folder / name)
 
 
 def _link(source: Path, target: Path) -> bool:
     try:
         target.hardlink_to(source)
-    except OSError:  # the file system knows no second names
+    except OSError:  # the file system does not support hard links
         return False
     return True
 
@@ -163,19 +202,19 @@ def _copy_file(source: Path, target: Path) -> None:
 def _copy_data(reading: int, writing: int) -> None:
     size = os.fstat(reading).st_size
     os.ftruncate(writing, size)
-    at = 0
-    while at < size:
+    position = 0
+    while position < size:
         try:
-            at = os.lseek(reading, at, os.SEEK_DATA)
+            position = os.lseek(reading, position, os.SEEK_DATA)
         except OSError as failure:
-            if failure.errno == errno.ENXIO:  # nothing but a hole up to the end
+            if failure.errno == errno.ENXIO:  # only a hole up to the end
                 return
             raise
-        end = os.lseek(reading, at, os.SEEK_HOLE)
-        os.lseek(reading, at, os.SEEK_SET)
-        os.lseek(writing, at, os.SEEK_SET)
-        while at < end:
-            sent = os.sendfile(writing, reading, at, min(end - at, 1 << 24))
+        end = os.lseek(reading, position, os.SEEK_HOLE)
+        os.lseek(reading, position, os.SEEK_SET)
+        os.lseek(writing, position, os.SEEK_SET)
+        while position < end:
+            sent = os.sendfile(writing, reading, position, min(end - position, 1 << 24))
             if not sent:
                 return
-            at += sent
+            position += sent

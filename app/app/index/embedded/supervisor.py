@@ -1,4 +1,4 @@
-"""The owner's line to its worker: starts it, passes requests to it one at a time, replaces one that died."""
+"""The owner's worker processes: start, send requests one at a time, restart after a crash."""
 
 from __future__ import annotations
 
@@ -16,43 +16,61 @@ from typing import Final
 
 from app.core.errors import OceanoError
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import Op, pack, read_answer, unavailable
-from app.index.embedded.storage import POINTER, point_to
+from app.index.embedded.protocol import Op, pack, read_reply, unavailable
+from app.index.embedded.storage import POINTER, set_current
 
 log = logging.getLogger("app.index.embedded.owner")
 
-# A worker that is silent for so long is taken for stuck: one request, and loading (which may replay a log).
+# Timeouts of one request and of loading a shard (which may replay a log); a worker that exceeds one is killed.
 CALL_SECONDS: Final = 300.0
 LOAD_SECONDS: Final = 900.0
-_FAILURE_SECONDS: Final = 2.0
+_START_FAILURE_SECONDS: Final = 2.0  # after a failed start, requests fail with the same error for this time
 _ATTEMPTS: Final = 3
 
 
 class WorkerGone(Exception):
-    """The worker ended before it answered."""
+    """The worker exited before it replied."""
 
 
-class Worker:
-    """One worker process on one shard. It inherits the owner's lock, so nobody opens the folder before it is gone."""
+class WorkerProcess:
+    """A worker process with one shard open.
+
+    The process inherits the owner's lock, so no other owner can start before it exits.
+
+    Args:
+        shard: the shard's folder.
+        options: the owner's options.
+        lock: file descriptor of the owner's lock.
+    """
 
     def __init__(self, shard: Path, options: OwnerOptions, lock: int) -> None:
         self.shard = shard
-        self._turn = threading.Lock()
-        ours, theirs = socket.socketpair()
-        with theirs:
+        self._request_lock = threading.Lock()
+        own_end, worker_end = socket.socketpair()
+        with worker_end:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                command("serve", options, shard, theirs.fileno()),
+                command("serve", options, shard, worker_end.fileno()),
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), lock),
+                pass_fds=(worker_end.fileno(), lock),
             )
-        self._connection = Connection(ours.detach())
+        self._connection = Connection(own_end.detach())
 
     def wait_ready(self) -> None:
-        """Return when the shard is open. Raises what kept it from opening."""
-        read_answer(self._receive(LOAD_SECONDS))
+        """Wait until the shard is open.
+
+        Raises:
+            OceanoError: the error that the worker reports.
+            WorkerGone: the worker exited or did not open the shard within LOAD_SECONDS.
+        """
+        read_reply(self._receive(LOAD_SECONDS))
 
     def call(self, message: bytes) -> bytes:
-        with self._turn:
+        """Send a packed request and return the packed reply.
+
+        Raises:
+            WorkerGone: the worker exited or did not reply within CALL_SECONDS.
+        """
+        with self._request_lock:
             try:
                 self._connection.send_bytes(message)
             except OSError as failure:
@@ -60,10 +78,10 @@ class Worker:
             return self._receive(CALL_SECONDS)
 
     def close(self) -> None:
-        """Let it finish, flush and end."""
+        """Let the worker finish its request, flush and exit; kill it after CALL_SECONDS."""
         with contextlib.suppress(WorkerGone, OceanoError):
-            read_answer(self.call(pack(Op.CLOSE)))
-        with self._turn:
+            read_reply(self.call(pack(Op.CLOSE)))
+        with self._request_lock:
             self._connection.close()
         try:
             self._process.wait(CALL_SECONDS)
@@ -71,18 +89,19 @@ class Worker:
             self.kill()
 
     def kill(self) -> None:
+        """Kill the process and wait for its exit."""
         self._process.kill()
         self._process.wait()
 
     @property
-    def ended_for_want_of_space(self) -> bool:
-        """A write to a mapped file with no block behind it on a full disk ends a process by SIGBUS."""
+    def killed_by_full_disk(self) -> bool:
+        """Whether SIGBUS ended the process: on a full disk, a write to a mapped page without a block raises it."""
         return self._process.wait() == -signal.SIGBUS
 
     def _receive(self, seconds: float) -> bytes:
         try:
             if not self._connection.poll(seconds):
-                log.error("worker %d is silent for %.0f s and is killed", self._process.pid, seconds)
+                log.error("worker %d did not reply within %.0f s and is killed", self._process.pid, seconds)
                 self.kill()
             return self._connection.recv_bytes()
         except (EOFError, OSError) as failure:
@@ -90,64 +109,90 @@ class Worker:
 
 
 class WorkerSupervisor:
-    """Where requests for the shard go, whichever worker holds it just now. Safe for threads."""
+    """Sends requests for the shard to the current worker and restarts a worker that crashed. Safe for threads.
+
+    Args:
+        shard: the folder of the current shard, or of the shard to create.
+        options: the owner's options.
+        lock: file descriptor of the owner's lock.
+    """
 
     def __init__(self, shard: Path, options: OwnerOptions, lock: int) -> None:
         self._options = options
         self._lock = lock
         self._change = threading.Lock()
         self._shard = shard
-        self._worker: Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._failure: tuple[float, OceanoError] | None = None
 
     @property
     def shard(self) -> Path:
+        """The folder of the shard that the current worker serves."""
         return self._shard
 
     def call(self, message: bytes) -> bytes:
-        """Ask the worker; one that dies over it is replaced, and the next one asked. Raises OceanoError."""
+        """Send a packed request to the worker and return the packed reply.
+
+        A request during which the worker crashes is repeated with a new worker, three attempts in all.
+
+        Raises:
+            OceanoError: `index_unavailable` after the last attempt, `disk_full`, or see `worker`.
+        """
         for _ in range(_ATTEMPTS):
             worker = self.worker()
             try:
                 return worker.call(message)
             except WorkerGone:
-                self._forget(worker)
-        raise unavailable(f"The index's worker ended {_ATTEMPTS} times over this request; see the owner's log.")
+                self._discard(worker)
+        raise unavailable(f"The index worker crashed {_ATTEMPTS} times while handling this request; see the index log.")
 
-    def worker(self) -> Worker:
-        """The worker, started if there is none. Raises what keeps the shard from opening."""
+    def worker(self) -> WorkerProcess:
+        """Return the current worker; start one if there is none.
+
+        Raises:
+            OceanoError: the shard cannot be opened.
+        """
         with self._change:
             if self._worker is None:
-                if self._failure and time.monotonic() - self._failure[0] < _FAILURE_SECONDS:
+                if self._failure and time.monotonic() - self._failure[0] < _START_FAILURE_SECONDS:
                     raise self._failure[1]
-                self._worker = self._open(self._shard)
+                self._worker = self._start(self._shard)
                 if not (self._shard.parent / POINTER).exists():  # a new index
-                    point_to(self._shard)
+                    set_current(self._shard)
             return self._worker
 
-    def open_beside(self, shard: Path) -> Worker:
-        """A worker on another shard, for `replace`."""
-        return self._open(shard)
+    def start_worker(self, shard: Path) -> WorkerProcess:
+        """Start a worker with another shard, to be passed to `replace`.
 
-    def replace(self, fresh: Worker) -> Worker | None:
-        """From now on requests go to this worker. The old one is for the caller to close."""
+        Raises:
+            OceanoError: the shard cannot be opened.
+        """
+        return self._start(shard)
+
+    def replace(self, worker: WorkerProcess) -> WorkerProcess | None:
+        """Send all further requests to `worker`.
+
+        Returns:
+            The previous worker, if any; the caller closes it.
+        """
         with self._change:
-            old, self._worker, self._shard = self._worker, fresh, fresh.shard
-            return old
+            previous, self._worker, self._shard = self._worker, worker, worker.shard
+            return previous
 
     def close(self) -> None:
+        """Close the current worker, if any."""
         with self._change:
             if self._worker is not None:
                 self._worker.close()
                 self._worker = None
 
-    def _open(self, shard: Path) -> Worker:
-        worker = Worker(shard, self._options, self._lock)
+    def _start(self, shard: Path) -> WorkerProcess:
+        worker = WorkerProcess(shard, self._options, self._lock)
         try:
             worker.wait_ready()
         except WorkerGone:
             worker.kill()
-            failure = unavailable(f"The index's worker ended while it opened {shard.name}; see the owner's log.")
+            failure = unavailable(f"The index worker exited while opening {shard.name}; see the index log.")
         except OceanoError as raised:
             worker.kill()
             failure = raised
@@ -157,17 +202,25 @@ class WorkerSupervisor:
         self._failure = (time.monotonic(), failure)
         raise failure
 
-    def _forget(self, worker: Worker) -> None:
-        """Take note that this worker is gone; nothing to note if it had been replaced on purpose."""
+    def _discard(self, worker: WorkerProcess) -> None:
+        """Drop a worker that crashed, unless it has been replaced already."""
         with self._change:
             if self._worker is not worker:
                 return
             self._worker = None
         worker.kill()
-        log.error("worker of %s ended unasked", worker.shard.name)
-        if worker.ended_for_want_of_space:
-            raise OceanoError("disk_full", "The disk of the index is full; make room and try again.")
+        log.error("the worker of %s exited unexpectedly", worker.shard.name)
+        if worker.killed_by_full_disk:
+            raise OceanoError("disk_full", "The disk of the index is full. Free some space and try again.")
 
 
 def command(task: str, options: OwnerOptions, shard: Path, number: int) -> list[str]:
+    """Return the command line of a worker or builder.
+
+    Args:
+        task: `serve` or `build`.
+        options: the owner's options.
+        shard: the folder to open.
+        number: for `serve` the file descriptor of the socket, for `build` the owner's process id.
+    """
     return [sys.executable, "-P", "-m", "app.index.embedded.worker", task, options.to_json(), str(shard), str(number)]

@@ -1,7 +1,8 @@
-"""The process that holds the shard: `python -m app.index.embedded.worker serve|build`.
+"""The worker and builder processes: `python -m app.index.embedded.worker serve|build`.
 
-`serve` answers one request after the other on the socket it was given, and ends when the owner hangs up. `build`
-makes the graph of a copy that nobody else has open, and ends; it dies with its owner.
+`serve` opens the shard, handles requests from an inherited socket one at a time, and exits when the owner closes the
+connection. `build` builds the graph of a copy that no other process has open, and exits; it is killed when the owner
+exits.
 """
 
 from __future__ import annotations
@@ -19,39 +20,57 @@ from typing import Any, Final
 
 from app.core.errors import OceanoError
 from app.index.embedded.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
-from app.index.embedded.protocol import Op, Request, answer, refusal, unavailable, unpack
+from app.index.embedded.protocol import Op, Request, error_reply, unavailable, unpack, value_reply
 from app.index.embedded.shard import Shard
 
 log = logging.getLogger("app.index.embedded.worker")
 
-# Behind searches, but not so far behind an ingest on the same cores that a build never ends.
+# Lower priority than searches, but high enough to finish during an ingest on the same cores.
 BUILD_NICENESS: Final = 5
-# When Edge's own flush is due (see service.py): what is not flushed is replayed at the next start, 15,000 points/s.
+# When to run Edge's own flush (see handler.py). The next start replays what is not flushed, 15,000 points/s.
 FLUSH_POINTS: Final = 20_000
 FLUSH_SECONDS: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
 def main(arguments: list[str]) -> int:
+    """Run a worker or a builder.
+
+    Args:
+        arguments: as `app.index.embedded.supervisor.command` passes them.
+
+    Returns:
+        The exit code.
+    """
     task, options, folder, number = arguments
-    # Only the owner ends a worker, so that a signal to the whole group cannot cut a write short.
+    # Only the owner stops a worker: a signal to the process group must not interrupt a write.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     if task == "build":
         return build(Path(folder), OwnerOptions.from_json(options), owner=int(number))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, ConnectionError):  # the owner is gone
+    with contextlib.suppress(EOFError, ConnectionError):  # the owner closed the connection
         serve(Path(folder), OwnerOptions.from_json(options), Connection(int(number)))
     return 0
 
 
 def serve(folder: Path, options: OwnerOptions, connection: Connection) -> None:
-    """Open the shard, say so (or why not), then answer until told to close or the owner hangs up."""
+    """Open the shard, report the result, then handle requests until CLOSE.
+
+    Args:
+        folder: the shard.
+        options: the owner's options.
+        connection: to the owner; the first message is the reply to opening the shard.
+
+    Raises:
+        EOFError: the owner closed the connection.
+        ConnectionError: the connection failed.
+    """
     try:
         shard = Shard.open(folder, options)
-        connection.send_bytes(answer(None))
+        connection.send_bytes(value_reply(None))
     except OceanoError as failure:
-        connection.send_bytes(refusal(failure))
+        connection.send_bytes(error_reply(failure))
         return
     with _closing(shard):
         while True:
@@ -60,18 +79,27 @@ def serve(folder: Path, options: OwnerOptions, connection: Connection) -> None:
             request = unpack(connection.recv_bytes())
             if request.op is Op.CLOSE:
                 shard.flush()
-                connection.send_bytes(answer(None))
+                connection.send_bytes(value_reply(None))
                 return
-            connection.send_bytes(_answer(shard, request))
+            connection.send_bytes(_handle(shard, request))
 
 
 def build(folder: Path, options: OwnerOptions, *, owner: int) -> int:
-    """Bring the points of this copy into one graph, then leave it closed and flushed."""
+    """Build the graph of a copy, flush and close it.
+
+    Args:
+        folder: the copy of the shard.
+        options: the owner's options.
+        owner: the owner's process id.
+
+    Returns:
+        The exit code: EXIT_BUILT or EXIT_NOTHING_TO_BUILD; 1 if the owner has already exited.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != owner:
         return 1
     os.nice(BUILD_NICENESS)
-    with contextlib.suppress(OSError):  # if memory runs out, rather the build than the search
+    with contextlib.suppress(OSError):  # if memory runs out, kill the build first
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     shard = Shard.open(folder, options)
     built = shard.optimize()
@@ -87,14 +115,14 @@ def _closing(shard: Shard) -> Iterator[None]:
         shard.close()
 
 
-def _answer(shard: Shard, request: Request) -> bytes:
+def _handle(shard: Shard, request: Request) -> bytes:
     try:
-        return answer(_perform(shard, request))
+        return value_reply(_perform(shard, request))
     except OceanoError as failure:
-        return refusal(failure)
-    except Exception as failure:  # the worker serves others too; whoever asked gets the failure
+        return error_reply(failure)
+    except Exception as failure:  # reported to the client; the worker continues for other clients
         log.exception("%s failed", request.op.name)
-        return refusal(unavailable(f"The index failed: {type(failure).__name__}: {failure}"))
+        return error_reply(unavailable(f"The index failed: {type(failure).__name__}: {failure}"))
 
 
 def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911 - one line per operation
@@ -122,7 +150,7 @@ def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911 - one line
             return shard.facet(*body)
         case Op.INFO:
             return shard.sizes()
-    raise OceanoError("invalid_request", f"The index's worker does not know {request.op.name}.")
+    raise OceanoError("invalid_request", f"The index worker does not support the operation {request.op.name}.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A Qdrant server or cluster as `app.core.protocols.FaceIndex`, through qdrant-client.
+"""`FaceIndex` on a Qdrant server or cluster, with qdrant-client.
 
-Writes return when the server has applied them (`wait=true`), on as many replicas as WRITE_CONSISTENCY_FACTOR says, so
-`flush` has nothing left to do. Every request may be sent twice: points are inserted only where there are none.
+A write returns when WRITE_CONSISTENCY_FACTOR replicas have applied it (`wait=true`), so `flush` does nothing. Every
+request may be sent twice: an insertion does not change existing points.
 """
 
 from __future__ import annotations
@@ -19,22 +19,30 @@ from qdrant_client import QdrantClient, models
 
 from app.core.errors import OceanoError
 from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match
-from app.index.base import READ_POINTS, BaseIndex, first_of_each
+from app.index.base import READ_POINTS, BaseIndex, unique_points
 from app.index.embedded.protocol import unavailable
-from app.index.payload import chunks, conditions_of, from_stored, known_uuids, require_limit, to_stored, unit_rows
+from app.index.payload import chunks, conditions_of, from_stored, require_limit, to_stored, unit_rows, valid_uuids
 from app.index.server.retry import retry_server
 
 T = TypeVar("T")
 
 _UPSERT_POINTS: Final = 256
-_FACET_VALUES: Final = 10_000  # each shard cuts its list there
+_FACET_VALUES: Final = 10_000  # each shard cuts its list at the limit
 _WRITE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 1.0
 _NO_CHANGE: Final = models.OptimizersConfigDiff()
 
 
 class ServerIndex(BaseIndex):
-    """`app.core.protocols.FaceIndex` on a server's collection. Owns the client; large writes use `streams` at once."""
+    """`app.core.protocols.FaceIndex` on a server's collection; the Protocol documents the methods.
+
+    Args:
+        client: connected; closed with the index.
+        collection: the full name, such as `faces__antelopev2__4ab1d643`.
+        embedding_size: dimensions of an embedding.
+        hnsw_ef: candidates of a search in the graph.
+        streams: requests of one large insertion that run at the same time.
+    """
 
     def __init__(
         self, client: QdrantClient, *, collection: str, embedding_size: int, hnsw_ef: int, streams: int = 4
@@ -45,16 +53,16 @@ class ServerIndex(BaseIndex):
         self._params = models.SearchParams(
             hnsw_ef=hnsw_ef,
             quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0),
-            acorn=models.AcornSearchParams(enable=True),  # with filters only, and only with those that admit little
+            acorn=models.AcornSearchParams(enable=True),  # used only with filters that match few points
         )
         self._streams = ThreadPoolExecutor(streams, "qdrant")
 
     def upsert(self, points: Sequence[FacePoint]) -> None:
-        fresh = first_of_each(points)
-        rows = unit_rows([point.embedding for point in fresh.values()], self._size) if fresh else ()
+        unique = unique_points(points)
+        rows = unit_rows([point.embedding for point in unique.values()], self._size) if unique else ()
         structs = [
             models.PointStruct(id=str(face_id), vector=row.tolist(), payload=to_stored(point.payload))
-            for (face_id, point), row in zip(fresh.items(), rows, strict=True)
+            for (face_id, point), row in zip(unique.items(), rows, strict=True)
         ]
         parts = list(chunks(structs, _UPSERT_POINTS))
         if len(parts) == 1:
@@ -66,7 +74,7 @@ class ServerIndex(BaseIndex):
         self._write(self._client.upsert, structs, update_mode=models.UpdateMode.INSERT_ONLY)
 
     def flush(self) -> None:
-        """Every write is durable on return."""
+        """Do nothing: every write is durable when it returns."""
 
     def _nearest(
         self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
@@ -83,43 +91,43 @@ class ServerIndex(BaseIndex):
             )
             for row in rows
         ]
-        answers = self._ask(self._client.query_batch_points, requests)
-        return [[_match(hit) for hit in answer.points] for answer in answers]
+        responses = self._request(self._client.query_batch_points, requests)
+        return [[_match(hit) for hit in response.points] for response in responses]
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []
-        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
-            found = self._ask(self._client.retrieve, some, True, with_embedding)
+        for ids in chunks(map(str, valid_uuids(face_ids)), READ_POINTS):
+            found = self._request(self._client.retrieve, ids, True, with_embedding)
             by_id = {str(point.id): point for point in found}
-            records += [_record(by_id[one]) for one in some if one in by_id]
+            records += [_record(by_id[face_id]) for face_id in ids if face_id in by_id]
         return records
 
     def _page(
-        self, count: int, following: str | None, conditions: dict[str, Any], with_embedding: bool
+        self, limit: int, offset: str | None, conditions: dict[str, Any], with_embedding: bool
     ) -> tuple[list[FaceRecord], str | None]:
-        found, after = self._ask(
+        found, next_offset = self._request(
             self._client.scroll,
             filter_of(conditions),
-            count,
-            offset=following,
+            limit,
+            offset=offset,
             with_payload=True,
             with_vectors=with_embedding,
         )
-        return [_record(one) for one in found], None if after is None else str(after)
+        return [_record(record) for record in found], None if next_offset is None else str(next_offset)
 
-    def _set(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
-        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
-            known = self._ask(self._client.retrieve, some, False, False)
-            if ids := [point.id for point in known]:  # a server refuses ids that it does not know
-                self._write(self._client.set_payload, fields, ids)
+    def _set_fields(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
+        for ids in chunks(map(str, valid_uuids(face_ids)), READ_POINTS):
+            found = self._request(self._client.retrieve, ids, False, False)
+            if known := [point.id for point in found]:  # a server rejects unknown ids
+                self._write(self._client.set_payload, fields, known)
 
     def delete(self, face_ids: Sequence[str]) -> None:
-        for some in chunks(map(str, known_uuids(face_ids)), READ_POINTS):
-            self._write(self._client.delete, some)
+        for ids in chunks(map(str, valid_uuids(face_ids)), READ_POINTS):
+            self._write(self._client.delete, ids)
 
     def count(self, where: FaceFilter | None = None) -> int:
         condition = filter_of(conditions_of(where))
-        found = self._ask(self._client.count, condition, exact=True)
+        found = self._request(self._client.count, condition, exact=True)
         return int(found.count)
 
     def facet(
@@ -127,14 +135,13 @@ class ServerIndex(BaseIndex):
     ) -> dict[str, int]:
         require_limit(limit)
         condition = filter_of(conditions_of(where))
-        most = max(limit, _FACET_VALUES)
-        found = self._ask(self._client.facet, key, condition, most)
+        found = self._request(self._client.facet, key, condition, max(limit, _FACET_VALUES))
         counts = [(str(hit.value), hit.count) for hit in found.hits if hit.count]
         return dict(sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:limit])
 
     def info(self) -> IndexInfo:
-        found = self._ask(self._client.get_collection)
-        points = found.points_count or 0  # as the server sums it up: a moment old while it optimizes
+        found = self._request(self._client.get_collection)
+        points = found.points_count or 0  # the server's own count, slightly out of date while it optimizes
         return IndexInfo(
             kind="server",
             collection=self._collection,
@@ -150,7 +157,7 @@ class ServerIndex(BaseIndex):
         wanted = params.replication_factor or 1
         if wanted == 1:
             return 0
-        found: Any = self._ask(self._client.collection_cluster_info)
+        found: Any = self._request(self._client.collection_cluster_info)
         active = Counter(
             shard.shard_id
             for shard in (*found.local_shards, *found.remote_shards)
@@ -158,29 +165,31 @@ class ServerIndex(BaseIndex):
         )
         return sum(max(0, wanted - active[shard]) for shard in range(params.shard_number or 1))
 
-    def made(self) -> tuple[object, object]:
-        """What tells this collection from every other: a random number, and when it was made."""
-        found = self._ask(self._client.get_collection).config.metadata or {}
+    def identity(self) -> tuple[object, object]:
+        """Return the collection's random id and time of creation, which no other collection has."""
+        found = self._request(self._client.get_collection).config.metadata or {}
         return found.get("id"), found.get("since")
 
     def maintain(self, *, wait: bool = False) -> None:
-        """A server does it by itself; but after a start it waits for a write (grey), which an empty change is."""
-        found = self._ask(self._client.get_collection)
+        """Let the server build; after a start it waits for a write (status grey), so send an empty change."""
+        found = self._request(self._client.get_collection)
         if found.status is models.CollectionStatus.GREY:
             retry_server(partial(self._client.update_collection, self._collection, _NO_CHANGE))
         while wait and self.info().maintaining:
             time.sleep(_POLL_SECONDS)
-        if wait and (found := self._ask(self._client.get_collection)).status is models.CollectionStatus.RED:
+        if wait and (found := self._request(self._client.get_collection)).status is models.CollectionStatus.RED:
             raise unavailable(f"The Qdrant server could not build the graph: {found.optimizer_status}")
 
     def backup(self, folder: Path) -> None:
-        raise OceanoError("invalid_request", f"A server's index cannot be copied into {folder} yet; use its snapshots.")
+        raise OceanoError(
+            "invalid_request", f"Copying a server's index into {folder} is not supported; use the server's snapshots."
+        )
 
     def close(self) -> None:
         self._streams.shutdown()
         self._client.close()
 
-    def _ask(self, method: Callable[..., T], *values: Any, **named: Any) -> T:
+    def _request(self, method: Callable[..., T], *values: Any, **named: Any) -> T:
         return retry_server(partial(method, self._collection, *values, **named))
 
     def _write(self, method: Callable[..., object], *values: Any, **named: Any) -> None:
@@ -188,7 +197,7 @@ class ServerIndex(BaseIndex):
 
 
 def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
-    """`where` as `stored.conditions_of` gives it."""
+    """Convert the result of `payload.conditions_of` to Qdrant's filter; None if there are no conditions."""
     must: list[models.Condition] = [
         models.FieldCondition(key=key, match=models.MatchValue(value=where[key]))
         for key in ("person", "folder", "image_id")
@@ -201,10 +210,10 @@ def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
     for key in ("det_score", "quality"):
         if f"min_{key}" in where:
             must.append(models.FieldCondition(key=key, range=models.Range(gte=where[f"min_{key}"])))
-    flawed: list[models.Condition] = []
+    must_not: list[models.Condition] = []
     if "without" in where:
-        flawed.append(models.FieldCondition(key="flaws", match=models.MatchAny(any=list(where["without"]))))
-    return models.Filter(must=must or None, must_not=flawed or None) if must or flawed else None
+        must_not.append(models.FieldCondition(key="flaws", match=models.MatchAny(any=list(where["without"]))))
+    return models.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 
 def _match(hit: models.ScoredPoint) -> Match:

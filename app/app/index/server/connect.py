@@ -1,4 +1,4 @@
-"""Opens the index on a Qdrant server: the way there, the collection, and the alias that stands for it."""
+"""The index on a Qdrant server: the connection, the collection, and the alias that names it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import ModelPack, collection_name
-from app.index.embedded.alias import mismatch
+from app.index.embedded.alias import model_mismatch
 from app.index.embedded.options import kilobytes
 from app.index.server.client import ServerIndex
 from app.index.server.retry import TRY_SECONDS, is_missing, retry_server, text_of
@@ -29,14 +29,14 @@ from app.index.server.retry import TRY_SECONDS, is_missing, retry_server, text_o
 _log = logging.getLogger(__name__)
 
 _HTTP_PORT: Final = 6333
-_OLDEST: Final = (1, 17)
-# Below so many faces in a segment, all of it or what a filter admits is scanned.
+_OLDEST_VERSION: Final = (1, 17)
+# With fewer faces in a segment, or fewer that match a filter, a search scans them instead of using the graph.
 _FULL_SCAN_POINTS: Final = 50_000
-# A node whose connection is dead without a word is noticed within a try.
+# Detects a silently broken connection within one attempt.
 _KEEPALIVE: Final = {
     "grpc.keepalive_time_ms": 5000,
     "grpc.keepalive_timeout_ms": 3000,
-    "grpc.http2.ping_timeout_ms": 3000,  # any other ping goes unanswered; alone, it waits a minute
+    "grpc.http2.ping_timeout_ms": 3000,  # its default is a minute
 }
 _KEYWORD: Final = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, on_disk=True)
 _TIME: Final = models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME, on_disk=True)
@@ -56,30 +56,46 @@ _INDEXES: Final[dict[str, Any]] = {
 def open_server(
     settings: Settings, pack: ModelPack, *, create: bool = True, client: QdrantClient | None = None, streams: int = 4
 ) -> ServerIndex:
-    """The index of these settings for this model on the server at QDRANT_URL, or behind `client`.
+    """Open the index that the settings name on a Qdrant server, for embeddings of a model.
 
-    Raises OceanoError as `app.index.open_index` does.
+    Args:
+        settings: address, key and alias; for a new collection also HNSW parameters, shards and replicas.
+        pack: the model.
+        create: create the index if there is none.
+        client: a connected client to use instead of connecting to QDRANT_URL.
+        streams: see `ServerIndex`.
+
+    Raises:
+        OceanoError: see `app.index.open_index`.
     """
     client = client or connect(settings)
-    return _taken_over(client, settings, pack, partial(_choose, client, settings, pack, create=create), streams)
+    return _open_index(client, settings, pack, partial(_choose, client, settings, pack, create=create), streams)
 
 
-def open_server_beside(settings: Settings, pack: ModelPack) -> ServerIndex:
-    """This model's collection, whatever the alias stands for; made if it is not there."""
+def open_server_collection(settings: Settings, pack: ModelPack) -> ServerIndex:
+    """Open a model's collection, whichever collection the alias names; create it if there is none.
+
+    Args:
+        settings: as for `open_server`.
+        pack: the model.
+
+    Raises:
+        OceanoError: see `app.index.open_model_collection`.
+    """
     client = connect(settings)
 
-    def own() -> str:
+    def choose() -> str:
         name = collection_name(settings.qdrant_collection, pack)
         make_collection(client, settings, pack, name)
         return name
 
-    return _taken_over(client, settings, pack, own)
+    return _open_index(client, settings, pack, choose)
 
 
-def _taken_over(
+def _open_index(
     client: QdrantClient, settings: Settings, pack: ModelPack, choose: Callable[[], str], streams: int = 4
 ) -> ServerIndex:
-    """The index on the collection that `choose` gives; if there is none, the client is closed."""
+    """Return the index on the collection that `choose` returns; close the client if it raises."""
     try:
         size = pack.embedding_size
         return ServerIndex(client, collection=choose(), embedding_size=size, hnsw_ef=settings.hnsw_ef, streams=streams)
@@ -88,8 +104,12 @@ def _taken_over(
         raise
 
 
-def switch_server(settings: Settings, pack: ModelPack) -> None:
-    """From here on the alias stands for this model's collection."""
+def activate_server(settings: Settings, pack: ModelPack) -> None:
+    """Point the alias to a model's collection.
+
+    Raises:
+        OceanoError: `index_unavailable`, `invalid_setting`.
+    """
     client = connect(settings)
     try:
         point_alias(client, settings.qdrant_collection, collection_name(settings.qdrant_collection, pack))
@@ -98,11 +118,13 @@ def switch_server(settings: Settings, pack: ModelPack) -> None:
 
 
 def connect(settings: Settings) -> QdrantClient:
-    """Over gRPC, or over HTTP where gRPC does not come through.
+    """Connect to QDRANT_URL: with gRPC, or with HTTP if gRPC does not work.
 
-    Raises OceanoError `index_unavailable`, `invalid_setting`.
+    Raises:
+        OceanoError: `index_unavailable`; `invalid_setting` if the address, the key or the certificates are wrong, or
+            the server is older than 1.17.
     """
-    client = _reached(settings)
+    client = _connected_client(settings)
     try:
         _require_version(retry_server(client.info).version)
     except BaseException:
@@ -112,15 +134,15 @@ def connect(settings: Settings) -> QdrantClient:
 
 
 def _require_version(version: str) -> None:
-    """An older server would take `update_mode` for nothing, and lose names whenever a picture is ingested again."""
+    """Refuse servers that ignore `update_mode`: on them, ingesting a picture again would remove its names."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if numbers < _OLDEST:
-        oldest = ".".join(map(str, _OLDEST))
+    if numbers < _OLDEST_VERSION:
+        oldest = ".".join(map(str, _OLDEST_VERSION))
         message = f"QDRANT_URL: the server is Qdrant {version}; Oceano needs {oldest} or newer"
         raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_URL"]})
 
 
-def _reached(settings: Settings) -> QdrantClient:
+def _connected_client(settings: Settings) -> QdrantClient:
     client = _client(settings, grpc=True)
     try:
         client.get_collections()
@@ -128,29 +150,29 @@ def _reached(settings: Settings) -> QdrantClient:
         client.close()
         http = _client(settings, grpc=False)
         try:
-            retry_server(partial(_greet, http))
+            retry_server(partial(_require_qdrant, http))
         except OceanoError as failed:
             http.close()
             message = f"{settings.qdrant_url}: {failed.message}"
             raise OceanoError(failed.code, message, details=failed.details, retry_after=failed.retry_after) from failure
         client = _client(settings, grpc=True)
         try:
-            client.get_collections()  # a server that was just starting takes it by now
+            client.get_collections()  # gRPC works by now if the server was starting
         except grpc.RpcError:
             client.close()
-            _log.warning("the Qdrant server answers over HTTP only, which is slower: %s", text_of(failure))
+            _log.warning("the Qdrant server responds over HTTP only, which is slower: %s", text_of(failure))
             return http
         http.close()
     return client
 
 
-def _greet(client: QdrantClient) -> None:
+def _require_qdrant(client: QdrantClient) -> None:
     try:
         client.get_collections()
-    except (UnexpectedResponse, ValueError, AssertionError) as failure:  # the last two: no JSON, or none of Qdrant's
+    except (UnexpectedResponse, ValueError, AssertionError) as failure:  # the last two: no JSON, or not Qdrant's
         if isinstance(failure, UnexpectedResponse) and failure.status_code not in (404, 405):
             raise
-        message = "what answers there is not a Qdrant server"
+        message = "the server at this address is not a Qdrant server"
         raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_URL"]}) from failure
 
 
@@ -160,10 +182,10 @@ def _client(settings: Settings, *, grpc: bool) -> QdrantClient:
     options: dict[str, Any] = dict(_KEEPALIVE)
     verify: ssl.SSLContext | bool = True
     if settings.qdrant_ca_file:
-        options["root_certificates"], verify = _authority(settings.qdrant_ca_file)
+        options["root_certificates"], verify = _read_certificates(settings.qdrant_ca_file)
     elif url.scheme == "http":
-        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; all authorities would take 0.1 s to load
-    with warnings.catch_warnings():  # of a key without TLS, which within a network of containers is as it should be
+        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; loading all authorities would take 0.1 s
+    with warnings.catch_warnings():  # about a key without TLS, which is common in a network of containers
         warnings.simplefilter("ignore")
         return QdrantClient(
             url=settings.qdrant_url,
@@ -179,83 +201,98 @@ def _client(settings: Settings, *, grpc: bool) -> QdrantClient:
         )
 
 
-def _authority(file: str) -> tuple[bytes, ssl.SSLContext]:
-    """QDRANT_CA_FILE, for gRPC and for HTTP."""
+def _read_certificates(file: str) -> tuple[bytes, ssl.SSLContext]:
+    """Read QDRANT_CA_FILE for gRPC and for HTTP."""
     try:
         return Path(file).read_bytes(), ssl.create_default_context(cafile=file)
-    except OSError as failure:  # ssl.SSLError is one
+    except OSError as failure:  # includes ssl.SSLError
         message = f"QDRANT_CA_FILE: {file} cannot be read as certificates: {failure.strerror or failure}"
         raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_CA_FILE"]}) from failure
 
 
 def _choose(client: QdrantClient, settings: Settings, pack: ModelPack, *, create: bool) -> str:
-    """The collection behind the alias; for a new index, and for one that held nothing, this model's."""
+    """Return the alias's collection; create this model's if there is none, or if that of another model is empty."""
     alias = settings.qdrant_collection
     target = collection_of(client, alias)
     if target is None and not create:
         raise OceanoError("not_found", f"There is no index {alias!r} on the Qdrant server yet; ingest pictures first.")
     if target is not None:
-        found = _look(client, target)
+        found = _collection_info(client, target)
         model = _model_of(found, target)
         if model["digest"] in (pack.digest, pack.short_digest):
             _complete(client, target, found, pack)
-            _say_other_shape(found, settings)
+            _warn_of_ignored_settings(found, settings)
             return target
         if points := retry_server(lambda: client.count(target, exact=True)).count:
-            raise mismatch(alias, model, _size_of(found) or 0, pack, points)
+            raise model_mismatch(alias, model, _size_of(found) or 0, pack, points)
     wanted = collection_name(alias, pack)
     make_collection(client, settings, pack, wanted)
     point_alias(client, alias, wanted)
     return wanted
 
 
-def _look(client: QdrantClient, collection: str) -> models.CollectionInfo:
+def _collection_info(client: QdrantClient, collection: str) -> models.CollectionInfo:
     return retry_server(lambda: client.get_collection(collection))
 
 
-def _say_other_shape(found: models.CollectionInfo, settings: Settings) -> None:
-    """What counts when a collection is made may have been changed since, to no effect."""
+def _warn_of_ignored_settings(found: models.CollectionInfo, settings: Settings) -> None:
+    """Log settings that apply only to new collections and differ from those of this one."""
     params = found.config.params
-    for name, there, wanted in (
+    for name, actual, configured in (
         ("SHARD_NUMBER", params.shard_number, settings.shard_number),
         ("REPLICATION_FACTOR", params.replication_factor, settings.replication_factor),
         ("WRITE_CONSISTENCY_FACTOR", params.write_consistency_factor, settings.write_consistency_factor),
     ):
-        if (there or 1) != wanted:
+        if (actual or 1) != configured:
             _log.warning(
-                "%s=%s has no effect: the index was made with %s; see INSTALL.md, A Qdrant server, a cluster",
+                "%s=%s has no effect: the index was created with %s; see docs/cluster.md",
                 name,
-                wanted,
-                there or 1,
+                configured,
+                actual or 1,
             )
 
 
 def collection_of(client: QdrantClient, alias: str) -> str | None:
-    """Which collection an alias stands for."""
+    """Return the name of an alias's collection; None if there is no such alias."""
     found = retry_server(client.get_aliases).aliases
-    return next((str(one.collection_name) for one in found if one.alias_name == alias), None)
+    return next((str(entry.collection_name) for entry in found if entry.alias_name == alias), None)
 
 
 def point_alias(client: QdrantClient, alias: str, collection: str) -> None:
-    """From here on the alias stands for `collection`; there is no moment in which it stands for none."""
+    """Point an alias to a collection, atomically: the alias always names a collection."""
     operations: list[Any] = []
     if collection_of(client, alias) is not None:
         operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
     create = models.CreateAlias(collection_name=collection, alias_name=alias)
     operations.append(models.CreateAliasOperation(create_alias=create))
-    _once(
+    _ensure(
         lambda: client.update_collection_aliases(change_aliases_operations=operations),
         lambda: collection_of(client, alias) == collection,
     )
 
 
 def make_collection(client: QdrantClient, settings: Settings, pack: ModelPack, name: str) -> None:
-    """A collection for a model's embeddings, if it is not there: originals on disk, int8 copies in memory."""
-    _once(lambda: client.create_collection(name, **_shape(settings, pack)), lambda: client.collection_exists(name))
-    _complete(client, name, _look(client, name), pack)
+    """Create a collection for a model's embeddings, unless it exists.
+
+    Vectors and payloads are on disk, int8 copies of the vectors in memory.
+
+    Args:
+        client: a connected client.
+        settings: HNSW parameters, shards and replicas.
+        pack: the model.
+        name: the full name of the collection.
+
+    Raises:
+        OceanoError: `invalid_setting` if a collection of this name has other vectors, `index_unavailable`,
+            `disk_full`.
+    """
+    _ensure(
+        lambda: client.create_collection(name, **_parameters(settings, pack)), lambda: client.collection_exists(name)
+    )
+    _complete(client, name, _collection_info(client, name), pack)
 
 
-def _shape(settings: Settings, pack: ModelPack) -> dict[str, Any]:
+def _parameters(settings: Settings, pack: ModelPack) -> dict[str, Any]:
     scanned = kilobytes(_FULL_SCAN_POINTS, pack.embedding_size)
     return {
         "vectors_config": models.VectorParams(size=pack.embedding_size, distance=models.Distance.COSINE, on_disk=True),
@@ -279,39 +316,39 @@ def _shape(settings: Settings, pack: ModelPack) -> dict[str, Any]:
 
 
 def _complete(client: QdrantClient, collection: str, found: models.CollectionInfo, pack: ModelPack) -> None:
-    """Payload indexes that are missing: whoever made the collection may have been killed between them."""
-    _require_shape(found, collection, pack)
+    """Create missing payload indexes: a process may have been killed after it created the collection."""
+    _require_vectors(found, collection, pack)
     for key in _INDEXES.keys() - found.payload_schema.keys():
         retry_server(partial(client.create_payload_index, collection, key, _INDEXES[key], wait=True))
 
 
-def _require_shape(found: models.CollectionInfo, collection: str, pack: ModelPack) -> None:
+def _require_vectors(found: models.CollectionInfo, collection: str, pack: ModelPack) -> None:
     vectors = found.config.params.vectors
     size, distance = getattr(vectors, "size", "unknown"), getattr(vectors, "distance", None)
     if (size, distance) != (pack.embedding_size, models.Distance.COSINE):
         message = (
-            f"The collection {collection} on the Qdrant server was not made by Oceano for this model: the size of its "
-            f"vectors is {size}, the model's {pack.embedding_size}, and the distance must be cosine; set another "
+            f"The collection {collection} on the Qdrant server was not created by Oceano for this model: the size of "
+            f"its vectors is {size}, the model's {pack.embedding_size}, and the distance must be cosine. Set another "
             "QDRANT_COLLECTION"
         )
         raise OceanoError("invalid_setting", message, details={"settings": ["QDRANT_COLLECTION"]})
 
 
 def _size_of(found: models.CollectionInfo) -> int | None:
-    """The embedding size of a collection; None where it is none of ours."""
+    """Return the embedding size of a collection; None if Oceano did not create it."""
     vectors = found.config.params.vectors
     return vectors.size if isinstance(vectors, models.VectorParams) else None
 
 
 def _model_of(found: models.CollectionInfo, collection: str) -> dict[str, str]:
-    """Name and digest of the model that made a collection; without metadata, as far as its name tells."""
-    said = found.config.metadata or {}
+    """Return name and digest of a collection's model, from the metadata or else from the collection's name."""
+    metadata = found.config.metadata or {}
     *_, name, digest = ("unknown", "unknown", *collection.split("__"))
-    return {"model": str(said.get("model", name)), "digest": str(said.get("digest", digest))}
+    return {"model": str(metadata.get("model", name)), "digest": str(metadata.get("digest", digest))}
 
 
-def _once(work: Callable[[], Any], is_done: Callable[[], bool]) -> None:
-    """Do what fails when it is done already, by another process or by a try whose answer was lost."""
+def _ensure(work: Callable[[], Any], is_done: Callable[[], bool]) -> None:
+    """Run `work` unless it is done; another process, or an attempt whose response was lost, may have done it."""
 
     def attempt() -> None:
         if is_done():

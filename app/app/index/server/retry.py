@@ -1,4 +1,4 @@
-"""What can go wrong between here and a Qdrant server: tried again while it may pass, then said in our words."""
+"""Errors of a Qdrant server: which are retried, and their conversion to OceanoErrors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# One try, and when the last one begins: a search still ends within REQUEST_TIMEOUT_SECONDS.
+# The timeout of one attempt, and the time after which none starts: a search ends within REQUEST_TIMEOUT_SECONDS.
 TRY_SECONDS: Final = 10
 RETRY_SECONDS: Final = 12.0
 
-_PASSING_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_PASSING_CODES: Final = frozenset(
+_TEMPORARY_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TEMPORARY_CODES: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -34,29 +34,37 @@ _PASSING_CODES: Final = frozenset(
         grpc.StatusCode.UNKNOWN,
     }
 )
-_REFUSED_CODES: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
-_WRONG_CODES: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS})
-_FULL: Final = ("no space left", "disk is full", "out of disk", "not enough disk", "disk space", "storage full")
-_DISTRUST: Final = ("certificate_verify_failed", "certificate verify failed")
+_AUTH_CODES: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
+_PERMANENT_CODES: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS})
+_DISK_FULL: Final = ("no space left", "disk is full", "out of disk", "not enough disk", "disk space", "storage full")
+_CERTIFICATE: Final = ("certificate_verify_failed", "certificate verify failed")
 _HINTS: Final = {
-    **dict.fromkeys(_DISTRUST, " - if your own authority vouches for the server, set QDRANT_CA_FILE"),
-    "wrong_version_number": " - does QDRANT_URL say https of a server that speaks http?",
-    "wrong version number": " - does QDRANT_URL say https of a server that speaks http?",
-    "illegal request line": " - is this its gRPC port, or does it speak https?",
-    "disconnected without": " - is this its gRPC port, or does it speak https?",
-    "connection refused": " - is it started, and QDRANT_URL right?",
+    **dict.fromkeys(_CERTIFICATE, " - if its certificate is signed by your own authority, set QDRANT_CA_FILE"),
+    "wrong_version_number": " - does the server use http, and QDRANT_URL https?",
+    "wrong version number": " - does the server use http, and QDRANT_URL https?",
+    "illegal request line": " - is this the gRPC port, or does the server use https?",
+    "disconnected without": " - is this the gRPC port, or does the server use https?",
+    "connection refused": " - is the server running, and is QDRANT_URL correct?",
 }
-_LONGEST_SAID: Final = 300
+_MAX_TEXT: Final = 300
 
 
 def retry_server(work: Callable[[], T], *, seconds: float | None = None) -> T:
-    """What `work` returns, tried again with growing, random pauses for `seconds` (12) while its failures may pass.
+    """Run `work` and retry temporary errors, with growing, random pauses.
 
-    `work` must be harmless when done twice: an answer that was lost says nothing of the request.
-    Raises OceanoError `index_unavailable` (with `retry_after`), `disk_full`, `invalid_setting` (the key).
+    Args:
+        work: a request that may safely run twice: if a response is lost, the request may have been executed.
+        seconds: no attempt starts after this time; None for RETRY_SECONDS.
+
+    Returns:
+        The result of `work`.
+
+    Raises:
+        OceanoError: `index_unavailable` (with `retry_after`), `disk_full`, `invalid_setting` (the key or the
+            collection).
     """
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
+        retry=tenacity.retry_if_exception(_is_temporary),
         wait=_pause,
         stop=tenacity.stop_after_delay(RETRY_SECONDS if seconds is None else seconds),
         reraise=True,
@@ -65,36 +73,40 @@ def retry_server(work: Callable[[], T], *, seconds: float | None = None) -> T:
         return retrying(work)
     except OceanoError:
         raise
-    except Exception as failure:  # the libraries below qdrant-client raise what they like
-        raise told(failure) from failure
+    except Exception as failure:  # qdrant-client does not convert the errors of its libraries
+        raise to_error(failure) from failure
 
 
-def told(failure: BaseException) -> OceanoError:
-    """A failure of qdrant-client, as an error of ours."""
+def to_error(failure: BaseException) -> OceanoError:
+    """Convert an error of qdrant-client or its libraries.
+
+    Returns:
+        `disk_full`, `invalid_setting` if the server rejects the key or the request, else `index_unavailable`.
+    """
     text = text_of(failure)
-    if any(sign in text.lower() for sign in _FULL):
+    if any(sign in text.lower() for sign in _DISK_FULL):
         return OceanoError("disk_full", f"The disk of the Qdrant server is full: {text}", retry_after=30)
-    if _is_refusal(failure):
+    if _is_unauthorized(failure):
         return OceanoError(
             "invalid_setting",
-            f"The Qdrant server does not accept QDRANT_API_KEY (of where `migrate` goes: MIGRATE_API_KEY): {text}",
+            f"The Qdrant server rejects QDRANT_API_KEY (for the target of `migrate`: MIGRATE_API_KEY): {text}",
             details={"settings": ["QDRANT_API_KEY"]},
         )
-    if _is_wrong(failure):
+    if _is_permanent(failure):
         return OceanoError(
             "invalid_setting",
-            f"The Qdrant server refused: {text}; is QDRANT_COLLECTION meant so?",
+            f"The Qdrant server rejects the request: {text}. Check QDRANT_COLLECTION.",
             details={"settings": ["QDRANT_COLLECTION"]},
         )
     if isinstance(failure, ResourceExhaustedResponse):
-        busy = f"The Qdrant server has too much to do: {text}"
+        busy = f"The Qdrant server is overloaded: {text}"
         return OceanoError("index_unavailable", busy, retry_after=max(1, failure.retry_after_s))
     hint = next((hint for sign, hint in _HINTS.items() if sign in text.lower()), "")
     return unavailable(f"The Qdrant server failed: {text}{hint}")
 
 
 def is_missing(failure: BaseException) -> bool:
-    """Did the server say that there is no such collection?"""
+    """Return whether an error says that the collection does not exist."""
     if isinstance(failure, UnexpectedResponse):
         return failure.status_code == 404
     if isinstance(failure, grpc.RpcError):
@@ -102,41 +114,41 @@ def is_missing(failure: BaseException) -> bool:
     return isinstance(failure, ValueError) and "not found" in str(failure)  # qdrant-client's local mode
 
 
-_growing = tenacity.wait_random_exponential(multiplier=0.1, max=2)
+_backoff = tenacity.wait_random_exponential(multiplier=0.1, max=2)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome else None
-    seconds = _growing(state)
+    seconds = _backoff(state)
     if isinstance(failure, ResourceExhaustedResponse):
         seconds = max(seconds, min(failure.retry_after_s, RETRY_SECONDS))
     if state.attempt_number == 1:
-        _log.warning("the Qdrant server failed, trying again: %s", text_of(failure))
+        _log.warning("the Qdrant server failed, retrying: %s", text_of(failure))
     return seconds
 
 
-def _may_pass(failure: BaseException) -> bool:
+def _is_temporary(failure: BaseException) -> bool:
     text = text_of(failure).lower()
-    if any(sign in text for sign in (*_FULL, *_DISTRUST)):
+    if any(sign in text for sign in (*_DISK_FULL, *_CERTIFICATE)):
         return False
     if isinstance(failure, UnexpectedResponse):
-        return failure.status_code in _PASSING_STATUS
+        return failure.status_code in _TEMPORARY_STATUS
     if isinstance(failure, grpc.RpcError):
-        return _code_of(failure) in _PASSING_CODES
+        return _code_of(failure) in _TEMPORARY_CODES
     return isinstance(failure, (ResponseHandlingException, ResourceExhaustedResponse, OSError))
 
 
-def _is_refusal(failure: BaseException) -> bool:
+def _is_unauthorized(failure: BaseException) -> bool:
     if isinstance(failure, UnexpectedResponse):
         return failure.status_code in (401, 403)
-    return isinstance(failure, grpc.RpcError) and _code_of(failure) in _REFUSED_CODES
+    return isinstance(failure, grpc.RpcError) and _code_of(failure) in _AUTH_CODES
 
 
-def _is_wrong(failure: BaseException) -> bool:
-    """What will be refused as often as it is asked, such as vectors of another size."""
+def _is_permanent(failure: BaseException) -> bool:
+    """Return whether the server rejects the request itself, as with vectors of another size."""
     if isinstance(failure, UnexpectedResponse):
         return failure.status_code in (400, 409, 422)
-    return isinstance(failure, grpc.RpcError) and _code_of(failure) in _WRONG_CODES
+    return isinstance(failure, grpc.RpcError) and _code_of(failure) in _PERMANENT_CODES
 
 
 def _code_of(failure: Any) -> Any:
@@ -144,7 +156,7 @@ def _code_of(failure: Any) -> Any:
 
 
 def text_of(failure: BaseException | None) -> str:
-    """What the server said, in one line."""
+    """Return the text of an error in one line, cut to 300 characters."""
     if isinstance(failure, UnexpectedResponse):
         text = f"{failure.status_code} {failure.content.decode('utf-8', 'replace')}"
     elif isinstance(failure, grpc.RpcError) and callable(getattr(failure, "details", None)):
@@ -153,4 +165,4 @@ def text_of(failure: BaseException | None) -> str:
         text = f"{failure.source}" or type(failure.source).__name__
     else:
         text = str(failure) or type(failure).__name__
-    return " ".join(text.split())[:_LONGEST_SAID]
+    return " ".join(text.split())[:_MAX_TEXT]

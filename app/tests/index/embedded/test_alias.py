@@ -1,4 +1,4 @@
-"""Which collection is opened: the alias file, models that differ, backups."""
+"""The alias file, indexes of other models, and backups."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_settings_open_the_embedded_index(settings: Settings) -> None:
     index.close()
 
 
-def test_an_index_that_does_not_exist_is_not_made_unasked(settings: Settings) -> None:
+def test_an_index_that_does_not_exist_is_created_only_on_request(settings: Settings) -> None:
     with pytest.raises(OceanoError) as caught:
         open_index(settings, PACK, create=False)
     assert caught.value.code == "not_found"
@@ -43,7 +43,7 @@ def test_an_index_that_does_not_exist_is_not_made_unasked(settings: Settings) ->
     open_index(settings, PACK, create=False).close()
 
 
-def test_an_index_with_faces_of_another_model_is_refused_with_what_to_do(settings: Settings, index: FaceIndex) -> None:
+def test_an_index_with_faces_of_another_model_is_refused_with_advice(settings: Settings, index: FaceIndex) -> None:
     index.upsert(points(3))
     with pytest.raises(
         OceanoError, match=r"MODEL_NAME=testpack.*oceano reembed --model otherpack.*QDRANT_COLLECTION"
@@ -64,7 +64,7 @@ def test_an_index_with_faces_of_another_model_is_refused_with_what_to_do(setting
     reopened.close()
 
 
-def test_an_empty_index_of_another_model_gives_way(settings: Settings) -> None:
+def test_an_empty_index_of_another_model_is_replaced(settings: Settings) -> None:
     open_quick(settings).close()
     index = open_embedded(settings, OTHER_PACK, **QUICK)
     assert index.info().collection == collection_name("faces", OTHER_PACK)
@@ -83,12 +83,12 @@ def test_the_same_model_under_another_name_finds_its_faces(settings: Settings, i
 
 def test_two_aliases_are_two_indexes(settings: Settings, index: FaceIndex) -> None:
     index.upsert(points(3))
-    other = open_quick(settings.model_copy(update={"qdrant_collection": "other"}))
-    assert (index.count(), other.count()) == (3, 0)
-    other.close()
+    second = open_quick(settings.model_copy(update={"qdrant_collection": "second"}))
+    assert (index.count(), second.count()) == (3, 0)
+    second.close()
 
 
-def test_a_damaged_alias_file_is_said(settings: Settings) -> None:
+def test_a_damaged_alias_file_is_reported(settings: Settings) -> None:
     open_quick(settings).close()
     (settings.index_dir / "embedded" / "faces.alias.json").write_text("[]")
     with pytest.raises(OceanoError, match="damaged") as caught:
@@ -96,14 +96,14 @@ def test_a_damaged_alias_file_is_said(settings: Settings) -> None:
     assert caught.value.code == "index_unavailable"
 
 
-def test_a_data_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OceanoError) as caught:
         open_quick(settings_at(tmp_path / "file" / "data"))
     assert caught.value.code == "index_unavailable"
 
 
-def test_a_backup_put_in_the_place_of_an_index_opens_with_everything(
+def test_a_backup_copied_to_the_place_of_an_index_opens_with_all_faces(
     settings: Settings, index: FaceIndex, tmp_path: Path
 ) -> None:
     faces = points(200)

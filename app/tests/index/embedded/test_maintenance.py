@@ -1,4 +1,4 @@
-"""Building the graph on a copy: nothing waits, nothing is lost, whatever is killed."""
+"""Building the graph on a copy: nothing blocks and nothing is lost, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SLOW: dict[str, Any] = {**LOW, "hnsw_m": 48, "hnsw_ef_construct": 800}
 
 @pytest.fixture(scope="module")
 def filled(base: Path) -> Path:
-    """A data folder whose index holds FACES, none of them in the graph; copied, never opened."""
+    """An index that holds FACES, none of them in the graph; tests copy it and never open it."""
     settings = settings_at(base / "filled")
     index = open_quick(settings, **LOW)
     index.upsert(FACES)
@@ -56,7 +56,7 @@ def filled(base: Path) -> Path:
 
 @pytest.fixture
 def index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
-    """An index with FACES that makes a graph of a few hundred points, when asked."""
+    """An index with FACES that builds a graph of a few hundred points, on request only."""
     shutil.copytree(filled, settings.index_dir)
     opened = open_quick(settings, **LOW)
     yield opened
@@ -65,7 +65,7 @@ def index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
 
 @pytest.fixture
 def slow_index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
-    """The same, with a graph that takes long enough to do much meanwhile."""
+    """The same, with a build that takes long enough for many requests."""
     shutil.copytree(filled, settings.index_dir)
     opened = open_quick(settings, **SLOW)
     yield opened
@@ -73,16 +73,16 @@ def slow_index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
 
 
 def wait_for_builder(settings: Settings) -> int:
-    """The process id of the builder, once there is one."""
+    """Wait for a builder and return its process id."""
     found: list[int] = []
 
-    def there() -> bool:
+    def has_started() -> bool:
         for pid in children_of(owner_pid(settings)):
             with contextlib.suppress(OSError):
                 found.extend([pid] if b"\0build\0" in Path(f"/proc/{pid}/cmdline").read_bytes() else [])
         return bool(found)
 
-    wait_until(there)
+    wait_until(has_started)
     return found[0]
 
 
@@ -108,32 +108,30 @@ def test_similarities_from_the_graph_are_the_cosines_that_numpy_computes(index: 
     hits = 0
     for query in unit_vectors(20, seed=3):
         cosines = rows @ query
-        places = {face.face_id: at for at, face in enumerate(FACES)}
+        rows_of = {face.face_id: row for row, face in enumerate(FACES)}
         found = index.search(query, limit=10)
-        assert np.allclose([m.similarity for m in found], [cosines[places[m.face_id]] for m in found], atol=1e-4)
-        hits += len({places[m.face_id] for m in found} & set(np.argsort(-cosines)[:10].tolist()))
+        assert np.allclose([m.similarity for m in found], [cosines[rows_of[m.face_id]] for m in found], atol=1e-4)
+        hits += len({rows_of[m.face_id] for m in found} & set(np.argsort(-cosines)[:10].tolist()))
         threshold = found[4].similarity - 1e-6
         assert [m.face_id for m in index.search(query, limit=10, threshold=threshold)] == [m.face_id for m in found[:5]]
     assert hits > 180  # of 200
 
 
-def test_a_filter_that_admits_a_few_of_many_still_finds_the_nearest_of_them(
-    settings: Settings, index: FaceIndex
-) -> None:
+def test_a_search_with_a_filter_that_matches_few_points_finds_the_nearest(settings: Settings, index: FaceIndex) -> None:
     index.maintain(wait=True)
-    narrow = open_quick(settings.model_copy(update={"hnsw_ef": 16}), **LOW)  # most of the graph stays unseen
-    admitted = [face for face in FACES if face.payload.quality >= 0.7]
-    assert len(admitted) == COUNT * 3 // 10
-    rows = np.stack([face.embedding for face in admitted])
+    narrow = open_quick(settings.model_copy(update={"hnsw_ef": 16}), **LOW)  # visits a small part of the graph
+    matching = [face for face in FACES if face.payload.quality >= 0.7]
+    assert len(matching) == COUNT * 3 // 10
+    rows = np.stack([face.embedding for face in matching])
     hits = 0
     for query in unit_vectors(20, seed=4):
-        nearest = {admitted[at].face_id for at in np.argsort(-(rows @ query))[:10]}
+        nearest = {matching[row].face_id for row in np.argsort(-(rows @ query))[:10]}
         hits += len(nearest & {m.face_id for m in narrow.search(query, limit=10, where=FaceFilter(min_quality=0.7))})
     narrow.close()
     assert hits > 190  # of 200
 
 
-def test_searches_and_writes_go_on_during_a_build_and_nothing_written_is_lost(
+def test_searches_and_writes_continue_during_a_build_and_nothing_is_lost(
     settings: Settings, slow_index: FaceIndex
 ) -> None:
     index = slow_index
@@ -142,12 +140,13 @@ def test_searches_and_writes_go_on_during_a_build_and_nothing_written_is_lost(
 
     def search() -> None:
         nonlocal longest
-        at = 0
+        count = 0
         while not built.is_set():
             began = time.perf_counter()
-            assert index.search(FACES[at % 600].embedding, limit=1)[0].face_id == FACES[at % 600].face_id
+            face = FACES[count % 600]
+            assert index.search(face.embedding, limit=1)[0].face_id == face.face_id
             longest = max(longest, time.perf_counter() - began)
-            at += 1
+            count += 1
 
     more = points(500, seed=11, folder=("/", "/more"))
     searching = threading.Thread(target=search)
@@ -156,20 +155,20 @@ def test_searches_and_writes_go_on_during_a_build_and_nothing_written_is_lost(
         index.maintain()
         wait_for_builder(settings)
         assert index.info().maintaining
-        for at in range(0, 500, 20):
-            index.upsert(more[at : at + 20])
+        for start in range(0, 500, 20):
+            index.upsert(more[start : start + 20])
         index.set_payload(ids_of(FACES[600:1000]), person="Named during")
         index.set_payload(ids_of(more[:5]), person="Named during")
         index.delete(ids_of(FACES[1000:1150]))
         index.delete(ids_of(more[400:]))
-        index.upsert(FACES[:300])  # again: nothing changes
-        assert index.info().maintaining, "the build was over before the writes were: too quick for this test"
+        index.upsert(FACES[:300])  # changes nothing
+        assert index.info().maintaining, "the build ended before the writes: too fast for this test"
         wait_until(lambda: not index.info().maintaining, 60)
     finally:
         built.set()
         searching.join()
-    kept = {*ids_of(FACES), *ids_of(more[:400])} - {*ids_of(FACES[1000:1150])}
-    assert everything(index) == kept
+    expected = {*ids_of(FACES), *ids_of(more[:400])} - {*ids_of(FACES[1000:1150])}
+    assert everything(index) == expected
     assert index.count(FaceFilter(person="Named during")) == 405
     assert index.count(FaceFilter(folder="/more")) == 400
     assert index.retrieve([FACES[5].face_id])[0].payload == FACES[5].payload
@@ -177,14 +176,14 @@ def test_searches_and_writes_go_on_during_a_build_and_nothing_written_is_lost(
     assert longest < 2.0
 
 
-def test_what_was_written_during_a_build_is_durable_after_the_switch(settings: Settings, index: FaceIndex) -> None:
+def test_writes_during_a_build_are_durable_after_the_switch(settings: Settings, index: FaceIndex) -> None:
     index.maintain()
     wait_for_builder(settings)
     more = points(200, seed=12)
     index.upsert(more)
     index.flush()
     wait_until(lambda: not index.info().maintaining, 60)
-    kill_everyone(settings)
+    kill_processes(settings)
     assert everything(index) == {*ids_of(FACES), *ids_of(more)}
 
 
@@ -199,25 +198,25 @@ def kill_owner(settings: Settings) -> None:
 
 def kill_all(settings: Settings) -> None:
     wait_for_builder(settings)
-    kill_everyone(settings)
+    kill_processes(settings)
 
 
-def kill_everyone(settings: Settings) -> None:
+def kill_processes(settings: Settings) -> None:
     for pid in processes_of(settings.data_dir):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("blow", [kill_builder, kill_owner, kill_all])
-def test_a_kill_during_a_build_leaves_a_whole_index(
-    settings: Settings, slow_index: FaceIndex, blow: Callable[[Settings], None]
+@pytest.mark.parametrize("kill_some", [kill_builder, kill_owner, kill_all])
+def test_a_kill_during_a_build_leaves_a_complete_index(
+    settings: Settings, slow_index: FaceIndex, kill_some: Callable[[Settings], None]
 ) -> None:
     index, more = slow_index, points(100, seed=13)
     index.maintain()
     wait_for_builder(settings)
     index.upsert(more)
     index.flush()
-    blow(settings)
+    kill_some(settings)
     assert everything(index) == {*ids_of(FACES), *ids_of(more)}
     wait_until(lambda: not index.info().maintaining)
     wait_until(lambda: len(folders_of(settings)) == 1)
@@ -226,7 +225,7 @@ def test_a_kill_during_a_build_leaves_a_whole_index(
     assert everything(index) == {*ids_of(FACES), *ids_of(more)}
 
 
-def test_a_builder_dies_with_its_owner(settings: Settings, slow_index: FaceIndex) -> None:
+def test_a_builder_is_killed_with_its_owner(settings: Settings, slow_index: FaceIndex) -> None:
     slow_index.maintain()
     builder = wait_for_builder(settings)
     kill(owner_pid(settings))
@@ -235,10 +234,8 @@ def test_a_builder_dies_with_its_owner(settings: Settings, slow_index: FaceIndex
 
 
 @pytest.mark.parametrize("moment", range(4))
-def test_a_kill_at_any_moment_of_a_build_leaves_a_whole_index(
-    settings: Settings, index: FaceIndex, moment: int
-) -> None:
-    """The moments around the switch: from the end of the builder on, 0 to 240 ms later."""
+def test_a_kill_around_the_switch_leaves_a_complete_index(settings: Settings, index: FaceIndex, moment: int) -> None:
+    """Kill everything 0 to 240 ms after the builder exits, around the switch."""
     more = points(60, seed=14)
     index.maintain()
     builder = wait_for_builder(settings)
@@ -246,12 +243,12 @@ def test_a_kill_at_any_moment_of_a_build_leaves_a_whole_index(
     index.flush()
     wait_until(lambda: is_gone(builder), 60)
     time.sleep(moment * 0.08)
-    kill_everyone(settings)
+    kill_processes(settings)
     assert everything(index) == {*ids_of(FACES), *ids_of(more)}
     wait_until(lambda: len(folders_of(settings)) == 1)
 
 
-def test_the_owner_builds_by_itself_when_enough_points_wait(settings: Settings) -> None:
+def test_the_owner_builds_without_a_request_when_enough_points_are_outside_the_graph(settings: Settings) -> None:
     index = open_quick(settings, **LOW, build_min=1000, build_share=0.1)
     index.upsert(points(900))
     index.flush()
@@ -262,7 +259,7 @@ def test_the_owner_builds_by_itself_when_enough_points_wait(settings: Settings) 
     index.close()
 
 
-def test_the_owner_builds_what_it_finds_waiting_at_its_start(settings: Settings) -> None:
+def test_the_owner_builds_at_its_start_when_enough_points_are_outside_the_graph(settings: Settings) -> None:
     index = open_quick(settings, **LOW)
     index.upsert(points(1100))
     index.close()
@@ -272,7 +269,7 @@ def test_the_owner_builds_what_it_finds_waiting_at_its_start(settings: Settings)
     index.close()
 
 
-def test_a_build_in_flight_is_given_up_with_the_last_client(settings: Settings, slow_index: FaceIndex) -> None:
+def test_a_build_is_cancelled_when_the_last_client_disconnects(settings: Settings, slow_index: FaceIndex) -> None:
     slow_index.maintain()
     wait_for_builder(settings)
     slow_index.close()
@@ -293,13 +290,13 @@ def test_a_build_with_nothing_to_do_changes_nothing(settings: Settings) -> None:
     index.close()
 
 
-def test_a_build_that_fails_is_told_to_who_waits_and_the_index_goes_on(settings: Settings) -> None:
+def test_a_failed_build_is_reported_to_the_waiting_client_and_the_index_works(settings: Settings) -> None:
     index = open_quick(settings, **LOW)
     index.upsert(points(1000))
     index.maintain()
     killed = threading.Thread(target=kill_builder, args=(settings,))
     killed.start()
-    with pytest.raises(OceanoError, match="ended with -9") as caught:
+    with pytest.raises(OceanoError, match="exited with code -9") as caught:
         index.maintain(wait=True)
     killed.join()
     assert caught.value.code == "index_unavailable"
@@ -307,7 +304,7 @@ def test_a_build_that_fails_is_told_to_who_waits_and_the_index_goes_on(settings:
     index.close()
 
 
-def test_a_build_without_room_is_refused(settings: Settings) -> None:
+def test_a_build_without_disk_space_is_refused(settings: Settings) -> None:
     index = open_quick(settings, **LOW)
     index.upsert(points(1000))
     index.close()
@@ -320,8 +317,8 @@ def test_a_build_without_room_is_refused(settings: Settings) -> None:
     index.close()
 
 
-def test_edge_never_writes_into_the_files_that_a_copy_shares(settings: Settings, index: FaceIndex) -> None:
-    """The licence for hard links (`folders.FROZEN`): deletions, names, insertions and the next build leave them."""
+def test_edge_never_writes_to_files_that_a_copy_links(settings: Settings, index: FaceIndex) -> None:
+    """Why hard links are safe (`storage.FROZEN`): deletions, names, insertions and builds do not change them."""
     index.maintain(wait=True)
     (shard,) = collection_folder(settings).glob("shard-*")
     before = _digests(shard)
@@ -331,11 +328,11 @@ def test_edge_never_writes_into_the_files_that_a_copy_shares(settings: Settings,
     index.upsert(points(400, seed=16))
     index.flush()
     assert _digests(shard) == before
-    held = {path: path.open("rb") for path in shard.rglob("*") if path.name in FROZEN}
+    open_files = {path: path.open("rb") for path in shard.rglob("*") if path.name in FROZEN}
     index.maintain(wait=True)
     assert not shard.exists()
-    after = {(path.name, hashlib.sha256(file.read()).hexdigest()) for path, file in held.items()}
-    for file in held.values():
+    after = {(path.name, hashlib.sha256(file.read()).hexdigest()) for path, file in open_files.items()}
+    for file in open_files.values():
         file.close()
     assert after == before
 

@@ -1,4 +1,4 @@
-"""What we rely on Edge for, and what it must not do to us."""
+"""The behaviour of Qdrant Edge that the index relies on."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def shard(options: OwnerOptions) -> Iterator[Shard]:
     opened.close()
 
 
-def ids(*places: int) -> bytes:
-    return b"".join(uuid.UUID(int=place + 1).bytes for place in places)
+def ids(*numbers: int) -> bytes:
+    return b"".join(uuid.UUID(int=number + 1).bytes for number in numbers)
 
 
 def fill(shard: Shard, start: int, count: int, size: int = PACK.embedding_size) -> None:
-    stored: list[dict[str, Any]] = [{"image_id": str(at), "folder": ["/"]} for at in range(start, start + count)]
+    payloads: list[dict[str, Any]] = [{"image_id": str(n), "folder": ["/"]} for n in range(start, start + count)]
     vectors = unit_vectors(count, start, size).tobytes()
-    shard.upsert(ids(*range(start, start + count)), vectors, stored, overwrite=False)
+    shard.upsert(ids(*range(start, start + count)), vectors, payloads, overwrite=False)
 
 
-def test_the_log_alone_brings_back_what_no_flush_has_written(options: OwnerOptions, shard: Shard) -> None:
-    """The licence for `flush` as an fsync of the log: power is cut, and of all files only the log is up to date."""
+def test_the_log_alone_restores_writes_that_were_not_flushed(options: OwnerOptions, shard: Shard) -> None:
+    """Why `flush` needs only an fsync of the log: after a power cut, only the log is up to date."""
     fill(shard, 0, 300)
     shard.flush()
     copy_folder(options.folder / "shard-one", options.folder / "shard-cut", link_frozen=False)
@@ -53,8 +53,8 @@ def test_the_log_alone_brings_back_what_no_flush_has_written(options: OwnerOptio
     cut = Shard.open(options.folder / "shard-cut", options)
     assert cut.sizes()[0] == 950
     assert cut.count({"person": "Ana"}) == 10
-    wanted = ids(*range(1000))
-    assert cut.retrieve(wanted, True) == shard.retrieve(wanted, True)
+    all_ids = ids(*range(1000))
+    assert cut.retrieve(all_ids, True) == shard.retrieve(all_ids, True)
     cut.close()
 
 
@@ -73,16 +73,16 @@ def test_named_and_deleted_faces_are_not_counted_as_in_the_graph(options: OwnerO
     shard.optimize()
     shard.close()
     shard = Shard.open(options.folder / "shard-graph", quick)
-    points, indexed, left, _ = shard.sizes()
-    assert (points, indexed, left) == (750, 750, 0)
+    points, indexed, removed, _ = shard.sizes()
+    assert (points, indexed, removed) == (750, 750, 0)
     shard.close()
 
 
 @pytest.mark.parametrize("size", [128, 512, 1024])
-def test_edge_builds_a_graph_from_the_number_of_points_that_the_options_say(tmp_path: Path, size: int) -> None:
+def test_edge_builds_a_graph_from_indexing_points_on(tmp_path: Path, size: int) -> None:
     options = OwnerOptions(tmp_path, size, hnsw_m=8, hnsw_ef_construct=16)
     least = options.indexing_points
-    assert least <= options.build_min  # else a build that is due would make no graph
+    assert least <= options.build_min  # or a build that is due would build no graph
     shard = Shard.open(tmp_path / "shard-one", options)
     fill(shard, 0, least - 1, size)
     assert not shard.optimize()
@@ -100,17 +100,17 @@ def test_edge_itself_refuses_a_shard_of_another_size(
     shard = Shard.open(folder, options)
     fill(shard, 0, 20, made)
     shard.close()
-    other = dataclasses.replace(options, embedding_size=opened)
+    changed = dataclasses.replace(options, embedding_size=opened)
     with pytest.raises(OceanoError, match=f"{made} dimensions.*have {opened}") as caught:
-        Shard.open(folder, other)
+        Shard.open(folder, changed)
     assert caught.value.code == "invalid_setting"
     monkeypatch.setattr("app.index.embedded.shard._require_size", lambda *_: None)
     with pytest.raises(OceanoError, match=f"expected vector size {opened}, but got {made}"):
-        Shard.open(folder, other)
+        Shard.open(folder, changed)
     Shard.open(folder, options).close()
 
 
-def test_vectors_that_do_not_fit_their_points_are_refused(shard: Shard) -> None:
+def test_vectors_that_do_not_match_their_points_are_refused(shard: Shard) -> None:
     one, four = unit_vectors(1, 1, 512).tobytes(), unit_vectors(4, 1, 128).tobytes()
     for vectors in (one + one, four[:512], four + four[:512]):
         with pytest.raises(OceanoError):
@@ -130,27 +130,27 @@ def test_a_copy_of_a_flushed_shard_opens_while_the_shard_is_open(options: OwnerO
     assert shard.sizes()[0] == 500
 
 
-def test_a_shard_has_one_opener(options: OwnerOptions, shard: Shard) -> None:
+def test_a_shard_is_open_in_one_process_only(options: OwnerOptions, shard: Shard) -> None:
     with pytest.raises(OceanoError, match="WouldBlock"):
         Shard.open(options.folder / "shard-one", options)
 
 
-def test_a_full_disk_is_told_apart_from_other_failures(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_disk_full(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: object) -> None:
         raise Exception("Service runtime error: WAL write failed: No space left on device (os error 28)")
 
     class Full:
         update = staticmethod(full)
 
-    whole = shard._shard
+    real = shard._shard
     monkeypatch.setattr(shard, "_shard", Full())
     with pytest.raises(OceanoError) as caught:
         fill(shard, 0, 1)
     assert caught.value.code == "disk_full"
-    monkeypatch.setattr(shard, "_shard", whole)
+    monkeypatch.setattr(shard, "_shard", real)
 
 
-def test_a_folder_that_is_no_shard_is_said(options: OwnerOptions) -> None:
+def test_a_folder_that_is_not_a_shard_is_refused(options: OwnerOptions) -> None:
     (options.folder / "shard-bad").mkdir()
     with pytest.raises(OceanoError) as caught:
         Shard.open(options.folder / "shard-bad", options)

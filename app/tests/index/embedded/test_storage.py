@@ -1,4 +1,4 @@
-"""Whole-file writes, locks, copies."""
+"""Locks, copies and the pointer to the current shard."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from app.core.errors import OceanoError
 from app.core.locks import locked, try_lock
-from app.index.embedded.storage import copy_folder, current_shard, disk_bytes, point_to
+from app.index.embedded.storage import copy_folder, current_shard, disk_bytes, set_current
 
 
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     first = try_lock(tmp_path / "lock")
     assert first is not None
     assert try_lock(tmp_path / "lock") is None
@@ -48,21 +48,21 @@ def test_a_copy_has_the_same_bytes_and_keeps_holes(tmp_path: Path, link: bool) -
     assert shared == (2 if link else 1)
 
 
-def test_the_pointer_names_the_shard_that_counts(tmp_path: Path) -> None:
+def test_the_pointer_names_the_current_shard(tmp_path: Path) -> None:
     assert current_shard(tmp_path) is None
     for name in ("shard-a", "shard-b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "edge_config.json").touch()
     with pytest.raises(OceanoError, match="2 shards"):
         current_shard(tmp_path)
-    point_to(tmp_path / "shard-b")
+    set_current(tmp_path / "shard-b")
     assert current_shard(tmp_path) == tmp_path / "shard-b"
 
 
-def test_a_socket_that_a_killed_owner_left_is_not_copied(tmp_path: Path) -> None:
+def test_the_socket_of_a_killed_owner_is_not_copied(tmp_path: Path) -> None:
     (tmp_path / "from").mkdir()
-    (tmp_path / "from" / "file").write_text("kept")
-    with closing(socket.socket(socket.AF_UNIX)) as left:
-        left.bind(str(tmp_path / "from" / "owner.sock"))
+    (tmp_path / "from" / "file").write_text("content")
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.bind(str(tmp_path / "from" / "owner.sock"))
     copy_folder(tmp_path / "from", tmp_path / "to", link_frozen=False)
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["file"]

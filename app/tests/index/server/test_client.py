@@ -1,4 +1,4 @@
-"""Real Qdrant servers that are killed, locked, full, and a cluster that loses a node. Needs QDRANT_TEST_BINARY."""
+"""Real Qdrant servers: kills, keys, TLS, and a cluster that loses a node. Needs QDRANT_TEST_BINARY."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings_of(url: str, **changed: object) -> Settings:
 
 
 class Writing(threading.Thread):
-    """Takes faces in, some at a time, and notes which were acknowledged."""
+    """A thread that inserts faces in batches and records which were acknowledged."""
 
     def __init__(self, index: FaceIndex, seed: int, batches: int = 60) -> None:
         super().__init__()
@@ -46,9 +46,9 @@ class Writing(threading.Thread):
     def run(self) -> None:
         try:
             for first in range(0, len(self._faces), 20):
-                some = self._faces[first : first + 20]
-                self._index.upsert(some)
-                self.acknowledged += ids_of(some)
+                batch = self._faces[first : first + 20]
+                self._index.upsert(batch)
+                self.acknowledged += ids_of(batch)
                 time.sleep(0.02)
         except BaseException as failure:
             self.failure = failure
@@ -61,7 +61,7 @@ class Writing(threading.Thread):
         return set(self.acknowledged)
 
 
-def test_a_killed_server_has_lost_nothing_and_writing_goes_on_when_it_is_back(tmp_path: Path) -> None:
+def test_a_killed_server_loses_nothing_and_writes_continue_after_its_restart(tmp_path: Path) -> None:
     picked = random.Random(5)
     with Node(tmp_path / "node") as node, closing(open_index(settings_of(node.url), PACK)) as index:
         writing = Writing(index, seed=1)
@@ -74,7 +74,7 @@ def test_a_killed_server_has_lost_nothing_and_writing_goes_on_when_it_is_back(tm
         assert writing.finished() == everything(index)
 
 
-def test_a_name_that_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
+def test_an_acknowledged_name_survives_a_kill(tmp_path: Path) -> None:
     with Node(tmp_path / "node") as node, closing(open_index(settings_of(node.url), PACK)) as index:
         faces = points(50, seed=2)
         index.upsert(faces)
@@ -86,7 +86,7 @@ def test_a_name_that_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> N
         assert index.count() == 40
 
 
-def test_the_key_is_asked_for_over_grpc_and_over_http(tmp_path: Path) -> None:
+def test_the_key_is_required_over_grpc_and_over_http(tmp_path: Path) -> None:
     with Node(tmp_path / "node", service__api_key="a key of sixteen or more") as node:
         for grpc_port in (node.grpc, free_port()):
             right = settings_of(node.url, qdrant_api_key="a key of sixteen or more", qdrant_grpc_port=grpc_port)
@@ -100,7 +100,7 @@ def test_the_key_is_asked_for_over_grpc_and_over_http(tmp_path: Path) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """For localhost, signed by itself; its key lies beside it."""
+    """A self-signed certificate for localhost; its key is in the same folder."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
@@ -109,7 +109,7 @@ def certificate(tmp_path: Path) -> Path:
     return tmp_path / "cert.pem"
 
 
-def test_tls_is_spoken_and_who_cannot_be_verified_is_not_trusted(
+def test_tls_works_and_an_unknown_certificate_is_rejected(
     tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = {"service__enable_tls": "true", "tls__cert": certificate, "tls__key": certificate.with_name("key.pem")}
@@ -121,15 +121,15 @@ def test_tls_is_spoken_and_who_cannot_be_verified_is_not_trusted(
         assert caught.value.code == "index_unavailable"
         trusting = settings.model_copy(update={"qdrant_ca_file": str(certificate)})
         for over_http in (False, True):
-            way = trusting.model_copy(update={"qdrant_grpc_port": free_port()} if over_http else {})
-            with closing(open_index(way, PACK)) as index:
+            changed = trusting.model_copy(update={"qdrant_grpc_port": free_port()} if over_http else {})
+            with closing(open_index(changed, PACK)) as index:
                 index.upsert(points(3, seed=3))
                 assert index.count() == 3
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[list[Node]]:
-    """Three, of which any may be lost."""
+    """A cluster of three nodes, each of which may fail."""
     with ExitStack() as stack:
         first = stack.enter_context(Node(tmp_path / "1", cluster=True))
         rest = [stack.enter_context(Node(tmp_path / str(number), first=first)) for number in (2, 3)]
@@ -137,31 +137,30 @@ def nodes(tmp_path: Path) -> Iterator[list[Node]]:
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_a_lost_node_takes_nothing_with_it_and_catches_up_when_it_is_back(nodes: list[Node], lost: int) -> None:
-    asked = nodes[1] if lost == 0 else nodes[0]
-    settings = settings_of(asked.url, shard_number=6, replication_factor=2)
+def test_a_killed_node_loses_nothing_and_catches_up_after_its_restart(nodes: list[Node], lost: int) -> None:
+    node = nodes[1] if lost == 0 else nodes[0]
+    settings = settings_of(node.url, shard_number=6, replication_factor=2)
     with closing(open_index(settings, PACK)) as index:
         writing = Writing(index, seed=4)
         time.sleep(0.5)
         nodes[lost].kill()
         before = set(writing.acknowledged)
         assert before <= everything(index)
-        everyone = writing.finished()
-        assert everyone == everything(index)
+        written = writing.finished()
+        assert written == everything(index)
         (face,) = points(1, seed=4)
         assert index.search(face.embedding, limit=1)[0].face_id == face.face_id
-        assert index.count() == index.count(FaceFilter(min_det_score=0.1)) == len(everyone)
+        assert index.count() == index.count(FaceFilter(min_det_score=0.1)) == len(written)
         index.set_payload([face.face_id], person="Ana")
         assert index.info().copies_missing > 0
         nodes[lost].start()
-        there = settings.model_copy(update={"qdrant_url": nodes[lost].url})
-        with closing(open_index(there, PACK)) as back:
-            until = time.monotonic() + 60
-            while (everything(back), back.count(FaceFilter(person="Ana"))) != (everyone, 1):
-                assert time.monotonic() < until
+        restarted = settings.model_copy(update={"qdrant_url": nodes[lost].url})
+        with closing(open_index(restarted, PACK)) as back:
+            deadline = time.monotonic() + 60
+            while (everything(back), back.count(FaceFilter(person="Ana"))) != (written, 1):
+                assert time.monotonic() < deadline
                 time.sleep(0.5)
             wait_until(lambda: index.info().copies_missing == 0, 60)
-            other = nodes[2 if lost != 2 else 1]
-            other.kill()  # what it alone had besides the one that was lost is there
-            assert everything(index) == everyone
+            nodes[2 if lost != 2 else 1].kill()  # its faces are on the restarted node
+            assert everything(index) == written
             assert len(back.search_batch(list(unit_vectors(20, seed=5)), limit=5)) == 20

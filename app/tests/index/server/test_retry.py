@@ -1,4 +1,4 @@
-"""A Qdrant server that refuses, resets, is slow, busy, full or gone; and the way to it."""
+"""Errors of a Qdrant server: refused and lost connections, slow, overloaded, full or stopped servers, wrong keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.index import open_index
-from app.index.server.retry import retry_server, told
+from app.index.server.retry import retry_server, to_error
 from tests.index.conftest import PACK, everything, ids_of, points, unit_vectors
 from tests.support.fake_server import Proxy, app_of, serving
 
@@ -49,23 +49,23 @@ def settings_of(port: int, name: str = "faults", key: str = KEY) -> Settings:
 
 @pytest.fixture
 def index(proxy: Proxy) -> Iterator[FaceIndex]:
-    """Over HTTP: nothing listens on the port where gRPC would be."""
+    """An index over HTTP: nothing listens on the gRPC port."""
     opened = open_index(settings_of(proxy.port), PACK)
     yield opened
     opened.close()
 
 
-PASSING = ["refuse", "lose", "half", "slow", "busy", "down"]
+TEMPORARY = ["refuse", "lose", "half", "slow", "busy", "down"]
 
 
-@pytest.mark.parametrize("fault", PASSING)
-def test_a_fault_that_passes_is_not_noticed(
+@pytest.mark.parametrize("fault", TEMPORARY)
+def test_a_temporary_fault_is_retried(
     index: FaceIndex, proxy: Proxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if fault == "slow":  # each takes a whole try
+    if fault == "slow":  # each takes a whole attempt
         for limit in ("app.index.server.retry.RETRY_SECONDS", "app.index.server.client._WRITE_SECONDS"):
             monkeypatch.setattr(limit, 3.0)
-    faces = points(600, seed=PASSING.index(fault))
+    faces = points(600, seed=TEMPORARY.index(fault))
     proxy.faults.extend([fault, fault])
     index.upsert(faces)
     index.flush()
@@ -80,7 +80,7 @@ def test_a_fault_that_passes_is_not_noticed(
     assert not proxy.faults
 
 
-def test_a_write_whose_answer_was_lost_changes_nothing_when_it_is_done_again(index: FaceIndex, proxy: Proxy) -> None:
+def test_a_write_repeated_after_a_lost_response_changes_nothing(index: FaceIndex, proxy: Proxy) -> None:
     (face,) = points(1, seed=30)
     index.upsert([face])
     index.set_payload([face.face_id], person="Ana")
@@ -90,9 +90,7 @@ def test_a_write_whose_answer_was_lost_changes_nothing_when_it_is_done_again(ind
 
 
 @pytest.mark.parametrize("fault", ["refuse", "half", "slow", "busy", "down"])
-def test_a_server_that_stays_away_is_unavailable_and_says_when_to_come_again(
-    index: FaceIndex, proxy: Proxy, fault: str
-) -> None:
+def test_a_server_that_stays_down_is_unavailable_with_retry_after(index: FaceIndex, proxy: Proxy, fault: str) -> None:
     proxy.always = fault
     began = time.monotonic()
     with pytest.raises(OceanoError) as caught:
@@ -104,7 +102,7 @@ def test_a_server_that_stays_away_is_unavailable_and_says_when_to_come_again(
     assert index.search(unit_vectors(1, seed=1)[0], limit=1) is not None
 
 
-def test_a_full_server_is_a_full_disk_at_once_and_not_asked_again(index: FaceIndex, proxy: Proxy) -> None:
+def test_a_full_server_is_disk_full_without_a_retry(index: FaceIndex, proxy: Proxy) -> None:
     proxy.always = "full"
     before = proxy.seen
     with pytest.raises(OceanoError) as caught:
@@ -113,7 +111,7 @@ def test_a_full_server_is_a_full_disk_at_once_and_not_asked_again(index: FaceInd
     assert proxy.seen == before + 1
 
 
-def test_a_server_that_takes_no_writes_says_so_and_goes_on_answering(index: FaceIndex, proxy: Proxy) -> None:
+def test_a_read_only_server_rejects_writes_and_serves_reads(index: FaceIndex, proxy: Proxy) -> None:
     proxy.faults.append("read-only")
     with pytest.raises(OceanoError, match="Write access is forbidden") as caught:
         index.upsert(points(1, seed=33))
@@ -122,21 +120,21 @@ def test_a_server_that_takes_no_writes_says_so_and_goes_on_answering(index: Face
 
 
 @pytest.mark.parametrize("key", ["", "another key, long enough"])
-def test_a_key_that_is_not_accepted_is_named(proxy: Proxy, key: str) -> None:
+def test_a_rejected_key_is_named(proxy: Proxy, key: str) -> None:
     with pytest.raises(OceanoError, match="QDRANT_API_KEY") as caught:
         open_index(settings_of(proxy.port, key=key), PACK)
     assert caught.value.code == "invalid_setting"
     assert key == "" or key not in caught.value.message
 
 
-def test_a_server_that_is_not_there_is_unavailable(proxy: Proxy) -> None:
+def test_a_server_that_does_not_exist_is_unavailable(proxy: Proxy) -> None:
     proxy.always = "refuse"
     with pytest.raises(OceanoError) as caught:
         open_index(settings_of(proxy.port), PACK)
     assert caught.value.code == "index_unavailable"
 
 
-def test_a_lost_answer_while_the_index_is_made_leaves_a_whole_one(proxy: Proxy) -> None:
+def test_lost_responses_while_the_index_is_created_leave_a_complete_one(proxy: Proxy) -> None:
     proxy.faults.extend(["", "", "", "lose", "", "lose", "lose"])
     opened = open_index(settings_of(proxy.port, "lost"), PACK)
     opened.upsert(points(3, seed=32))
@@ -158,7 +156,7 @@ class _Grpc(grpc.RpcError):
 
 
 @pytest.mark.parametrize(
-    ("failure", "code", "tries"),
+    ("failure", "code", "attempts"),
     [
         (_Grpc(grpc.StatusCode.UNAVAILABLE), "index_unavailable", 2),
         (_Grpc(grpc.StatusCode.DEADLINE_EXCEEDED), "index_unavailable", 2),
@@ -172,8 +170,8 @@ class _Grpc(grpc.RpcError):
     ],
     ids=lambda value: value._code.name if isinstance(value, _Grpc) else None,
 )
-def test_what_may_pass_is_tried_again_and_everything_is_said_in_our_words(
-    failure: Exception, code: str, tries: int
+def test_temporary_errors_are_retried_and_every_error_is_converted(
+    failure: Exception, code: str, attempts: int
 ) -> None:
     done = []
 
@@ -184,19 +182,19 @@ def test_what_may_pass_is_tried_again_and_everything_is_said_in_our_words(
     with pytest.raises(OceanoError) as caught:
         retry_server(fail, seconds=0.2)
     assert caught.value.code == code
-    assert min(len(done), 2) == tries
+    assert min(len(done), 2) == attempts
 
 
-def test_a_busy_server_says_itself_when_to_come_again() -> None:
-    assert told(ResourceExhaustedResponse("too much", 7)).retry_after == 7
+def test_an_overloaded_server_sets_retry_after() -> None:
+    assert to_error(ResourceExhaustedResponse("too much", 7)).retry_after == 7
 
 
-def test_an_error_of_ours_stays_what_it_is() -> None:
-    ours = OceanoError("invalid_request", "no")
+def test_an_oceano_error_is_not_converted() -> None:
+    error = OceanoError("invalid_request", "no")
 
     def fail() -> None:
-        raise ours
+        raise error
 
     with pytest.raises(OceanoError) as caught:
         retry_server(fail)
-    assert caught.value is ours
+    assert caught.value is error
