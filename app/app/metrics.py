@@ -1,4 +1,4 @@
-"""Prometheus metrics, resources, usage."""
+"""Prometheus metrics of the service, and the use of GPUs."""
 
 from __future__ import annotations
 
@@ -19,44 +19,51 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 class Metrics:
-    """All metrics of one process, in a registry of their own; STRUCTURE.md says where each is set."""
+    """All metrics of one process, in their own registry; STRUCTURE.md lists the module that sets each of them."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own: Any = {"registry": self.registry}
-        self.requests = Counter("oceano_requests", "Requests answered", ["method", "route", "status"], **own)
+        registry: Any = {"registry": self.registry}
+        self.requests = Counter("oceano_requests", "Responses", ["method", "route", "status"], **registry)
         self.request_seconds = Histogram(
-            "oceano_request_seconds", "Seconds from a request to its answer", ["route"], buckets=_SECONDS, **own
+            "oceano_request_seconds", "Seconds from a request to its response", ["route"], buckets=_SECONDS, **registry
         )
-        self.in_flight = Gauge("oceano_requests_in_flight", "Requests being answered", **own)
-        self.waiting = Gauge("oceano_pictures_in_work", "Pictures waiting for the model or in it", **own)
+        self.in_flight = Gauge("oceano_requests_in_flight", "Requests in progress", **registry)
+        self.waiting = Gauge("oceano_pictures_in_work", "Images that wait for the model or are in it", **registry)
         self.stage = Histogram(
-            "oceano_stage_seconds", "Seconds of one stage of a request", ["stage"], buckets=_SECONDS, **own
+            "oceano_stage_seconds", "Seconds of one stage of a request", ["stage"], buckets=_SECONDS, **registry
         )
-        self.faces = Counter("oceano_faces_found", "Faces found in uploads", ["found_by"], **own)
-        self.errors = Counter("oceano_errors", "Requests answered with an error", ["code"], **own)
-        self.engine_healthy = Gauge("oceano_engine_healthy", "1 if the last reference check passed", **own)
-        self.index_up = Gauge("oceano_index_up", "1 if the index answers", **own)
-        self.index_points = Gauge("oceano_index_points", "Faces in the index", **own)
-        self.index_indexed = Gauge("oceano_index_indexed_points", "Faces in the HNSW graph", **own)
-        self.index_bytes = Gauge("oceano_index_disk_bytes", "Bytes of the index on disk", **own)
+        self.faces = Counter("oceano_faces_found", "Faces found in uploads", ["found_by"], **registry)
+        self.errors = Counter("oceano_errors", "Error responses", ["code"], **registry)
+        self.engine_healthy = Gauge("oceano_engine_healthy", "1 if the last reference check passed", **registry)
+        self.index_up = Gauge("oceano_index_up", "1 if the index is available", **registry)
+        self.index_points = Gauge("oceano_index_points", "Faces in the index", **registry)
+        self.index_indexed = Gauge("oceano_index_indexed_points", "Faces in the HNSW graph", **registry)
+        self.index_bytes = Gauge("oceano_index_disk_bytes", "Bytes of the index on disk", **registry)
         self.index_copies_missing = Gauge(
-            "oceano_index_copies_missing", "Copies of shards that are not there or behind, on a cluster", **own
+            "oceano_index_copies_missing", "Copies of shards that are missing or out of date, on a cluster", **registry
         )
-        self.index_maintaining = Gauge("oceano_index_maintaining", "1 while a graph is being built", **own)
-        self.ledger_files = Gauge("oceano_ledger_files", "Files in the ledger", ["status"], **own)
+        self.index_maintaining = Gauge("oceano_index_maintaining", "1 while a graph is being built", **registry)
+        self.ledger_files = Gauge("oceano_ledger_files", "Files in the ledger", ["status"], **registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.registry.register(_Resources())
 
     def exposition(self) -> bytes:
-        """The text format of Prometheus, `CONTENT_TYPE`."""
+        """Return all metrics in the text format of Prometheus (`CONTENT_TYPE`)."""
         return generate_latest(self.registry)
 
 
 @dataclass(frozen=True, slots=True)
 class GpuUsage:
-    """One GPU; memory in bytes, utilisation 0 to 1, or None where the driver does not tell."""
+    """The use of one GPU.
+
+    Attributes:
+        name: the GPU's product name.
+        memory_used: bytes in use.
+        memory_total: bytes of the GPU.
+        utilisation: share of time that the GPU is busy, 0 to 1; None if the driver does not report it.
+    """
 
     name: str
     memory_used: int
@@ -65,7 +72,7 @@ class GpuUsage:
 
 
 def gpu_usage() -> list[GpuUsage]:
-    """Every NVIDIA GPU that the driver shows; empty where there is none."""
+    """Return the use of every NVIDIA GPU; an empty list if there is no GPU or the driver fails."""
     import pynvml
 
     try:
@@ -73,37 +80,39 @@ def gpu_usage() -> list[GpuUsage]:
     except pynvml.NVMLError:
         return []
     try:
-        return [_gpu(pynvml, place) for place in range(pynvml.nvmlDeviceGetCount())]
+        return [_usage(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
         return []
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(pynvml: Any, place: int) -> GpuUsage:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(place)
+def _usage(pynvml: Any, index: int) -> GpuUsage:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     name = pynvml.nvmlDeviceGetName(handle)
-    busy: float | None = None
-    with contextlib.suppress(pynvml.NVMLError):  # a GPU that is cut into slices (MIG) does not tell
-        busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-    return GpuUsage(name if isinstance(name, str) else name.decode(), int(memory.used), int(memory.total), busy)
+    utilisation: float | None = None
+    with contextlib.suppress(pynvml.NVMLError):  # a GPU partitioned with MIG does not report it
+        utilisation = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    return GpuUsage(name if isinstance(name, str) else name.decode(), int(memory.used), int(memory.total), utilisation)
 
 
 class _Resources(Collector):
-    """Machine and GPU resources, read when they are asked for."""
+    """Resources of the machine and its GPUs, read at each scrape."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         memory = psutil.virtual_memory()
-        yield GaugeMetricFamily("oceano_memory_available_bytes", "Memory the machine has left", memory.available)
+        yield GaugeMetricFamily("oceano_memory_available_bytes", "Available memory of the machine", memory.available)
         yield GaugeMetricFamily("oceano_cpu_count", "Processors of the machine", psutil.cpu_count() or 1)
         used = GaugeMetricFamily("oceano_gpu_memory_used_bytes", "GPU memory in use", labels=["gpu"])
         total = GaugeMetricFamily("oceano_gpu_memory_total_bytes", "GPU memory", labels=["gpu"])
-        busy = GaugeMetricFamily("oceano_gpu_utilisation", "Share of time the GPU is busy, 0 to 1", labels=["gpu"])
-        for place, gpu in enumerate(gpu_usage()):
-            label = [f"{place}:{gpu.name}"]
+        utilisation = GaugeMetricFamily(
+            "oceano_gpu_utilisation", "Share of time the GPU is busy, 0 to 1", labels=["gpu"]
+        )
+        for index, gpu in enumerate(gpu_usage()):
+            label = [f"{index}:{gpu.name}"]
             used.add_metric(label, gpu.memory_used)
             total.add_metric(label, gpu.memory_total)
             if gpu.utilisation is not None:
-                busy.add_metric(label, gpu.utilisation)
-        yield from (used, total, busy)
+                utilisation.add_metric(label, gpu.utilisation)
+        yield from (used, total, utilisation)

@@ -1,4 +1,4 @@
-"""Threads for work that blocks; work in threads with results in order."""
+"""Thread pools for blocking work, and a parallel map that keeps the order of its items."""
 
 from __future__ import annotations
 
@@ -19,34 +19,51 @@ _Result = TypeVar("_Result")
 
 
 def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Processors that this process may keep busy: its affinity, and a container's quota where that is less."""
-    mine = len(os.sched_getaffinity(0))
+    """Return how many processors this process may use: its affinity, or a container's CPU quota if that is lower.
+
+    Args:
+        quota: the CPU limit of cgroup v2; ignored if it is missing or unreadable.
+    """
+    affinity = len(os.sched_getaffinity(0))
     try:
         allowed, period = quota.read_text(encoding="ascii").split()
-        return mine if allowed == "max" else max(1, min(mine, math.ceil(int(allowed) / int(period))))
+        return affinity if allowed == "max" else max(1, min(affinity, math.ceil(int(allowed) / int(period))))
     except (OSError, ValueError):
-        return mine
+        return affinity
 
 
 class Threads:
-    """At most `most` calls run at once; the others wait their turn, first come, first served.
+    """A thread pool for blocking calls of async code; further calls wait in a queue, first in, first out.
 
-    A caller that gives up (the time limit of a request) takes a waiting call away with it. A call that runs cannot
-    be stopped: it keeps its place until it ends. So calls that hang never hold more than `most` threads, nor the
-    memory of more than `most` pictures, however many callers have given up on them.
+    When a caller is cancelled (a request timeout), its call is removed from the queue. A running call cannot be
+    cancelled and keeps its thread until it ends. So calls that hang hold at most `max_threads` threads and images,
+    however many of their callers have timed out.
+
+    Args:
+        max_threads: maximum number of concurrent calls.
+        name: prefix of the threads' names.
     """
 
-    def __init__(self, most: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
+    def __init__(self, max_threads: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(max_threads, thread_name_prefix=name)
 
     async def run(self, work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
-        """What `work` returns or raises; it sees the caller's context (the request id in the logs)."""
+        """Call a function in a thread, in the caller's context (the request id of the logs).
+
+        Args:
+            work: the function.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            The result of `work`. An exception of `work` is raised here.
+        """
         context = contextvars.copy_context()
         call = partial(work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
 
     def close(self) -> None:
-        """Take no more calls and drop those that wait; those that run end on their own."""
+        """Refuse new calls and cancel queued ones; running calls end on their own."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -61,10 +78,19 @@ def in_order(
     ahead: int,
     full: Callable[[], bool] = lambda: False,
 ) -> Generator[_Result, None, None]:
-    """What `work` returns for each item, in the items' order, worked out by the pool up to `ahead` items ahead.
+    """Map items to results in a pool, in the order of the items.
 
-    Items are taken one by one, as there is room; while it is `full` there is none, for more than one. What `work`
-    raises is raised in its turn, and ends the iteration. Items that nobody began on are then dropped.
+    When the generator ends, by an exception or `close`, items that the pool has not started are cancelled.
+
+    Args:
+        pool: runs `work`.
+        work: the function for one item.
+        items: read one at a time, each just before it is submitted.
+        ahead: maximum number of items that are submitted and not yet yielded.
+        full: while it returns True, no item is submitted until the results of all earlier ones are yielded.
+
+    Yields:
+        The result of `work` for each item. An exception of `work` is raised at its item's turn.
     """
     window: deque[Future[_Result]] = deque()
     try:
@@ -80,18 +106,22 @@ def in_order(
 
 
 class Budget:
-    """Bytes that are held somewhere; safe for threads."""
+    """A thread-safe count of bytes in memory, with a limit that it reports but does not enforce.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Args:
+        limit: in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._held = 0
         self._lock = threading.Lock()
 
     def change(self, by: int) -> None:
-        """Hold so many more, or fewer."""
+        """Add bytes to the count; negative to subtract."""
         with self._lock:
             self._held += by
 
-    def spent(self) -> bool:
-        """Is more held than there should be?"""
-        return self._held > self._most
+    def is_exceeded(self) -> bool:
+        """Return whether the count is above the limit."""
+        return self._held > self._limit

@@ -1,17 +1,51 @@
-"""One shape for every failure: a code, a message, an HTTP status, details."""
+"""`OceanoError`, its codes with their HTTP statuses, and the exit codes of the commands."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
 
-STATUS: Final[Mapping[str, int]] = MappingProxyType(
+ErrorCode = Literal[
+    "invalid_request",
+    "invalid_image",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "face_unknown",
+    "thumbnail_missing",
+    "method_not_allowed",
+    "image_too_large",
+    "unsupported_image",
+    "face_not_found",
+    "changed_while_read",
+    "index_model_mismatch",
+    "index_in_use",
+    "ingest_in_progress",
+    "migration_incomplete",
+    "invalid_setting",
+    "model_not_found",
+    "model_corrupt",
+    "model_download_failed",
+    "device_unavailable",
+    "engine_unhealthy",
+    "index_unavailable",
+    "disk_full",
+    "ledger_unavailable",
+    "thumbs_unavailable",
+    "folder_unavailable",
+    "too_many_requests",
+    "overloaded",
+    "timeout",
+    "internal",
+]
+
+STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
-        # what came in was wrong
+        # The request is wrong.
         "invalid_request": 400,
         "invalid_image": 400,
         "unauthorized": 401,
@@ -24,7 +58,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "unsupported_image": 415,
         "face_not_found": 422,
         "changed_while_read": 409,
-        # what is here does not fit
+        # The installation is wrong, or a part of it is unavailable.
         "index_model_mismatch": 409,
         "index_in_use": 409,
         "ingest_in_progress": 409,
@@ -40,7 +74,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "ledger_unavailable": 503,
         "thumbs_unavailable": 503,
         "folder_unavailable": 503,
-        # what did not fit into now
+        # The service is too busy, or has a bug.
         "too_many_requests": 429,
         "overloaded": 503,
         "timeout": 504,
@@ -58,18 +92,21 @@ _USAGE_CODES: Final = frozenset({"invalid_setting", "invalid_request", "not_foun
 
 
 class OceanoError(Exception):
-    """A failure that somebody can act on.
+    """An error that a user or an operator can act on.
 
     Args:
-        code: a key of `STATUS`; clients, logs, the ledger and the translations go by it.
-        message: one English sentence that says what is wrong and, where known, what would be right.
-        details: values behind the sentence, JSON only; never a picture, an embedding or a key.
-        retry_after: seconds after which trying again makes sense (HTTP `Retry-After`), else None.
+        code: stable, for programs; clients, logs, the ledger and the translations depend on it.
+        message: one English sentence that says what is wrong and, if known, what to do.
+        details: the values in the message, as JSON; never an image, an embedding or a key.
+        retry_after: seconds after which a retry may succeed (HTTP `Retry-After`), None if unknown.
+
+    Raises:
+        KeyError: the code is not in `STATUS`.
     """
 
     def __init__(
         self,
-        code: str,
+        code: ErrorCode,
         message: str,
         *,
         details: Mapping[str, JsonValue] | None = None,
@@ -83,7 +120,7 @@ class OceanoError(Exception):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors cross a process border (the index owner): pickle them whole."""
+        """Pickle all fields: the embedded index sends errors to other processes."""
         return (_rebuild, (self.code, self.message, self.details, self.retry_after))
 
     def __str__(self) -> str:
@@ -91,14 +128,14 @@ class OceanoError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """2 wrong use or settings; 3 a part is unavailable (index, model)."""
+        """The exit code of a command: 2 for wrong usage or settings, 3 if a part (index, model) is unavailable."""
         return EXIT_USAGE if self.code in _USAGE_CODES else EXIT_UNAVAILABLE
 
 
 def is_full(failure: OSError) -> bool:
-    """Was there no room on the disk, or none left to this user?"""
+    """Return whether the disk or the user's quota is full."""
     return failure.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _rebuild(code: str, message: str, details: Mapping[str, JsonValue], retry_after: float | None) -> OceanoError:
+def _rebuild(code: ErrorCode, message: str, details: Mapping[str, JsonValue], retry_after: float | None) -> OceanoError:
     return OceanoError(code, message, details=details, retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""Locks between processes: a file that one of them holds, until it lets go or ends."""
+"""Locks between processes: an exclusive `flock` on a file, released when the holder closes it or exits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ log = logging.getLogger(__name__)
 
 
 def try_lock(path: Path) -> int | None:
-    """An exclusive flock as a file descriptor (closing it lets go), or None if somebody holds it."""
+    """Lock a file without waiting.
+
+    Args:
+        path: the file; created if missing.
+
+    Returns:
+        A file descriptor that holds the lock until it is closed; None if another process or descriptor holds it.
+
+    Raises:
+        OSError: the file cannot be opened, or its file system has no locks.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -28,13 +38,20 @@ def try_lock(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive flock, waiting for it."""
+    """Hold the lock on a file; wait for it if necessary.
+
+    Args:
+        path: the file; created if missing.
+
+    Raises:
+        OSError: the file cannot be opened, or its file system has no locks.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("waiting until another process is done with %s", path)
+            log.info("waiting for another process to release %s", path)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

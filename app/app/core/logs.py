@@ -1,4 +1,4 @@
-"""Application, access and error logs: rotating files under `logs/`, a line each, no picture, embedding or key."""
+"""Application, access and error logs: rotating files, one line per record; never images, embeddings or keys."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from app.core.locks import try_lock
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
 
 ACCESS: Final = "oceano.access"
-_BYTES: Final = 10_000_000
-_FILES: Final = 5
-_MOST_PLACES: Final = 100
+_MAX_BYTES: Final = 10_000_000  # of a log file, before it is rotated
+_BACKUP_FILES: Final = 5
+_MAX_PROCESSES: Final = 100  # of one kind, on the same folder
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 
 # Control characters (C0, DEL, C1) and the two line separators of Unicode, as Python writes them.
@@ -27,9 +27,9 @@ _ESCAPED: Final[Mapping[int, str]] = MappingProxyType({code: ascii(chr(code))[1:
 
 
 class _OneLine(logging.Formatter):
-    """A record is one line, whatever it quotes: no forged lines, nothing that moves a terminal's cursor.
+    """Formats a record as one line; a traceback follows, indented.
 
-    A traceback follows, indented.
+    Control characters are escaped, so that a quoted text cannot forge a log line or move a terminal's cursor.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -40,27 +40,37 @@ class _OneLine(logging.Formatter):
         return "\n".join(f"    {line.translate(_ESCAPED)}" for line in text.splitlines())
 
 
-def _with_request_id(record: logging.LogRecord) -> bool:
+def _add_request_id(record: logging.LogRecord) -> bool:
+    """A logging filter that keeps every record."""
     record.request_id = request_id.get()
     return True
 
 
 def configure_logging(logs_dir: Path, process: str, *, console: bool = True) -> None:
-    """Send the logs of this process to `logs_dir`.
+    """Write the logs of this process to a folder.
 
-    `PROCESS.log` takes everything, `PROCESS-errors.log` what is at least an error, `access.log` one line a
-    request. Each process has files of its own, since two that rotate the same file lose lines: beside another one of
-    its kind, as of two services on the same data, they are `PROCESS-2.log` and so on.
+    `PROCESS.log` contains everything from INFO on, `PROCESS-errors.log` errors only, and `access.log` (the service
+    only) one line per request. Two processes that rotate the same file lose lines, so a second process of the same kind
+    writes to `PROCESS-2.log`, `PROCESS-2-errors.log` and `access-2.log`, a third to `-3`, and so on.
+
+    Args:
+        logs_dir: the folder; created if missing.
+        process: kind of the process: "service", "ingest" or the name of a command.
+        console: also write warnings and errors to stderr.
+
+    Raises:
+        OSError: the folder cannot be created.
     """
     logs_dir.mkdir(parents=True, exist_ok=True)
-    kind, number = process, _place(logs_dir, process)
-    process = f"{kind}{number}"
-    handlers = [_file(logs_dir / f"{process}.log"), _file(logs_dir / f"{process}-errors.log", logging.ERROR)]
+    suffix = _unused_suffix(logs_dir, process)
+    name = f"{process}{suffix}"
+    handlers = [_file_handler(logs_dir / f"{name}.log"), _file_handler(logs_dir / f"{name}-errors.log", logging.ERROR)]
     if console:
-        screen = logging.StreamHandler(sys.stderr)
-        screen.setFormatter(_OneLine("%(levelname)s %(message)s"))
-        screen.setLevel(logging.WARNING)
-        handlers.append(_prepared(screen))
+        console_handler = logging.StreamHandler(sys.stderr)
+        console_handler.setFormatter(_OneLine("%(levelname)s %(message)s"))
+        console_handler.setLevel(logging.WARNING)
+        console_handler.addFilter(_add_request_id)
+        handlers.append(console_handler)
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -68,45 +78,41 @@ def configure_logging(logs_dir: Path, process: str, *, console: bool = True) -> 
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(logging.INFO)
-    logging.captureWarnings(True)  # Pillow warns of odd pictures; that belongs in the log, not on the terminal
+    logging.captureWarnings(True)  # Pillow warns of unusual images; those warnings belong in the log
     access = logging.getLogger(ACCESS)
     access.propagate = False
     for handler in list(access.handlers):
         access.removeHandler(handler)
         handler.close()
-    if kind == "service":
-        access.addHandler(_file(logs_dir / f"access{number}.log"))
+    if process == "service":
+        access.addHandler(_file_handler(logs_dir / f"access{suffix}.log"))
 
 
-_held: dict[Path, int] = {}  # locks of this process's places, held until it ends
+_held_locks: dict[Path, int] = {}  # of this process's log files, held until it exits
 
 
-def _place(logs_dir: Path, process: str) -> str:
-    """ "", "-2", "-3", ...: the first that no living process has; also "" where nothing can be locked."""
-    for number in range(1, _MOST_PLACES):
+def _unused_suffix(logs_dir: Path, process: str) -> str:
+    """The first of "", "-2", "-3", ... that no running process has locked; "" if the file system has no locks."""
+    for number in range(1, _MAX_PROCESSES):
         suffix = "" if number == 1 else f"-{number}"
         path = logs_dir / f".{process}{suffix}.lock"
-        if path in _held:
+        if path in _held_locks:
             return suffix
         try:
             handle = try_lock(path)
         except OSError:
             return ""
         if handle is not None:
-            _held[path] = handle
+            _held_locks[path] = handle
             return suffix
     return ""
 
 
-def _file(path: Path, level: int = logging.INFO) -> logging.Handler:
+def _file_handler(path: Path, level: int = logging.INFO) -> logging.Handler:
     handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace", delay=True
+        path, maxBytes=_MAX_BYTES, backupCount=_BACKUP_FILES, encoding="utf-8", errors="backslashreplace", delay=True
     )
     handler.setFormatter(_OneLine(_FORMAT))
     handler.setLevel(level)
-    return _prepared(handler)
-
-
-def _prepared(handler: logging.Handler) -> logging.Handler:
-    handler.addFilter(_with_request_id)
+    handler.addFilter(_add_request_id)
     return handler

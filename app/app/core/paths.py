@@ -1,4 +1,4 @@
-"""Paths as text."""
+"""Paths as text: absolute, readable as UTF-8, and their parent folders."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from pathlib import Path
 
 
 def absolute(path: Path) -> str:
-    """By the names that people know: Path.resolve would follow links. Two slashes at the beginning are one."""
+    """Return an absolute, normalized path with a single slash at the start.
+
+    Symbolic links stay as they are, because people know files by these names; `Path.resolve` would follow them.
+    """
     return re.sub("^//+", "/", os.path.abspath(path))  # noqa: PTH100
 
 
 def readable(path: str) -> str:
-    """A path as text that any JSON can hold: bytes that are no UTF-8 as backslash escapes."""
+    """Return a path as valid UTF-8 text, as JSON requires; bytes that are not UTF-8 become backslash escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def is_in(path: str, folder: str) -> bool:
-    """Is it this folder, or something below it?"""
+    """Return whether a path is the folder itself or below it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def folders_of(path: str) -> tuple[str, ...]:
-    """Every folder above an absolute path, outermost first, as in `FacePayload.folder`."""
-    above: list[str] = []
+    """Return every folder above an absolute path, outermost first, as in `FacePayload.folder`."""
+    folders: list[str] = []
     path = os.path.normpath(path)
-    while (folder := os.path.dirname(path)) != path:  # noqa: PTH120 - for every picture; Path takes four times as long
-        above.append(folder)
+    while (folder := os.path.dirname(path)) != path:  # noqa: PTH120 - for every image; Path takes four times as long
+        folders.append(folder)
         path = folder
-    return tuple(reversed(above))
+    return tuple(reversed(folders))

@@ -1,4 +1,4 @@
-"""What the library and the service are given: an engine and an index, whatever is behind them."""
+"""The Protocols of the engine and of the index: what the library and the service need of them, and their contract."""
 
 from __future__ import annotations
 
@@ -23,62 +23,110 @@ from app.core.types import (
 
 
 class Engine(Protocol):
-    """Finds and embeds faces. Safe to call from several threads."""
+    """Detects and embeds faces with one model pack. Safe to call from several threads."""
 
     @property
-    def pack(self) -> ModelPack: ...
+    def pack(self) -> ModelPack:
+        """The model pack in use."""
+        ...
 
     @property
-    def device(self) -> DeviceInfo: ...
+    def device(self) -> DeviceInfo:
+        """The device that the model runs on."""
+        ...
 
     @property
     def health(self) -> EngineHealth:
-        """What the last check said."""
+        """The result of the last check."""
         ...
 
     @property
     def concurrency(self) -> int:
-        """Calls of `analyze` that run at the same time; more of them wait."""
+        """Maximum number of concurrent calls of `analyze`; further calls wait."""
         ...
 
     @property
     def batch(self) -> int:
-        """Pictures that one call of `analyze` is best given."""
+        """Recommended number of images per call of `analyze`."""
         ...
 
     def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
-        """Faces of each picture in canonical order (bbox x1, then y1); adds "detect" and "embed" ms to `timings`.
+        """Detect and embed the faces of each image.
 
-        Raises OceanoError `engine_unhealthy`, `invalid_image` (a picture that cannot be decoded in full).
+        Args:
+            pictures: the images, upright, BGR, uint8, (H, W, 3); any number of them, of any size.
+            timings: if given, the milliseconds of each stage are added to its keys "detect" and "embed".
+
+        Returns:
+            For each image its faces in canonical order (bbox x1, then y1); an empty list if no face is found.
+            Coordinates are pixels of the upright image; embeddings are float32, (D,), with norm 1.
+
+        Raises:
+            OceanoError: `engine_unhealthy` if the model fails its checks and cannot be reloaded; `invalid_image` if an
+                image cannot be decoded in full; `internal` if a healthy engine computes no embedding.
         """
         ...
 
     def check(self) -> EngineHealth:
-        """Embed the reference picture again and compare it with start-up's; load the model again if it is broken."""
+        """Compare the model's output for a reference image with the output at start-up; reload the model if it differs.
+
+        Returns:
+            The health after the check and, if needed, the reload; also available as `health` until the next check.
+        """
         ...
 
 
 class FaceIndex(Protocol):
     """A collection of embeddings with payloads. Safe to call from several threads.
 
-    Every method raises OceanoError `index_unavailable` when the index cannot be reached.
+    D is the embedding size of the model pack. Every method except `close` retries temporary errors and then raises
+    OceanoError `index_unavailable` if the index cannot be reached or fails. With a Qdrant server, every method can also
+    raise `invalid_setting` if the server rejects the API key or the request.
     """
 
     def upsert(self, points: Sequence[FacePoint]) -> None:
-        """Insert the points whose face_id is new; one that is there already stays exactly as it is.
+        """Insert the points whose face_id is new; existing points stay unchanged.
 
-        Not durable before `flush`.
+        The points can be read on return, but are durable only after `flush`.
+
+        Args:
+            points: any number; embeddings are float32, (D,), with norm 1. If two have the same face_id, the first is
+                inserted.
+
+        Raises:
+            OceanoError: `invalid_request` if a face_id is not a UUID or an embedding has another shape or norm;
+                `disk_full`; `index_unavailable`. Some of the points may have been inserted.
         """
         ...
 
     def flush(self) -> None:
-        """Return only when all earlier upserts are durable."""
+        """Return when all earlier writes are durable.
+
+        Raises:
+            OceanoError: `disk_full`, `index_unavailable`.
+        """
         ...
 
     def search(
         self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
     ) -> list[Match]:
-        """Best first; `threshold` is the least similarity."""
+        """Search for the faces that are most similar to an embedding.
+
+        The search may be approximate (HNSW, quantization); the similarities of the matches are exact.
+
+        Args:
+            embedding: float32, (D,), with norm 1.
+            limit: maximum number of matches, at least 1.
+            threshold: lowest cosine similarity of a match, -1 to 1; None for no threshold.
+            where: restricts the faces; None for all.
+
+        Returns:
+            The matches with their payloads, best first.
+
+        Raises:
+            OceanoError: `invalid_request` if an argument is not as described or a time of the filter is not ISO 8601;
+                `index_unavailable`.
+        """
         ...
 
     def search_batch(
@@ -88,10 +136,36 @@ class FaceIndex(Protocol):
         limit: int,
         threshold: float | None = None,
         where: FaceFilter | None = None,
-    ) -> list[list[Match]]: ...
+    ) -> list[list[Match]]:
+        """Search as `search` does, for several embeddings.
+
+        Args:
+            embeddings: n embeddings, each float32, (D,), with norm 1.
+            limit: maximum number of matches per embedding, at least 1.
+            threshold: lowest cosine similarity of a match, -1 to 1; None for no threshold.
+            where: restricts the faces; None for all.
+
+        Returns:
+            The n lists of matches, in the order of the embeddings, each best first.
+
+        Raises:
+            OceanoError: as `search` does.
+        """
+        ...
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
-        """Those that exist, in the order asked for."""
+        """Read faces by their ids.
+
+        Args:
+            face_ids: any number; unknown ids are skipped.
+            with_embedding: also read the embeddings, float32, (D,), with norm 1.
+
+        Returns:
+            The faces that exist, in the order of `face_ids`.
+
+        Raises:
+            OceanoError: `index_unavailable`.
+        """
         ...
 
     def scroll(
@@ -101,36 +175,126 @@ class FaceIndex(Protocol):
         offset: str | None = None,
         where: FaceFilter | None = None,
         with_embedding: bool = False,
-    ) -> ScrollPage: ...
+    ) -> ScrollPage:
+        """Read a page of faces in the order of their ids.
+
+        Args:
+            limit: maximum number of faces, at least 1.
+            offset: the first face_id of the page, `next_offset` of the page before; None for the first page.
+            where: restricts the faces; None for all.
+            with_embedding: also read the embeddings, float32, (D,), with norm 1.
+
+        Returns:
+            The page. Its `next_offset` is None if it is the last one.
+
+        Raises:
+            OceanoError: `invalid_request` if `limit` is below 1, `offset` is not a UUID or a time of the filter is not
+                ISO 8601; `index_unavailable`.
+        """
+        ...
 
     def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
-        """Give a name to faces, or take it away; durable on return."""
+        """Set the person of faces; durable on return.
+
+        Args:
+            face_ids: any number; unknown ids are ignored.
+            person: the name; None removes it.
+
+        Raises:
+            OceanoError: `disk_full`, `index_unavailable`. Some of the faces may have been changed.
+        """
         ...
 
     def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
-        """Their picture is to be found at another path now; durable on return."""
+        """Set the path and the folders of faces whose image file has moved; durable on return.
+
+        Args:
+            face_ids: any number; unknown ids are ignored.
+            path: the absolute path of the file.
+
+        Raises:
+            OceanoError: `disk_full`, `index_unavailable`. Some of the faces may have been changed.
+        """
         ...
 
     def delete(self, face_ids: Sequence[str]) -> None:
-        """Forget faces; durable on return. Unknown ids are ignored."""
+        """Delete faces; durable on return.
+
+        Args:
+            face_ids: any number; unknown ids are ignored.
+
+        Raises:
+            OceanoError: `disk_full`, `index_unavailable`. Some of the faces may have been deleted.
+        """
         ...
 
-    def count(self, where: FaceFilter | None = None) -> int: ...
+    def count(self, where: FaceFilter | None = None) -> int:
+        """Count faces exactly.
+
+        Args:
+            where: restricts the faces; None for all.
+
+        Returns:
+            The number of faces.
+
+        Raises:
+            OceanoError: `invalid_request` if a time of the filter is not ISO 8601; `index_unavailable`.
+        """
+        ...
 
     def facet(
         self, key: Literal["person", "folder", "image_id"], *, limit: int = 100, where: FaceFilter | None = None
     ) -> dict[str, int]:
-        """Values of a payload key with their number of faces, most first; null is left out."""
+        """Count the faces of each value of a payload key.
+
+        Args:
+            key: the payload key. A face counts for each of its folders; a face without a person is not counted.
+            limit: maximum number of values, at least 1.
+            where: restricts the faces; None for all.
+
+        Returns:
+            The values with their numbers of faces, most faces first.
+
+        Raises:
+            OceanoError: `invalid_request` if `limit` is below 1 or a time of the filter is not ISO 8601;
+                `index_unavailable`.
+        """
         ...
 
-    def info(self) -> IndexInfo: ...
+    def info(self) -> IndexInfo:
+        """Describe the index: its collection, numbers of points, size on disk and state.
+
+        Returns:
+            The description; the numbers of a server may be a moment old.
+
+        Raises:
+            OceanoError: `index_unavailable`.
+        """
+        ...
 
     def maintain(self, *, wait: bool = False) -> None:
-        """Bring new points into the HNSW graph, without stopping searches or writes; returns at once unless `wait`."""
+        """Start adding new points to the HNSW graph; searches and writes continue.
+
+        Args:
+            wait: return only when the graph is built.
+
+        Raises:
+            OceanoError: `index_unavailable`; with `wait` also the error of a build that failed.
+        """
         ...
 
     def backup(self, folder: Path) -> None:
-        """A consistent, openable copy of the index in a new `folder`."""
+        """Write a consistent copy of the index, which can be restored; searches continue, and writes wait only briefly.
+
+        Args:
+            folder: a folder that does not exist; it appears complete or not at all.
+
+        Raises:
+            OceanoError: `invalid_request` if the folder exists or the index is on a server; `disk_full`;
+                `index_unavailable`.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connections; the index must not be used afterwards."""
+        ...

@@ -1,8 +1,8 @@
-"""What crosses a module's border: frozen values, and the Protocols of the parts.
+"""Value types that the packages exchange: images, faces, matches, filters, and information about model and index.
 
-Coordinates are pixels of the upright image, x to the right, y down, origin in the top left corner;
-boxes are (x1, y1, x2, y2). Pixels are BGR, uint8, (H, W, 3). Embeddings are float32, (D,) with the D of the model
-pack (antelopev2: 512, opencv: 128), L2 norm 1, so that a dot product of two is their cosine similarity.
+Coordinates are pixels of the upright image, x to the right, y down, origin in the top left corner; bounding boxes are
+(x1, y1, x2, y2). Pixels are BGR, uint8, (H, W, 3). Embeddings are float32, (D,), where D is the embedding size of the
+model pack (antelopev2: 512, opencv: 128); their L2 norm is 1, so the dot product of two is their cosine similarity.
 """
 
 from __future__ import annotations
@@ -24,16 +24,22 @@ FoundBy = Literal["direct", "border", "larger", "rotated", "contrast"]
 Flaw = Literal["face_too_small", "blurred", "extreme_pose", "low_detection_score"]
 
 FLAWS: Final[tuple[Flaw, ...]] = get_args(Flaw)
-DEFAULT_THRESHOLD: Final = 0.4  # of a pack of which nothing is known
+DEFAULT_THRESHOLD: Final = 0.4  # of an unknown model pack
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPack:
-    """Two verified ONNX files that belong together.
+    """A verified model pack: the ONNX files of a detector and of a recogniser.
 
-    `digest` is the SHA-256 (64 hex digits) over both files' digests and the preprocessing:
-    two packs with the same digest give the same embeddings. `embedding_size` is how many numbers an embedding has;
-    `threshold` is the default least cosine of a match.
+    Attributes:
+        name: the name of the pack.
+        folder: the folder of both files.
+        detector: the detector's file.
+        recogniser: the recogniser's file.
+        digest: SHA-256 (64 hex digits) of both files' digests and the preprocessing; two packs with the same digest
+            compute the same embeddings.
+        embedding_size: D, the length of an embedding.
+        threshold: default lowest cosine similarity of a match.
     """
 
     name: str
@@ -46,17 +52,23 @@ class ModelPack:
 
     @property
     def short_digest(self) -> str:
-        """The first 8 hex digits, as in a collection's name."""
+        """The first 8 hex digits of the digest, as in the name of a collection."""
         return self.digest[:8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A decoded, upright picture. `image_id` is the SHA-256 (hex) of the file's bytes.
+    """A decoded, upright image. An image far larger than the detector needs is decoded at a reduced size.
 
-    `taken_at` is EXIF's DateTimeOriginal as ISO 8601 without an offset, else None. A picture far larger than a
-    detector needs is decoded at a part of its size: `pixels` then has `scale` (1/2, 1/4, 1/8) times the width and
-    height, and `decode_full` decodes it again with every pixel.
+    Attributes:
+        image_id: SHA-256 (hex) of the file's bytes.
+        pixels: the image, BGR, uint8, (`height` * `scale`, `width` * `scale`, 3).
+        format: the file format, such as "JPEG".
+        taken_at: EXIF's DateTimeOriginal as ISO 8601 without an offset, or None.
+        width: width of the full image in pixels.
+        height: height of the full image in pixels.
+        scale: size of `pixels` as a fraction of the full size: 1, 1/2, 1/4 or 1/8.
+        decode_full: decodes the image again at full size; None if `pixels` is at full size.
     """
 
     image_id: str
@@ -69,17 +81,27 @@ class Picture:
     decode_full: Callable[[], Pixels] | None = None
 
     def full(self) -> Pixels:
-        """All pixels, (height, width, 3). Raises OceanoError `invalid_image`."""
+        """Return the image at full size, (height, width, 3).
+
+        Raises:
+            OceanoError: `invalid_image` if it cannot be decoded at full size.
+        """
         return self.pixels if self.decode_full is None else self.decode_full()
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face of one picture.
+    """A detected face of an image, with its embedding.
 
-    bbox and kps (5 landmarks: left eye, right eye, nose, left and right mouth corner, as seen) are pixels
-    of the upright image; the bbox lies within it. det_score and quality are in [0, 1], `flaws` say what keeps the
-    quality low. `found_by` names the view that found it: `direct` or a fallback.
+    Attributes:
+        bbox: bounding box in pixels of the upright image, within it.
+        kps: five landmarks in pixels of the upright image: left eye, right eye, nose, left and right corner of the
+            mouth, as seen in the image.
+        det_score: the detector's score, 0 to 1.
+        quality: 0 to 1.
+        found_by: the view that found the face, `direct` or a fallback.
+        embedding: float32, (D,), with norm 1.
+        flaws: reasons for a low quality.
     """
 
     bbox: BBox
@@ -93,11 +115,22 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class FacePayload:
-    """What the index keeps beside an embedding.
+    """The data of a face that the index stores with its embedding.
 
-    `path` is the absolute path of the first copy, `folder` every ancestor folder of it, outermost first
-    (a filter on a folder finds all below it). Times are ISO 8601; `person` is None or a name given by people.
-    `flaws` are those of `Face` (none in what older versions stored).
+    Attributes:
+        image_id: SHA-256 (hex) of the image file's bytes.
+        path: absolute path of the first copy of the image file.
+        folder: every folder above `path`, outermost first, so that a filter on a folder matches everything below it.
+        bbox: as in `Face`.
+        kps: as in `Face`.
+        width: width of the upright image in pixels.
+        height: height of the upright image in pixels.
+        det_score: as in `Face`.
+        quality: as in `Face`.
+        person: a name that a user has set, or None.
+        taken_at: time of the photograph in ISO 8601, or None.
+        ingested_at: time of the ingest in ISO 8601.
+        flaws: as in `Face`; empty for faces that older versions stored.
     """
 
     image_id: str
@@ -117,7 +150,13 @@ class FacePayload:
 
 @dataclass(frozen=True, slots=True)
 class FacePoint:
-    """One point of the index. `face_id` is a UUID (text), see `face_id_of`."""
+    """A face to store in the index.
+
+    Attributes:
+        face_id: a UUID as text, see `face_id_of`.
+        embedding: float32, (D,), with norm 1.
+        payload: the data stored with it.
+    """
 
     face_id: str
     embedding: Floats
@@ -126,7 +165,7 @@ class FacePoint:
 
 @dataclass(frozen=True, slots=True)
 class FaceRecord:
-    """A stored face as read back; `embedding` only where it was asked for."""
+    """A face read from the index; `embedding` is None unless it was requested."""
 
     face_id: str
     payload: FacePayload
@@ -135,7 +174,7 @@ class FaceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A stored face that resembles a query; `similarity` is the raw cosine, -1 to 1."""
+    """A stored face that is similar to a query; `similarity` is the cosine similarity, -1 to 1."""
 
     face_id: str
     similarity: float
@@ -144,10 +183,19 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class FaceFilter:
-    """Which stored faces count; None means no restriction, all conditions hold together.
+    """Conditions on stored faces. A face matches if it meets all of them; None is no condition.
 
-    `folder` matches everything below it; the time bounds are inclusive ISO 8601. A face with any of the flaws in
-    `without` does not count.
+    Attributes:
+        person: the face's person.
+        folder: absolute path of a folder; the image is in it or below it.
+        image_id: the face's image.
+        taken_from: earliest time of the photograph, inclusive, ISO 8601.
+        taken_to: latest time of the photograph, inclusive, ISO 8601.
+        ingested_from: earliest time of the ingest, inclusive, ISO 8601.
+        ingested_to: latest time of the ingest, inclusive, ISO 8601.
+        min_det_score: lowest det_score.
+        min_quality: lowest quality.
+        without: flaws that the face must not have.
     """
 
     person: str | None = None
@@ -164,9 +212,17 @@ class FaceFilter:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """`collection` is the full name (faces__antelopev2__4ab1d643); `indexed` of `points` are in the HNSW graph.
+    """The state of an index.
 
-    `copies_missing` of the shards' copies on a cluster are not there or behind (REPLICATION_FACTOR).
+    Attributes:
+        kind: embedded, or on a Qdrant server.
+        collection: full name of the collection, such as `faces__antelopev2__4ab1d643`.
+        points: number of faces.
+        indexed: number of faces in the HNSW graph.
+        segments: number of Qdrant segments.
+        maintaining: a graph is being built.
+        disk_bytes: size on disk; None for a server, which does not report it.
+        copies_missing: copies of shards on a cluster (REPLICATION_FACTOR) that are missing or out of date.
     """
 
     kind: Literal["embedded", "server"]
@@ -175,13 +231,18 @@ class IndexInfo:
     indexed: int
     segments: int
     maintaining: bool
-    disk_bytes: int | None  # a server does not say
+    disk_bytes: int | None
     copies_missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ScrollPage:
-    """One page of a scroll, ordered by face_id; `next_offset` is None at the end."""
+    """A page of faces in the order of their ids.
+
+    Attributes:
+        records: the faces.
+        next_offset: the first id of the next page; None if this is the last one.
+    """
 
     records: tuple[FaceRecord, ...]
     next_offset: str | None
@@ -189,7 +250,13 @@ class ScrollPage:
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """Where the sessions really run; `reason` says why `auto` took it."""
+    """The device that the model runs on.
+
+    Attributes:
+        device: CPU or GPU.
+        provider: the execution provider of ONNX Runtime that the sessions use.
+        reason: why this device was chosen.
+    """
 
     device: Literal["cpu", "cuda"]
     provider: str
@@ -198,7 +265,13 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """The last comparison with the reference picture; `cosine` to the embedding kept from start-up."""
+    """The result of an engine's check.
+
+    Attributes:
+        healthy: whether the model still returns what it returned at start-up.
+        cosine: cosine similarity of its reference output to that of start-up; 0 if the model does not run.
+        message: what is wrong; empty if healthy.
+    """
 
     healthy: bool
     cosine: float
@@ -207,7 +280,13 @@ class EngineHealth:
 
 @dataclass(frozen=True, slots=True)
 class FaceMatches:
-    """One face of the query with its matches, best first. `face_index` is its place in the canonical order."""
+    """A face of the query image with its matches.
+
+    Attributes:
+        face_index: position of the face in canonical order (bbox x1, then y1), from 0.
+        face: the face.
+        matches: best first.
+    """
 
     face_index: int
     face: Face
@@ -216,7 +295,15 @@ class FaceMatches:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The answer to one picture; width and height in pixels of the upright query, `took_ms` per stage and total."""
+    """The result of a search with an image.
+
+    Attributes:
+        width: width of the upright query image in pixels.
+        height: height of the upright query image in pixels.
+        threshold: lowest cosine similarity of a match.
+        faces: the faces of the query image with their matches.
+        took_ms: milliseconds of each stage, and "total".
+    """
 
     width: int
     height: int
@@ -228,11 +315,25 @@ class SearchResult:
 FACE_NAMESPACE: Final = uuid.UUID("a579510d-68e7-51d9-862f-fea30fcc201c")
 
 
-def face_id_of(image_id: str, model_digest: str, place: int) -> str:
-    """UUIDv5 of the image, the model's digest and the face's place (from 0) in the canonical order."""
-    return str(uuid.uuid5(FACE_NAMESPACE, f"{image_id}:{model_digest}:{place}"))
+def face_id_of(image_id: str, model_digest: str, face_index: int) -> str:
+    """Return the id of a face, the same for every ingest of the image with the same model.
+
+    Args:
+        image_id: SHA-256 (hex) of the image file's bytes.
+        model_digest: the digest of the model pack.
+        face_index: position of the face in canonical order (bbox x1, then y1), from 0.
+
+    Returns:
+        A UUIDv5 as text.
+    """
+    return str(uuid.uuid5(FACE_NAMESPACE, f"{image_id}:{model_digest}:{face_index}"))
 
 
 def collection_name(alias: str, pack: ModelPack) -> str:
-    """`faces`, antelopev2 -> `faces__antelopev2__4ab1d643`."""
+    """Return the full name of a model's collection, such as `faces__antelopev2__4ab1d643`.
+
+    Args:
+        alias: QDRANT_COLLECTION.
+        pack: the model.
+    """
     return f"{alias}__{pack.name}__{pack.short_digest}"

@@ -1,6 +1,6 @@
 """Image files: their formats, decoding to pixels, and thumbnails of faces."""
 
-from app.images.decode import decode, image_id_of, preview_webp
+from app.images.decoding import decode, image_id_of, preview_webp
 from app.images.formats import SNIFF_BYTES, sniff
 from app.images.thumbnails import MEDIA_TYPE, ThumbStore, face_thumbnail
 

@@ -1,1 +1,26 @@
-"""Model packs on disk: known ones, finding and checking them, installing and combining."""
+"""Model packs on disk: find, verify, list, install and combine them."""
+
+from app.packs.install import combine_packs, install_pack
+from app.packs.known import KNOWN_PACKS
+from app.packs.store import (
+    PackStatus,
+    embedding_size_of,
+    find_pack,
+    forget_pin,
+    in_precision,
+    list_packs,
+    verify_pack,
+)
+
+__all__ = [
+    "KNOWN_PACKS",
+    "PackStatus",
+    "combine_packs",
+    "embedding_size_of",
+    "find_pack",
+    "forget_pin",
+    "in_precision",
+    "install_pack",
+    "list_packs",
+    "verify_pack",
+]

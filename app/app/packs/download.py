@@ -1,4 +1,4 @@
-"""One file from elsewhere: fetched over HTTP, going on where the last try stopped, verified, unzipped."""
+"""Downloads over HTTP that resume after an interruption, and the verification and unpacking of downloaded files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from app.core.errors import OceanoError, is_full
 from app.core.files import free_bytes, write_atomic
 
 Progress = Callable[[int, int | None], None]
-Taken = TypeVar("Taken")
+Result = TypeVar("Result")
 
-_MAX_BYTES: Final = 4 * 2**30  # of a file whose size is not known, and of what is unpacked from any zip
+_MAX_BYTES: Final = 4 * 2**30  # of a file of unknown size, and of the unpacked content of any zip
 _CHUNK: Final = 128 * 1024
 _TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds between two chunks
 _ATTEMPTS: Final = 5
 _WAIT: Final = tenacity.wait_exponential_jitter(initial=1, max=20)
-# RuntimeError: encrypted, or a compression that zipfile does not know.
+# RuntimeError: encrypted, or a compression that zipfile does not support.
 _ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 log = logging.getLogger(__name__)
@@ -44,91 +44,122 @@ log = logging.getLogger(__name__)
 def download(
     url: str,
     part: Path,
-    take: Callable[[Path], Taken],
+    use: Callable[[Path], Result],
     *,
     size: int | None = None,
     progress: Progress | None = None,
-    otherwise: str,
-) -> Taken:
-    """Complete `part`, remove it once `take` took what it wants from it, and return what that gave.
+    alternatives: str,
+) -> Result:
+    """Download a file, or the rest of it, and pass it to a function.
 
-    What `take` refuses is set aside as `*.corrupt` and, where it was `model_corrupt`, fetched once more. On a full
-    disk and a broken connection `part` waits for the next try. `size` in bytes where it is known; `progress` gets the
-    bytes so far and in total (None: not told); `otherwise` says what else can be done where the download fails.
-    Raises OceanoError `model_download_failed`, `disk_full`, and what `take` raises.
+    Args:
+        url: the address of the file.
+        part: where the file is downloaded to. It is kept if the connection breaks or the disk is full, so that the next
+            call resumes, and removed after `use` has returned. If `use` raises another error than `disk_full`, it is
+            renamed to `*.corrupt`; after `model_corrupt` it is downloaded once more.
+        use: called with the complete file; checks it and copies what is needed.
+        size: bytes of the file; None if unknown.
+        progress: called with the bytes so far and the total, None if the server does not report it.
+        alternatives: what the user can do if the download fails; a part of the error message.
+
+    Returns:
+        The result of `use`.
+
+    Raises:
+        OceanoError: `model_download_failed`, `disk_full`, and the errors of `use`.
     """
-    for last in (False, True):
-        _complete(url, part, size, progress, otherwise)
+    for last_attempt in (False, True):
+        _complete(url, part, size, progress, alternatives)
         try:
-            taken = take(part)
+            result = use(part)
             break
         except OceanoError as failure:
             if failure.code == "disk_full":
                 raise
-            part.replace(part.with_suffix(".corrupt"))
-            if failure.code != "model_corrupt" or last:
+            corrupt = part.with_suffix(".corrupt")
+            part.replace(corrupt)
+            if failure.code != "model_corrupt" or last_attempt:
                 raise
-            log.warning("%s; set aside, fetching it once more", failure.message)
+            log.warning("%s; renamed it to %s, downloading it again", failure.message, corrupt.name)
     part.unlink()
     part.with_suffix(".json").unlink(missing_ok=True)
-    return taken
+    return result
 
 
 def verify(file: Path, size: int, sha256: str) -> None:
-    """Compare `file` with what was published of it. Raises OceanoError `model_corrupt`."""
+    """Compare a file with its published size and hash.
+
+    Args:
+        file: the file.
+        size: the published size in bytes.
+        sha256: the published SHA-256, hex.
+
+    Raises:
+        OceanoError: `model_corrupt` if they differ.
+    """
     found = file.stat().st_size
     if found > size:
-        raise _unusable(file, f"it is too large, {found} bytes")
+        raise _corrupt(file, f"it is too large, {found} bytes")
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if (found, digest) != (size, sha256):
-        why = f"it has {found} bytes and SHA-256 {digest}, the published one {size} bytes and SHA-256 {sha256}"
-        raise _unusable(file, why)
+        reason = f"it has {found} bytes and SHA-256 {digest}, the published file {size} bytes and SHA-256 {sha256}"
+        raise _corrupt(file, reason)
 
 
 def unzip(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
-    """Write the members whose base names match one of `patterns` into `folder`, under those names.
+    """Unpack the files of a zip whose base names match a pattern, without their folders.
 
-    Links, and what points outside, are passed over. Raises OceanoError `model_corrupt`, `disk_full`.
+    Links, and members whose path is absolute or contains `..`, are skipped. Of several members with the same base name,
+    the first is unpacked.
+
+    Args:
+        archive: the zip.
+        folder: an existing folder for the files.
+        patterns: of the base names, as in `fnmatch`.
+
+    Raises:
+        OceanoError: `model_corrupt` if the zip is damaged, encrypted or too large; `disk_full`.
     """
     size = archive.stat().st_size
     if size > _MAX_BYTES:
-        raise _unusable(archive, f"it is too large, {size} bytes")
+        raise _corrupt(archive, f"it is too large, {size} bytes")
     try:
         with zipfile.ZipFile(archive) as opened:
-            chosen = _members(opened, patterns)
-            total = sum(member.file_size for member in chosen.values())
+            members = _members(opened, patterns)
+            total = sum(member.file_size for member in members.values())
             if total > _MAX_BYTES:
-                raise _unusable(archive, f"it unpacks to {total} bytes, {_MAX_BYTES} are allowed")
-            with room(folder, lambda: total):
-                for name, member in chosen.items():
+                raise _corrupt(archive, f"it unpacks to {total} bytes, at most {_MAX_BYTES} are allowed")
+            with require_free_space(folder, lambda: total):
+                for name, member in members.items():
                     _extract(opened, member, folder / name)
     except _ZIP_ERRORS as failure:
-        raise _unusable(archive, f"it cannot be unpacked ({failure})") from failure
+        raise _corrupt(archive, f"it cannot be unpacked ({failure})") from failure
     except OSError as failure:
-        if failure.errno not in (None, errno.EINVAL):  # these two are what zipfile says of some damage
+        if failure.errno not in (None, errno.EINVAL):  # zipfile raises these two for some damaged zips
             raise
-        raise _unusable(archive, f"it cannot be unpacked ({failure})") from failure
+        raise _corrupt(archive, f"it cannot be unpacked ({failure})") from failure
 
 
 # --- HTTP
 
 
 class _TransientError(Exception):
-    """Worth another try."""
+    """An error after which a retry may succeed."""
 
 
 _RETRIED: Final = (_TransientError, requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 
-def _complete(url: str, part: Path, size: int | None, progress: Progress | None, otherwise: str) -> None:
-    shown = f"{urlsplit(url).hostname}{urlsplit(url).path}"  # the rest may hold a password or a signature
-    log.info("downloading %s", shown)
+def _complete(url: str, part: Path, size: int | None, progress: Progress | None, alternatives: str) -> None:
+    """Download what `part` lacks, with retries."""
+    address = f"{urlsplit(url).hostname}{urlsplit(url).path}"  # the rest may contain a password or a signature
+    log.info("downloading %s", address)
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_RETRIED),
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
         wait=_WAIT,
-        before_sleep=lambda state: log.warning("%s: try %d of %d failed", shown, state.attempt_number, _ATTEMPTS),
+        before_sleep=lambda state: log.warning("%s: attempt %d of %d failed", address, state.attempt_number, _ATTEMPTS),
         reraise=True,
     )
     try:
@@ -136,78 +167,85 @@ def _complete(url: str, part: Path, size: int | None, progress: Progress | None,
     except (_TransientError, requests.RequestException) as failure:
         raise OceanoError(
             "model_download_failed",
-            f"{shown} cannot be downloaded ({_why(failure)}): try again, it goes on where it stopped, {otherwise}",
-            details={"url": shown},
+            f"{address} cannot be downloaded ({_reason(failure)}): try again to resume the download, or {alternatives}",
+            details={"url": address},
         ) from failure
 
 
-def _why(failure: Exception) -> str:
+def _reason(failure: Exception) -> str:
     if isinstance(failure, _TransientError | requests.HTTPError):
         return str(failure)
-    # What requests says holds the whole URL; the reason inside it does not.
+    # The message of requests contains the whole URL; the reason inside does not.
     return f"{type(failure).__name__} {getattr(next(iter(failure.args), None), 'reason', '')}".strip()
 
 
 def _fetch(url: str, part: Path, size: int | None, progress: Progress | None) -> None:
-    """Ask once for what `part` still lacks."""
-    key = hashlib.sha256(url.encode()).hexdigest()
-    have, validator, total = _there_already(part, key)
-    if have and have == total:
+    """Send one request for what `part` lacks."""
+    url_hash = hashlib.sha256(url.encode()).hexdigest()
+    present, validator, total = _resume_state(part, url_hash)
+    if present and present == total:
         return
     headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+    if present:
+        headers |= {"Range": f"bytes={present}-", "If-Range": validator}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-        start, total = _span(response)
-        if start is None and have and have == total:
+        start, total = _content_range(response)
+        if start is None and present and present == total:
             return
-        if start not in (0, have):
+        if start not in (0, present):
             part.unlink(missing_ok=True)
-            raise _TransientError(f"the server would not go on at byte {have}")
+            raise _TransientError(f"the server did not resume at byte {present}")
         if not start:
             part.unlink(missing_ok=True)
-            etag = response.headers.get("ETag", "W/")  # a weak one does not vouch for every byte
+            etag = response.headers.get("ETag", "W/")  # a weak ETag does not promise identical bytes
             validator = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
-            write_atomic(part.with_suffix(".json"), json.dumps({"url": key, "validator": validator, "total": total}))
+            state = {"url": url_hash, "validator": validator, "total": total}
+            write_atomic(part.with_suffix(".json"), json.dumps(state))
         _append(response, part, total or size, size or _MAX_BYTES, progress)
 
 
-def _there_already(part: Path, key: str) -> tuple[int, str, int | None]:
-    """Bytes that can be gone on from, what the server called that version of the file, and its size if told."""
+def _resume_state(part: Path, url_hash: str) -> tuple[int, str, int | None]:
+    """The bytes that are present, the server's validator of that version, and the total size or None.
+
+    0 bytes if `part` is of another URL or cannot be resumed.
+    """
     try:
-        side = json.loads(part.with_suffix(".json").read_bytes())
-        if side["url"] == key and side["validator"]:
-            return part.stat().st_size, str(side["validator"]), side["total"]
+        state = json.loads(part.with_suffix(".json").read_bytes())
+        if state["url"] == url_hash and state["validator"]:
+            return part.stat().st_size, str(state["validator"]), state["total"]
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         pass
     return 0, "", None
 
 
-def _span(response: requests.Response) -> tuple[int | None, int | None]:
-    """The first byte this answer brings, None for none of use, and the size of the whole file, None if not told."""
+def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+    """The first byte of the response, None if it has no usable content, and the total size, None if not reported."""
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if length.isdigit() else None
     if response.status_code in (206, 416):
-        told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", response.headers.get("Content-Range", ""))
-        first, total = told.groups() if told else (None, None)
+        header = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", header)
+        first, total = match.groups() if match else (None, None)
         return int(first) if first else None, int(total) if total else None
-    answer = f"the server answered {response.status_code} {response.reason}"
+    message = f"the server responded with {response.status_code} {response.reason}"
     if response.status_code in (408, 425, 429) or response.status_code >= 500:
-        raise _TransientError(answer)
-    raise requests.HTTPError(answer)
+        raise _TransientError(message)
+    raise requests.HTTPError(message)
 
 
-def _append(response: requests.Response, part: Path, total: int | None, most: int, progress: Progress | None) -> None:
+def _append(
+    response: requests.Response, part: Path, total: int | None, max_bytes: int, progress: Progress | None
+) -> None:
     done = part.stat().st_size if part.exists() else 0
-    with room(part.parent, lambda: (total or done) - done), part.open("ab") as file:
+    with require_free_space(part.parent, lambda: (total or done) - done), part.open("ab") as file:
         for chunk in response.iter_content(_CHUNK):
             file.write(chunk)
             done += len(chunk)
             if progress:
                 progress(done, total)
-            if done > most:
-                return  # not what was asked for: its size tells
+            if done > max_bytes:
+                return  # `verify` and `unzip` reject the file by its size
     if total and done < total:
         raise _TransientError(f"the connection ended after {done} of {total} bytes")
 
@@ -216,34 +254,42 @@ def _append(response: requests.Response, part: Path, total: int | None, most: in
 
 
 def _members(opened: zipfile.ZipFile, patterns: Sequence[str]) -> dict[str, zipfile.ZipInfo]:
-    """By base name, the first of each: some are published with a folder inside."""
-    chosen: dict[str, zipfile.ZipInfo] = {}
+    """The members to unpack by base name, because some zips are published with a folder inside."""
+    members: dict[str, zipfile.ZipInfo] = {}
     for member in opened.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        regular = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG) and not member.is_dir()
-        inside = not path.is_absolute() and ".." not in path.parts
-        if regular and inside and any(fnmatchcase(path.name, pattern) for pattern in patterns):
-            chosen.setdefault(path.name, member)
-    return chosen
+        is_regular = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG) and not member.is_dir()
+        is_inside = not path.is_absolute() and ".." not in path.parts
+        if is_regular and is_inside and any(fnmatchcase(path.name, pattern) for pattern in patterns):
+            members.setdefault(path.name, member)
+    return members
 
 
 def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
     with opened.open(member) as source, path.open("wb") as target:
-        shutil.copyfileobj(source, target, _CHUNK)  # ends at file_size, whatever the member really holds
+        shutil.copyfileobj(source, target, _CHUNK)  # zipfile stops at `file_size`, even if the member has more data
         target.flush()
         os.fsync(target.fileno())
 
 
-def _unusable(file: Path, why: str) -> OceanoError:
-    return OceanoError("model_corrupt", f"{file} is not what was wanted: {why}", details={"file": str(file)})
+def _corrupt(file: Path, reason: str) -> OceanoError:
+    return OceanoError("model_corrupt", f"{file} cannot be used: {reason}", details={"file": str(file)})
 
 
 # --- the disk
 
 
 @contextmanager
-def room(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
-    """Turn a disk that is or becomes full into `disk_full`; `needed` tells the bytes still to be written."""
+def require_free_space(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
+    """Raise `disk_full` if the disk has too little free space at the start or becomes full during the block.
+
+    Args:
+        folder: a folder on the disk.
+        needed: returns the bytes that are still to be written; 0 if unknown.
+
+    Raises:
+        OceanoError: `disk_full`, with the needed and the free bytes.
+    """
     try:
         if free_bytes(folder) < needed():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -254,7 +300,7 @@ def room(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
         free = free_bytes(folder)
         raise OceanoError(
             "disk_full",
-            f"{needed() or 'more'} bytes are needed in {folder}, {free} are free: make room and try again; "
-            "what was downloaded is kept",
+            f"{needed() or 'more'} bytes are needed in {folder}, {free} are free: free some space and try again; "
+            "the downloaded data is kept",
             details={"folder": str(folder), "needed_bytes": needed(), "free_bytes": free},
         ) from failure

