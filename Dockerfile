@@ -1,7 +1,7 @@
-# Oceano. CUDA_VERSION is 11.8 (default), 12, 13 or cpu: which base, and which list of packages.
+# Oceano's image. CUDA_VERSION is 11.8 (default), 12, 13 or cpu; it selects the base image and the list of packages.
 ARG CUDA_VERSION=11.8
 
-# CUDA's and cuDNN's libraries come with the packages, in the versions that this onnxruntime-gpu was built for.
+# The Python packages bring CUDA and cuDNN in the versions that their onnxruntime-gpu was built for.
 FROM nvidia/cuda:11.8.0-base-ubuntu22.04 AS base-11.8
 ENV OCEANO_REQUIREMENTS=requirements.txt
 FROM nvidia/cuda:12.6.3-base-ubuntu22.04 AS base-12
@@ -11,7 +11,7 @@ ENV OCEANO_REQUIREMENTS=requirements-cu13.txt
 FROM ubuntu:22.04 AS base-cpu
 ENV OCEANO_REQUIREMENTS=requirements-cpu.txt
 
-# --- everything is built here, and only the result goes on
+# --- build stage; only its results are copied into the image
 # hadolint ignore=DL3006
 FROM base-${CUDA_VERSION} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -28,10 +28,10 @@ RUN uv pip install --no-deps --no-cache -r "$OCEANO_REQUIREMENTS"
 COPY app/pyproject.toml ./
 COPY app/app ./app
 RUN uv pip install --no-deps --no-cache .
-# the free model pack, so that an image finds faces as it is; fetched with this stage's pip, its hashes compared
+# the free model pack, so that the image works without a download; fetched with this stage's pip, hashes checked
 RUN DATA_DIR=/opt/data /opt/oceano/bin/oceano models install opencv && mv /opt/data/models /opt/oceano-packs
 
-# --- what runs: no compiler, no pip, no uv
+# --- runtime stage: no compiler, no pip, no uv
 # hadolint ignore=DL3006
 FROM base-${CUDA_VERSION} AS runtime
 # hadolint ignore=DL3008

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,14 @@ import numpy as np
 import onnxruntime
 
 from app.core.concurrency import processors
-from app.core.config import Settings
+from app.core.config import load_settings
 from app.core.onnx_graph import look
 from app.core.types import Floats
 from app.embeddings import FaceEngine
 from app.engine.alignment import align
 from app.engine.frames import blob_of
 from app.engine.runtime import Network, Placement, place
-from app.images.decode import decode
+from app.images.decoding import decode
 from app.packs.store import find_pack
 from bench.pictures import folder_of
 from bench.resnet100 import write_resnet100
@@ -58,7 +59,10 @@ def main() -> None:
     plain = place(asked.device, threads=processors())
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
         pack = find_pack(str(folder_of("REAL_PACK_DIR")), Path(name))
-        recogniser = write_resnet100(Path(name) / "resnet100.onnx") if asked.resnet100 else pack.recogniser
+        recogniser = pack.recogniser
+        if asked.resnet100:
+            recogniser = Path(name) / "resnet100.onnx"
+            write_resnet100(recogniser)
         frames, crops = _inputs(pack)
         said: dict[str, Any] = {}
         for what, path, blob in (("detector", pack.detector, frames), ("recogniser", recogniser, crops)):
@@ -91,7 +95,7 @@ def _placements(plain: Placement) -> dict[str, Placement]:
 
 def _inputs(pack: Any) -> tuple[Floats, Floats]:
     """Blobs of 32 frames of 640 x 640 and of 32 aligned crops, of real photographs."""
-    engine = FaceEngine(pack, Settings(_env_file=None, device="cpu"))
+    engine = FaceEngine(pack, load_settings(None, device="cpu"))
     pictures = [
         decode(path.read_bytes(), max_pixels=1 << 30) for path in sorted(folder_of("REAL_FACES_DIR").glob("groups/*"))
     ]
@@ -113,9 +117,7 @@ def _blob(pictures: list[Any], model: Path) -> Floats:
 
 def _compare(ways: dict[str, Network], blob: Floats, plain: Placement, rounds: int) -> dict[str, Any]:
     """Pictures per second of "run", and the others' rates in relation to it."""
-    runs: dict[str, Callable[[], object]] = {
-        way: lambda network=network: network.run(blob) for way, network in ways.items()
-    }
+    runs: dict[str, Callable[[], object]] = {way: partial(network.run, blob) for way, network in ways.items()}
     runs["bound"] = _bound(ways["run"], blob, "cuda" if plain.on_cuda else "cpu")
     first = {way: _seconds(run) for way, run in runs.items()}
     took: dict[str, list[float]] = {way: [] for way in runs}

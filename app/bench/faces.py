@@ -47,7 +47,8 @@ class People:
         return np.asarray(faces / np.linalg.norm(faces, axis=1, keepdims=True), dtype=np.float32)
 
     def _draw(self, count: int) -> Floats:
-        return self._rng.standard_normal((count, self.size), dtype=np.float32) @ self._mix
+        values = self._rng.standard_normal((count, self.size), dtype=np.float32) @ self._mix
+        return np.asarray(values, np.float32)
 
 
 def _spectrum(size: int, spread: float) -> npt.NDArray[np.float64]:

@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from app.core.config import Settings
+from app.core.config import load_settings
 from app.core.types import Picture, Pixels
 from app.embeddings import FaceEngine
 from app.engine.fallbacks import FALLBACKS
-from app.images.decode import decode
+from app.images.decoding import decode
 from app.packs.store import find_pack
-from bench.pictures import folder_of
+from bench.pictures import folder_of, read_picture
 
 REPEATS = 5
 
@@ -41,11 +41,11 @@ def main() -> None:
         pack = find_pack(str(folder_of("REAL_PACK_DIR")), Path(folder))
         engines = {
             ",".join(FALLBACKS[:most]) or "none": FaceEngine(
-                pack, Settings(_env_file=None, device="cpu", fallbacks=FALLBACKS[:most])
+                pack, load_settings(None, device="cpu", fallbacks=FALLBACKS[:most])
             )
             for most in range(len(FALLBACKS) + 1)
         }
-    table = {
+    table: dict[str, dict[str, float]] = {
         fallbacks: {name: _found(engine, pictures) for name, pictures in sets.items()}
         for fallbacks, engine in engines.items()
     }
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _sets(faces: Path) -> dict[str, list[Picture]]:
-    groups = [cv2.imread(str(path)).astype(np.uint8) for path in sorted(faces.glob("groups/*"))]
+    groups = [read_picture(path) for path in sorted(faces.glob("groups/*"))]
     crops = [decode(path.read_bytes(), max_pixels=10**8) for path in sorted(faces.glob("people/*/*"))]
     hard = [decode(path.read_bytes(), max_pixels=10**8) for path in sorted(faces.glob("hard/*"))]
     turns = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
@@ -69,7 +69,9 @@ def _sets(faces: Path) -> dict[str, list[Picture]]:
         "hard": hard,
         "crops": crops,
         "tiny": [_tiny(group) for group in groups],
-        "turned": [_picture(cv2.rotate(group, turn)) for group in groups for turn in turns],
+        "turned": [
+            _picture(cv2.rotate(group, turn).astype(np.uint8, copy=False)) for group in groups for turn in turns
+        ],
         "dark": [_picture((group * 0.02 + 0.5).astype(np.uint8)) for group in groups],
     }
 

@@ -36,19 +36,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 
 from app.core.concurrency import processors
-from app.core.config import Settings
+from app.core.config import Settings, load_settings
 from app.core.onnx_graph import Graph, describe
 from app.core.types import ModelPack
 from app.embeddings import FaceEngine
 from app.engine.graph_optimizations import rewrite
 from app.engine.runtime import Network, place
-from app.images.decode import decode
+from app.images.decoding import decode
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.ingest import Ingest, IngestOptions
 from app.library.ledger import Ledger
 from app.packs.store import find_pack
-from bench.pictures import folder_of, write_pictures
+from bench.pictures import folder_of, read_picture, write_pictures
 from bench.resnet100 import write_resnet100
 
 CORES = processors()
@@ -116,7 +116,7 @@ def _oceano(folder: Path, pack: Path, pictures: list[Path], notes: dict[str, Any
         ):
             index.count()
             thumbs = ThumbStore(settings.thumbs_dir)
-            options = IngestOptions(settings.max_image_pixels, enough=2 * max(settings.det_size))
+            options = IngestOptions(settings.max_image_pixels, min_decoded_side=settings.min_decoded_side)
             start = time.perf_counter()
             counts = Ingest(engine, index, ledger, thumbs, options).run(pictures[0].parent)
             seconds = time.perf_counter() - start
@@ -186,10 +186,10 @@ def _shrunk(picture: Any, side: int) -> Any:
 def _limit(pack: Path, pictures: list[Path]) -> Callable[[], float]:
     """The work that cannot be left out, each thread with sessions of its own and every input made before."""
     found = find_pack(str(pack), pack.parent)
-    settings = Settings(_env_file=None, device="cpu")
+    settings = load_settings(None, device="cpu")
     engine = FaceEngine(found, settings, many=True)
-    enough = 2 * max(settings.det_size)
-    work = [(data, _runs_of(engine, data, enough)) for data in (path.read_bytes() for path in pictures)]
+    min_decoded_side = settings.min_decoded_side
+    work = [(data, _runs_of(engine, data, min_decoded_side)) for data in (path.read_bytes() for path in pictures)]
     del engine
     placement = place("cpu", threads=1)
     files = (found.detector, found.recogniser)
@@ -197,7 +197,7 @@ def _limit(pack: Path, pictures: list[Path]) -> Callable[[], float]:
 
     def do(mine: dict[str, Network], share: Any) -> None:
         for data, runs in share:
-            decode(data, max_pixels=settings.max_image_pixels, image_id="", enough=enough)
+            decode(data, max_pixels=settings.max_image_pixels, image_id="", min_decoded_side=min_decoded_side)
             for name, blob in runs:
                 mine[name].run(blob)
 
@@ -225,7 +225,7 @@ def _limit(pack: Path, pictures: list[Path]) -> Callable[[], float]:
     return run
 
 
-def _runs_of(engine: FaceEngine, data: bytes, enough: int) -> list[tuple[str, Any]]:
+def _runs_of(engine: FaceEngine, data: bytes, min_decoded_side: int) -> list[tuple[str, Any]]:
     """Which network an engine runs on what for a picture; a few are looked at turned, too."""
     runs = []
     run = Network.run
@@ -235,12 +235,12 @@ def _runs_of(engine: FaceEngine, data: bytes, enough: int) -> list[tuple[str, An
         return run(network, blob)
 
     with patch.object(Network, "run", noted):
-        engine.analyze([decode(data, max_pixels=1 << 30, enough=enough)])
+        engine.analyze([decode(data, max_pixels=1 << 30, min_decoded_side=min_decoded_side)])
     return runs
 
 
 def _settings(folder: Path) -> Settings:
-    return Settings(_env_file=None, device="cpu", data_dir=folder)
+    return load_settings(None, device="cpu", data_dir=folder)
 
 
 def _made(folder: Path) -> Path:
@@ -249,7 +249,7 @@ def _made(folder: Path) -> Path:
 
 
 def _megapixels(pictures: list[Path]) -> float:
-    return statistics.mean(cv2.imread(str(path)).size / 3e6 for path in pictures)
+    return statistics.mean(read_picture(path).size / 3e6 for path in pictures)
 
 
 if __name__ == "__main__":

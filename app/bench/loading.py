@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from qdrant_client import QdrantClient, models
 
-from app.core.config import Settings
+from app.core.config import Settings, load_settings
 from app.core.protocols import FaceIndex
 from app.core.types import ModelPack
 from app.index.server.connect import collection_of, connect, open_server
@@ -102,7 +102,7 @@ def main() -> None:
     said: dict[str, Any] = {}
     for way in asked.ways.split(","):
         streams, optimizers = WAYS[way]
-        settings = Settings(_env_file=None, qdrant_url=url, qdrant_collection=f"bench-{way}")
+        settings = load_settings(None, qdrant_url=url, qdrant_collection=f"bench-{way}")
         said[way] = _loaded(settings, pack, streams, optimizers, stored)
         with closing(open_server(settings, pack)) as index:
             settled = compared(index, queries, owners, truth) | filtered(index, stored, queries[:100])

@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from app.core.types import Pixels
+
 # width x height, 1.9 megapixels on average
 SIZES = ((1600, 1200), (1200, 1600), (1920, 1080), (1280, 960), (2048, 1365), (1080, 1350))
 MOST_FACES = 6
@@ -18,14 +20,22 @@ def folder_of(variable: str) -> Path:
     """The folder that an environment variable names; ends the program if there is none."""
     value = os.environ.get(variable, "")
     if not Path(value).is_dir() or not value:
-        sys.exit(f"set {variable} to a folder: README.md of the tests says which")
+        sys.exit(f"set {variable} to a folder: CONTRIBUTING.md says which")
     return Path(value)
+
+
+def read_picture(path: Path) -> Pixels:
+    """Read an image file: BGR, uint8, (H, W, 3)."""
+    pixels = cv2.imread(str(path))
+    if pixels is None:
+        sys.exit(f"{path} cannot be read")
+    return pixels.astype(np.uint8, copy=False)
 
 
 def write_pictures(folder: Path, faces: Path, count: int, *, seed: int = 1, scale: float = 1.0) -> list[Path]:
     """`count` JPEG files in `folder`, each with one to six of the crops in `faces`/people; sizes times `scale`."""
-    crops = [cv2.imread(str(path)) for path in sorted(faces.glob("people/*/*"))]
-    backgrounds = [cv2.imread(str(path)) for path in sorted(faces.glob("groups/*"))]
+    crops = [read_picture(path) for path in sorted(faces.glob("people/*/*"))]
+    backgrounds = [read_picture(path) for path in sorted(faces.glob("groups/*"))]
     rng = np.random.default_rng(seed)
     paths = []
     for number in range(count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
-    def node(self, kind: str, inputs: list[str], **attributes: object) -> str:
+    def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         name = f"n{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
@@ -76,4 +77,5 @@ def resnet100() -> onnx.ModelProto:
 
 
 def _projection() -> np.ndarray:
-    return np.random.default_rng(101).standard_normal((512 * 49, 512), np.float32) / np.sqrt(512 * 49)
+    values = np.random.default_rng(101).standard_normal((512 * 49, 512), np.float32)
+    return np.asarray(values / np.sqrt(512 * 49), np.float32)

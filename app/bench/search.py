@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import psutil
 
-from app.core.config import Settings
+from app.core.config import Settings, load_settings
 from app.core.protocols import FaceIndex
 from app.core.types import FacePoint, ModelPack
 from app.index import open_index
@@ -55,8 +55,8 @@ def main() -> None:
     people, pack = People(asked.size), pack_of(asked.size)
     stored, queries, owners = made(people, asked.n, asked.queries)
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
-        settings = Settings(
-            _env_file=None,
+        settings = load_settings(
+            None,
             data_dir=asked.keep or Path(name),
             hnsw_ef=efs[0],
             hnsw_m=asked.m,

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import httpx
 import numpy as np
 
-from app.core.config import Settings
+from app.core.config import load_settings
 from app.index import open_index
 from app.packs.store import find_pack
 from bench.faces import People, points
@@ -101,7 +101,7 @@ def _while_building(env: dict[str, str], pictures: list[bytes]) -> dict[str, flo
 
 def _fill(data: Path, pack_folder: Path, count: int, *, graph: bool) -> None:
     """Faces of nobody in particular, in the graph or still waiting for it."""
-    settings = Settings(_env_file=None, device="cpu", data_dir=data)
+    settings = load_settings(None, device="cpu", data_dir=data)
     pack = find_pack(str(pack_folder), settings.models_dir)
     people = People(pack.embedding_size)
     with closing(open_index(settings, pack)) as index:

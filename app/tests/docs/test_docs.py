@@ -22,12 +22,12 @@ from app.cli import cli, main
 from app.core.config import Settings, load_settings
 from app.core.errors import STATUS
 from app.core.types import Face, FacePayload, FacePoint
-from app.images.decode import decode
+from app.images.decoding import decode
 from app.main import create_app
 from app.metrics import Metrics
 from app.packs.known import KNOWN_PACKS
 from app.web import api
-from app.web.api.schemas import CompareOptions, DetectOptions, SearchOptions
+from app.web.api.forms import CompareOptions, DetectOptions, SearchOptions
 from app.web.pages import search as pages
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex

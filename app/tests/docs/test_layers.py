@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -29,11 +30,30 @@ def test_every_package_has_a_layer() -> None:
     assert sorted(name for layer in layers for name in layer.split(" | ")) == sorted(_parts())
 
 
-@pytest.mark.parametrize(
-    "contract", [one for one in CONTRACTS if one["type"] == "forbidden"], ids=lambda one: one["name"]
-)
-def test_a_library_is_forbidden_to_all_but_those_who_know_it(contract: dict[str, Any]) -> None:
-    assert set(contract["source_modules"]) <= _parts()
+def test_the_modules_of_every_package_are_private() -> None:
+    """Except core, whose modules are for everyone, and commands, which only the command line imports."""
+    packages = {f"app.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
+    protected = {
+        ".".join(name.split(".")[:2])
+        for one in CONTRACTS
+        if one["type"] == "protected"
+        for name in one["protected_modules"]
+    }
+    assert packages - protected == {"app.core", "app.commands"}
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_a_package_says_what_it_is_and_what_others_may_use(package: str) -> None:
+    face = importlib.import_module(f"app.{package}")
+    assert face.__doc__
+    if package not in ("core", "commands"):
+        assert face.__all__ == sorted(face.__all__, key=_ruff_order)
+        assert all(hasattr(face, name) for name in face.__all__)
+
+
+def _ruff_order(name: str) -> tuple[int, str]:
+    """Constants, then classes, then functions."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
 
 def test_the_contracts_hold() -> None:

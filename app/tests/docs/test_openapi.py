@@ -35,6 +35,8 @@ def test_every_response_has_a_schema_and_every_error_is_described() -> None:
                     schema = content.get("schema", {"type": "string"})
                     assert "$ref" in schema or schema.get("type") == "string", path
     for name, schema in document["components"]["schemas"].items():
+        if name == "JsonValue":  # any JSON
+            continue
         assert schema["description"], name
         assert schema["type"] == "object", name
 

@@ -68,7 +68,7 @@ def test_every_list_is_there() -> None:
 def test_a_list_agrees_with_the_lock(file: str) -> None:
     assert len(listed(file)) > 40
     for package, (_, hashes) in listed(file).items():
-        assert package in locked(), f"{package}: make the lists anew (STRUCTURE.md says how)"
+        assert package in locked(), f"{package}: regenerate the lists, see CONTRIBUTING.md"
         assert hashes == locked()[package], package
 
 

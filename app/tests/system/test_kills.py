@@ -1,6 +1,6 @@
-"""Killed at any point, an ingest loses no face, has none twice, and does at most one batch over.
+"""An ingest that is killed at any point loses no face, stores none twice, and repeats at most one batch.
 
-A real index, ledger and thumbnails; the engine is a fake, so that a kill hits the work and not the loading of a model.
+Index, ledger and thumbnails are real. The engine is a fake: kills are to hit the ingest, not the loading of a model.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from app.core.types import Face, Picture, collection_name, face_id_of
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.index.embedded.client import EmbeddedIndex
-from app.ingest import WRITTEN_AT_ONCE, Ingest, IngestOptions
+from app.ingest import WRITE_BATCH_FILES, Ingest, IngestOptions
 from app.library import reader as reading
 from app.library.batches import BatchProcessor
 from app.library.ledger import Ledger
 from tests.support.fakes import FAKE_PACK, FakeEngine
 from tests.system.test_end_to_end import _kill_owner
 
-FEW, MANY = 15 * WRITTEN_AT_ONCE, 1500
+FEW, MANY = 15 * WRITE_BATCH_FILES, 1500
 KILLS = int(os.environ.get("OCEANO_TEST_KILLS", "100"))
 
-# Where a step of the pipeline begins and ends: what holds the function, and its name.
+# The steps of an ingest: the object that holds the function, and its name.
 POINTS: dict[str, tuple[Any, str]] = {
-    "scan": (Ingest, "_not_settled"),
+    "scan": (Ingest, "_unfinished"),
     "read": (reading, "contents"),
     "decode": (reading, "decode"),
     "analyze": (FakeEngine, "analyze"),
     "thumbnail": (ThumbStore, "write"),
-    "batch": (BatchProcessor, "work"),
+    "batch": (BatchProcessor, "process"),
     "upsert": (EmbeddedIndex, "upsert"),
     "flush": (EmbeddedIndex, "flush"),
     "ledger": (Ledger, "record"),
@@ -61,7 +61,7 @@ def _open(data: Path) -> tuple[FaceIndex, Ledger, Settings]:
 
 
 class SlowEngine(FakeEngine):
-    """As slow as a real one: a batch takes 50 ms."""
+    """A fake engine as slow as a real one: 50 ms per batch."""
 
     def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
         time.sleep(0.05)
@@ -71,12 +71,12 @@ class SlowEngine(FakeEngine):
 def _ingest(folder: Path, data: Path, engine: type[FakeEngine] = FakeEngine) -> int:
     index, ledger, settings = _open(data)
     with closing(index), closing(ledger):
-        options = IngestOptions(10**6, patience=20)
+        options = IngestOptions(10**6, retry_seconds=20)
         return Ingest(engine(), index, ledger, ThumbStore(settings.thumbs_dir), options).run(folder).images
 
 
 def _ingest_and_die(folder: Path, data: Path, point: str, border: str, times: int) -> None:
-    """Run, and kill itself when the function at `point` is called for the n-th time, or has returned."""
+    """Ingest, and kill this process before or after the given call of the function at `point`."""
     holder, name = POINTS[point]
     real: Callable[..., Any] = getattr(holder, name)
     lock = threading.Lock()
@@ -103,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _pictures(folder: Path, count: int) -> Path:
-    """Pictures of one face each, and a copy of each tenth."""
+    """Write pictures with one face each, and a copy of every tenth."""
     rng = np.random.default_rng(5)
     for number in range(count):
         pixels = rng.integers(40, 255, (8, 8, 3), dtype=np.uint8)
@@ -114,7 +114,7 @@ def _pictures(folder: Path, count: int) -> Path:
 
 
 def _faces(index: FaceIndex) -> set[str]:
-    return {one.face_id for one in index.scroll(limit=10_000).records}
+    return {record.face_id for record in index.scroll(limit=10_000).records}
 
 
 def _require_at_most_one_batch_unrecorded(data: Path) -> None:
@@ -123,7 +123,7 @@ def _require_at_most_one_batch_unrecorded(data: Path) -> None:
         recorded = {face_id_of(str(image.image_id), FAKE_PACK.digest, 0) for image in ledger.images()}
         written = _faces(index)
     assert recorded <= written, "the ledger has faces that the index lacks"
-    assert len(written - recorded) <= WRITTEN_AT_ONCE
+    assert len(written - recorded) <= WRITE_BATCH_FILES
 
 
 def _require_whole(folder: Path, data: Path, count: int) -> None:
@@ -141,9 +141,7 @@ def _require_whole(folder: Path, data: Path, count: int) -> None:
 
 @pytest.mark.parametrize("border", ["before", "after"])
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_at_a_stage_s_border_it_goes_on_where_it_was(
-    folder: Path, tmp_path: Path, point: str, border: str
-) -> None:
+def test_an_ingest_killed_at_any_stage_continues(folder: Path, tmp_path: Path, point: str, border: str) -> None:
     data = tmp_path / "data"
     for times in (1, 2, 7) if point != "scan" else (1,):
         child = CONTEXT.Process(target=_ingest_and_die, args=(folder, data, point, border, times))
@@ -156,7 +154,7 @@ def test_killed_at_a_stage_s_border_it_goes_on_where_it_was(
     assert _ingest(folder, data) == 0
 
 
-def test_killed_at_random_again_and_again_it_ends_with_every_face_once(tmp_path: Path) -> None:
+def test_an_ingest_killed_at_random_many_times_ends_with_every_face_once(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     _pictures(folder, MANY)
@@ -175,6 +173,6 @@ def test_killed_at_random_again_and_again_it_ends_with_every_face_once(tmp_path:
             _kill_owner(data)
         if turn % 10 == 9:
             _require_at_most_one_batch_unrecorded(data)
-    assert killed >= KILLS // 2, "most kills must hit a run at work, else this proves nothing"
+    assert killed >= KILLS // 2, "most kills must hit a running ingest"
     _ingest(folder, data)
     _require_whole(folder, data, MANY)

@@ -156,6 +156,6 @@ def test_two_services_behind_a_balancer_on_three_nodes_go_on_whatever_one_of_the
         after = [search(person) for person in range(5)]
         assert all(len(now) >= len(then) for now, then in zip(after, before, strict=True))
         third.start()
-        second.wait_until_whole()
+        second.wait_until_complete()
         first.kill()
         assert [search(person) for person in range(5)] == after
