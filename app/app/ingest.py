@@ -1,11 +1,11 @@
-"""The ingest path: folder -> faces -> index; also a script.
+"""The ingest pipeline, from a folder to the index; also a script.
 
 scan -> read + hash -> decode -> detect -> align + embed -> thumbnails -> upsert -> flush -> ledger
 
-Files are read a little ahead by some threads (`library/reader`), batches of pictures decoded and analyzed by others
-(`library/batches`), and written by one, in order. A file is in the ledger only after its faces are durable in the
-index. Kill it anywhere and run it again: at most one batch is written over, and since a face's id comes from its
-picture, that changes nothing.
+Reader threads read files ahead (`library/reader`), worker threads decode and analyze batches (`library/batches`), and
+the calling thread writes the results in the order of the files. A file is recorded in the ledger only after its faces
+are durable in the index. An ingest can be killed at any point and run again: at most one batch is repeated, which
+changes nothing, because a face's id comes from its picture.
 """
 
 from __future__ import annotations
@@ -33,24 +33,33 @@ from app.images import ThumbStore
 from app.library.batches import Batch, BatchProcessor, Outcomes
 from app.library.ledger import FileRecord, Ledger
 from app.library.mounts import Mount, mounts_of
-from app.library.reader import PASSING, Read, Reader, copy_of
+from app.library.reader import TEMPORARY_REASONS, Reader, ReadResult, duplicate_record
 from app.library.scan import EVERYTHING, File, Folder, PathFilter
 
 _log = logging.getLogger(__name__)
 
-WRITTEN_AT_ONCE: Final = 16  # files at least, or those of a second; it is a few fsyncs, beside the worker threads
-WRITTEN_SECONDS: Final = 1.0
-READERS: Final = 4  # they wait for the disk, or for a network
-WAITING_BYTES: Final = 200_000_000  # of files that are read, and not yet decoded
-CHECK_SECONDS: Final = 10.0
+# Results are written after this many files or this time, whichever comes first; a write costs a few fsyncs.
+WRITE_BATCH_FILES: Final = 16
+WRITE_SECONDS: Final = 1.0
+READER_THREADS: Final = 4
+MAX_READ_AHEAD_BYTES: Final = 200_000_000  # of files that are read but not decoded yet
+ENGINE_CHECK_SECONDS: Final = 10.0
 
 
 @dataclass(slots=True)
 class IngestCounts:
-    """What one run did, in files; `faces` are those of the files that are `done` in this run.
+    """What one run did, in files.
 
-    `skipped` files are unchanged since an earlier run (`failed_before` of them had failed), `ignored` ones
-    are no pictures by content nor by name.
+    Attributes:
+        files: files looked at.
+        done: images with faces.
+        no_face: images without a face.
+        failed: files that failed.
+        duplicate: copies of an image.
+        skipped: files unchanged since an earlier run.
+        failed_before: skipped files that failed then.
+        ignored: files that are not pictures, neither by content nor by name.
+        faces: faces of the `done` images.
     """
 
     files: int = 0
@@ -65,33 +74,40 @@ class IngestCounts:
 
     @property
     def images(self) -> int:
-        """Pictures that this run came to a result on."""
+        """Images processed in this run."""
         return self.done + self.no_face + self.failed + self.duplicate
 
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """How a run goes.
+    """Options of a run.
 
-    A picture with more than `max_pixels` is `failed`, before it is decoded; `enough` pixels of its longer side are
-    decoded to begin with, see `images.decode`. `retry` takes up failed and no-face files again, too. At most `limit`
-    files are taken up; those that are skipped or no pictures do not count. An index that is gone is waited for,
-    `patience` seconds.
+    Attributes:
+        max_pixels: a picture with more pixels is `failed`, before it is decoded.
+        min_decoded_side: as for `images.decode`.
+        retry: also ingest files again that failed or had no face.
+        limit: ingest at most this many files; skipped and ignored files do not count.
+        retry_seconds: how long to retry writes while the index is unavailable.
     """
 
     max_pixels: int
-    enough: int | None = None
+    min_decoded_side: int | None = None
     retry: bool = False
     limit: int | None = None
-    patience: float = RETRY_SECONDS
+    retry_seconds: float = RETRY_SECONDS
 
 
 class Ingest:
-    """Takes files up: one run over one folder, or over what comes.
+    """One run over a folder, or over a list of files.
 
     Args:
-        stop: once set, what is in work is finished and recorded, and the run ends.
-        on_progress: called after every file that is skipped and every batch that is recorded.
+        engine: finds and embeds faces.
+        index: receives the faces.
+        ledger: receives the results.
+        thumbs: receives the thumbnails.
+        options: of this run.
+        stop: once set, the current files are finished and recorded, and the run ends.
+        on_progress: called after every skipped file and every recorded batch.
     """
 
     def __init__(
@@ -112,123 +128,138 @@ class Ingest:
         self._reader = Reader(
             ledger,
             max_pixels=options.max_pixels,
-            enough=options.enough,
+            min_decoded_side=options.min_decoded_side,
             retry=options.retry,
             on_missing=self._require_folder,
         )
-        self._concurrency = BatchProcessor(engine, self._reader, thumbs)
+        self._processor = BatchProcessor(engine, self._reader, thumbs)
         self._folder: Folder | None = None
-        self._mounts: set[Mount] = set()  # that the ledger has
-        self._bytes = Budget(WAITING_BYTES)
-        self.passing = 0  # files that could not be read just now
-        self._left = options.limit
+        self._recorded_mounts: set[Mount] = set()
+        self._read_ahead = Budget(MAX_READ_AHEAD_BYTES)
+        self._temporarily_unreadable = 0
+        self._remaining = options.limit
         self._stop = stop or Event()
         self._on_progress = on_progress
-        self._batch = engine.batch
-        self._reading_ahead = 2 * max(engine.batch, WRITTEN_AT_ONCE)
-        self._most_workers = max(engine.concurrency, processors())
-        self._lanes_ahead = self._most_workers + max(2, WRITTEN_AT_ONCE // engine.batch)
-        # Outcomes of the last images: a copy of one that was in work while the copy was read is known by them.
-        behind = self._reading_ahead + self._lanes_ahead + WRITTEN_AT_ONCE + 2
-        self._outcomes: deque[Outcomes] = deque(maxlen=behind)
-        self._checked = time.monotonic()
+        self._batch_size = engine.batch
+        self._files_ahead = 2 * max(engine.batch, WRITE_BATCH_FILES)
+        self._max_workers = max(engine.concurrency, processors())
+        self._batches_ahead = self._max_workers + max(2, WRITE_BATCH_FILES // engine.batch)
+        # Outcomes of recent batches. A copy of one of their images was perhaps read before the image was in the ledger.
+        recent = self._files_ahead + self._batches_ahead + WRITE_BATCH_FILES + 2
+        self._outcomes: deque[Outcomes] = deque(maxlen=recent)
+        self._last_check = time.monotonic()
         self.counts = IngestCounts()
 
     def run(self, folder: Path | Folder, wanted: PathFilter = EVERYTHING) -> IngestCounts:
-        """Ingest every wanted picture below `folder`. A bad file is recorded with its reason and ends nothing.
+        """Ingest the pictures of a folder. A file that fails is recorded with the reason; the run continues.
 
-        Raises OceanoError for what no file is to blame for: `index_unavailable`, `disk_full`, `folder_unavailable`,
-        `engine_unhealthy`, `ledger_unavailable`. All that was recorded until then stays.
+        Args:
+            folder: the folder.
+            wanted: the files to ingest.
+
+        Returns:
+            `counts`.
+
+        Raises:
+            OceanoError: `index_unavailable`, `disk_full`, `folder_unavailable`, `engine_unhealthy`,
+                `ledger_unavailable`, `thumbs_unavailable`. Files recorded so far stay recorded and are in `counts`.
         """
         self._folder = folder if isinstance(folder, Folder) else Folder(folder)
-        _log.info("ingest of %s begins", readable(self._folder.path))
-        self._note_mounts()
-        self._take_up_what_the_index_lost()
-        self.take(self._folder.scan(wanted))
-        _log.info("ingest of %s ends: %s", readable(self._folder.path), self.counts)
+        _log.info("ingest of %s started", readable(self._folder.path))
+        self._record_mounts()
+        self._requeue_lost_images()
+        self.ingest_files(self._folder.scan(wanted))
+        _log.info("ingest of %s finished: %s", readable(self._folder.path), self.counts)
         return self.counts
 
-    def take(self, files: Iterable[File]) -> None:
-        """Ingest these files, as `run` does those of a folder."""
+    def ingest_files(self, files: Iterable[File]) -> None:
+        """Ingest files, as `run` does with those of a folder.
+
+        Raises:
+            OceanoError: as `run` does.
+        """
         with (
-            ThreadPoolExecutor(READERS, "read") as readers,
-            ThreadPoolExecutor(self._most_workers, "ingest-worker") as pool,
+            ThreadPoolExecutor(READER_THREADS, "read") as readers,
+            ThreadPoolExecutor(self._max_workers, "ingest-worker") as workers,
         ):
-            wanted = self._not_settled(files)
-            reads = in_order(readers, self._read, wanted, ahead=self._reading_ahead, full=self._bytes.spent)
+            unfinished = self._unfinished(files)
+            full = self._read_ahead.is_exceeded
+            reads = in_order(readers, self._read, unfinished, ahead=self._files_ahead, full=full)
             batches = self._batches(reads)
-            done = in_order(pool, self._work, batches, ahead=self._lanes_ahead, full=self._bytes.spent)
-            with closing(reads), closing(done):
-                waiting, written = Batch(), time.monotonic()
-                for batch in done:
-                    waiting.add(batch)
-                    if len(waiting) >= WRITTEN_AT_ONCE or time.monotonic() - written >= WRITTEN_SECONDS:
-                        self._write(waiting)
-                        waiting, written = Batch(), time.monotonic()
-                if len(waiting):
-                    self._write(waiting)
-
-    def _read(self, file: File) -> Read:
-        """Takes its bytes into account before they are there; `_sort_in` and `_work` let them go."""
-        self._bytes.change(file.size)
-        read = self._reader.read(file)
-        self._bytes.change(read.file.size - file.size)  # it may have grown meanwhile
-        return read
-
-    def _work(self, batch: Batch) -> Batch:
-        held = sum(read.file.size for read in batch.reads)
-        try:
-            return self._concurrency.work(batch)
-        finally:
-            self._bytes.change(-held)
+            processed = in_order(workers, self._process, batches, ahead=self._batches_ahead, full=full)
+            with closing(reads), closing(processed):
+                unwritten, last_write = Batch(), time.monotonic()
+                for batch in processed:
+                    unwritten.merge(batch)
+                    if len(unwritten) >= WRITE_BATCH_FILES or time.monotonic() - last_write >= WRITE_SECONDS:
+                        self._write(unwritten)
+                        unwritten, last_write = Batch(), time.monotonic()
+                if len(unwritten):
+                    self._write(unwritten)
 
     @property
-    def unseen(self) -> int:
-        """Files that could not be read just now, and folders that could not be listed."""
-        return self.passing + (0 if self._folder is None else self._folder.unlisted)
+    def unread(self) -> int:
+        """Files that were temporarily unreadable, and folders that could not be listed."""
+        return self._temporarily_unreadable + (0 if self._folder is None else self._folder.unlisted)
+
+    def _read(self, file: File) -> ReadResult:
+        """Read a file; its bytes count as read ahead until `_add_to_batch` or `_process` subtracts them."""
+        self._read_ahead.change(file.size)
+        read = self._reader.read(file)
+        self._read_ahead.change(read.file.size - file.size)  # the file may have changed since it was listed
+        return read
+
+    def _process(self, batch: Batch) -> Batch:
+        size = sum(read.file.size for read in batch.pending)
+        try:
+            return self._processor.process(batch)
+        finally:
+            self._read_ahead.change(-size)
 
     def _require_folder(self, failure: OSError) -> None:
-        """A file that is not there any more, or does not answer: is it the whole folder?"""
+        """Raise `folder_unavailable` if a file cannot be read because the whole folder is unavailable."""
         if self._folder is not None:
             self._folder.require(failure)
 
-    def _take_up_what_the_index_lost(self) -> None:
-        """An index that was emptied or restored from an older copy lacks faces of the ledger: those go again."""
+    def _requeue_lost_images(self) -> None:
+        """Ingest images again whose faces the index lost, because it was emptied or restored from an older copy."""
         if self._index.count() >= self._ledger.totals().faces:
             return
         lost = []
         for image in self._ledger.images():
             image_id = str(image.image_id)
-            ids = [face_id_of(image_id, self._engine.pack.digest, place) for place in range(image.faces)]
+            ids = [face_id_of(image_id, self._engine.pack.digest, position) for position in range(image.faces)]
             if len(self._index.retrieve(ids)) < image.faces:
                 lost.append(image_id)
-        _log.warning("the index lacks faces of %d images that the ledger has as done: they go again", len(lost))
-        self._ledger.forget_images(lost)
+        _log.warning("the index lacks faces of %d images that are done in the ledger; ingesting them again", len(lost))
+        self._ledger.delete_images(lost)
 
-    def _not_settled(self, files: Iterable[File]) -> Iterator[File]:
+    def _unfinished(self, files: Iterable[File]) -> Iterator[File]:
+        """Yield the files to read; count the unchanged ones as skipped."""
         for file in files:
-            if self._ends:
+            if self._should_stop:
                 return
             self.counts.files += 1
-            if (known := self._reader.settled(file)) is None:
+            if (earlier := self._reader.unchanged(file)) is None:
                 yield file
                 continue
             self.counts.skipped += 1
-            self.counts.failed_before += known.status == "failed"
+            self.counts.failed_before += earlier.status == "failed"
             self._on_progress(self.counts)
 
     @property
-    def _ends(self) -> bool:
-        return self._stop.is_set() or self._left == 0
+    def _should_stop(self) -> bool:
+        return self._stop.is_set() or self._remaining == 0
 
-    def _batches(self, reads: Iterable[Read]) -> Iterator[Batch]:
+    def _batches(self, reads: Iterable[ReadResult]) -> Iterator[Batch]:
+        """Group files into batches, each with at most the engine's batch size of images to process."""
         batch = self._new_batch()
         for read in reads:
-            if self._ends:
+            if self._should_stop:
                 break
-            self._sort_in(read, batch)
-            enough = len(batch.reads) >= self._batch or len(batch) >= max(self._batch, WRITTEN_AT_ONCE)
-            if enough or (len(batch) and self._bytes.spent()):
+            self._add_to_batch(read, batch)
+            full = len(batch.pending) >= self._batch_size or len(batch) >= max(self._batch_size, WRITE_BATCH_FILES)
+            if full or (len(batch) and self._read_ahead.is_exceeded()):
                 yield batch
                 batch = self._new_batch()
         if len(batch):
@@ -239,77 +270,79 @@ class Ingest:
         self._outcomes.append(batch.outcomes)
         return batch
 
-    def _sort_in(self, read: Read, batch: Batch) -> None:
-        first = next((outcomes for outcomes in self._outcomes if read.image_id in outcomes), None)
-        new = bool(read.data) and first is None
-        if not new:
-            self._bytes.change(-read.file.size)
+    def _add_to_batch(self, read: ReadResult, batch: Batch) -> None:
+        original = next((outcomes for outcomes in self._outcomes if read.image_id in outcomes), None)
+        to_process = bool(read.data) and original is None
+        if not to_process:
+            self._read_ahead.change(-read.file.size)
         if read.record is None and not read.data:
             self.counts.ignored += 1
             return
         unchanged = read.record is not None and read.record.status in ("done", "no_face")
-        if self._left is not None and not unchanged:
-            self._left -= 1
+        if self._remaining is not None and not unchanged:
+            self._remaining -= 1
         if read.record is not None:
             (batch.unchanged if unchanged else batch.records).append(read.record)
-        elif first is not None:
-            batch.copies.append((read.file, read.image_id, first))
+        elif original is not None:
+            batch.duplicates.append((read.file, read.image_id, original))
         else:
-            batch.reads.append(read)
+            batch.pending.append(read)
             batch.outcomes[read.image_id] = None
 
     def _write(self, batch: Batch) -> None:
-        """Faces first, durable; then the ledger."""
+        """Write the faces to the index and, once they are durable, the results to the ledger."""
         if batch.points:
             self._require_healthy_engine()
             self._retry_index(lambda: self._index.upsert(batch.points))
             self._retry_index(self._index.flush)
         records = [*batch.records, *filter(None, batch.outcomes.values())]
         records += [
-            copy_of(outcome, file) for file, image_id, outcomes in batch.copies if (outcome := outcomes[image_id])
+            duplicate_record(outcome, file)
+            for file, image_id, outcomes in batch.duplicates
+            if (outcome := outcomes[image_id])
         ]
-        self._note_mounts()
-        self._ledger.record([*filter(self._counts_for_good, records), *batch.unchanged])
+        self._record_mounts()
+        self._ledger.record([*filter(self._should_record, records), *batch.unchanged])
         self.counts.skipped += len(batch.unchanged)
-        for one in records:
-            if one.status == "failed":
-                _log.info("failed: %s: %s (%s)", readable(one.path), one.message, one.reason)
-            setattr(self.counts, one.status, getattr(self.counts, one.status) + 1)
-            self.counts.faces += one.faces
+        for record in records:
+            if record.status == "failed":
+                _log.info("failed: %s: %s (%s)", readable(record.path), record.message, record.reason)
+            setattr(self.counts, record.status, getattr(self.counts, record.status) + 1)
+            self.counts.faces += record.faces
         self._on_progress(self.counts)
 
-    def _note_mounts(self) -> None:
-        """Before files of theirs are recorded: by that, a drive that is not there is told from a deletion."""
-        if self._folder is not None and (fresh := mounts_of(self._folder.path) - self._mounts):
-            self._ledger.note_mounts(fresh)
-            self._mounts |= fresh
+    def _record_mounts(self) -> None:
+        """Record new mounts before the files on them, so that a prune can tell a missing drive from deleted files."""
+        if self._folder is not None and (new := mounts_of(self._folder.path) - self._recorded_mounts):
+            self._ledger.record_mounts(new)
+            self._recorded_mounts |= new
 
-    def _counts_for_good(self, record: FileRecord) -> bool:
-        """A file that cannot be read just now is still what it was: its faces, and their names, stay its own."""
-        if record.reason not in PASSING:
+    def _should_record(self, record: FileRecord) -> bool:
+        """Count a temporarily unreadable file; it keeps an earlier record, and so its faces and their names."""
+        if record.reason not in TEMPORARY_REASONS:
             return True
-        self.passing += 1
-        known = self._ledger.file(record.path)
-        return known is None or known.status == "failed"
+        self._temporarily_unreadable += 1
+        earlier = self._ledger.file(record.path)
+        return earlier is None or earlier.status == "failed"
 
     def _require_healthy_engine(self) -> None:
-        """Nothing is written while the model is broken."""
-        if time.monotonic() - self._checked >= CHECK_SECONDS:
+        """Raise `engine_unhealthy` rather than write faces that a broken model made."""
+        if time.monotonic() - self._last_check >= ENGINE_CHECK_SECONDS:
             self._engine.check()
-            self._checked = time.monotonic()
+            self._last_check = time.monotonic()
         if not self._engine.health.healthy:
             raise OceanoError("engine_unhealthy", self._engine.health.message)
 
     def _retry_index(self, write: Callable[[], None]) -> None:
-        """An index that is gone for a while is waited for; writing a point twice is writing it once."""
-        retry_index(write, self._stop, seconds=self._options.patience)
+        """Retry a write while the index is unavailable; writing a point twice is the same as writing it once."""
+        retry_index(write, self._stop, seconds=self._options.retry_seconds)
 
 
 def _run_as_script() -> int:
-    """`python app/app/ingest.py FOLDER` is `python -m app ingest FOLDER`."""
+    """Run `python -m app ingest` with the same arguments, for `python app/app/ingest.py FOLDER`."""
     package = Path(__file__).resolve().parents[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))}
-    os.execve(sys.executable, [sys.executable, "-m", "app", "ingest", *sys.argv[1:]], env)  # noqa: S606 - itself
+    os.execve(sys.executable, [sys.executable, "-m", "app", "ingest", *sys.argv[1:]], env)  # noqa: S606 - this Python
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What the commands of `oceano` do."""
+"""The commands of `oceano`, one module each."""

@@ -1,6 +1,6 @@
-"""What `oceano backup` and `oceano restore` do: index, ledger and thumbnails, kept in one folder and put back.
+"""`oceano backup` and `oceano restore`: copy index, ledger and thumbnails to a folder, and back.
 
-A backup has the layout of a data folder. The ledger goes first: it may know less than the index, never more.
+A backup has the layout of a data folder. The ledger is copied first, so that it never has faces that the index lacks.
 """
 
 from __future__ import annotations
@@ -17,206 +17,239 @@ from typing import Any, Final
 
 from app.commands.console import counted, faces_bar, say
 from app.core.config import Settings
-from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError, is_full
+from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, ErrorCode, OceanoError, is_full
 from app.core.files import free_bytes
 from app.core.protocols import FaceIndex
 from app.core.types import ModelPack
 from app.index import (
     alias_path,
-    clear_restore,
     collection_exists,
     index_exists,
     open_index,
-    readable_copy,
+    remove_restore_leftovers,
     restore_embedded,
+    restored_copy,
     wait_until_left,
 )
 from app.index.capacity import amount, plan
 from app.index.transfer import Migration
-from app.library import only_writer, read_manifest, require_undamaged, restore_note, write_manifest
-from app.service.factory import find_model, open_ledger
+from app.library import only_writer, read_manifest, require_undamaged, restore_marker_path, write_manifest
+from app.service import find_model, open_ledger
 
-_ROOM_TO_WRITE: Final = 300_000_000  # Edge keeps some free
+_WRITE_RESERVE_BYTES: Final = 300_000_000  # Edge needs free space to write
 
 
 def run_backup(settings: Settings, target: Path, stop: Event) -> int:
-    """The exit code. Searching and ingesting go on meanwhile. Raises OceanoError; there is a whole backup or none."""
+    """Back up index, ledger and thumbnails while the service and ingests run; makes a complete backup or none.
+
+    Args:
+        settings: the data to back up.
+        target: the new folder.
+        stop: once set, ends the backup.
+
+    Returns:
+        The exit code: 0, or 130 if interrupted.
+
+    Raises:
+        OceanoError: `invalid_request` if `target` exists or cannot be written, `not_found` without a parent folder or
+            an index, `disk_full`, and as `find_model`, `open_index` and `open_ledger` do.
+    """
     target = _absolute(target)
     if target.exists():
-        raise OceanoError("invalid_request", f"{target} is there already; a backup goes into a new folder")
-    if not target.parent.is_dir():  # made here, a backup meant for a drive that is not mounted would go elsewhere
+        raise OceanoError("invalid_request", f"{target} already exists; a backup needs a new folder")
+    if not target.parent.is_dir():  # not created: it may be on a drive that is not mounted
         raise OceanoError("not_found", f"{target.parent} is not a folder; is the drive connected?")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    kept = settings.model_copy(update={"data_dir": partial, "qdrant_url": ""})
+    backup_settings = settings.model_copy(update={"data_dir": partial, "qdrant_url": ""})
     try:
-        _clear_leftovers(target)
+        _remove_leftovers(target)
         pack = find_model(settings)
         with (
             closing(open_index(settings, pack, create=False)) as index,
             closing(open_ledger(settings, pack)) as ledger,
         ):
             partial.mkdir(mode=0o700)
-            kept.state_dir.mkdir(mode=0o700)
-            ledger.backup(kept.state_dir / "ledger.sqlite3")
-            faces = _keep_index(settings, kept, pack, index, stop)
+            backup_settings.state_dir.mkdir(mode=0o700)
+            ledger.backup(backup_settings.state_dir / "ledger.sqlite3")
+            faces = _back_up_index(settings, backup_settings, pack, index, stop)
         if stop.is_set():
-            say("interrupted: nothing is kept of this backup")
+            say("interrupted: no backup was made")
             return EXIT_INTERRUPTED
-        thumbs = _copy_thumbs(settings.thumbs_dir, kept.thumbs_dir)
+        thumbs = _copy_thumbs(settings.thumbs_dir, backup_settings.thumbs_dir)
         write_manifest(partial, settings, pack, faces=faces, thumbnails=thumbs)
         os.sync()
         partial.rename(target)
     except OSError as failure:
         raise _storage_failure(failure, target) from failure
     finally:
-        with suppress(OSError):  # a name that is too long, which was said
+        with suppress(OSError):  # a name that is too long, which has been reported
             if partial.exists():
-                wait_until_left(kept)
+                wait_until_left(backup_settings)
                 shutil.rmtree(partial, ignore_errors=True)
     say(f"{target}: {counted(faces, 'face')}, {counted(thumbs, 'thumbnail')}, the ledger")
     return EXIT_OK
 
 
 def run_restore(settings: Settings, source: Path, stop: Event) -> int:
-    """The exit code. Into an index that is empty or not there, or where this restore was interrupted before.
+    """Restore a backup into an empty or missing index, or continue an interrupted restore.
 
-    Raises OceanoError; the same call goes on.
+    Args:
+        settings: where to restore to.
+        source: the folder of the backup.
+        stop: once set, ends the restore; the same call continues it.
+
+    Returns:
+        The exit code: 0, or 130 if interrupted.
+
+    Raises:
+        OceanoError: `invalid_request` if the backup is incomplete or damaged or the index has faces, `disk_full`,
+            `ingest_in_progress`, and as `read_manifest`, `find_model`, `open_index` and `open_ledger` do.
     """
     source = _absolute(source)
     pack = find_model(settings)
     manifest = read_manifest(source, settings, pack)
-    kept = settings.model_copy(update={"data_dir": source, "qdrant_url": ""})
+    backup_settings = settings.model_copy(update={"data_dir": source, "qdrant_url": ""})
     try:
-        _require_whole(source, kept, pack)
+        _require_complete(source, backup_settings, pack)
         require_undamaged(source, manifest)
     except OSError as failure:
         raise OceanoError("invalid_request", f"{source} cannot be read: {failure}") from failure
-    begun = restore_note(settings.state_dir, settings.qdrant_collection)
+    restore_marker = restore_marker_path(settings.state_dir, settings.qdrant_collection)
     with only_writer(settings.state_dir), closing(open_ledger(settings, pack)) as ledger:
-        clear_restore(settings)
+        remove_restore_leftovers(settings)
         try:
-            note = {"backup": manifest, "into": settings.qdrant_url or "embedded"}
-            if not _is_of(begun, note):
+            this_restore = {"backup": manifest, "into": settings.qdrant_url or "embedded"}
+            if not _is_marked(restore_marker, this_restore):
                 _require_empty(settings, pack)
-                begun.write_text(json.dumps(note), encoding="utf-8")
+                restore_marker.write_text(json.dumps(this_restore), encoding="utf-8")
             if not settings.qdrant_url and not index_exists(settings):
-                restore_embedded(settings, kept.embedded_dir)
+                restore_embedded(settings, backup_settings.embedded_dir)
             else:
-                _fill_index(settings, kept, pack, stop)
+                _fill_index(settings, backup_settings, pack, stop)
             if stop.is_set():
-                say("interrupted; the same command goes on")
+                say("interrupted; run the same command again to continue")
                 return EXIT_INTERRUPTED
-            thumbs = _copy_thumbs(kept.thumbs_dir, settings.thumbs_dir)
+            thumbs = _copy_thumbs(backup_settings.thumbs_dir, settings.thumbs_dir)
         except OSError as failure:
             raise _storage_failure(failure, settings.data_dir) from failure
-        ledger.merge(kept.state_dir / "ledger.sqlite3")
-        begun.unlink()
+        ledger.merge(backup_settings.state_dir / "ledger.sqlite3")
+        restore_marker.unlink()
         with closing(open_index(settings, pack)) as index:
             faces = index.count()
     say(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the ledger")
     return EXIT_OK
 
 
-def _keep_index(settings: Settings, kept: Settings, pack: ModelPack, index: FaceIndex, stop: Event) -> int:
-    """Faces in the copy: the files of an embedded index; of a server's index an embedded one made of its faces."""
+def _back_up_index(
+    settings: Settings, backup_settings: Settings, pack: ModelPack, index: FaceIndex, stop: Event
+) -> int:
+    """Copy the files of an embedded index, or the faces of a server into a new embedded index.
+
+    Returns:
+        Number of faces in the copy.
+    """
     if not settings.qdrant_url:
-        kept.index_dir.mkdir(parents=True, mode=0o700)
-        index.backup(kept.embedded_dir)
+        backup_settings.index_dir.mkdir(parents=True, mode=0o700)
+        index.backup(backup_settings.embedded_dir)
         return index.count()
     faces = index.count()
-    needed = plan(max(1, faces), embedding_size=pack.embedding_size).index_disk + _ROOM_TO_WRITE
-    free = free_bytes(kept.state_dir)
+    needed = plan(max(1, faces), embedding_size=pack.embedding_size).index_disk + _WRITE_RESERVE_BYTES
+    free = free_bytes(backup_settings.state_dir)
     if free < needed:
         raise OceanoError(
             "disk_full",
-            f"a backup of {counted(faces, 'face')} needs about {amount(needed)}; {kept.data_dir.parent} has "
+            f"a backup of {counted(faces, 'face')} needs about {amount(needed)}; {backup_settings.data_dir.parent} has "
             f"{amount(free)} free",
             details={"needed_bytes": needed, "free_bytes": free},
         )
-    with closing(open_index(kept, pack)) as copy, faces_bar(faces) as advance:
+    with closing(open_index(backup_settings, pack)) as copy, faces_bar(faces) as advance:
         counts = Migration(index, copy, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
-    wait_until_left(kept)
+    wait_until_left(backup_settings)
     return counts.faces
 
 
-def _clear_leftovers(target: Path) -> None:
-    """What a killed backup of the same name left."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        pid = left.name.split(".")[-2]
-        # our own, since this backup has not begun: in containers every process has the same
+def _remove_leftovers(target: Path) -> None:
+    """Remove the temporary folders that killed backups to the same target left."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        pid = leftover.name.split(".")[-2]
+        # one with our own id is a leftover, too: in containers, processes often have the same id
         if pid == str(os.getpid()) or (pid.isdecimal() and not Path("/proc", pid).exists()):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _require_whole(source: Path, kept: Settings, pack: ModelPack) -> None:
-    index = kept.embedded_dir
-    for part in (kept.state_dir / "ledger.sqlite3", alias_path(index, kept.qdrant_collection)):
+def _require_complete(source: Path, backup_settings: Settings, pack: ModelPack) -> None:
+    index = backup_settings.embedded_dir
+    for part in (backup_settings.state_dir / "ledger.sqlite3", alias_path(index, backup_settings.qdrant_collection)):
         if not part.is_file():
-            raise OceanoError("invalid_request", f"{source} is not a whole backup: {part} is missing")
-    if not collection_exists(kept, pack):
-        raise OceanoError("invalid_request", f"{source} is not a whole backup: {index} lacks the faces")
+            raise OceanoError("invalid_request", f"{source} is incomplete: {part} is missing")
+    if not collection_exists(backup_settings, pack):
+        raise OceanoError("invalid_request", f"{source} is incomplete: {index} has no faces")
 
 
-def _is_of(begun: Path, note: dict[str, Any]) -> bool:
-    """Was this restore begun here? A note that was cut off is none: nothing had been restored yet."""
+def _is_marked(restore_marker: Path, restore: dict[str, Any]) -> bool:
+    """Return whether this restore was started here. With a truncated marker, nothing had been restored yet."""
     try:
-        return bool(json.loads(begun.read_text(encoding="utf-8")) == note)
+        return bool(json.loads(restore_marker.read_text(encoding="utf-8")) == restore)
     except (FileNotFoundError, ValueError):
         return False
 
 
 def _require_empty(settings: Settings, pack: ModelPack) -> None:
-    """What was forgotten since the backup must not come back unasked."""
+    """Refuse an index with faces: a restore would bring back faces that were removed since the backup."""
     if not settings.qdrant_url and not index_exists(settings):
         if collection_exists(settings, pack):
             raise OceanoError(
                 "invalid_request",
-                f"there are faces in {settings.embedded_dir}, though the file that makes them the index "
-                f"{settings.qdrant_collection!r} is lost; a backup would replace them: move them away first",
+                f"{settings.embedded_dir} has faces, but no file names them as the index "
+                f"{settings.qdrant_collection!r}. A restore would replace them; move them away first",
             )
         return
     try:
         with closing(open_index(settings, pack)) as index:
-            there = index.count()
+            faces = index.count()
     except OceanoError as failure:
         if failure.code == "index_unavailable" and not settings.qdrant_url:
-            advice = f"{failure.message}; to restore over it, move {settings.embedded_dir} away"
+            advice = f"{failure.message}; to restore in its place, move {settings.embedded_dir} away"
             raise OceanoError(failure.code, advice) from failure
         raise
-    if there:
-        elsewhere = "delete its collection on the server first"
-        here = "set another DATA_DIR, or move what is there away"
+    if faces:
+        on_server = "delete its collection on the server first"
+        embedded = "set another DATA_DIR, or move the existing data away"
         raise OceanoError(
             "invalid_request",
-            f"the index {settings.qdrant_collection!r} holds {there} faces already, and a backup goes into an empty "
-            f"one: {elsewhere if settings.qdrant_url else here}",
-            details={"faces": there},
+            f"the index {settings.qdrant_collection!r} already has {counted(faces, 'face')}; a restore needs an empty "
+            f"one: {on_server if settings.qdrant_url else embedded}",
+            details={"faces": faces},
         )
 
 
-def _fill_index(settings: Settings, kept: Settings, pack: ModelPack, stop: Event) -> None:
-    """Into an index that is there, perhaps on a server, perhaps in use."""
+def _fill_index(settings: Settings, backup_settings: Settings, pack: ModelPack, stop: Event) -> None:
+    """Copy the faces into an existing index, which may be on a server and in use."""
     with (
-        readable_copy(settings, kept.embedded_dir) as copied,
+        restored_copy(settings, backup_settings.embedded_dir) as copy_settings,
         closing(open_index(settings, pack)) as index,
-        closing(open_index(copied, pack, create=False)) as copy,
+        closing(open_index(copy_settings, pack, create=False)) as copy,
         faces_bar(copy.count()) as advance,
     ):
         Migration(copy, index, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
 
 
 def _copy_thumbs(source: Path, target: Path) -> int:
-    """Thumbnails that `target` lacks, as second names where both are on one disk; how many `source` has."""
+    """Copy the thumbnails that `target` lacks, as hard links if possible.
+
+    Returns:
+        Number of thumbnails in `source`.
+    """
     count = 0
     for base, _, names in os.walk(source):
-        there = target / Path(base).relative_to(source)
+        folder = target / Path(base).relative_to(source)
         for name in names:
             if not name.endswith(".jpg"):
                 continue
             count += 1
-            there.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError, FileNotFoundError):  # FileNotFoundError: pruned meanwhile
-                _link_or_copy(Path(base, name), there / name)
+                _link_or_copy(Path(base, name), folder / name)
     return count
 
 
@@ -226,20 +259,20 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        beside = target.with_name(f"{target.name}.tmp")
+        temporary = target.with_name(f"{target.name}.tmp")
         try:
-            shutil.copyfile(source, beside)
-            beside.replace(target)
+            shutil.copyfile(source, temporary)
+            temporary.replace(target)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - Path's raises for a user who is not there
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - Path.expanduser raises for an unknown user
 
 
-def _storage_failure(failure: OSError, place: Path) -> OceanoError:
+def _storage_failure(failure: OSError, path: Path) -> OceanoError:
     if failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OceanoError("invalid_request", f"{place} cannot be written by user {os.getuid()}: {failure.strerror}")
-    code = "disk_full" if is_full(failure) else "internal"
-    return OceanoError(code, f"{place} cannot be written: {failure.strerror or failure}")
+        return OceanoError("invalid_request", f"{path} cannot be written by user {os.getuid()}: {failure.strerror}")
+    code: ErrorCode = "disk_full" if is_full(failure) else "internal"
+    return OceanoError(code, f"{path} cannot be written: {failure.strerror or failure}")

@@ -1,4 +1,4 @@
-"""What a terminal shows of work that takes long."""
+"""Output of commands: summaries, and progress bars on a terminal."""
 
 from __future__ import annotations
 
@@ -33,20 +33,25 @@ _log = logging.getLogger(__name__)
 
 
 def say(text: str) -> None:
-    """What a command has to say at its end, to whoever called it and to its log."""
+    """Print a line, and write it to the log of the command."""
     print(text, flush=True)  # noqa: T201
     _log.info("%s", text)
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 file", "2 files"."""
+    """Return a number with its noun, such as "1 file" or "2 files"."""
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 class IngestProgress:
-    """A bar with rate and time left on a terminal, a line at the end anywhere; with `as_json` one JSON line only.
+    """Progress bar of an ingest, if standard error is a terminal, and a summary at the end.
 
-    The number of files is counted beside the ingest, so that it need not wait for it.
+    A thread counts the files meanwhile, so that the ingest does not have to wait for the total.
+
+    Args:
+        folder: the folder of the ingest.
+        wanted: the files to count.
+        as_json: print only one line of JSON, at the end.
     """
 
     def __init__(self, folder: Path, wanted: PathFilter, *, as_json: bool) -> None:
@@ -54,7 +59,7 @@ class IngestProgress:
         self._wanted = wanted
         self._as_json = as_json
         self._start = time.perf_counter()
-        self._left = threading.Event()
+        self._closed = threading.Event()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -75,33 +80,39 @@ class IngestProgress:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left.set()
+        self._closed.set()
         self._bar.stop()
 
     def update(self, counts: IngestCounts) -> None:
-        """Show where a run is."""
+        """Update the progress bar."""
         if self._bar.disable:
             return
         finished = counts.images + counts.skipped + counts.ignored
-        said = f"{counts.faces} faces" + (f", {counts.failed} failed" if counts.failed else "")
+        description = f"{counts.faces} faces" + (f", {counts.failed} failed" if counts.failed else "")
         rate = counts.images / max(1e-3, time.perf_counter() - self._start)
-        self._bar.update(self._task, completed=finished, description=said, rate=rate)
+        self._bar.update(self._task, completed=finished, description=description, rate=rate)
 
     def finish(self, counts: IngestCounts, *, interrupted: bool, pruned: dict[str, int] | None) -> None:
-        """Say what a run did."""
+        """Print the summary of a run, as text or JSON.
+
+        Args:
+            counts: what the run did.
+            interrupted: whether it was interrupted.
+            pruned: what it pruned, as a dict of `PruneCounts`; None if it did not prune.
+        """
         self._bar.stop()
         seconds = time.perf_counter() - self._start
         rate = counts.images / max(1e-3, seconds)
         if self._as_json:
-            said = asdict(counts) | {
+            summary = asdict(counts) | {
                 "images": counts.images,
                 "seconds": round(seconds, 3),
                 "images_per_second": round(rate, 1),
                 "folder": readable(str(self._folder)),
                 "interrupted": interrupted,
             }
-            said |= {} if pruned is None else {"pruned": pruned}
-            print(json.dumps(said), flush=True)  # noqa: T201
+            summary |= {} if pruned is None else {"pruned": pruned}
+            print(json.dumps(summary), flush=True)  # noqa: T201
             return
         parts = [
             f"{counted(counts.images, 'image')}, {counted(counts.faces, 'face')}",
@@ -112,21 +123,28 @@ class IngestProgress:
         ]
         print(("interrupted: " if interrupted else "") + "; ".join(parts), flush=True)  # noqa: T201
         if counts.failed or counts.failed_before:
-            print("--report FILE.csv lists what failed, with reasons; --retry tries it again")  # noqa: T201
+            print("--report FILE.csv lists the failed files with reasons; --retry ingests them again")  # noqa: T201
 
     def _count(self) -> None:
         total = 0
-        with suppress(OceanoError):  # the ingest says so, too
+        with suppress(OceanoError):  # the ingest reports it, too
             for _ in Folder(self._folder).scan(self._wanted):
                 total += 1
-                if self._left.is_set():
+                if self._closed.is_set():
                     return
             self._bar.update(self._task, total=total)
 
 
 @contextmanager
 def faces_bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for work on every face; yields a function of faces so far."""
+    """Show a progress bar for work on faces, if standard error is a terminal.
+
+    Args:
+        total: number of faces.
+
+    Yields:
+        A function that sets the number of finished faces.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("faces", total=total)
@@ -139,7 +157,14 @@ def faces_bar(total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar for a download; yields a function of (bytes so far, bytes in all or None)."""
+    """Show a progress bar for a download, if standard error is a terminal.
+
+    Args:
+        name: a label.
+
+    Yields:
+        A function that sets the number of downloaded bytes, and their total or None.
+    """
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(name, total=None)

@@ -1,4 +1,4 @@
-"""`oceano device`: does the model run where DEVICE says?"""
+"""`oceano device`: check the device that DEVICE names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from app.engine import probe
 
 
 def run_device(settings: Settings) -> None:
-    """Run a small convolution and print where it ran. Raises OceanoError `device_unavailable`."""
+    """Run a small convolution and print on which device it ran.
+
+    Raises:
+        OceanoError: `device_unavailable`.
+    """
     found = probe(settings.device)
     typer.echo(f"the model will run on {found.device} ({found.provider}): {found.reason}")

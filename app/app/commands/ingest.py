@@ -1,4 +1,4 @@
-"""`oceano ingest`: runs the ingest job and prints what it did."""
+"""`oceano ingest`: run the ingest job and print what it did."""
 
 from __future__ import annotations
 

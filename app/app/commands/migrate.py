@@ -1,4 +1,4 @@
-"""What `oceano migrate` does: carry the index to a Qdrant server or back, and compare."""
+"""`oceano migrate`: copy the index to a Qdrant server or back, and compare the two."""
 
 from __future__ import annotations
 
@@ -6,31 +6,45 @@ from contextlib import closing
 from threading import Event
 from typing import Final
 
-from app.commands.console import faces_bar, say
+from app.commands.console import counted, faces_bar, say
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError
 from app.index import is_same, open_index
 from app.index.transfer import Migration
-from app.service.factory import find_model
+from app.service import find_model
 
 EMBEDDED: Final = "embedded"
 
 
-def run_migrate(settings: Settings, there: Settings, stop: Event, *, exact: bool = False) -> int:
-    """The exit code. `there` are the settings of the place to go to, `exact` as for `Migration`.
+def run_migrate(settings: Settings, target_settings: Settings, stop: Event, *, exact: bool = False) -> int:
+    """Copy the index to another place and compare; continues where an earlier call ended.
 
-    Raises OceanoError; what was copied stays.
+    Args:
+        settings: the settings of the current index.
+        target_settings: the settings of the target.
+        stop: once set, ends the copying.
+        exact: delete faces from the target that the current index lacks.
+
+    Returns:
+        The exit code: 0, or 130 if interrupted.
+
+    Raises:
+        OceanoError: `invalid_request` if the target is the current index, `not_found` without an index,
+            `migration_incomplete` if the indexes differ in the end, `index_unavailable`, `index_model_mismatch`,
+            `disk_full`, and as `find_model` does. Faces copied so far stay at the target.
     """
-    if settings.qdrant_url == there.qdrant_url:
-        raise OceanoError("invalid_request", f"the index is there already: {_name(settings)}")
+    if settings.qdrant_url == target_settings.qdrant_url:
+        raise OceanoError("invalid_request", f"the target is the current index: {_name(settings)}")
     pack = find_model(settings)
     with (
         closing(open_index(settings, pack, create=False)) as source,
-        closing(open_index(there, pack)) as target,
+        closing(open_index(target_settings, pack)) as target,
         faces_bar(source.count()) as advance,
     ):
-        if is_same(source, target):  # by another name, or through a port that leads back
-            raise OceanoError("invalid_request", f"{there.qdrant_url} leads to where the index is already")
+        if is_same(source, target):
+            raise OceanoError(
+                "invalid_request", f"the target {target_settings.qdrant_url} is the current index under another address"
+            )
         migration = Migration(source, target, stop=stop, exact=exact, on_progress=lambda counts: advance(counts.faces))
         try:
             counts = migration.run()
@@ -38,15 +52,16 @@ def run_migrate(settings: Settings, there: Settings, stop: Event, *, exact: bool
             if not stop.is_set():
                 raise
         if stop.is_set():
-            say(f"interrupted: {migration.counts.copied} faces copied; run it again to go on")
+            copied = counted(migration.counts.copied, "face")
+            say(f"interrupted: {copied} copied; run the same command again to continue")
             return EXIT_INTERRUPTED
         agreement = migration.compare()
     say(
-        f"{agreement.faces} faces are on both sides ({counts.copied} copied now, {counts.updated} brought up to date"
-        f"{f', {counts.forgotten} forgotten there' if exact else ''}); "
-        f"{agreement.searches} searches gave {100 * agreement.share:.1f} % the same faces"
+        f"both indexes have {counted(agreement.faces, 'face')} ({counts.copied} copied, {counts.updated} updated"
+        f"{f', {counts.forgotten} deleted from the target' if exact else ''}); in {agreement.searches} test searches, "
+        f"the target found {100 * agreement.share:.1f} % of the faces that the source found"
     )
-    say(f"to use it, set QDRANT_URL={there.qdrant_url} and start the service again")
+    say(f"to use the target, set QDRANT_URL={target_settings.qdrant_url} and restart the service")
     return EXIT_OK
 
 

@@ -8,20 +8,18 @@ import typer
 
 from app.core.config import Settings
 from app.index.capacity import amount
-from app.packs.install import combine_packs, install_pack
-from app.packs.known import KNOWN_PACKS
-from app.packs.store import list_packs, verify_pack
+from app.packs import KNOWN_PACKS, combine_packs, install_pack, list_packs, verify_pack
 
 
 def print_packs(settings: Settings) -> None:
-    """Print the packs that are here and those that can be installed, a line each, then their licences."""
+    """Print the installed packs and those that can be installed, one per line, then their licences."""
     packs = list_packs(settings.models_dir)
     for pack in packs:
         state = "installed" if pack.installed else "not installed"
         size = f"{pack.embedding_size}-D" if pack.embedding_size else ""
         message = pack.message
         if not pack.installed and pack.name in KNOWN_PACKS:
-            message = f"oceano models install {pack.name} (fetches {amount(KNOWN_PACKS[pack.name].source.size)})"
+            message = f"oceano models install {pack.name} (downloads {amount(KNOWN_PACKS[pack.name].source.size)})"
         typer.echo(f"{pack.name:16} {state:14} {(pack.digest or '')[:8]:9} {size:7} {message}")
     for pack in packs:
         if pack.licence:
@@ -29,7 +27,17 @@ def print_packs(settings: Settings) -> None:
 
 
 def run_install(settings: Settings, name: str, *, url: str | None, archive: Path | None) -> None:
-    """Install a pack, with its licence and a progress bar. Raises what `install_pack` raises."""
+    """Install a pack; print its licence and a progress bar.
+
+    Args:
+        settings: have the folder of the packs.
+        name: as for `install_pack`.
+        url: download this zip file instead.
+        archive: use this file or folder instead of a download.
+
+    Raises:
+        OceanoError: as `install_pack` does.
+    """
     from app.commands.console import download_bar
 
     if name in KNOWN_PACKS:
@@ -40,7 +48,11 @@ def run_install(settings: Settings, name: str, *, url: str | None, archive: Path
 
 
 def run_combine(settings: Settings, detector: str, recogniser: str, name: str) -> None:
-    """Combine two models into a pack. Raises what `combine_packs` raises."""
+    """Make a pack of the detector of one model and the recogniser of another.
+
+    Raises:
+        OceanoError: as `combine_packs` does.
+    """
     pack = combine_packs(detector, recogniser, name, settings.models_dir)
     typer.echo(
         f"{pack.name} {pack.short_digest} is in {pack.folder}: {pack.detector.name} and {pack.recogniser.name}, "
@@ -49,8 +61,10 @@ def run_combine(settings: Settings, detector: str, recogniser: str, name: str) -
 
 
 def run_verify(settings: Settings, name: str) -> None:
-    """Hash a pack's files again and compare. Raises OceanoError `model_not_found`, `model_corrupt`."""
+    """Hash the files of a pack again and compare.
+
+    Raises:
+        OceanoError: `model_not_found`, `model_corrupt`.
+    """
     pack = verify_pack(name, settings.models_dir)
-    typer.echo(
-        f"{pack.name} {pack.short_digest}: {pack.detector.name} and {pack.recogniser.name} are as they should be"
-    )
+    typer.echo(f"{pack.name} {pack.short_digest}: {pack.detector.name} and {pack.recogniser.name} are unchanged")

@@ -1,4 +1,4 @@
-"""`oceano plan`: memory, disk and machines for a number of faces."""
+"""`oceano plan`: estimates memory, disk space and machines for a number of faces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from app.core.config import Settings
 from app.index.capacity import amount, faces_of
 from app.index.capacity import plan as planned
-from app.packs.store import embedding_size_of
+from app.packs import embedding_size_of
 
 
 def run_plan(
@@ -22,8 +22,20 @@ def run_plan(
     embedding_size: int | None,
     as_json: bool,
 ) -> None:
-    """Print what `faces` need (such as 6M), as text or as one JSON line. Raises OceanoError `invalid_request`."""
-    made = planned(
+    """Print an estimate.
+
+    Args:
+        settings: name the model, and have HNSW_M.
+        faces: a number such as 6M.
+        replicas: copies of each face.
+        node_memory_gb: memory of one machine in GB.
+        embedding_size: dimensions of an embedding; None for those of the model.
+        as_json: print one line of JSON instead of text.
+
+    Raises:
+        OceanoError: `invalid_request` if a number is invalid or too large.
+    """
+    estimate = planned(
         faces_of(faces),
         embedding_size=embedding_size or embedding_size_of(settings.model_name, settings.models_dir) or 512,
         m=settings.hnsw_m,
@@ -31,19 +43,20 @@ def run_plan(
         node_memory=round(min(node_memory_gb, 1e9) * 1_000_000_000),
     )
     if as_json:
-        typer.echo(json.dumps(asdict(made)))
+        typer.echo(json.dumps(asdict(estimate)))
         return
-    machines = f"{made.nodes} with {amount(made.node_memory)}" if made.nodes > 1 else "1"
-    shards = f"; SHARD_NUMBER={2 * made.nodes}" if made.nodes > 1 else ""
-    if made.nodes > 1 and replicas == 1:
-        shards += " (a lost machine takes its faces along: --replicas 2)"
+    machines = f"{estimate.nodes} with {amount(estimate.node_memory)}" if estimate.nodes > 1 else "1"
+    shards = f"; SHARD_NUMBER={2 * estimate.nodes}" if estimate.nodes > 1 else ""
+    if estimate.nodes > 1 and replicas == 1:
+        shards += " (if a machine is lost, so are its faces; use --replicas 2)"
     typer.echo(
-        f"{made.faces:,} faces of {made.embedding_size} dimensions, HNSW_M={settings.hnsw_m}, {replicas} "
-        f"cop{'y' if replicas == 1 else 'ies'}; over all machines:\n"
-        f"index       {made.kind}; machines: {machines}{shards}\n"
-        f"memory      at least {amount(made.memory_least)}, {amount(made.memory)} for quick searches\n"
-        f"disk        {amount(made.index_disk)} for the index, {amount(made.building_disk)} more, free, while its "
+        f"{estimate.faces:,} faces of {estimate.embedding_size} dimensions, HNSW_M={settings.hnsw_m}, {replicas} "
+        f"cop{'y' if replicas == 1 else 'ies'}; in total:\n"
+        f"index       {estimate.kind}; machines: {machines}{shards}\n"
+        f"memory      at least {amount(estimate.memory_least)}, {amount(estimate.memory)} for fast searches\n"
+        f"disk        {amount(estimate.index_disk)} for the index, {amount(estimate.building_disk)} more while its "
         "graph is built\n"
-        f"            {amount(made.thumbnails_disk)} for thumbnails, about {amount(made.ledger_disk)} for the ledger\n"
-        "measured at one million faces of 512 dimensions; all else is worked out from that"
+        f"            {amount(estimate.thumbnails_disk)} for thumbnails, about {amount(estimate.ledger_disk)} for the "
+        "ledger\n"
+        "One million faces of 512 dimensions were measured; other numbers are calculated from that."
     )

@@ -1,7 +1,7 @@
-"""What `oceano reembed` does: fills a collection of another model from the original files, then switches to it.
+"""`oceano reembed`: embed all pictures with another model into a new collection, then activate it.
 
-The old collection serves until the switch, and stays. Names go over to the face of the same picture that lies where
-the named one lay.
+The old collection stays in use until then, and is kept. A name goes to the face of the same picture whose box overlaps
+most with that of the named face.
 """
 
 from __future__ import annotations
@@ -22,171 +22,203 @@ from app.core.paths import readable
 from app.core.protocols import FaceIndex
 from app.core.types import BBox, FaceFilter, FaceRecord, ModelPack
 from app.images import ThumbStore
-from app.index import open_beside, open_index, switch_to
+from app.index import activate_collection, open_index, open_model_collection
 from app.index.transfer import pages
 from app.ingest import Ingest, IngestOptions
 from app.library import File, Ledger, file_at, only_writer
-from app.service.factory import build_engine, find_model, open_ledger
+from app.service import build_engine, find_model, open_ledger
 
 _log = logging.getLogger(__name__)
 
 _PAGE: Final = 500
-_MOST_PEOPLE: Final = 1_000_000
-_FEW: Final = 10  # pictures that may be gone, or one in a hundred
+_MAX_PEOPLE: Final = 1_000_000
+_MAX_MISSING: Final = 10  # pictures, or one in a hundred
 _POLL_SECONDS: Final = 1.0
-_LEAST_OVERLAP: Final = 0.5  # intersection over union: two detectors' boxes of one face have 0.7 and more
+_MIN_OVERLAP: Final = 0.5  # intersection over union; the boxes of two detectors for one face have 0.7 or more
 
 
 @dataclass(slots=True)
-class Names:
-    """Named faces whose name went over, and those that have no face in the new collection."""
+class NameCounts:
+    """Named faces whose name was copied to a face in the new collection, and those without such a face."""
 
-    carried: int = 0
+    kept: int = 0
     lost: int = 0
 
 
-def run_reembed(settings: Settings, there: Settings, stop: Event, *, without_gone: bool = False) -> int:
-    """The exit code: 1 if files were gone or failed. `there` are the settings with the new model.
+def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, without_gone: bool = False) -> int:
+    """Embed all pictures with another model and activate its collection; continues where an earlier call ended.
 
-    Raises OceanoError, as where many pictures are gone (`folder_unavailable`, unless `without_gone`); the same call
-    goes on where it was interrupted.
+    Args:
+        settings: the current settings.
+        new_settings: the settings with the new model.
+        stop: once set, ends the work; the old model stays in use.
+        without_gone: activate the new collection even if many pictures are missing.
+
+    Returns:
+        The exit code: 0, 1 if files were missing or failed, 130 if interrupted.
+
+    Raises:
+        OceanoError: `folder_unavailable` if many pictures are missing, `ledger_unavailable` if it seems to be lost,
+            `not_found` without an index, `invalid_request` if it already uses the model, `ingest_in_progress`, and as
+            `Ingest.run` and `build_engine` do.
     """
-    after = find_model(there)
-    before = _indexed_model(there, after)
-    engine = build_engine(there, many=True)
+    new_pack = find_model(new_settings)
+    old_pack = _indexed_model(new_settings, new_pack)
+    engine = build_engine(new_settings, many=True)
     with (
         only_writer(settings.state_dir),
-        closing(open_index(settings, before, create=False)) as old,
-        closing(open_ledger(settings, before)) as known,
-        closing(open_beside(there, after)) as new,
-        closing(open_ledger(there, after)) as ledger,
-        faces_bar(old.count()) as advance,
+        closing(open_index(settings, old_pack, create=False)) as old_index,
+        closing(open_ledger(settings, old_pack)) as old_ledger,
+        closing(open_model_collection(new_settings, new_pack)) as new_index,
+        closing(open_ledger(new_settings, new_pack)) as new_ledger,
+        faces_bar(old_index.count()) as advance,
     ):
-        gone: list[str] = []
-        run = Ingest(
+        missing_paths: list[str] = []
+        ingest = Ingest(
             engine,
-            new,
-            ledger,
-            ThumbStore(there.thumbs_dir),
-            IngestOptions(there.max_image_pixels, enough=there.enough),
+            new_index,
+            new_ledger,
+            ThumbStore(new_settings.thumbs_dir),
+            IngestOptions(new_settings.max_image_pixels, min_decoded_side=new_settings.min_decoded_side),
             stop=stop,
             on_progress=lambda counts: advance(counts.faces),
         )
-        run.take(_originals(known, gone))
+        ingest.ingest_files(_originals(old_ledger, missing_paths))
         if not without_gone:
-            _require_most(gone, run.counts.files)
-        new.maintain()
-        while new.info().maintaining and not stop.wait(_POLL_SECONDS):
+            _require_most_files(missing_paths, ingest.counts.files)
+        new_index.maintain()
+        while new_index.info().maintaining and not stop.wait(_POLL_SECONDS):
             pass
         if stop.is_set():
-            say("interrupted; the same command goes on, the old model serves")
+            say("interrupted; run the same command again to continue. The old model stays in use")
             return EXIT_INTERRUPTED
-        _forget_others(known, new, ledger, stop)
-        _carry_copies(known, ledger)
+        _remove_outdated(old_ledger, new_index, new_ledger, stop)
+        _record_copies(old_ledger, new_ledger)
         if not without_gone:
-            _require_about_as_many(old.count(), new.count())
-        names = carry_names(old, new, stop)  # as late as can be: the old model's faces are named meanwhile
-        switch_to(there, after)
-        faces, before_faces, counts = new.count(), old.count(), run.counts
-    for path in gone:
-        say(f"gone: {readable(path)}")
+            _require_most_faces(old_index.count(), new_index.count())
+        names = copy_names(old_index, new_index, stop)  # last, because names can change meanwhile
+        activate_collection(new_settings, new_pack)
+        faces, old_faces, counts = new_index.count(), old_index.count(), ingest.counts
+    for path in missing_paths:
+        say(f"missing: {readable(path)}")
     say(
-        f"{counted(faces, 'face')} by {after.name}, {before_faces} before; files: {len(gone)} gone, "
-        f"{counts.failed} failed; names: {names.carried} went over, {names.lost} found no face"
+        f"{counted(faces, 'face')} with {new_pack.name}, {old_faces} before; files: {len(missing_paths)} missing, "
+        f"{counts.failed} failed; names: {names.kept} kept, {names.lost} lost"
     )
-    say(f"the index now has this model: set MODEL_NAME={there.model_name} and start the service again")
-    return EXIT_SOME_FAILED if gone or counts.failed else EXIT_OK
+    say(f"the index now uses this model: set MODEL_NAME={new_settings.model_name} and restart the service")
+    return EXIT_SOME_FAILED if missing_paths or counts.failed else EXIT_OK
 
 
-def _indexed_model(settings: Settings, after: ModelPack) -> ModelPack:
-    """The model that made the index, which need not be here any more. Raises OceanoError `not_found` without an index,
-    and `invalid_request` where it is `after` already.
+def _indexed_model(settings: Settings, new_pack: ModelPack) -> ModelPack:
+    """Return the model that made the index; its files need not exist, so the pack has no valid paths.
+
+    Raises:
+        OceanoError: `not_found` without an index, `invalid_request` if `new_pack` made it.
     """
     try:
-        open_index(settings, after, create=False).close()
+        open_index(settings, new_pack, create=False).close()
     except OceanoError as failure:
         if failure.code != "index_model_mismatch":
             raise
-        made = failure.details
+        details = failure.details
         nowhere = Path("/nowhere")
-        size = int(str(made["index_embedding_size"]))
-        return ModelPack(str(made["index_model"]), nowhere, nowhere, nowhere, str(made["index_digest"]), size)
-    raise OceanoError("invalid_request", f"--model {settings.model_name!r} is the model that the index has already")
+        size = int(str(details["index_embedding_size"]))
+        return ModelPack(str(details["index_model"]), nowhere, nowhere, nowhere, str(details["index_digest"]), size)
+    raise OceanoError("invalid_request", f"--model {settings.model_name!r}: the index already uses this model")
 
 
-def _require_most(gone: list[str], there: int) -> None:
-    """A drive that is not connected must not cost the index its pictures."""
-    if len(gone) > max(_FEW, (there + len(gone)) // 100):
+def _require_most_files(missing_paths: list[str], found: int) -> None:
+    """Refuse to drop many pictures: their drive may be disconnected."""
+    missing = len(missing_paths)
+    if missing > max(_MAX_MISSING, (found + missing) // 100):
         raise OceanoError(
             "folder_unavailable",
-            f"{len(gone)} pictures are gone, such as {readable(gone[0])}; the old model goes on serving. Connect the "
-            "drive and run the same command again; --without-gone switches without them",
-            details={"gone": len(gone)},
+            f"{missing} pictures are missing, such as {readable(missing_paths[0])}; the old model stays in use. "
+            "Connect the drive and run the same command again, or add --without-gone to continue without them",
+            details={"gone": missing},
         )
 
 
-def _require_about_as_many(before: int, after: int) -> None:
-    """A ledger that was lost knows no pictures; no model misses every second face."""
+def _require_most_faces(before: int, after: int) -> None:
+    """Refuse to drop half of the faces: the ledger was probably lost, and with it the list of pictures."""
     if 2 * after < before:
         raise OceanoError(
             "ledger_unavailable",
-            f"the new model has {after} faces where the index has {before}; the old one goes on serving. If "
-            "the ledger was lost, ingest the folders again first; --without-gone switches all the same",
+            f"the new model found {after} faces, but the index has {before}; the old model stays in use. If the ledger "
+            "was lost, ingest the folders again first, or add --without-gone to continue all the same",
             details={"before": before, "after": after},
         )
 
 
-def _forget_others(known: Ledger, new: FaceIndex, ledger: Ledger, stop: Event) -> None:
-    """What an earlier reembed left: images that were forgotten since, and names that were taken away or changed."""
-    for page in pages(new, stop=stop):
-        images = {record.payload.image_id for record in page}
-        gone = sorted(image_id for image_id in images if known.image(image_id) is None)
-        if gone:
-            ledger.forget_images(gone)  # first: what it says is done is not looked at again
-            new.delete([record.face_id for record in page if record.payload.image_id in gone])
-        named = [one.face_id for one in page if one.payload.person is not None and one.payload.image_id not in gone]
+def _remove_outdated(old_ledger: Ledger, new_index: FaceIndex, new_ledger: Ledger, stop: Event) -> None:
+    """Remove images and names that an earlier reembed wrote: they may have been removed or changed since."""
+    for page in pages(new_index, stop=stop):
+        image_ids = {record.payload.image_id for record in page}
+        removed = sorted(image_id for image_id in image_ids if old_ledger.image(image_id) is None)
+        if removed:
+            new_ledger.delete_images(removed)  # before the faces: an image that is done in the ledger is skipped
+            new_index.delete([record.face_id for record in page if record.payload.image_id in removed])
+        named = [
+            record.face_id
+            for record in page
+            if record.payload.person is not None and record.payload.image_id not in removed
+        ]
         if named:
-            new.set_payload(named, person=None)
+            new_index.set_payload(named, person=None)
 
 
-def _carry_copies(known: Ledger, ledger: Ledger) -> None:
-    """Copies of the pictures that went over are known to the new ledger, too: a picture lives on in them."""
+def _record_copies(old_ledger: Ledger, new_ledger: Ledger) -> None:
+    """Record the copies of the pictures in the new ledger, too, so that a prune finds a surviving copy."""
     copies = (
-        one
-        for one in known.files("/")
-        if one.status == "duplicate" and ledger.file(one.path) is None and ledger.image(str(one.image_id)) is not None
+        record
+        for record in old_ledger.files("/")
+        if record.status == "duplicate"
+        and new_ledger.file(record.path) is None
+        and new_ledger.image(str(record.image_id)) is not None
     )
-    while some := list(islice(copies, _PAGE)):
-        ledger.record(some)
+    while batch := list(islice(copies, _PAGE)):
+        new_ledger.record(batch)
 
 
-def carry_names(old: FaceIndex, new: FaceIndex, stop: Event) -> Names:
-    """Give the faces of `new` the names that those of `old` have: same image, and a box that lies on the other."""
-    names = Names()
-    for person in old.facet("person", limit=_MOST_PEOPLE):
-        for page in pages(old, where=FaceFilter(person=person), stop=stop):
+def copy_names(old_index: FaceIndex, new_index: FaceIndex, stop: Event) -> NameCounts:
+    """Copy the names of faces to the faces of the same image with an overlapping box.
+
+    Args:
+        old_index: has the names.
+        new_index: gets the names.
+        stop: once set, ends the retries while an index is unavailable.
+
+    Returns:
+        How many faces kept or lost their name.
+
+    Raises:
+        OceanoError: `index_unavailable`.
+    """
+    counts = NameCounts()
+    for person in old_index.facet("person", limit=_MAX_PEOPLE):
+        for page in pages(old_index, where=FaceFilter(person=person), stop=stop):
             for record in page:
-                found = _same_face(record, new)
-                if found is None:
-                    names.lost += 1
+                face = _same_face(record, new_index)
+                if face is None:
+                    counts.lost += 1
                     _log.warning("no face for %s in %s", person, record.payload.path)
                     continue
-                names.carried += 1
-                if found.payload.person != person:
-                    new.set_payload([found.face_id], person=person)
-    return names
+                counts.kept += 1
+                if face.payload.person != person:
+                    new_index.set_payload([face.face_id], person=person)
+    return counts
 
 
-def _same_face(record: FaceRecord, new: FaceIndex) -> FaceRecord | None:
-    there = new.scroll(limit=_PAGE, where=FaceFilter(image_id=record.payload.image_id)).records
-    best = max(there, key=lambda one: overlap(one.payload.bbox, record.payload.bbox), default=None)
-    if best is None or overlap(best.payload.bbox, record.payload.bbox) < _LEAST_OVERLAP:
+def _same_face(record: FaceRecord, new_index: FaceIndex) -> FaceRecord | None:
+    faces = new_index.scroll(limit=_PAGE, where=FaceFilter(image_id=record.payload.image_id)).records
+    best = max(faces, key=lambda face: overlap(face.payload.bbox, record.payload.bbox), default=None)
+    if best is None or overlap(best.payload.bbox, record.payload.bbox) < _MIN_OVERLAP:
         return None
     return best
 
 
 def overlap(one: BBox, other: BBox) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2), 0 to 1."""
+    """Return the intersection over union of two boxes (x1, y1, x2, y2), 0 to 1."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     if width <= 0 or height <= 0:
@@ -195,14 +227,14 @@ def overlap(one: BBox, other: BBox) -> float:
     return width * height / (areas - width * height)
 
 
-def _originals(known: Ledger, gone: list[str]) -> Iterator[File]:
-    """The files of all images that have a result; those that are not there any more are noted."""
-    for image in known.files("/"):
+def _originals(old_ledger: Ledger, missing_paths: list[str]) -> Iterator[File]:
+    """Yield a file of each image, the original or a copy; add images with faces but no file to `missing_paths`."""
+    for image in old_ledger.files("/"):
         if image.status not in ("done", "no_face"):
             continue
-        paths = [image.path, *known.paths_of(str(image.image_id))]  # a copy is as good
+        paths = [image.path, *old_ledger.paths_of(str(image.image_id))]
         file = next((found for path in paths if (found := file_at(path)) is not None), None)
         if file is not None:
             yield file
         elif image.status == "done":
-            gone.append(image.path)
+            missing_paths.append(image.path)

@@ -1,4 +1,4 @@
-"""`oceano serve`: the service on its port, until a signal."""
+"""`oceano serve`: run the service until a signal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from app.core.config import Settings
 from app.core.errors import EXIT_OK, OceanoError
 from app.index import open_index
 from app.main import create_app
-from app.service.factory import build_engine, open_ledger
+from app.service import build_engine, open_ledger
 
 
 def run_serve(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises OceanoError where a part cannot be opened or the port is taken."""
+    """Run the service until SIGTERM or Ctrl-C.
+
+    Raises:
+        OceanoError: `invalid_setting` if the port is in use, `internal` if the service does not start, and as
+            `build_engine`, `open_ledger` and `open_index` do.
+    """
     address = f"http://{settings.uvicorn_host}:{settings.uvicorn_port}"
 
     class Server(uvicorn.Server):
@@ -34,8 +39,8 @@ def run_serve(settings: Settings) -> None:
 
     with _listening(settings) as listener:
         if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
-            typer.echo("Anyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
-        # each part is opened before the server starts: what is wrong with one is a sentence and an exit code
+            typer.echo("Everyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
+        # open each part before the server starts, so that an error is one sentence and an exit code
         engine = build_engine(settings)
         open_ledger(settings, engine.pack).close()
         index = open_index(settings, engine.pack)
@@ -44,7 +49,7 @@ def run_serve(settings: Settings) -> None:
         server = Server(
             uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
         )
-        # uvicorn raises the signal again after it has shut down in good order: that is a good end
+        # uvicorn raises the signal again after an orderly shutdown; exit with 0 then
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
         server.run(sockets=[listener])
         if not server.started:
@@ -53,10 +58,10 @@ def run_serve(settings: Settings) -> None:
 
 @contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """The service's socket, taken before the model is loaded: a port in use is said at once."""
+    """Open the listening socket before the model is loaded, so that a port in use is reported immediately."""
     host, port = settings.uvicorn_host, settings.uvicorn_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits 40 ms for the client's ACK
+    # asyncio sets TCP_NODELAY only if the protocol is given; without it a response waits 40 ms for the client's ACK
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -17,8 +17,7 @@ _TIMEOUT_SECONDS: Final = 30  # to wait for a writer in another process
 
 
 class Database:
-    """One SQLite file. Safe to call from several threads; every method raises OceanoError `ledger_unavailable` or
-    `disk_full`.
+    """One SQLite file. Safe to call from several threads.
 
     Rollback journal and full synchronisation: SQLite 3.7.0 to 3.51.2 can corrupt a WAL that two connections reset,
     and the service reads while an ingest writes.
@@ -27,6 +26,9 @@ class Database:
         path: the file; it and its folder are created if missing.
         schema: SQL that creates everything that is missing, for any version up to `version`.
         version: of the schema, kept as `user_version`; a database with a higher one is refused.
+
+    Raises:
+        OceanoError: `ledger_unavailable` or `disk_full`, from every method.
     """
 
     def __init__(self, path: Path, *, schema: str, version: int) -> None:

@@ -1,7 +1,7 @@
-"""The picture library: files on disk, the ledger of what was ingested, pruning, watching; `app.ingest` fills it."""
+"""The picture library: scanning, reading and watching folders, the ledger of ingested files, pruning, backups."""
 
 from app.library.backup_manifest import read_manifest, require_undamaged, write_manifest
-from app.library.ledger import FileRecord, Ledger, Totals, only_writer, restore_note
+from app.library.ledger import FileRecord, Ledger, Totals, only_writer, restore_marker_path
 from app.library.originals import redrawn_thumbnail
 from app.library.prune import PruneCounts, Pruning
 from app.library.scan import File, Folder, PathFilter, file_at
@@ -22,6 +22,6 @@ __all__ = [
     "read_manifest",
     "redrawn_thumbnail",
     "require_undamaged",
-    "restore_note",
+    "restore_marker_path",
     "write_manifest",
 ]

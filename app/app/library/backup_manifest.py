@@ -1,4 +1,4 @@
-"""What a backup says of itself, `backup.json`: which index and model it is of, and the digests of its files."""
+"""The manifest of a backup, `backup.json`: its index, its model, and the digests of its files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ from app.core.types import ModelPack
 
 _FORMAT: Final = 1
 _NAME: Final = "backup.json"
-_DIGESTED: Final = ("state", "qdrant_storage")  # thumbnails can be drawn anew
+_DIGESTED: Final = ("state", "qdrant_storage")  # not the thumbnails, which can be redrawn
 
 
 def write_manifest(backup: Path, settings: Settings, pack: ModelPack, *, faces: int, thumbnails: int) -> None:
-    """Describe what is in a backup's folder now."""
+    """Write the manifest of a finished backup.
+
+    Args:
+        backup: the folder of the backup.
+        settings: name the collection.
+        pack: the model that made the index.
+        faces: number of faces in the index.
+        thumbnails: number of thumbnails.
+    """
     manifest = {
         "format": _FORMAT,
         "oceano": __version__,
@@ -38,31 +46,41 @@ def write_manifest(backup: Path, settings: Settings, pack: ModelPack, *, faces: 
 
 
 def read_manifest(backup: Path, settings: Settings, pack: ModelPack) -> dict[str, Any]:
-    """What a backup of this index and model says of itself.
+    """Read a backup's manifest and check that it fits this collection and model.
 
-    Raises OceanoError `not_found`, `invalid_request`, `index_model_mismatch`.
+    Args:
+        backup: the folder of the backup.
+        settings: name the collection.
+        pack: the model in use.
+
+    Returns:
+        The fields of `backup.json`.
+
+    Raises:
+        OceanoError: `not_found` if there is no manifest, `invalid_request` if it is damaged, of a newer version or of
+            another collection, `index_model_mismatch`.
     """
     if not (backup / _NAME).is_file():
-        raise OceanoError("not_found", f"{backup} is no backup: it has no {_NAME}")
+        raise OceanoError("not_found", f"{backup} is not a backup: it has no {_NAME}")
     try:
         found = json.loads((backup / _NAME).read_text(encoding="utf-8"))
         if found["format"] != _FORMAT:
             raise OceanoError("invalid_request", f"{backup} was made by a newer Oceano ({found.get('oceano')})")
         if not all(isinstance(found[key], str) for key in ("collection", "model", "digest")):
-            raise ValueError("it does not say of which index and model it is")
+            raise ValueError("the collection, the model or its digest is missing")
         if not isinstance(found.get("files", {}), dict):
-            raise ValueError("it does not say which files it has")
+            raise ValueError("the list of files is missing")
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as failure:
         raise OceanoError("invalid_request", f"{backup / _NAME} is damaged: {failure}") from failure
     if found["collection"] != settings.qdrant_collection:
         raise OceanoError(
             "invalid_request",
-            f"the backup is of the index {found['collection']!r}; set QDRANT_COLLECTION={found['collection']}",
+            f"the backup contains the index {found['collection']!r}; set QDRANT_COLLECTION={found['collection']}",
         )
     if found["digest"] != pack.digest:
         raise OceanoError(
             "index_model_mismatch",
-            f"the backup was made with the model {found['model']} ({found['digest'][:8]}), MODEL_NAME is "
+            f"the backup was made with the model {found['model']} ({found['digest'][:8]}), but MODEL_NAME is "
             f"{pack.name} ({pack.short_digest})",
             details={"index_digest": found["digest"], "given_digest": pack.digest},
         )
@@ -70,20 +88,26 @@ def read_manifest(backup: Path, settings: Settings, pack: ModelPack) -> dict[str
 
 
 def require_undamaged(backup: Path, manifest: dict[str, Any]) -> None:
-    """Every file is there, in the backup itself, as it was written; one of before there were digests is believed.
+    """Check that every file of a backup exists and is unchanged; older backups have no digests and are not checked.
 
-    Raises OceanoError `invalid_request`, and OSError for what cannot be read.
+    Args:
+        backup: the folder of the backup.
+        manifest: its manifest, as `read_manifest` returns it.
+
+    Raises:
+        OceanoError: `invalid_request` if a file is missing or has changed.
+        OSError: a file cannot be read.
     """
     files = {str(path.relative_to(backup)): path for path in _files(backup)}
     for name, digest in manifest.get("files", {}).items():
         if name not in files:
-            raise OceanoError("invalid_request", f"{backup} is not a whole backup: {name!r} is missing")
+            raise OceanoError("invalid_request", f"{backup} is incomplete: {name!r} is missing")
         if _digest(files[name]) != digest:
-            raise OceanoError("invalid_request", f"{backup} is damaged: {files[name]} is not as it was written")
+            raise OceanoError("invalid_request", f"{backup} is damaged: {files[name]} has changed")
 
 
 def _files(backup: Path) -> Iterator[Path]:
-    """Plain files alone: no sockets, and no links, which a copy would not follow."""
+    """Regular files only: no sockets, and no links, which a copy of the backup might not follow."""
     for part in _DIGESTED:
         for base, _, names in os.walk(backup / part):
             paths = (Path(base, name) for name in sorted(names))

@@ -1,4 +1,4 @@
-"""Batches of pictures in a worker thread: decoded, analyzed, with thumbnails and points, ready to be written."""
+"""Batches of files, and their processing in a worker thread: decode, analyze, write thumbnails, build points."""
 
 from __future__ import annotations
 
@@ -13,50 +13,55 @@ from app.core.protocols import Engine
 from app.core.types import Face, FacePayload, FacePoint, Picture, face_id_of
 from app.images import ThumbStore, face_thumbnail
 from app.library.ledger import FileRecord
-from app.library.reader import Read, Reader, blamed, record
+from app.library.reader import Reader, ReadResult, failure_record, file_record
 from app.library.scan import File
 
-GROUP_PIXELS: Final = 32_000_000  # decoded at once by a worker thread: 100 MB, or one picture
-# Errors of one picture, when it is analyzed alone; all others are of the parts, and end the run.
-_OF_THE_PICTURE: Final = frozenset({"invalid_image", "internal"})
+GROUP_PIXELS: Final = 32_000_000  # most decoded pixels per worker thread (100 MB), unless one picture has more
+# Errors that a single picture can cause; all others end the run.
+_PICTURE_ERRORS: Final = frozenset({"invalid_image", "internal"})
 
 
 Outcomes = dict[str, FileRecord | None]
-"""What became of images, by their id; None of one that is still in work."""
+"""The records of images by image id; None for an image that is still being processed."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """What a worker thread is given at once; several are written together. It leaves `points` and each image's outcome.
+    """Files that one worker thread processes; several batches are written together.
 
-    `copies` are files of an image of this batch or one before, with that batch's outcomes; `records` are results known
-    before any work, `unchanged` those of them that the ledger has already.
+    Attributes:
+        pending: images to process; empty afterwards.
+        outcomes: the images of this batch, with their records once they are processed.
+        duplicates: copies of an image of this or an earlier batch: the file, its image id, that batch's outcomes.
+        records: results that need no processing.
+        unchanged: records of files whose image is already `done` or `no_face` in the ledger.
+        points: the faces to write to the index.
     """
 
-    reads: list[Read] = field(default_factory=list)
+    pending: list[ReadResult] = field(default_factory=list)
     outcomes: Outcomes = field(default_factory=dict)
-    copies: list[tuple[File, str, Outcomes]] = field(default_factory=list)
+    duplicates: list[tuple[File, str, Outcomes]] = field(default_factory=list)
     records: list[FileRecord] = field(default_factory=list)
     unchanged: list[FileRecord] = field(default_factory=list)
     points: list[FacePoint] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.outcomes) + len(self.copies) + len(self.records) + len(self.unchanged)
+        return len(self.outcomes) + len(self.duplicates) + len(self.records) + len(self.unchanged)
 
-    def add(self, other: Batch) -> None:
-        """Take over what came of another one."""
+    def merge(self, other: Batch) -> None:
+        """Add the results of another processed batch."""
         self.outcomes |= other.outcomes
-        self.copies += other.copies
+        self.duplicates += other.duplicates
         self.records += other.records
         self.unchanged += other.unchanged
         self.points += other.points
 
 
 class BatchProcessor:
-    """Processes batches, any number at a time, each in a worker thread.
+    """Processes batches; safe to call from several threads.
 
-    It decodes a picture and analyzes it while it is still in the processor's cache; for an engine that is best
-    given several at once, it decodes as many first.
+    A picture is analyzed right after decoding, while it is in the processor's cache. For an engine with a larger batch
+    size, that many pictures are decoded first.
     """
 
     def __init__(self, engine: Engine, reader: Reader, thumbs: ThumbStore) -> None:
@@ -64,19 +69,26 @@ class BatchProcessor:
         self._reader = reader
         self._thumbs = thumbs
 
-    def work(self, batch: Batch) -> Batch:
-        """Faces, thumbnails and points of a batch. Raises OceanoError for what no picture is to blame for."""
+    def process(self, batch: Batch) -> Batch:
+        """Process the pending images of a batch: write thumbnails, and fill in `outcomes` and `points`.
+
+        Returns:
+            The same batch.
+
+        Raises:
+            OceanoError: an error that no single picture causes, such as `engine_unhealthy` or `disk_full`.
+        """
         for group in self._groups(batch):
-            for (read, picture), faces in zip(group, self._faces(group), strict=True):
-                batch.outcomes[read.image_id] = self._settle(read, picture, faces, batch.points)
-        batch.reads.clear()
+            for (read, picture), faces in zip(group, self._analyze(group), strict=True):
+                batch.outcomes[read.image_id] = self._outcome(read, picture, faces, batch.points)
+        batch.pending.clear()
         return batch
 
-    def _groups(self, batch: Batch) -> Iterator[list[tuple[Read, Picture]]]:
-        """Decoded pictures, as many as the engine is best given. One that cannot be decoded has its outcome."""
-        group: list[tuple[Read, Picture]] = []
+    def _groups(self, batch: Batch) -> Iterator[list[tuple[ReadResult, Picture]]]:
+        """Decode the pictures in groups of the engine's batch size; those that cannot be decoded get their outcome."""
+        group: list[tuple[ReadResult, Picture]] = []
         pixels = 0
-        for read in batch.reads:
+        for read in batch.pending:
             picture = self._reader.decode(read)
             if isinstance(picture, FileRecord):
                 batch.outcomes[read.image_id] = picture
@@ -89,39 +101,39 @@ class BatchProcessor:
         if group:
             yield group
 
-    def _faces(self, group: Sequence[tuple[Read, Picture]]) -> list[list[Face] | FileRecord]:
-        """Faces of each picture. If a group fails, its pictures go one by one: the one that fails alone is to blame."""
+    def _analyze(self, group: Sequence[tuple[ReadResult, Picture]]) -> list[list[Face] | FileRecord]:
+        """Find the faces of each picture. If a group fails, analyze its pictures one by one to find the bad one."""
         try:
             return list(self._engine.analyze([picture for _, picture in group]))
         except Exception as failure:
-            if isinstance(failure, OceanoError) and failure.code not in _OF_THE_PICTURE:
+            if isinstance(failure, OceanoError) and failure.code not in _PICTURE_ERRORS:
                 raise
             if len(group) > 1:
-                return [self._faces([one])[0] for one in group]
-            return [blamed(group[0][0].file, group[0][0].image_id, failure)]
+                return [self._analyze([one])[0] for one in group]
+            return [failure_record(group[0][0].file, group[0][0].image_id, failure)]
 
-    def _settle(
-        self, read: Read, picture: Picture, faces: list[Face] | FileRecord, points: list[FacePoint]
+    def _outcome(
+        self, read: ReadResult, picture: Picture, faces: list[Face] | FileRecord, points: list[FacePoint]
     ) -> FileRecord:
         if isinstance(faces, FileRecord):
             return faces
         if not faces:
             message = "no face was found in the picture"
-            return record(read.file, "no_face", read.image_id, "face_not_found", message)
+            return file_record(read.file, "no_face", read.image_id, "face_not_found", message)
         try:
             points += self._points(read.file, picture, faces)
-        except OceanoError as failure:  # it could not be decoded in full
-            return blamed(read.file, read.image_id, failure)
-        return record(read.file, "done", read.image_id, faces=len(faces))
+        except OceanoError as failure:  # the picture cannot be decoded at full size
+            return failure_record(read.file, read.image_id, failure)
+        return file_record(read.file, "done", read.image_id, faces=len(faces))
 
     def _points(self, file: File, picture: Picture, faces: list[Face]) -> list[FacePoint]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         path = readable(file.path)
         folder = folders_of(path)
-        thumbs = [face_thumbnail(picture, face.bbox) for face in faces]  # of all or none: it may be cut off
+        thumbs = [face_thumbnail(picture, face.bbox) for face in faces]  # all before any is written: one may fail
         points = []
-        for place, (face, thumb) in enumerate(zip(faces, thumbs, strict=True)):
-            face_id = face_id_of(picture.image_id, self._engine.pack.digest, place)
+        for position, (face, thumb) in enumerate(zip(faces, thumbs, strict=True)):
+            face_id = face_id_of(picture.image_id, self._engine.pack.digest, position)
             self._thumbs.write(face_id, thumb)
             payload = FacePayload(
                 image_id=picture.image_id,

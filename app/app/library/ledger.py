@@ -51,7 +51,18 @@ CREATE INDEX IF NOT EXISTS files_by_image ON files (collection, image_id);
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """The result of one file; `path` is absolute (os.fsdecode), `size` in bytes, `faces` counts points of the index."""
+    """The result of one file.
+
+    Attributes:
+        path: absolute (os.fsdecode).
+        size: in bytes.
+        mtime_ns: time of the last change in nanoseconds.
+        image_id: SHA-256 of the contents; None if they could not be read.
+        status: the result.
+        faces: number of the image's faces in the index.
+        reason: an error code, or a temporary reason such as "unreadable"; None if all went well.
+        message: one sentence about the reason.
+    """
 
     path: str
     size: int
@@ -65,7 +76,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Number of files by result, and of the faces of all images."""
+    """Numbers of files by result, and of the faces of all images."""
 
     done: int = 0
     no_face: int = 0
@@ -80,11 +91,12 @@ _COLUMNS: Final = "path, size, mtime_ns, image_id, status, faces, reason, messag
 class Ledger:
     """The results for one collection. Safe to call from several threads; one process at a time should write.
 
-    Every method raises OceanoError `ledger_unavailable` or `disk_full`.
-
     Args:
         path: the SQLite file; several collections share it.
         collection: the full name, such as faces__antelopev2__4ab1d643.
+
+    Raises:
+        OceanoError: `ledger_unavailable` or `disk_full`, from every method.
     """
 
     def __init__(self, path: Path, collection: str) -> None:
@@ -92,14 +104,14 @@ class Ledger:
         self._database = Database(path, schema=_SCHEMA, version=_SCHEMA_VERSION)
 
     def backup(self, path: Path) -> None:
-        """Write a consistent copy of the whole ledger, all collections; the caller puts it on the disk (fsync)."""
+        """Write a consistent copy of the whole ledger with all collections to `path`; the caller flushes it to disk."""
         self._database.backup(path)
 
     def merge(self, path: Path) -> None:
-        """Add what a backup has of this collection and this ledger lacks, in one durable transaction.
+        """Add the results of this collection that only a backup has, in one durable transaction.
 
         Args:
-            path: a ledger that `backup` wrote, perhaps of an older version; it is only read.
+            path: a ledger that `backup` wrote, perhaps with an older version; it is not changed.
         """
         copy = self._database.path.with_name(f".{self._database.path.name}.{os.getpid()}.merge")
         try:
@@ -116,12 +128,12 @@ class Ledger:
             copy.unlink(missing_ok=True)
 
     def file(self, path: str) -> FileRecord | None:
-        """Return the record of a path."""
+        """Return the record of a path; None if there is none."""
         records = self._records(f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND path = ?", os.fsencode(path))  # noqa: S608
         return records[0] if records else None
 
     def image(self, image_id: str) -> FileRecord | None:
-        """Return the file that represents an image (`done` or `no_face`), not one of its copies."""
+        """Return the record of the file that represents an image (`done` or `no_face`), not that of a copy."""
         records = self._records(
             f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND image_id = ? "  # noqa: S608
             "AND status IN ('done', 'no_face') ORDER BY status, path LIMIT 1",
@@ -130,24 +142,25 @@ class Ledger:
         return records[0] if records else None
 
     def files_of(self, image_id: str) -> list[FileRecord]:
-        """Return every file of an image, by path."""
+        """Return the records of all files of an image, sorted by path."""
         return self._records(
             f"SELECT {_COLUMNS} FROM files WHERE collection = ? AND image_id = ? ORDER BY path",  # noqa: S608
             image_id,
         )
 
     def paths_of(self, image_id: str) -> list[str]:
-        """Return every path of an image, sorted."""
+        """Return all paths of an image, sorted."""
         return [record.path for record in self.files_of(image_id)]
 
-    def record(self, records: Sequence[FileRecord], *, forget: Sequence[str] = ()) -> None:
+    def record(self, records: Sequence[FileRecord], *, delete: Sequence[str] = ()) -> None:
         """Write results in one durable transaction.
 
-        An earlier result of the same path is replaced. If that was another image with faces, `replaced` lists it.
+        A new result replaces the earlier one of the same path. If that was another image with faces, `replaced` lists
+        it from now on.
 
         Args:
-            records: one per path.
-            forget: paths whose results are deleted first.
+            records: the results, one per path.
+            delete: paths whose results are deleted first.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [
@@ -160,7 +173,7 @@ class Ledger:
         with self._database.transaction() as connection:
             connection.executemany(
                 "DELETE FROM files WHERE collection = ? AND path = ?",
-                [(self._collection, os.fsencode(path)) for path in forget],
+                [(self._collection, os.fsencode(path)) for path in delete],
             )
             connection.executemany(
                 "INSERT OR REPLACE INTO superseded SELECT collection, image_id, path, faces FROM files "
@@ -173,7 +186,7 @@ class Ledger:
                 rows,
             )
 
-    def forget_images(self, image_ids: Sequence[str]) -> None:
+    def delete_images(self, image_ids: Sequence[str]) -> None:
         """Delete the results of every path of these images, so that the next ingest processes them again."""
         with self._database.transaction() as connection:
             connection.executemany(
@@ -182,7 +195,11 @@ class Ledger:
             )
 
     def replaced(self, folder: str = "/") -> list[tuple[str, int]]:
-        """Return the images at or below a folder whose file became another image, with their number of faces."""
+        """Return the ids of replaced images, whose file became another image, with their numbers of faces.
+
+        Args:
+            folder: only images whose file was at or below this folder.
+        """
         below = os.fsencode(folder.rstrip("/"))
         return [
             (image_id, faces)
@@ -193,26 +210,26 @@ class Ledger:
             )
         ]
 
-    def forget_replaced(self, image_id: str) -> None:
+    def delete_replaced(self, image_id: str) -> None:
         """Remove an image from the list of replaced images."""
         with self._database.transaction() as connection:
             connection.execute(
                 "DELETE FROM superseded WHERE collection = ? AND image_id = ?", (self._collection, image_id)
             )
 
-    def note_mounts(self, mounts: Iterable[Mount]) -> None:
-        """Keep the drives that files recorded from now on may be on."""
+    def record_mounts(self, mounts: Iterable[Mount]) -> None:
+        """Record the drives on which files of later records may be."""
         rows = [(os.fsencode(mount.folder), os.fsencode(mount.point)) for mount in mounts]
         with self._database.transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO mounts VALUES (?, ?)", rows)
 
     def mounts(self) -> list[Mount]:
-        """Return the drives that recorded files are or were on."""
+        """Return the recorded drives."""
         rows = self._database.rows("SELECT place, point FROM mounts ORDER BY place, point")
         return [Mount(os.fsdecode(folder), os.fsdecode(point)) for folder, point in rows]
 
     def totals(self) -> Totals:
-        """Count the files by result, and all faces. Reads every row of the collection."""
+        """Count the files by result, and all faces; reads every row of the collection."""
         rows = self._database.rows(
             "SELECT status, COUNT(*), SUM(faces) FROM files WHERE collection = ? GROUP BY status", (self._collection,)
         )
@@ -221,7 +238,7 @@ class Ledger:
         return Totals(**counts, faces=faces)
 
     def images(self) -> Iterator[FileRecord]:
-        """Yield every image with faces, by path, in pages: memory does not grow with their number."""
+        """Yield the records of all images with faces, by path; reads in pages to save memory."""
         return self._pages("status = 'done'", "")
 
     def files(self, folder: str) -> Iterator[FileRecord]:
@@ -229,7 +246,7 @@ class Ledger:
         return self._pages("1", folder)
 
     def without_faces(self, folder: str) -> Iterator[FileRecord]:
-        """Yield failed and no-face files at or below a folder, by path."""
+        """Yield the records of failed and no-face files at or below a folder, by path."""
         return self._pages("status IN ('failed', 'no_face')", folder)
 
     def close(self) -> None:
@@ -255,17 +272,17 @@ class Ledger:
         return [FileRecord(os.fsdecode(row[0]), *row[1:]) for row in rows]
 
 
-def restore_note(state_dir: Path, collection: str) -> Path:
-    """Return the file that marks a restore as begun, until it is finished or an ingest starts."""
+def restore_marker_path(state_dir: Path, collection: str) -> Path:
+    """Return the path of the file that marks an unfinished restore, until it finishes or an ingest starts."""
     return state_dir / f"restore-{collection}.json"
 
 
 @contextmanager
 def only_writer(state_dir: Path) -> Iterator[None]:
-    """Hold the lock that lets one ingest or restore per data folder write the ledger.
+    """Hold the lock that allows one ingest or restore at a time per data folder.
 
     Raises:
-        OceanoError: `ingest_in_progress`.
+        OceanoError: `ingest_in_progress`, with the other process in its details as "pid".
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     with (state_dir / "ingest.lock").open("a+") as lock:

@@ -1,4 +1,4 @@
-"""Mount points: tell a disconnected drive from deleted files."""
+"""Mount points of drives, which tell a disconnected drive from deleted files."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """Files at or below `folder` are on the drive mounted at `point`; the two differ where there are links."""
+    """A folder whose files are on the drive mounted at `point`; the two paths differ if the folder is behind a link."""
 
     folder: str
     point: str
 
 
 def mounted() -> set[str]:
-    """Return the folders on which drives are mounted, except the root."""
+    """Return the mount points of all drives, except the root; empty if they cannot be listed."""
     try:
         return {one.mountpoint for one in psutil.disk_partitions(all=True)} - {"/"}
-    except OSError as failure:  # a container may hide them
+    except OSError as failure:  # hidden in some containers
         _log.warning("mount points cannot be listed: %s", failure)
         return set()
 
 
 def mounts_of(folder: str) -> set[Mount]:
-    """Return the drives that files at or below an absolute path may be on."""
+    """Return the drives that may hold files at or below `folder`, an absolute path."""
     real = os.path.realpath(folder)
     found = set()
     for point in mounted():
@@ -39,6 +39,6 @@ def mounts_of(folder: str) -> set[Mount]:
             found.add(Mount(folder.rstrip("/") + point[len(real.rstrip("/")) :], point))
         if is_in(folder, point):
             found.add(Mount(point, point))
-        elif is_in(real, point):  # the folder is a link, or below one
+        elif is_in(real, point):  # the folder is a link or in a linked folder
             found.add(Mount(folder, point))
     return found

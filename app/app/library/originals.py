@@ -1,4 +1,4 @@
-"""The original of a stored picture, from any of its files that still has it; a lost thumbnail drawn from it."""
+"""Original pictures of stored faces, and thumbnails redrawn from them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,24 @@ _log = logging.getLogger(__name__)
 
 
 def redrawn_thumbnail(record: FaceRecord, ledger: Ledger, thumbs: ThumbStore, *, max_pixels: int) -> bytes:
-    """The thumbnail of a stored face as JPEG, drawn from its picture and kept.
+    """Draw the missing thumbnail of a stored face from its picture, and store it.
 
-    Raises OceanoError `thumbnail_missing` where the picture is gone, too.
+    Args:
+        record: the face.
+        ledger: the files of the picture.
+        thumbs: the store to write to.
+        max_pixels: the largest picture to decode.
+
+    Returns:
+        A JPEG file.
+
+    Raises:
+        OceanoError: `thumbnail_missing` if no file has the picture any more, or if it exceeds `max_pixels`.
     """
     face_id, payload = record.face_id, record.payload
     missing = OceanoError(
         "thumbnail_missing",
-        "the thumbnail is gone, and so is the picture it was made from",
+        "the thumbnail is missing, and its picture was moved, changed or deleted",
         details={"face_id": face_id},
     )
     data = original(payload, ledger)
@@ -30,22 +40,22 @@ def redrawn_thumbnail(record: FaceRecord, ledger: Ledger, thumbs: ThumbStore, *,
         raise missing
     try:
         picture = decode(data, max_pixels=max_pixels, image_id=payload.image_id)
-    except OceanoError as failure:  # it was decoded once; the limit may have been lowered since
+    except OceanoError as failure:  # such as a pixel limit that was lowered since the ingest
         raise missing from failure
     jpeg = face_thumbnail(picture, payload.bbox)
     try:
         thumbs.write(face_id, jpeg)
-    except (OceanoError, OSError) as failure:  # a full or read-only disk: it can still be shown
-        _log.warning("a thumbnail could not be kept: %s", failure)
+    except (OceanoError, OSError) as failure:  # a full or read-only disk: return it all the same
+        _log.warning("a thumbnail could not be written: %s", failure)
     return jpeg
 
 
 def original(payload: FacePayload, ledger: Ledger) -> bytes | None:
-    """The bytes of a picture, from any of its files that still has them."""
-    known: list[tuple[str, int | None]] = [(one.path, one.size) for one in ledger.files_of(payload.image_id)]
-    for path, size in known or [(payload.path, None)]:  # a ledger may be lost
+    """Return the bytes of a picture from any of its files; None if no file contains it any more."""
+    files: list[tuple[str, int | None]] = [(record.path, record.size) for record in ledger.files_of(payload.image_id)]
+    for path, size in files or [(payload.path, None)]:  # the ledger may have been lost
         with contextlib.suppress(OSError, OceanoError):
-            file = file_at(path)  # neither a pipe nor a device, which would be waited for
+            file = file_at(path)  # skips pipes and devices, which would block
             if file is None or size not in (None, file.size):
                 continue
             data = contents(file)

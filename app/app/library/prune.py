@@ -1,4 +1,4 @@
-"""Forgetting files that are gone: their faces, thumbnails and results. Only ever done when asked."""
+"""Pruning: removes deleted files from index, ledger and thumbnails."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ from app.library.ledger import FileRecord, Ledger
 from app.library.mounts import Mount, mounted
 from app.library.scan import Folder
 
-_AT_ONCE: Final = 256
-_MOST_PLACES: Final = 10
-_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+_BATCH_FILES: Final = 256
+_MAX_FOLDERS: Final = 10
+_MISSING_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @dataclass(slots=True)
 class PruneCounts:
-    """Files that are gone and forgotten; of their images: those forgotten with their faces, those that live on in a
-    copy; `unsure` files are kept, since a drive may be missing: one was mounted above them and is not now, or they lay
-    in a folder that is there and empty. `unsure_below` are the first of those places.
+    """What a prune removed, or would remove.
+
+    Attributes:
+        files: deleted files that were removed.
+        images: images that were removed because no copy exists.
+        faces: faces of these images.
+        moved: images that are kept because a copy exists.
+        unsure: missing files that are kept because a drive may be disconnected: one was mounted above them and is not
+            now, or their folder exists but is empty.
+        unsure_below: the first folders of such files.
     """
 
     files: int = 0
@@ -40,9 +47,19 @@ class PruneCounts:
 
 
 class Pruning:
-    """Forgets what is gone below a folder. With `dry_run` it only counts; with `drives` also what may be on a drive.
+    """Removes the files below a folder that were deleted; safe to kill and run again.
 
-    Kill it anywhere and run it again: thumbnails go first, then faces, the ledger's row that names them last.
+    It deletes thumbnails first, then faces, and the ledger's record last, because only the record names the others.
+
+    Args:
+        folder: only files at or below it are removed.
+        index: the faces.
+        ledger: the known files.
+        thumbs: the thumbnails of the faces.
+        digest: the digest of the model that made the index.
+        dry_run: only count.
+        drives: also remove files whose drive may be disconnected.
+        stop: once set, `run` ends after the current batch.
     """
 
     def __init__(
@@ -65,21 +82,24 @@ class Pruning:
         self._dry_run = dry_run
         self._stop = stop or Event()
         self._drives = drives
-        self._noted: list[Mount] = []
-        self._points: set[str] = set()
-        self._looked: set[str] | None = None
+        self._recorded_mounts: list[Mount] = []
+        self._mount_points: set[str] = set()
+        self._missing_before: set[str] | None = None
         self.counts = PruneCounts()
 
-    def look(self) -> None:
-        """Before an ingest: what is gone now may be forgotten afterwards. A file that is moved while the ingest goes
-        through the folder may be in neither place when it comes by.
+    def note_missing(self) -> None:
+        """Note the files that are missing before an ingest; `run` then removes no others.
+
+        A file that is moved during the ingest may be missed at both of its paths.
         """
-        self._looked = {known.path for known in self._not_there()}
+        self._missing_before = {record.path for record in self._missing_files()}
 
     def run(self) -> PruneCounts:
-        """Until all is looked at or `stop` is set.
+        """Remove the deleted files and the replaced images.
 
-        Raises OceanoError `folder_unavailable` (nothing more is forgotten then), `index_unavailable`.
+        Raises:
+            OceanoError: `folder_unavailable`, `index_unavailable`, `ledger_unavailable`; files removed so far stay
+                removed.
         """
         self.counts = PruneCounts()
         self._folder.require()
@@ -87,110 +107,121 @@ class Pruning:
             if self._stop.is_set():
                 break
             self._folder.require()
-            self._let_go(image_id, faces)
-        missing = (known for known in self._not_there() if self._looked is None or known.path in self._looked)
-        while not self._stop.is_set() and (some := list(islice(missing, _AT_ONCE))):
-            self._look_at_drives()
-            if gone := [known for known in some if self._is_gone(known)]:
-                self._forget(gone)
+            self._remove_replaced(image_id, faces)
+        before = self._missing_before
+        missing = (record for record in self._missing_files() if before is None or record.path in before)
+        while not self._stop.is_set() and (batch := list(islice(missing, _BATCH_FILES))):
+            self._refresh_mounts()
+            if deleted := [record for record in batch if self._is_deleted(record)]:
+                self._remove_files(deleted)
         return self.counts
 
-    def _not_there(self) -> Iterator[FileRecord]:
-        return (known for known in self._ledger.files(self._folder.path) if not _is_there(known.path))
+    def _missing_files(self) -> Iterator[FileRecord]:
+        return (record for record in self._ledger.files(self._folder.path) if not _may_exist(record.path))
 
-    def _look_at_drives(self) -> None:
-        """After files were seen to be gone: what is gone with its drive, or the whole folder, is not."""
+    def _refresh_mounts(self) -> None:
+        """Read the mounts after files were found missing, so that the drives of these files are noticed as missing."""
         self._folder.require()
-        self._noted, self._points = self._ledger.mounts(), mounted()
+        self._recorded_mounts, self._mount_points = self._ledger.mounts(), mounted()
 
-    def _is_gone(self, known: FileRecord) -> bool:
-        if (place := self._missing_drive(known.path)) is None:
+    def _is_deleted(self, record: FileRecord) -> bool:
+        """Tell a deleted file from one on a disconnected drive, which is counted as unsure."""
+        if (folder := self._disconnected_folder(record.path)) is None:
             return True
         self.counts.unsure += 1
         below = self.counts.unsure_below
-        if readable(place) not in below and len(below) < _MOST_PLACES:
-            below.append(readable(place))
+        if readable(folder) not in below and len(below) < _MAX_FOLDERS:
+            below.append(readable(folder))
         return False
 
-    def _missing_drive(self, path: str) -> str | None:
-        """Where a drive may be missing. One that is not mounted takes its folder along, or leaves it, mostly empty."""
+    def _disconnected_folder(self, path: str) -> str | None:
+        """Return the folder above a missing file whose drive may be disconnected.
+
+        The mount point of a disconnected drive may be missing, too, or be an empty folder.
+        """
         if self._drives:
             return None
-        noted = [one for one in self._noted if is_in(path, one.folder)]
-        for one in noted:
-            if one.point not in self._points:
-                return one.folder
-        there = next(str(parent) for parent in Path(path).parents if os.path.isdir(parent))  # noqa: PTH112 - never raises
-        if any(there == one.folder for one in noted):
-            return None  # it is mounted, and emptied
+        mounts = [mount for mount in self._recorded_mounts if is_in(path, mount.folder)]
+        for mount in mounts:
+            if mount.point not in self._mount_points:
+                return mount.folder
+        existing = next(str(parent) for parent in Path(path).parents if os.path.isdir(parent))  # noqa: PTH112 - never raises
+        if any(existing == mount.folder for mount in mounts):
+            return None  # the drive is mounted and empty
         try:
-            with os.scandir(there) as listing:
-                return there if next(listing, None) is None else None
+            with os.scandir(existing) as listing:
+                return existing if next(listing, None) is None else None
         except OSError:
-            return there
+            return existing
 
-    def _forget(self, gone: Sequence[FileRecord]) -> None:
-        self.counts.files += len(gone)
-        lost = {one.path for one in gone}
-        heirs = []
-        for known in gone:
-            if known.status in ("done", "no_face") and (heir := self._heir(known, lost)) is not None:
-                heirs.append(heir)
+    def _remove_files(self, deleted: Sequence[FileRecord]) -> None:
+        self.counts.files += len(deleted)
+        paths = {record.path for record in deleted}
+        survivors = []
+        for record in deleted:
+            if record.status in ("done", "no_face") and (survivor := self._surviving_copy(record, paths)) is not None:
+                survivors.append(survivor)
         if not self._dry_run:
-            self._ledger.record(heirs, forget=sorted(lost))
+            self._ledger.record(survivors, delete=sorted(paths))
 
-    def _heir(self, known: FileRecord, lost: set[str]) -> FileRecord | None:
-        """The copy in which the image lives on, its faces led there; None if there is none, its faces then gone."""
-        image_id = str(known.image_id)
-        heir = self._living([one for one in self._ledger.files_of(image_id) if one.path not in lost])
-        ids = [face_id_of(image_id, self._digest, place) for place in range(known.faces)]
-        if heir is None:
+    def _surviving_copy(self, record: FileRecord, deleted: set[str]) -> FileRecord | None:
+        """Make a copy represent the image of a deleted file, or delete its faces if there is none.
+
+        Returns:
+            The new record of the copy; its faces then have the copy's path.
+        """
+        image_id = str(record.image_id)
+        copy = self._choose_file([file for file in self._ledger.files_of(image_id) if file.path not in deleted])
+        face_ids = [face_id_of(image_id, self._digest, position) for position in range(record.faces)]
+        if copy is None:
             self.counts.images += 1
-            self._drop(ids)
+            self._delete_faces(face_ids)
             return None
         self.counts.moved += 1
-        if ids and not self._dry_run:
-            self._index.set_path(ids, path=readable(heir.path))
-        return replace(heir, status=known.status, faces=known.faces, reason=known.reason, message=known.message)
+        if face_ids and not self._dry_run:
+            self._index.set_path(face_ids, path=readable(copy.path))
+        return replace(copy, status=record.status, faces=record.faces, reason=record.reason, message=record.message)
 
-    def _let_go(self, image_id: str, faces: int) -> None:
-        """An image whose file became another one, unless it has come back since."""
+    def _remove_replaced(self, image_id: str, faces: int) -> None:
+        """Remove an image whose file became another image, unless the image still exists in some file."""
         files = self._ledger.files_of(image_id)
-        heir = self._living(files)
-        ids = [face_id_of(image_id, self._digest, place) for place in range(faces)]
-        if heir is not None and not self._dry_run:
-            self._index.set_path(ids, path=readable(heir.path))
-            self._ledger.record([replace(heir, status="done", faces=faces, reason=None, message=None)])
-        elif heir is None and all(one.status != "done" for one in files):  # else it is gone, and about to be forgotten
+        copy = self._choose_file(files)
+        face_ids = [face_id_of(image_id, self._digest, position) for position in range(faces)]
+        if copy is not None and not self._dry_run:
+            self._index.set_path(face_ids, path=readable(copy.path))
+            self._ledger.record([replace(copy, status="done", faces=faces, reason=None, message=None)])
+        elif copy is None and all(file.status != "done" for file in files):  # a deleted `done` file is removed later
             self.counts.images += 1
-            self._drop(ids)
+            self._delete_faces(face_ids)
         if not self._dry_run:
-            self._ledger.forget_replaced(image_id)
+            self._ledger.delete_replaced(image_id)
 
-    def _living(self, files: Sequence[FileRecord]) -> FileRecord | None:
-        """Which of an image's files stands for it: one that does already, else one that is there, else one that is
-        not surely gone: it lies elsewhere, or where a drive may be. Faces are only dropped with the last of them.
+    def _choose_file(self, files: Sequence[FileRecord]) -> FileRecord | None:
+        """Choose the file that represents an image; None if all its files were deleted.
+
+        Prefer the one that does already, then one that exists, then one that may exist: outside the folder, or on a
+        disconnected drive.
         """
-        living = [one for one in files if self._may_live(one.path)]
-        return min(living, key=lambda one: (one.status != "done", not _is_there(one.path)), default=None)
+        candidates = [file for file in files if self._is_kept(file.path)]
+        return min(candidates, key=lambda file: (file.status != "done", not _may_exist(file.path)), default=None)
 
-    def _may_live(self, path: str) -> bool:
-        if not is_in(path, self._folder.path) or _is_there(path):
+    def _is_kept(self, path: str) -> bool:
+        if not is_in(path, self._folder.path) or _may_exist(path):
             return True
-        self._look_at_drives()
-        return self._missing_drive(path) is not None
+        self._refresh_mounts()
+        return self._disconnected_folder(path) is not None
 
-    def _drop(self, face_ids: Sequence[str]) -> None:
+    def _delete_faces(self, face_ids: Sequence[str]) -> None:
         self.counts.faces += len(face_ids)
         if face_ids and not self._dry_run:
-            self._thumbs.delete(face_ids)  # first: of a face that is gone nobody could tell which were its
+            self._thumbs.delete(face_ids)  # first: without the faces, nothing tells which thumbnails were theirs
             self._index.delete(face_ids)
 
 
-def _is_there(path: str) -> bool:
-    """So also where it cannot be looked at: only what is surely gone is gone."""
+def _may_exist(path: str) -> bool:
+    """Return whether a path exists, or cannot be checked."""
     try:
         os.lstat(path)
     except OSError as failure:
-        return failure.errno not in _GONE
+        return failure.errno not in _MISSING_ERRORS
     return True

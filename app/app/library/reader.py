@@ -1,4 +1,4 @@
-"""Files become pictures, or the record that says why not."""
+"""Reads and decodes files; a file that fails gets a ledger record with the reason."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from app.library.scan import File, contents, file_at
 
 _log = logging.getLogger(__name__)
 
-# What may be better next time without the file having changed: tried again at every run.
-PASSING: Final = frozenset({"unreadable", "vanished", "changed_while_read"})
-# What no file is to blame for.
+# Reasons of failures that may pass without a change of the file; such files are read again in every run.
+TEMPORARY_REASONS: Final = frozenset({"unreadable", "vanished", "changed_while_read"})
+# Errors that no single file causes; they end the run.
 _FATAL: Final = frozenset({"ledger_unavailable", "disk_full", "thumbs_unavailable", "folder_unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A file as it was read: an image's bytes, or the record that says all, or (neither) nothing of ours."""
+class ReadResult:
+    """A file after reading: `data` if the image is to be processed, or else the `record` for the ledger.
+
+    Both are empty for a file that is not a picture.
+    """
 
     file: File
     image_id: str = ""
@@ -34,13 +37,14 @@ class Read:
 
 
 class Reader:
-    """Reads files that the ledger does not know. Safe to call from several threads.
+    """Reads the files of an ingest and decodes them. Safe to call from several threads.
 
     Args:
-        max_pixels: a picture with more is `failed`, before it is decoded.
-        enough: pixels of a picture's longer side that are enough to begin with, see `images.decode`.
-        retry: read failed and no-face files again, too.
-        on_missing: asked when a file is not there any more, or does not answer; raises if no file is to blame.
+        ledger: the results of earlier ingests.
+        max_pixels: a picture with more pixels is `failed`, before it is decoded.
+        min_decoded_side: as for `images.decode`.
+        retry: also read files again that failed or had no face.
+        on_missing: called with the error of a file that cannot be read; it raises if the whole folder is unavailable.
     """
 
     def __init__(
@@ -48,73 +52,80 @@ class Reader:
         ledger: Ledger,
         *,
         max_pixels: int,
-        enough: int | None,
+        min_decoded_side: int | None,
         retry: bool,
         on_missing: Callable[[OSError], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._max_pixels = max_pixels
-        self._enough = enough
+        self._min_decoded_side = min_decoded_side
         self._retry = retry
         self._on_missing = on_missing
 
-    def settled(self, file: File) -> FileRecord | None:
-        """The record of a file that has not changed since and need not be read again."""
-        known = self._ledger.file(file.path)
-        if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
+    def unchanged(self, file: File) -> FileRecord | None:
+        """Return the record of a file that is unchanged since an earlier ingest; None if it must be read."""
+        earlier = self._ledger.file(file.path)
+        if earlier is None or (earlier.size, earlier.mtime_ns) != (file.size, file.mtime_ns):
             return None
-        again = known.reason in PASSING or (self._retry and known.status in ("failed", "no_face"))
-        if known.status == "duplicate" and self._ledger.image(str(known.image_id)) is None:
-            again = True  # what it is a copy of was forgotten
-        return None if again else known
+        retry = earlier.reason in TEMPORARY_REASONS or (self._retry and earlier.status in ("failed", "no_face"))
+        if earlier.status == "duplicate" and self._ledger.image(str(earlier.image_id)) is None:
+            retry = True  # the image it is a copy of was removed
+        return None if retry else earlier
 
-    def read(self, file: File) -> Read:
-        """One file. Whatever is wrong with it becomes its record; raises OceanoError for what it is not to blame.
+    def read(self, file: File) -> ReadResult:
+        """Read a file; if it fails, the result is its record. A file that changed since it was listed is read again.
 
-        A file that changed since it was listed is looked at once more.
+        Raises:
+            OceanoError: an error that the file does not cause, such as `ledger_unavailable` or `folder_unavailable`.
         """
         try:
             file, data = self._contents(file)
             if data is None:
-                return Read(file)
+                return ReadResult(file)
             image_id = image_id_of(data)
-            if (known := self.known(file, image_id)) is not None:
-                return Read(file, image_id, record=known)
-            return Read(file, image_id, data)
+            if (known := self._record_of_known_image(file, image_id)) is not None:
+                return ReadResult(file, image_id, record=known)
+            return ReadResult(file, image_id, data)
         except OSError as failure:
             self._on_missing(failure)
             reason = "vanished" if failure.errno == errno.ENOENT else "unreadable"
-            return Read(file, record=failed(file, None, reason, failure.strerror or str(failure)))
+            return ReadResult(file, record=failed_record(file, None, reason, failure.strerror or str(failure)))
         except Exception as failure:  # noqa: BLE001 - one file never ends the run
-            return Read(file, record=blamed(file, None, failure))
+            return ReadResult(file, record=failure_record(file, None, failure))
+
+    def decode(self, read: ReadResult) -> Picture | FileRecord:
+        """Decode the image of a file.
+
+        Returns:
+            The image, or the file's `failed` record.
+        """
+        try:
+            return decode(
+                read.data, max_pixels=self._max_pixels, image_id=read.image_id, min_decoded_side=self._min_decoded_side
+            )
+        except Exception as failure:  # noqa: BLE001 - one file never ends the run
+            return failure_record(read.file, read.image_id, failure)
 
     def _contents(self, file: File) -> tuple[File, bytes | None]:
         try:
             return file, contents(file)
         except OceanoError as failure:
-            now = file_at(file.path)
-            if failure.code != "changed_while_read" or now is None:
+            changed = file_at(file.path)
+            if failure.code != "changed_while_read" or changed is None:
                 raise
-            return now, contents(now)
+            return changed, contents(changed)
 
-    def decode(self, read: Read) -> Picture | FileRecord:
-        """The picture, or the record that says why there is none."""
-        try:
-            return decode(read.data, max_pixels=self._max_pixels, image_id=read.image_id, enough=self._enough)
-        except Exception as failure:  # noqa: BLE001 - one file never ends the run
-            return blamed(read.file, read.image_id, failure)
-
-    def known(self, file: File, image_id: str) -> FileRecord | None:
-        """What to record of a file whose picture is in the ledger already; None if there is work to do."""
+    def _record_of_known_image(self, file: File, image_id: str) -> FileRecord | None:
+        """The new record of a file whose image is in the ledger; None if the image must be processed."""
         known = self._ledger.image(image_id)
         if known is None or (self._retry and known.status == "no_face"):
             return None
         if known.path == file.path:  # only its time changed
             return replace(known, size=file.size, mtime_ns=file.mtime_ns)
-        return record(file, "duplicate", image_id)
+        return file_record(file, "duplicate", image_id)
 
 
-def record(
+def file_record(
     file: File,
     status: Status,
     image_id: str | None,
@@ -122,27 +133,31 @@ def record(
     message: str | None = None,
     faces: int = 0,
 ) -> FileRecord:
-    """A file's result."""
+    """Return the ledger record of a file."""
     return FileRecord(file.path, file.size, file.mtime_ns, image_id, status, faces, reason, message)
 
 
-def failed(file: File, image_id: str | None, reason: str, message: str) -> FileRecord:
-    """The result of a file that could not be taken up; `reason` is an error code."""
-    return record(file, "failed", image_id, reason, message)
+def failed_record(file: File, image_id: str | None, reason: str, message: str) -> FileRecord:
+    """Return the `failed` record of a file; `reason` is an error code or one of `TEMPORARY_REASONS`."""
+    return file_record(file, "failed", image_id, reason, message)
 
 
-def blamed(file: File, image_id: str | None, failure: Exception) -> FileRecord:
-    """The result of a file over which something failed. Raises `failure` again if no file is to blame for it."""
+def failure_record(file: File, image_id: str | None, failure: Exception) -> FileRecord:
+    """Return the `failed` record of a file that caused an exception.
+
+    Raises:
+        OceanoError: `failure` itself, if it is an error that no single file causes.
+    """
     if isinstance(failure, OceanoError):
         if failure.code in _FATAL:
             raise failure
-        return failed(file, image_id, failure.code, failure.message)
+        return failed_record(file, image_id, failure.code, failure.message)
     _log.error("%s", readable(file.path), exc_info=failure)
-    return failed(file, image_id, "internal", repr(failure))
+    return failed_record(file, image_id, "internal", repr(failure))
 
 
-def copy_of(first: FileRecord, file: File) -> FileRecord:
-    """A copy shares the outcome of the first: of a failed picture it failed, too."""
-    if first.status == "failed":
-        return failed(file, first.image_id, str(first.reason), str(first.message))
-    return record(file, "duplicate", first.image_id)
+def duplicate_record(original: FileRecord, file: File) -> FileRecord:
+    """Return the record of a copy: `duplicate`, or `failed` if the original failed."""
+    if original.status == "failed":
+        return failed_record(file, original.image_id, str(original.reason), str(original.message))
+    return file_record(file, "duplicate", original.image_id)

@@ -1,4 +1,4 @@
-"""What lies below a folder: files as a stream, and their contents."""
+"""Folders of pictures: which files they contain, as a stream, and the contents of a file."""
 
 from __future__ import annotations
 
@@ -23,95 +23,119 @@ MAX_FILE_BYTES: Final = 512_000_000
 _PICTURE_SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif"}
 )
-# What a network drive or a device that went away answers; no single file or folder is to blame.
-_AWAY: Final = frozenset(
+# Errors of a disconnected network drive or device, which no single file or folder causes.
+_DISCONNECTED_ERRORS: Final = frozenset(
     {errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A regular file: absolute path (os.fsdecode), size in bytes, time of the last change."""
+    """A regular file: absolute path (os.fsdecode), size in bytes, time of the last change in nanoseconds."""
 
     path: str
     size: int
     mtime_ns: int
 
 
-def _compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
+def _compile(patterns: Sequence[str]) -> list[re.Pattern[str]]:
     return [re.compile(fnmatch.translate(pattern.rstrip("/")), re.IGNORECASE) for pattern in patterns]
 
 
-def _fits(patterns: list[re.Pattern[str]], below: str) -> bool:
-    return any(one.match(below) or one.match(below.rpartition("/")[2]) for one in patterns)
+def _matches(patterns: list[re.Pattern[str]], relative: str) -> bool:
+    return any(one.match(relative) or one.match(relative.rpartition("/")[2]) for one in patterns)
 
 
 class PathFilter:
-    """Which paths below a folder are wanted: patterns as a shell's (`*.jpg`, `2024/*`), case ignored.
+    """Selection of files in a folder by shell patterns (`*.jpg`, `2024/*`); case is ignored.
 
-    A pattern is held against a file's name and against its path below the folder; `*` goes over slashes. Where there
-    are patterns to include, one has to fit; none to exclude may. What is excluded is not entered.
+    A pattern matches a file's name or its path relative to the folder; `*` also matches slashes.
+
+    Args:
+        include: a file must match one of these patterns, if there are any.
+        exclude: files and folders that match one of these patterns are left out; such folders are not listed.
     """
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        self._include = _compiled(include)
-        self._exclude = _compiled(exclude)
+        self._include = _compile(include)
+        self._exclude = _compile(exclude)
 
-    def takes(self, below: str) -> bool:
-        """Is this file wanted?"""
-        return (not self._include or _fits(self._include, below)) and self.enters(below)
+    def includes_file(self, relative: str) -> bool:
+        """Return whether to ingest the file with this path relative to the folder."""
+        return (not self._include or _matches(self._include, relative)) and self.includes_folder(relative)
 
-    def enters(self, below: str) -> bool:
-        """May this folder hold what is wanted?"""
-        return not _fits(self._exclude, below)
+    def includes_folder(self, relative: str) -> bool:
+        """Return whether to list the subfolder with this path relative to the folder."""
+        return not _matches(self._exclude, relative)
 
 
 EVERYTHING: Final = PathFilter()
 
 
 class Folder:
-    """A folder of pictures that may go away while it is read, as a network drive or a memory stick does.
+    """A folder of pictures that may be disconnected at any time, such as a network drive or a USB stick.
 
-    Raises OceanoError `folder_unavailable` at construction, and from `require` once it is no longer the folder that
-    it was.
+    `path` is absolute; `unlisted` counts the subfolders that scans could not list.
+
+    Args:
+        path: an existing folder.
+
+    Raises:
+        OceanoError: `folder_unavailable`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = absolute(path)
-        self._was = self._identity()
-        self.unlisted = 0  # folders below that a scan could not list
+        self._original_identity = self._identity()
+        self.unlisted = 0
 
     def scan(self, wanted: PathFilter = EVERYTHING, start: str | None = None) -> Iterator[File]:
-        """Regular files at or below the folder, or a folder `start` in it, as a stream: a folder's own before others.
+        """Yield the regular files at or below the folder; the files of a folder come before its subfolders.
 
-        A folder below that cannot be listed is logged and passed over; links to files are followed, links to folders
-        are not (they could lead back up). Raises OceanoError `folder_unavailable`.
+        Links to files are followed. Links to folders are not, because they could lead back to a parent. A subfolder
+        that cannot be listed is logged and counted in `unlisted`.
+
+        Args:
+            wanted: the files to yield.
+            start: list only this subfolder (an absolute path).
+
+        Raises:
+            OceanoError: `folder_unavailable`.
         """
-        waiting = [start or self.path]
-        while waiting:
-            here = waiting.pop()
-            below: list[str] = []
+        pending = [start or self.path]
+        while pending:
+            current = pending.pop()
+            subfolders: list[str] = []
             try:
-                with os.scandir(here) as listing:
+                with os.scandir(current) as listing:
                     for entry in listing:
+                        relative = self.relative(entry.path)
                         if entry.is_dir(follow_symlinks=False):
-                            below += [entry.path] if wanted.enters(self.below(entry.path)) else []
-                        elif wanted.takes(self.below(entry.path)) and (file := file_at(entry.path)) is not None:
+                            subfolders += [entry.path] if wanted.includes_folder(relative) else []
+                        elif wanted.includes_file(relative) and (file := file_at(entry.path)) is not None:
                             yield file
             except OSError as failure:
                 self.require(failure)
                 self.unlisted += 1
-                _log.error("cannot list %s: %s", readable(here), failure.strerror)
-            waiting += sorted(below, reverse=True)
-        self.require()  # a listing goes on without its folder: its files would only seem to be gone
+                _log.error("cannot list %s: %s", readable(current), failure.strerror)
+            pending += sorted(subfolders, reverse=True)
+        self.require()  # a listing does not fail when the drive is disconnected: its files would look deleted
 
     def require(self, failure: OSError | None = None) -> None:
-        """Is it still there? Raises OceanoError `folder_unavailable`, with `failure` as its reason."""
-        if (failure is not None and failure.errno in _AWAY) or self._identity() != self._was:
+        """Check that the folder is still available and has not been replaced.
+
+        Args:
+            failure: an error of a file in the folder, which may be caused by a disconnected drive.
+
+        Raises:
+            OceanoError: `folder_unavailable`.
+        """
+        disconnected = failure is not None and failure.errno in _DISCONNECTED_ERRORS
+        if disconnected or self._identity() != self._original_identity:
             raise _unavailable(self.path, failure)
 
     def _identity(self) -> tuple[int, int]:
-        """Of the folder: another one (the empty one that a drive was mounted on) has another."""
+        """Device and inode; they change when a drive is unmounted, even if an empty folder remains at the path."""
         try:
             status = os.stat(self.path)  # noqa: PTH116
             with os.scandir(self.path):
@@ -119,58 +143,64 @@ class Folder:
         except OSError as failure:
             raise _unavailable(self.path, failure) from failure
 
-    def below(self, path: str) -> str:
-        """A path of this folder without the folder."""
+    def relative(self, path: str) -> str:
+        """Return an absolute path of this folder relative to it."""
         return path[len(self.path) :].lstrip("/")
 
 
 def file_at(path: str) -> File | None:
-    """The regular file at this path; None for what is none, is gone, or is a resource fork that macOS leaves."""
+    """Return the regular file at a path; None if there is none, or if it is a resource fork of macOS (`._NAME`)."""
     if os.path.basename(path).startswith("._"):  # noqa: PTH119
         return None
     try:
-        status = os.stat(path)  # noqa: PTH116 - Path would be built a million times
+        status = os.stat(path)  # noqa: PTH116 - faster than Path, for millions of files
     except OSError:
-        return None  # a dangling link, or gone since
+        return None  # a dangling link, or deleted since it was listed
     return File(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """A file that became a pipe since it was listed would be waited for."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open without blocking: the file may have been replaced by a pipe since it was listed."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def contents(file: File) -> bytes | None:
-    """The bytes of a picture; None for a file that is no picture by content and does not claim to be by name.
+    """Read a picture.
 
-    Raises OSError; OceanoError `unsupported_image` and `invalid_image` (called a picture, but is none),
-    `image_too_large`, `changed_while_read`.
+    Returns:
+        The file's bytes; None if neither its content nor its name is that of a picture.
+
+    Raises:
+        OSError: the file cannot be read.
+        OceanoError: `unsupported_image` or `invalid_image` if only the name is that of a picture, `image_too_large`,
+            `changed_while_read`.
     """
-    with open(file.path, "rb", opener=_without_waiting) as opened:
+    with open(file.path, "rb", opener=_open_nonblocking) as opened:
         head = opened.read(SNIFF_BYTES)
         if sniff(head) is None:
             if Path(file.path).suffix.lower() not in _PICTURE_SUFFIXES:
                 return None
             if not head:
                 raise OceanoError("invalid_image", "the file is empty")
-            raise OceanoError("unsupported_image", "by its content this is no picture of a supported format")
+            raise OceanoError("unsupported_image", "the content is not an image of a supported format")
         if file.size > MAX_FILE_BYTES:
             raise OceanoError(
-                "image_too_large", f"{file.size / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are read"
+                "image_too_large",
+                f"the file has {file.size / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are accepted",
             )
-        data = head + opened.read(max(1, file.size - len(head) + 1))  # one more says that it grew
+        data = head + opened.read(max(1, file.size - len(head) + 1))  # one more byte shows that it grew
         status = os.fstat(opened.fileno())
     if (len(data), status.st_mtime_ns) != (file.size, file.mtime_ns):
-        raise OceanoError("changed_while_read", "the file changed while it was read; the next run takes it up")
+        raise OceanoError("changed_while_read", "the file changed while it was read; the next ingest reads it again")
     return data
 
 
 def _unavailable(path: str, failure: OSError | None) -> OceanoError:
-    said = f" is unavailable ({failure.strerror})" if failure is not None else " is unavailable or has been replaced"
-    closed = failure is not None and failure.errno == errno.EACCES
-    advice = f"User {os.getuid()} may not read it." if closed else "Is the drive connected?"
+    problem = f"unavailable ({failure.strerror})" if failure is not None else "unavailable or has been replaced"
+    forbidden = failure is not None and failure.errno == errno.EACCES
+    advice = f"User {os.getuid()} may not read it." if forbidden else "Is the drive connected?"
     return OceanoError(
         "folder_unavailable",
-        f"Folder {readable(path)}{said}. {advice} Files ingested so far are kept.",
+        f"Folder {readable(path)} is {problem}. {advice} Files ingested so far are kept.",
         details={"folder": readable(path)},
     )

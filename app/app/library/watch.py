@@ -1,4 +1,4 @@
-"""Files as they come into a folder, once nobody writes to them any more."""
+"""Watching a folder for new and changed files, which are reported once they are completely written."""
 
 from __future__ import annotations
 
@@ -19,41 +19,53 @@ from app.library.scan import EVERYTHING, File, Folder, PathFilter, file_at
 
 _log = logging.getLogger(__name__)
 
-SETTLED_SECONDS: Final = 2.0  # a file that has not changed for so long is whole
+STABLE_SECONDS: Final = 2.0  # a file that has not changed for this long counts as completely written
 _TICK_MS: Final = 500
 
 
 def arrivals(folder: Folder, stop: Event, wanted: PathFilter = EVERYTHING) -> Iterator[list[File]]:
-    """New and changed files at or below a folder, until `stop` is set; what comes at once comes together.
+    """Yield new and changed files at or below a folder, in lists, about twice a second.
 
-    The first list is empty: from then on nothing is missed, so that what lies there already can be taken up.
-    Raises OceanoError `folder_unavailable`, also where the system watches no more folders.
+    The first list is empty. It means that the watch has started: files that exist by then can be ingested without
+    missing any that arrive meanwhile.
+
+    Args:
+        folder: the folder to watch.
+        stop: once set, ends the iteration.
+        wanted: the files to yield.
+
+    Yields:
+        Files that have not changed for `STABLE_SECONDS`; often an empty list.
+
+    Raises:
+        OceanoError: `folder_unavailable`, also if the system cannot watch that many folders.
     """
-    waiting: dict[str, tuple[File, float]] = {}
-    look_at_all = False
+    unstable: dict[str, tuple[File, float]] = {}
+    rescan = False
     while True:
         try:
             for changes in _changes(folder, stop):
-                paths = [folder.path] if look_at_all else [path for what, path in changes if what is not Change.deleted]
-                look_at_all = False
+                changed = [path for change, path in changes if change is not Change.deleted]
+                paths = [folder.path] if rescan else changed
+                rescan = False
                 for path in paths:
-                    waiting |= {one.path: (one, time.monotonic()) for one in _at_or_below(path, folder, wanted)}
+                    unstable |= {file.path: (file, time.monotonic()) for file in _files_at(path, folder, wanted)}
                 folder.require()
-                yield _settled(waiting)
+                yield _pop_stable(unstable)
             return
-        except WatchfilesRustInternalError as failure:  # a name that is no UTF-8: what came with it was not told
-            _log.warning("all of %s is looked at again: %s", readable(folder.path), failure)
-            look_at_all = True
+        except WatchfilesRustInternalError as failure:  # a file name that is not UTF-8: the other changes are lost
+            _log.warning("changes in %s were lost, scanning all of it: %s", readable(folder.path), failure)
+            rescan = True
         except (OSError, UnicodeError) as failure:
             raise OceanoError(
                 "folder_unavailable",
-                f"{readable(folder.path)} cannot be watched: {failure}. More folders than the system watches? Raise "
-                "fs.inotify.max_user_watches, or set WATCHFILES_FORCE_POLLING=true",
+                f"{readable(folder.path)} cannot be watched: {failure}. If it has too many subfolders for the system, "
+                "raise fs.inotify.max_user_watches or set WATCHFILES_FORCE_POLLING=true",
             ) from failure
 
 
 def _changes(folder: Folder, stop: Event) -> Iterator[set[tuple[Change, str]]]:
-    """An empty one where nothing happens; ends once `stop` is set."""
+    """Yield sets of changes, empty ones if nothing changed; ends once `stop` is set."""
     return watch(
         folder.path,
         watch_filter=None,
@@ -66,34 +78,34 @@ def _changes(folder: Folder, stop: Event) -> Iterator[set[tuple[Change, str]]]:
     )
 
 
-def _at_or_below(path: str, folder: Folder, wanted: PathFilter) -> Iterator[File]:
-    """A folder that is moved in says nothing of its files. A scan would not come to what is passed over."""
-    if any(_is_passed_over(str(parent), folder, wanted) for parent in PurePath(path).parents):
+def _files_at(path: str, folder: Folder, wanted: PathFilter) -> Iterator[File]:
+    """Yield the files that a scan would find at or below a changed path: a folder moved here is one change."""
+    if any(_is_skipped(str(parent), folder, wanted) for parent in PurePath(path).parents):
         return
     if os.path.isdir(path):  # noqa: PTH112 - never raises
-        if not _is_passed_over(path, folder, wanted):
+        if not _is_skipped(path, folder, wanted):
             yield from folder.scan(wanted, start=path)
-    elif wanted.takes(folder.below(path)) and (file := file_at(path)) is not None:
+    elif wanted.includes_file(folder.relative(path)) and (file := file_at(path)) is not None:
         yield file
 
 
-def _is_passed_over(path: str, folder: Folder, wanted: PathFilter) -> bool:
-    """Is this a folder below that a scan does not enter: excluded, or a link?"""
-    below = folder.below(path)
-    return bool(below) and (Path(path).is_symlink() or not wanted.enters(below))
+def _is_skipped(path: str, folder: Folder, wanted: PathFilter) -> bool:
+    """Return whether a scan does not list this subfolder, because it is excluded or a link."""
+    relative = folder.relative(path)
+    return bool(relative) and (Path(path).is_symlink() or not wanted.includes_folder(relative))
 
 
-def _settled(waiting: dict[str, tuple[File, float]]) -> list[File]:
-    """Take out those that have not changed for `SETTLED_SECONDS`; those that are gone again, too."""
-    whole = []
+def _pop_stable(unstable: dict[str, tuple[File, float]]) -> list[File]:
+    """Remove and return the files that have not changed for `STABLE_SECONDS`; drop deleted ones."""
+    stable = []
     now = time.monotonic()
-    for path, (before, since) in list(waiting.items()):
+    for path, (earlier, since) in list(unstable.items()):
         file = file_at(path)
         if file is None:
-            del waiting[path]
-        elif file != before:
-            waiting[path] = (file, now)
-        elif now - since >= SETTLED_SECONDS:
-            del waiting[path]
-            whole.append(file)
-    return whole
+            del unstable[path]
+        elif file != earlier:
+            unstable[path] = (file, now)
+        elif now - since >= STABLE_SECONDS:
+            del unstable[path]
+            stable.append(file)
+    return stable

@@ -14,7 +14,7 @@ from app.core.config import Settings
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack, collection_name
 from app.images import ThumbStore
-from app.index import made_by, open_index
+from app.index import active_collection, open_index
 from app.library import Ledger
 from app.metrics import Metrics
 from app.service.monitor import Monitor
@@ -90,7 +90,7 @@ def find_model(settings: Settings) -> ModelPack:
     Raises:
         OceanoError: as `app.packs.find_pack` does.
     """
-    from app.packs.store import find_pack, in_precision
+    from app.packs import find_pack, in_precision
 
     return in_precision(find_pack(settings.model_name, settings.models_dir), settings.precision)
 
@@ -106,7 +106,7 @@ def build_engine(settings: Settings, *, many: bool = False) -> Engine:
         OceanoError: as `app.packs.find_pack` and `app.embeddings.FaceEngine` do.
     """
     from app.embeddings import FaceEngine
-    from app.packs.store import in_precision, verify_pack
+    from app.packs import in_precision, verify_pack
 
     def verified() -> ModelPack:
         return in_precision(verify_pack(settings.model_name, settings.models_dir), settings.precision)
@@ -162,7 +162,7 @@ def indexed_model(settings: Settings) -> str | None:
     Raises:
         OceanoError: `index_unavailable` (damaged), `ledger_unavailable`.
     """
-    alias = made_by(settings)
+    alias = active_collection(settings)
     path = settings.state_dir / _LEDGER_FILE
     if alias is None:
         return None

@@ -15,7 +15,7 @@ from app.core.errors import OceanoError
 from app.core.paths import absolute, readable
 from app.core.protocols import Engine, FaceIndex
 from app.images import SNIFF_BYTES, ThumbStore, sniff
-from app.index import clear_restore
+from app.index import remove_restore_leftovers
 from app.ingest import Ingest, IngestCounts, IngestOptions
 from app.library import (
     FileRecord,
@@ -26,7 +26,7 @@ from app.library import (
     Pruning,
     arrivals,
     only_writer,
-    restore_note,
+    restore_marker_path,
 )
 from app.service.factory import open_for_ingest, open_without_engine
 
@@ -73,7 +73,10 @@ class IngestJob:
         self._thumbs = ThumbStore(settings.thumbs_dir)
         self._stop = stop
         self._options = IngestOptions(
-            settings.max_image_pixels, enough=settings.enough, retry=request.retry, limit=request.limit
+            settings.max_image_pixels,
+            min_decoded_side=settings.min_decoded_side,
+            retry=request.retry,
+            limit=request.limit,
         )
         self.counts = IngestCounts()
         self.pruned: PruneCounts | None = None
@@ -106,12 +109,12 @@ class IngestJob:
         pruning = _pruning(self._request, folder, self._index, self._ledger, self._thumbs, digest, self._stop)
         try:
             if self._request.prune:
-                pruning.look()
+                pruning.note_missing()
             if self._request.watch:
                 self._watch(ingest, folder)
             else:
                 ingest.run(folder, self._request.wanted)
-            self.unread = ingest.unseen
+            self.unread = ingest.unread
             if self._request.prune and not self.unread and not self._stop.is_set():
                 self.pruned = pruning.run()
         except OceanoError as failure:
@@ -134,7 +137,7 @@ class IngestJob:
         ingest.run(folder, self._request.wanted)
         for files in arriving:
             if files:
-                ingest.take(files)
+                ingest.ingest_files(files)
 
 
 @contextmanager
@@ -169,8 +172,8 @@ def _only_ingest(request: IngestRequest, settings: Settings) -> Iterator[None]:
     _check(request)
     with only_writer(settings.state_dir):
         # the ingest is newer than an unfinished restore
-        restore_note(settings.state_dir, settings.qdrant_collection).unlink(missing_ok=True)
-        clear_restore(settings)
+        restore_marker_path(settings.state_dir, settings.qdrant_collection).unlink(missing_ok=True)
+        remove_restore_leftovers(settings)
         if request.report is not None:
             _require_writable(request.report)
         yield

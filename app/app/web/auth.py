@@ -1,4 +1,4 @@
-"""Keys: who may ask."""
+"""API keys: which requests are allowed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from app.core.errors import OceanoError
 
 
 def require_key(request: Request) -> None:
-    """Let a request through that carries one of `API_KEYS`; all, where none is set.
+    """Allow a request with one of `API_KEYS`, or any request if none is set.
 
-    A key comes as `X-API-Key`, as `Authorization: Bearer`, or as the password of `Authorization: Basic`
-    (which is how a browser asks for it). Raises OceanoError `unauthorized`.
+    The key is in `X-API-Key`, in `Authorization: Bearer`, or the password of `Authorization: Basic`, which a browser
+    sends after its login dialog.
+
+    Raises:
+        OceanoError: `unauthorized`.
     """
     keys = request.app.state.settings.api_keys
     if not keys:
         return
-    given = _given(request)
-    if not any(hmac.compare_digest(given, key.encode("utf-8", "surrogateescape")) for key in keys):
-        raise OceanoError("unauthorized", "a valid key is needed: X-API-Key, a bearer token, or the page's password")
+    sent = _sent_key(request)
+    if not any(hmac.compare_digest(sent, key.encode("utf-8", "surrogateescape")) for key in keys):
+        raise OceanoError(
+            "unauthorized", "a valid API key is required: as X-API-Key, bearer token, or password in the browser"
+        )
 
 
-def _given(request: Request) -> bytes:
-    """The key's bytes as they were sent (Starlette decodes headers as Latin-1); empty if there is none."""
+def _sent_key(request: Request) -> bytes:
+    """Return the bytes of the key as they were sent, empty if there is none; Starlette decodes headers as Latin-1."""
     if key := request.headers.get("x-api-key"):
         return key.encode("latin-1")
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
@@ -34,6 +39,6 @@ def _given(request: Request) -> bytes:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
-        except ValueError:  # no base64, or not even ASCII
+        except ValueError:  # not base64, or not ASCII
             return b""
     return b""

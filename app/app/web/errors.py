@@ -1,4 +1,4 @@
-"""How errors look: JSON, or the page; which exceptions become which."""
+"""Error responses: as JSON or as the page, and the handlers that make them from exceptions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.core import logs
-from app.core.errors import OceanoError
+from app.core.errors import ErrorCode, OceanoError
 from app.web.i18n import error_message, language_of
 
 _log = logging.getLogger(__name__)
 
-_RETRY_SECONDS: Final = 5  # where an error that passes does not say when
+_RETRY_SECONDS: Final = 5  # for temporary errors without a retry_after
 
-# A page asked for without a key would tell what it is there to protect; one that is broken cannot show itself.
-_NEVER_ON_THE_PAGE: Final = frozenset({"unauthorized", "internal"})
+# Always JSON: the page would reveal data without a key, and cannot render after an internal error.
+_ALWAYS_JSON: Final = frozenset({"unauthorized", "internal"})
 
 
 def current_request_id() -> str:
@@ -35,7 +35,7 @@ def current_request_id() -> str:
 class Problem(BaseModel):
     """What went wrong."""
 
-    code: str = Field(description="stable, for programs")
+    code: ErrorCode = Field(description="stable, for programs")
     message: str = Field(description="for people, in the language of the request")
     details: dict[str, JsonValue]
 
@@ -48,8 +48,14 @@ class ErrorResponse(BaseModel):
 
 
 def error_response(error: OceanoError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
-    """The error as JSON; on the page's own address as the page shows it, for a browser without JavaScript."""
-    if request.scope["path"] == "/" and error.code not in _NEVER_ON_THE_PAGE:
+    """Make the response for an error: JSON, or at the address of the page the page itself.
+
+    Args:
+        error: the error.
+        request: decides the form and the language.
+        headers: additional headers.
+    """
+    if request.scope["path"] == "/" and error.code not in _ALWAYS_JSON:
         response: Response = request.app.state.error_page(request, error)
     else:
         response = _error_json(error, request)
@@ -63,12 +69,12 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
 
 
 async def send_error(error: OceanoError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request with the error, from middleware."""
+    """Send the response for an error from middleware."""
     await error_response(error, Request(scope))(scope, receive, send)
 
 
 class TrackedSend:
-    """A `send` that records whether the response has begun; after that, no error can be sent in its place."""
+    """A `send` that records whether the response has begun; no error response can be sent after that."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -86,7 +92,7 @@ def _error_json(error: OceanoError, request: Request) -> Response:
 
 
 def too_large(max_bytes: int) -> OceanoError:
-    """413: an upload over the limit."""
+    """Return the error for an upload over the limit."""
     return OceanoError(
         "image_too_large",
         f"the upload is larger than {max_bytes / 1e6:g} MB",
@@ -95,20 +101,21 @@ def too_large(max_bytes: int) -> OceanoError:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Every exception that a route raises on purpose becomes an error answer."""
+    """Turn the exceptions that routes raise on purpose into error responses."""
 
     async def oceano(request: Request, failure: Exception) -> Response:
-        assert isinstance(failure, OceanoError)  # noqa: S101 - it is registered for that
+        assert isinstance(failure, OceanoError)  # noqa: S101 - registered for this type only
         if failure.status >= 500:
             _log.error("%s", failure)
         return error_response(failure, request)
 
     async def http(request: Request, failure: Exception) -> Response:
         assert isinstance(failure, HTTPException)  # noqa: S101
-        code, message = {
+        errors: dict[int, tuple[ErrorCode, str]] = {
             404: ("not_found", "there is nothing at this address"),
-            405: ("method_not_allowed", f"this address does not take {request.method}"),
-        }.get(failure.status_code, ("invalid_request", str(failure.detail)))
+            405: ("method_not_allowed", f"this address does not accept {request.method}"),
+        }
+        code, message = errors.get(failure.status_code, ("invalid_request", str(failure.detail)))
         return error_response(OceanoError(code, message), request, failure.headers)
 
     async def validation(request: Request, failure: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Languages: the catalogues, which one a visitor gets, and errors in it."""
+"""Languages: the texts of the page, the choice of a language, and translated errors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _FOLDER: Final = Path(__file__).parents[1] / "locale"
 
 @dataclass(frozen=True, slots=True)
 class Translator:
-    """The texts of one language; calling it with a key gives the text.
+    """The texts of one language, as `str.format` templates; a call with a key and values returns a text.
 
-    Texts are `str.format` templates. Raises KeyError when the key, or a value that the text names, is missing.
+    Raises:
+        KeyError: the key, or a value that the text uses, is missing.
     """
 
     lang: str
@@ -32,42 +33,58 @@ class Translator:
         return self.texts[key].format(**values)
 
     def count(self, key: str, n: int, **values: object) -> str:
-        """The text `KEY.one` or `KEY.other`, with `n` as a number written the language's way."""
+        """Return the singular or plural of a text.
+
+        Args:
+            key: the texts are `KEY.one` and `KEY.other`.
+            n: the number; the text gets it formatted for the language.
+            values: other values of the text.
+        """
         return self(f"{key}.{'one' if n == 1 else 'other'}", n=self.number(n), **values)
 
     def number(self, n: int) -> str:
-        """1234567 -> 1,234,567 in English."""
+        """Format a number for the language, such as 1,234,567 in English."""
         return f"{n:,}".replace(",", self.texts["number.thousands"])
 
 
 @cache
 def translator(lang: str) -> Translator:
-    """The Translator of one of LANGUAGES, read from `locale/` on first use. Raises KeyError for another language."""
+    """Return the translator of one of `LANGUAGES`; reads its file on the first call.
+
+    Raises:
+        KeyError: another language.
+    """
     if lang not in LANGUAGES:
         raise KeyError(lang)
     return Translator(lang, json.loads((_FOLDER / f"{lang}.json").read_text(encoding="utf-8")))
 
 
 def pick_language(query: str | None, cookie: str | None, accept_language: str | None) -> str:
-    """One of LANGUAGES: what the address asks for, else the cookie, else what the browser prefers, else English."""
-    for wish in (query, cookie):
-        if wish and (lang := _known(wish)):
+    """Choose one of `LANGUAGES`: by the URL, else the cookie, else the browser's preferences, else English.
+
+    Args:
+        query: `lang` of the URL.
+        cookie: `lang` of the cookie.
+        accept_language: the header.
+    """
+    for tag in (query, cookie):
+        if tag and (lang := _available(tag)):
             return lang
-    for tag in _preferred(accept_language or ""):
-        if lang := (LANGUAGES[0] if tag == "*" else _known(tag)):
+    for tag in _accepted_tags(accept_language or ""):
+        if lang := (LANGUAGES[0] if tag == "*" else _available(tag)):
             return lang
     return LANGUAGES[0]
 
 
-def _known(tag: str) -> str | None:
-    """es-MX -> es; None for a language that has no catalogue."""
+def _available(tag: str) -> str | None:
+    """Return the language of a tag (es for es-MX); None if it is not in `LANGUAGES`."""
     primary = tag.strip().lower().replace("_", "-").split("-", 1)[0]
     return primary if primary in LANGUAGES else None
 
 
-def _preferred(header: str) -> list[str]:
-    """The tags of an Accept-Language header, most wanted first (RFC 9110, 12.5.4); malformed ones are left out."""
-    wanted: list[tuple[float, str]] = []
+def _accepted_tags(header: str) -> list[str]:
+    """Return the tags of an Accept-Language header by quality (RFC 9110, 12.5.4), without malformed ones."""
+    tags: list[tuple[float, str]] = []
     for item in header.split(","):
         tag, _, parameter = item.partition(";")
         name, _, value = parameter.partition("=")
@@ -76,20 +93,20 @@ def _preferred(header: str) -> list[str]:
         except ValueError:
             continue
         if tag.strip() and 0 < quality <= 1:
-            wanted.append((quality, tag.strip()))
-    return [tag for _, tag in sorted(wanted, key=lambda pair: -pair[0])]
+            tags.append((quality, tag.strip()))
+    return [tag for _, tag in sorted(tags, key=lambda pair: -pair[0])]
 
 
 def error_message(error: OceanoError, lang: str) -> str:
-    """What to tell a person: in English the error's own message, else the catalogue's text for its code.
+    """Return the message of an error in a language: its own in English, else the text of its code.
 
-    A code may have more exact texts, `error.CODE.SOMETHING`; the first whose values all stand in the error's
-    details is taken, `error.CODE` otherwise.
+    A code may have specific texts, `error.CODE.NAME`. The first one whose values are all in the error's details is
+    used, else `error.CODE`.
     """
     if lang == "en":
         return error.message
     texts = translator(lang).texts
-    details = {key: _plain(value) for key, value in error.details.items()}
+    details = {key: _as_text(value) for key, value in error.details.items()}
     for key, text in texts.items():
         if key.startswith(f"error.{error.code}.") and placeholders(text) <= details.keys():
             return text.format(**details)
@@ -97,18 +114,18 @@ def error_message(error: OceanoError, lang: str) -> str:
 
 
 def placeholders(text: str) -> frozenset[str]:
-    """The names of the values a text asks for."""
+    """Return the names of the values in a text."""
     return frozenset(name for _, name, _, _ in string.Formatter().parse(text) if name)
 
 
-def _plain(value: JsonValue) -> str:
+def _as_text(value: JsonValue) -> str:
     if isinstance(value, list):
-        return ", ".join(_plain(part) for part in value)
+        return ", ".join(_as_text(part) for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def language_of(request: Request) -> str:
-    """The language of a request: `?lang=`, the cookie, or Accept-Language."""
+    """Return the language of a request, by `?lang=`, the cookie or Accept-Language."""
     return pick_language(
         request.query_params.get("lang"), request.cookies.get("lang"), request.headers.get("accept-language")
     )

@@ -17,7 +17,12 @@ _DRAIN_FACTOR: Final = 8  # of a body that is too large, up to this many times t
 
 
 class ConcurrencyLimit:
-    """Answers requests beyond `max_requests` concurrent ones with 503 `overloaded`; `/health` is not counted."""
+    """Answers requests beyond a number of concurrent ones with 503 `overloaded`; `/health` is not counted.
+
+    Args:
+        app: the next application.
+        max_requests: the most concurrent requests.
+    """
 
     def __init__(self, app: ASGIApp, max_requests: int) -> None:
         self._app = app
@@ -42,7 +47,12 @@ class ConcurrencyLimit:
 
 
 class TimeLimit:
-    """Answers a request that takes longer than `seconds` with 504 `timeout`."""
+    """Answers a request that takes too long with 504 `timeout`.
+
+    Args:
+        app: the next application.
+        seconds: the time limit.
+    """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app
@@ -73,8 +83,8 @@ class BodyLimit:
 
     Args:
         app: the next application.
-        max_file_bytes: bytes of one file.
-        files_by_path: number of files for paths that take more than one.
+        max_file_bytes: the largest size of one file.
+        files_by_path: number of files for paths that accept more than one.
     """
 
     def __init__(self, app: ASGIApp, max_file_bytes: int, files_by_path: Mapping[str, int]) -> None:

@@ -61,7 +61,7 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
 class RequestContext:
     """The outermost middleware: sets the request id, adds headers, writes the access log, counts the request.
 
-    A client's own `X-Request-ID` is used if it is a plain word of up to 64 characters.
+    A client's own `X-Request-ID` is used if it has up to 64 characters: ASCII letters, digits, dot, hyphen, underscore.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -72,8 +72,8 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        sent = Headers(scope=scope).get("x-request-id", "")
+        request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         logs.request_id.set(request_id)
         start = time.perf_counter()
         root_length = len(scope.get("root_path", ""))
@@ -94,10 +94,10 @@ class RequestContext:
                 await self._app(scope, receive, send_with_headers)
             finally:
                 mount = scope.get("root_path", "")[root_length:]
-                self._finished(scope, mount or "unmatched", status, time.perf_counter() - start)
+                self._record(scope, mount or "unmatched", status, time.perf_counter() - start)
 
-    def _finished(self, scope: Scope, otherwise: str, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", otherwise)  # never the raw path, to keep the number of labels small
+    def _record(self, scope: Scope, otherwise: str, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", otherwise)  # not the raw path, to limit the number of labels
         method = scope["method"] if scope["method"] in _METHODS else "other"  # a client can send any word
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)

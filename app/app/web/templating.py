@@ -18,11 +18,18 @@ from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, translator
 from app.web.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
 
-_HERE: Final = Path(__file__).parents[1]
+_PACKAGE: Final = Path(__file__).parents[1]
 
 
 def page_response(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
-    """Render the page in a language; for a request of page.js (`is_fetch`) only the results."""
+    """Render the page, or only the results for a request of page.js.
+
+    Args:
+        request: the request.
+        lang: one of `LANGUAGES`.
+        shown: the contents.
+        status: the HTTP status.
+    """
     template = "_results.html" if is_fetch(request) else "index.html"
     html = _render(template, services_of(request), translator(lang), shown)
     headers = {
@@ -56,7 +63,7 @@ def _render(template: str, services: Services, t: Translator, shown: SearchPage)
 
 
 def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:
-    """Errors that page.js shows itself, when the response is not a page; it fills in code, status and request id."""
+    """Return errors for page.js to show when the response is not a page; it fills in code, status and request id."""
     too_large = t("error.image_too_large.bytes", max_megabytes=max_mb)
     return (
         ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
@@ -69,7 +76,7 @@ def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:
 @cache
 def _templates() -> Environment:
     return Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
+        loader=FileSystemLoader(_PACKAGE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -79,8 +86,8 @@ def _templates() -> Environment:
 
 @cache
 def _static(name: str) -> str:
-    """The URL of a static file; it changes with the content, so that browsers do not use an old version."""
-    digest = hashlib.sha256((_HERE / "static" / name).read_bytes()).hexdigest()
+    """Return the URL of a static file; it changes with the content, so that browsers do not use an old version."""
+    digest = hashlib.sha256((_PACKAGE / "static" / name).read_bytes()).hexdigest()
     return f"/static/{name}?v={digest[:8]}"
 
 

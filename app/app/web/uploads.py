@@ -88,7 +88,9 @@ async def read_upload(
         start = time.perf_counter()
         pictures = []
         while data:  # each file's bytes are freed once it is decoded
-            work = partial(decode, data.pop(0), max_pixels=settings.max_image_pixels, enough=settings.enough)
+            work = partial(
+                decode, data.pop(0), max_pixels=settings.max_image_pixels, min_decoded_side=settings.min_decoded_side
+            )
             pictures.append(await decoding.threads.run(work))
         decode_ms = (time.perf_counter() - start) * 1000
         request.app.state.metrics.stage.labels("decode").observe(decode_ms / 1000)

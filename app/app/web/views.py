@@ -21,13 +21,19 @@ LIMIT_MAX: Final = 1000
 
 _PREVIEW_SIDE: Final = 1024
 _RETRY_STATUSES: Final = frozenset({429, 500, 503, 504})
-_NAME_PART: Final = re.compile(r"[^_.\s-]*[_.\s-]+|[^_.\s-]+")  # a long file name may break after each
+_NAME_PART: Final = re.compile(r"[^_.\s-]*[_.\s-]+|[^_.\s-]+")  # a long file name may wrap after each part
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class SearchForm:
-    """Values of the form: least similarity (cosine), matches per face, `clear` to leave out faces with a flaw."""
+    """Values of the search form.
+
+    Attributes:
+        threshold: lowest similarity (cosine).
+        limit: matches per face.
+        clear: leave out faces with a flaw.
+    """
 
     threshold: float
     limit: int = LIMITS[0]
@@ -36,9 +42,14 @@ class SearchForm:
 
 @dataclass(frozen=True, slots=True)
 class PreviewView:
-    """The query as a data: URL, with the size in pixels of the upright original, whose coordinates outlines use.
+    """The uploaded picture, reduced for the page.
 
-    The page shows it at most `shown_width` by `shown_height` CSS pixels large.
+    Attributes:
+        uri: a data: URL.
+        width: of the upright original in pixels; the outlines of faces use its coordinates.
+        height: the same.
+        shown_width: maximum width on the page in CSS pixels.
+        shown_height: maximum height on the page in CSS pixels.
     """
 
     uri: str
@@ -50,9 +61,16 @@ class PreviewView:
 
 @dataclass(frozen=True, slots=True)
 class MatchView:
-    """The card of a match; `name_parts` joined are the file's name.
+    """The card of a match.
 
-    `similarity` is rounded down to two decimals, so that 0.40 on the page always meets a threshold of 0.40.
+    Attributes:
+        face_id: the stored face.
+        similarity: rounded down to two decimals, so that 0.40 on the page always meets a threshold of 0.40.
+        name_parts: the file name, split where it may wrap.
+        folder: the folder of the file.
+        path: the path of the file.
+        person: the person's name, if known.
+        hidden: whether the similarity is below the threshold.
     """
 
     face_id: str
@@ -66,7 +84,21 @@ class MatchView:
 
 @dataclass(frozen=True, slots=True)
 class FaceView:
-    """One face of the query. Shapes are SVG attributes in pixels of the upright query; `number` counts from 1."""
+    """A face of the uploaded picture. Shapes are SVG attributes in pixels of the upright picture.
+
+    Attributes:
+        number: counts from 1.
+        box: x, y, width and height.
+        corners: a path that marks the corners of the box.
+        badge: centre x, centre y and radius of the circle with the number.
+        crop: a view box around the face.
+        score: detection score, 0 to 1.
+        quality: 0 to 1.
+        flaws: reasons for a low quality.
+        matches: all matches that were found.
+        shown: number of matches that are not hidden.
+        full: whether the limit was reached, so that there may be more matches.
+    """
 
     number: int
     box: BBox
@@ -83,7 +115,7 @@ class FaceView:
 
 @dataclass(frozen=True, slots=True)
 class ErrorView:
-    """An error: code, title, sentence, request id, and whether the page offers to try again."""
+    """An error as the page shows it; `retry` tells whether a new attempt may succeed."""
 
     code: str
     title: str
@@ -94,7 +126,7 @@ class ErrorView:
 
 @dataclass(frozen=True, slots=True)
 class SearchPage:
-    """What the page shows: nothing, an error, or faces; `live` if page.js filters by the threshold."""
+    """Contents of the page: the form, and perhaps an error or faces; `live` if page.js filters by the threshold."""
 
     form: SearchForm
     preview: PreviewView | None = None
@@ -105,6 +137,7 @@ class SearchPage:
 
 
 def preview(picture: Picture) -> PreviewView:
+    """Reduce an uploaded picture for the page."""
     webp, _ = preview_webp(picture.pixels, _PREVIEW_SIDE)
     enlarged = _PREVIEW_SIDE / max(picture.width, picture.height)
     return PreviewView(
@@ -117,10 +150,17 @@ def preview(picture: Picture) -> PreviewView:
 
 
 def face_view(found: FaceMatches, result: SearchResult, form: SearchForm) -> FaceView:
+    """Make the view of a face and its matches.
+
+    Args:
+        found: the face.
+        result: the result that it belongs to.
+        form: the threshold hides matches; the limit tells whether there may be more.
+    """
     matches = tuple(_match_view(match, form.threshold) for match in found.matches)
     x1, y1, x2, y2 = found.face.bbox
     longest = max(result.width, result.height)
-    # the badge grows with the picture, not with the face, but leaves a small face to be seen
+    # the badge scales with the picture, but does not cover a small face
     radius = max(0.016 * longest, min(0.028 * longest, 0.35 * min(x2 - x1, y2 - y1)))
     side = 1.3 * max(x2 - x1, y2 - y1)
     crop = ((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side, side)
@@ -144,7 +184,7 @@ def face_view(found: FaceMatches, result: SearchResult, form: SearchForm) -> Fac
 
 
 def _corners(box: BBox) -> str:
-    """An SVG path: the four corners of a box, as of a viewfinder."""
+    """Return an SVG path of the four corners of a box, as in a viewfinder."""
     x1, y1, x2, y2 = box
     leg = 0.24 * min(x2 - x1, y2 - y1)
     ends = ((x1, y1, leg, leg), (x2, y1, -leg, leg), (x2, y2, -leg, -leg), (x1, y2, leg, -leg))
@@ -152,7 +192,7 @@ def _corners(box: BBox) -> str:
 
 
 def _match_view(match: Match, threshold: float) -> MatchView:
-    # float32 has seven digits; the millionth keeps 0.29 from being cut to 0.28
+    # float32 has seven digits; without the 1e-4, 0.29 could become 0.28
     similarity = math.floor(match.similarity * 100 + 1e-4) / 100
     path = PurePosixPath(_printable(match.payload.path))
     return MatchView(
@@ -167,11 +207,12 @@ def _match_view(match: Match, threshold: float) -> MatchView:
 
 
 def _printable(text: str) -> str:
-    """Bytes of a file name that are no UTF-8 arrive as lone surrogates, which cannot be sent."""
+    """Replace lone surrogates, which stand for bytes of a file name that are not UTF-8 and cannot be encoded."""
     return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def error_view(error: OceanoError, t: Translator, request_id: str) -> ErrorView:
+    """Make the view of an error in the translator's language."""
     message = error_message(error, t.lang).strip()
     sentence = message[:1].upper() + message[1:]
     return ErrorView(

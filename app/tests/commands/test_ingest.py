@@ -336,7 +336,7 @@ def _until(holds: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.library.watch.SETTLED_SECONDS", 0.2)
+    monkeypatch.setattr("app.library.watch.STABLE_SECONDS", 0.2)
     monkeypatch.setattr("app.library.watch._TICK_MS", 60)
 
 

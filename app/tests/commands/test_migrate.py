@@ -1,4 +1,4 @@
-"""migrate_command: from a real embedded index to a server and back."""
+"""`oceano migrate`, from an embedded index to a server and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_index_goes_to_a_server_and_back(
+def test_an_index_is_migrated_to_a_server_and_back(
     data: Path, qdrant_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = load_settings()
@@ -40,11 +40,11 @@ def test_an_index_goes_to_a_server_and_back(
     index.close()
 
     assert main(["migrate", "--to", qdrant_url]) == 0
-    said = capsys.readouterr().out
-    assert "520 faces are on both sides (520 copied now" in said
-    assert f"QDRANT_URL={qdrant_url}" in said
+    output = capsys.readouterr().out
+    assert "both indexes have 520 faces (520 copied" in output
+    assert f"QDRANT_URL={qdrant_url}" in output
     assert main(["migrate", "--to", qdrant_url]) == 0
-    assert "(0 copied now, 0 brought up to date)" in capsys.readouterr().out
+    assert "(0 copied, 0 updated)" in capsys.readouterr().out
 
     monkeypatch.setenv("QDRANT_URL", qdrant_url)
     served = open_index(load_settings(), pack, create=False)
@@ -56,7 +56,7 @@ def test_an_index_goes_to_a_server_and_back(
     served.close()
 
     assert main(["migrate", "--to", "embedded"]) == 0
-    assert "(0 copied now, 1 brought up to date)" in capsys.readouterr().out
+    assert "(0 copied, 1 updated)" in capsys.readouterr().out
     monkeypatch.delenv("QDRANT_URL")
     back = open_index(load_settings(), pack, create=False)
     assert back.count(FaceFilter(person="Eva")) == 1
@@ -64,22 +64,22 @@ def test_an_index_goes_to_a_server_and_back(
 
 
 @pytest.mark.parametrize(
-    ("to", "code", "said"),
+    ("to", "code", "output"),
     [
-        ("embedded", 2, "there already"),
+        ("embedded", 2, "the target is the current index"),
         ("somewhere", 2, "--to 'somewhere': must be like http://host:6333"),
-        ("http://me:secret@host:6333", 2, "--to '***@host:6333': must hold no user"),
+        ("http://me:secret@host:6333", 2, "--to '***@host:6333': must not contain a user"),
         ("http://127.0.0.1:9", 2, "no index"),
     ],
 )
-def test_what_cannot_be_done_is_said(
-    data: Path, to: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_targets_are_reported(
+    data: Path, to: str, code: int, output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["migrate", "--to", to]) == code
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
 
 
-def test_the_same_server_by_another_name_is_not_taken_for_a_copy(
+def test_the_same_server_by_another_name_is_refused(
     data: Path, qdrant_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("QDRANT_URL", qdrant_url)
@@ -87,29 +87,29 @@ def test_the_same_server_by_another_name_is_not_taken_for_a_copy(
     with closing(open_index(settings, find_model(settings))) as index:
         index.upsert(points(3))
     assert main(["migrate", "--to", qdrant_url.replace("127.0.0.1", "localhost")]) == 2
-    assert "leads to where the index is already" in capsys.readouterr().err
+    assert "is the current index under another address" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("own", "used"), [(None, "the key here"), ("the key there", "the key there")])
-def test_the_server_there_may_have_another_key(
+def test_the_target_server_may_have_another_key(
     data: Path, own: str | None, used: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Settings] = []
+    received: list[Settings] = []
 
-    def note(settings: Settings, there: Settings, stop: Event, *, exact: bool) -> int:
-        asked.extend((settings, there))
+    def record(settings: Settings, there: Settings, stop: Event, *, exact: bool) -> int:
+        received.extend((settings, there))
         return 0
 
-    monkeypatch.setattr("app.commands.migrate.run_migrate", note)
+    monkeypatch.setattr("app.commands.migrate.run_migrate", record)
     monkeypatch.setenv("QDRANT_API_KEY", "the key here")
     if own:
         monkeypatch.setenv("MIGRATE_API_KEY", own)
     assert main(["migrate", "--to", "http://127.0.0.1:9"]) == 0
-    assert [settings.qdrant_api_key for settings in asked] == ["the key here", used]
+    assert [settings.qdrant_api_key for settings in received] == ["the key here", used]
 
 
 @pytest.mark.server
-def test_a_server_moves_to_one_with_another_key(
+def test_a_server_s_index_is_migrated_to_a_server_with_another_key(
     data: Path, qdrant_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not BINARY:
@@ -119,18 +119,18 @@ def test_a_server_moves_to_one_with_another_key(
     with closing(open_index(settings, find_model(settings))) as index:
         index.upsert(points(3))
     with Node(tmp_path / "there", service__api_key="a key of sixteen or more") as there:
-        words = ["migrate", "--to", there.url, "--grpc-port", str(there.grpc)]
-        assert main(words) == 2
+        arguments = ["migrate", "--to", there.url, "--grpc-port", str(there.grpc)]
+        assert main(arguments) == 2
         assert "QDRANT_API_KEY" in capsys.readouterr().err
-        assert main([*words, "--api-key", "a key of sixteen or more"]) == 0
-    assert "3 faces are on both sides" in capsys.readouterr().out
+        assert main([*arguments, "--api-key", "a key of sixteen or more"]) == 0
+    assert "both indexes have 3 faces" in capsys.readouterr().out
 
 
-def test_a_move_is_written_down(data: Path, qdrant_url: str) -> None:
+def test_a_migration_is_logged(data: Path, qdrant_url: str) -> None:
     settings = load_settings()
     with closing(open_index(settings, find_model(settings))) as index:
         index.upsert(points(3))
     assert main(["migrate", "--to", qdrant_url]) == 0
     for handler in logging.getLogger().handlers:
         handler.flush()
-    assert "3 faces are on both sides" in (settings.logs_dir / "migrate.log").read_text()
+    assert "both indexes have 3 faces" in (settings.logs_dir / "migrate.log").read_text()

@@ -1,4 +1,4 @@
-"""reembed_command: another model takes over, with every face that has a file and every name."""
+"""`oceano reembed`: another model gets every face that has a file, and every name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMED = 3
 def settings(
     request: pytest.FixtureRequest, tmp_path: Path, demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
-    """Six drawn people, ingested with the demo model; three are named. A second model stands beside it."""
+    """Settings with six drawn people, ingested with the demo model, three of them named, and a second model."""
     shutil.copytree(demo_pack.folder, tmp_path / "data" / "models" / "first")
     shutil.copytree(demo_pack.folder, tmp_path / "data" / "models" / "second")
     recogniser = tmp_path / "data" / "models" / "second" / demo_pack.recogniser.name
@@ -67,21 +67,19 @@ def opened(settings: Settings, model: str) -> FaceIndex:
 
 
 @BOTH
-def test_another_model_takes_over_with_every_face_and_every_name(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_model_gets_every_face_and_every_name(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     before = opened(settings, "first")
-    faces = {(one.payload.path, one.payload.bbox): one.payload.person for one in everything(before)}
+    faces = {(record.payload.path, record.payload.bbox): record.payload.person for record in everything(before)}
     assert len(faces) == 6
     capsys.readouterr()
     assert main(["reembed", "--model", "second"]) == 0
-    said = capsys.readouterr().out
-    assert "6 faces by second, 6 before" in said
-    assert "names: 3 went over, 0 found no face" in said
-    assert "MODEL_NAME=second" in said
+    output = capsys.readouterr().out
+    assert "6 faces with second, 6 before" in output
+    assert "names: 3 kept, 0 lost" in output
+    assert "MODEL_NAME=second" in output
     after = opened(settings, "second")
-    assert {(one.payload.path, one.payload.bbox): one.payload.person for one in everything(after)} == faces
-    assert before.count() == 6  # it went on serving
+    assert {(record.payload.path, record.payload.bbox): record.payload.person for record in everything(after)} == faces
+    assert before.count() == 6  # still in use
     before.close()
     after.close()
     with pytest.raises(OceanoError) as caught:
@@ -89,7 +87,7 @@ def test_another_model_takes_over_with_every_face_and_every_name(
     assert caught.value.code == "index_model_mismatch"
 
 
-def test_a_file_that_is_gone_is_reported_unless_a_copy_is_there(
+def test_a_missing_file_is_reported_unless_a_copy_exists(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second, *_ = sorted((tmp_path / "photos").iterdir())
@@ -99,36 +97,36 @@ def test_a_file_that_is_gone_is_reported_unless_a_copy_is_there(
     second.unlink()
     capsys.readouterr()
     assert main(["reembed", "--model", "second"]) == 1
-    said = capsys.readouterr().out
-    assert f"gone: {second}" in said
-    assert str(first) not in said
-    assert "5 faces by second, 6 before; files: 1 gone" in said
+    output = capsys.readouterr().out
+    assert f"missing: {second}" in output
+    assert str(first) not in output
+    assert "5 faces with second, 6 before; files: 1 missing" in output
 
 
-def test_where_many_are_gone_nothing_is_switched_unless_that_is_wanted(
+def test_with_many_missing_files_the_collection_is_activated_only_on_request(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.commands.reembed._FEW", 1)
+    monkeypatch.setattr("app.commands.reembed._MAX_MISSING", 1)
     for path in sorted((tmp_path / "photos").iterdir())[:2]:
         path.unlink()
     assert main(["reembed", "--model", "second"]) == 3
-    said = capsys.readouterr().err
-    assert "2 pictures are gone" in said
-    assert "folder_unavailable" in said
+    output = capsys.readouterr().err
+    assert "2 pictures are missing" in output
+    assert "folder_unavailable" in output
     with closing(open_index(settings, find_model(settings), create=False)) as serving:
         assert serving.count() == 6
     assert main(["reembed", "--model", "second", "--without-gone"]) == 1
-    assert "4 faces by second, 6 before; files: 2 gone" in capsys.readouterr().out
+    assert "4 faces with second, 6 before; files: 2 missing" in capsys.readouterr().out
 
 
-def test_who_was_forgotten_since_does_not_come_back_with_an_earlier_model(
+def test_removed_faces_do_not_return_with_an_earlier_model(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["reembed", "--model", "second"]) == 0
     monkeypatch.setenv("MODEL_NAME", "second")
-    gone = sorted((tmp_path / "photos").iterdir())[0]
-    kept = gone.read_bytes()
-    gone.unlink()
+    removed = sorted((tmp_path / "photos").iterdir())[0]
+    content = removed.read_bytes()
+    removed.unlink()
     assert main(["ingest", str(tmp_path / "photos"), "--prune"]) == 0
     now = load_settings()
     with closing(open_index(now, find_model(now))) as index:
@@ -138,21 +136,21 @@ def test_who_was_forgotten_since_does_not_come_back_with_an_earlier_model(
     with closing(open_index(settings, find_model(settings))) as index:
         assert index.count() == 5
         assert index.facet("person") == {}
-    gone.write_bytes(kept)  # and can come back as a picture does
+    removed.write_bytes(content)  # the picture can be ingested again
     assert main(["ingest", str(tmp_path / "photos")]) == 0
     with closing(open_index(settings, find_model(settings))) as index:
         assert index.count() == 6
 
 
-def test_where_the_ledger_is_lost_nothing_is_switched(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_ledger_no_collection_is_activated(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     (settings.state_dir / "ledger.sqlite3").unlink()
     assert main(["reembed", "--model", "second"]) == 3
-    assert "has 0 faces where the index has 6" in capsys.readouterr().err
+    assert "found 0 faces, but the index has 6" in capsys.readouterr().err
     with closing(open_index(settings, find_model(settings), create=False)) as serving:
         assert serving.count() == 6
 
 
-def test_until_it_is_done_the_old_model_serves_and_the_same_call_goes_on(settings: Settings) -> None:
+def test_the_old_model_stays_active_until_an_interrupted_reembed_is_finished(settings: Settings) -> None:
     stop = Event()
     stop.set()
     assert run_reembed(settings, settings.model_copy(update={"model_name": "second"}), stop) == 130
@@ -163,16 +161,14 @@ def test_until_it_is_done_the_old_model_serves_and_the_same_call_goes_on(setting
     index.close()
 
 
-def test_the_same_model_and_one_that_is_not_there_are_refused(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_same_model_and_a_missing_one_are_refused(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reembed", "--model", "first"]) == 2
-    assert "has already" in capsys.readouterr().err
+    assert "already uses this model" in capsys.readouterr().err
     assert main(["reembed", "--model", "third"]) == 3
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "share"),
+    ("first", "second", "share"),
     [
         ((0, 0, 10, 10), (0, 0, 10, 10), 1.0),
         ((0, 0, 10, 10), (5, 0, 15, 10), 1 / 3),
@@ -182,13 +178,13 @@ def test_the_same_model_and_one_that_is_not_there_are_refused(
     ],
 )
 def test_overlap_is_intersection_over_union(
-    one: tuple[float, float, float, float], other: tuple[float, float, float, float], share: float
+    first: tuple[float, float, float, float], second: tuple[float, float, float, float], share: float
 ) -> None:
-    assert overlap(one, other) == pytest.approx(share)
-    assert overlap(other, one) == pytest.approx(share)
+    assert overlap(first, second) == pytest.approx(share)
+    assert overlap(second, first) == pytest.approx(share)
 
 
-def test_copies_go_over_so_that_a_picture_lives_on_in_them(
+def test_copies_are_recorded_so_that_a_picture_survives_in_them(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = tmp_path / "copies"
@@ -206,21 +202,21 @@ def test_copies_go_over_so_that_a_picture_lives_on_in_them(
         assert str(copies / "0.png") in {face.payload.path for face in everything(index)}
 
 
-def test_the_model_of_the_index_counts_whatever_the_settings_name(
+def test_the_model_of_the_index_is_used_whatever_the_settings_name(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MODEL_NAME", "second")  # changed before the index was
+    monkeypatch.setenv("MODEL_NAME", "second")  # set before `oceano reembed`
     assert main(["ingest", "/"]) == 3
-    said = capsys.readouterr().err
-    assert "Set MODEL_NAME=first to go on with it" in said
-    assert "`oceano reembed --model second`" in said
+    output = capsys.readouterr().err
+    assert "Set MODEL_NAME=first to keep using the index" in output
+    assert "`oceano reembed --model second`" in output
     assert main(["reembed", "--model", "second"]) == 0
-    assert "6 faces by second, 6 before" in capsys.readouterr().out
+    assert "6 faces with second, 6 before" in capsys.readouterr().out
     assert main(["reembed", "--model", "second"]) == 2
-    assert "is the model that the index has already" in capsys.readouterr().err
+    assert "already uses this model" in capsys.readouterr().err
 
 
-def test_a_model_that_is_gone_is_not_needed_to_leave_it(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_old_model_s_files_are_not_needed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(settings.models_dir / "first")
     assert main(["reembed", "--model", "second"]) == 0
-    assert "names: 3 went over" in capsys.readouterr().out
+    assert "names: 3 kept" in capsys.readouterr().out

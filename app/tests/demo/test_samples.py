@@ -9,7 +9,7 @@ import pytest
 from app.core.config import Settings
 from app.demo import write_samples
 from app.embeddings import FaceEngine
-from app.images.decode import decode
+from app.images.decoding import decode
 from app.packs.store import find_pack
 
 

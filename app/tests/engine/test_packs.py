@@ -16,7 +16,7 @@ from app.core.config import Settings
 from app.core.paths import folders_of
 from app.core.types import FacePayload, FacePoint, ModelPack, Picture, face_id_of
 from app.embeddings import FaceEngine
-from app.images.decode import decode
+from app.images.decoding import decode
 from app.index import open_index
 from app.packs.install import combine_packs
 from app.packs.store import find_pack

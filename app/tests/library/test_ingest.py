@@ -19,7 +19,7 @@ from app.core.concurrency import Budget
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import Face, FacePoint, Picture, face_id_of
-from app.images.decode import image_id_of
+from app.images.decoding import image_id_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestCounts, IngestOptions
 from app.library.ledger import Ledger, Totals
@@ -39,9 +39,9 @@ class Bench:
         self.thumbs = ThumbStore(settings.thumbs_dir)
 
     def run(
-        self, folder: Path, *, retry: bool = False, stop: Event | None = None, patience: float = 0.1
+        self, folder: Path, *, retry: bool = False, stop: Event | None = None, retry_seconds: float = 0.1
     ) -> IngestCounts:
-        options = IngestOptions(max_pixels=1_000_000, retry=retry, patience=patience)
+        options = IngestOptions(max_pixels=1_000_000, retry=retry, retry_seconds=retry_seconds)
         return Ingest(self.engine, self.index, self.ledger, self.thumbs, options, stop=stop).run(folder)
 
 
@@ -214,8 +214,8 @@ def test_what_no_file_is_to_blame_for_ends_the_run_and_blames_no_file(
 def test_a_file_is_done_only_after_its_faces_are_durable(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ingest.WRITTEN_AT_ONCE", 4)
-    monkeypatch.setattr("app.ingest.WRITTEN_SECONDS", 3600)
+    monkeypatch.setattr("app.ingest.WRITE_BATCH_FILES", 4)
+    monkeypatch.setattr("app.ingest.WRITE_SECONDS", 3600)
     events: list[str] = []
 
     class Watched(MemoryIndex):
@@ -237,7 +237,7 @@ def test_a_file_is_done_only_after_its_faces_are_durable(
 def test_with_a_slow_model_files_are_recorded_every_second(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ingest.WRITTEN_SECONDS", 0)  # as if every picture took that long
+    monkeypatch.setattr("app.ingest.WRITE_SECONDS", 0)  # as if every picture took that long
     bench.engine.batch = 1
     sizes: list[int] = []
     record = bench.ledger.record
@@ -250,7 +250,7 @@ def test_names_given_by_people_survive_another_ingest(bench: Bench, colour_pictu
     bench.run(colour_pictures)
     face_id = next(iter(bench.index.points))
     bench.index.set_payload([face_id], person="Ada")
-    bench.ledger.forget_images([bench.index.points[face_id].payload.image_id])
+    bench.ledger.delete_images([bench.index.points[face_id].payload.image_id])
     assert bench.run(colour_pictures).done == 1
     assert bench.index.points[face_id].payload.person == "Ada"
 
@@ -409,7 +409,7 @@ def test_an_index_that_is_gone_for_a_while_is_waited_for(
     monkeypatch.setattr("app.core.retry.tenacity.wait_exponential", lambda **_: tenacity.wait_none())
     monkeypatch.setattr("app.core.retry.tenacity.wait_random", lambda *_: tenacity.wait_fixed(0.01))
     bench.index = index = Gone()
-    assert bench.run(colour_pictures, patience=60).done == 8
+    assert bench.run(colour_pictures, retry_seconds=60).done == 8
     assert index.times == 0
     assert len(index.flushed) == bench.ledger.totals().faces == 8
 
@@ -425,7 +425,7 @@ def test_a_stop_ends_the_wait_for_an_index_that_is_gone(bench: Bench, colour_pic
     bench.index = Gone()
     began = time.monotonic()
     with pytest.raises(OceanoError) as raised:
-        bench.run(colour_pictures, stop=stop, patience=60)
+        bench.run(colour_pictures, stop=stop, retry_seconds=60)
     assert raised.value.code == "index_unavailable"
     assert time.monotonic() - began < 10
     assert bench.ledger.totals() == Totals()
@@ -434,8 +434,8 @@ def test_a_stop_ends_the_wait_for_an_index_that_is_gone(bench: Bench, colour_pic
 def test_a_disk_that_is_full_ends_the_run_and_what_was_recorded_stays(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ingest.WRITTEN_AT_ONCE", 4)
-    monkeypatch.setattr("app.ingest.WRITTEN_SECONDS", 3600)
+    monkeypatch.setattr("app.ingest.WRITE_BATCH_FILES", 4)
+    monkeypatch.setattr("app.ingest.WRITE_SECONDS", 3600)
     last = (max(colour_pictures.iterdir(), key=lambda path: path.name)).read_bytes()
     no_room_for = face_id_of(image_id_of(last), FAKE_PACK.digest, 0)
     write = bench.thumbs.write
@@ -494,7 +494,7 @@ def test_large_files_wait_until_there_is_room(
     """However many may be read ahead, few are held: here, one is more than there is room for."""
     for path in colour_pictures.iterdir():
         path.write_bytes(path.read_bytes() + b"\0" * 100_000)
-    monkeypatch.setattr("app.ingest.WAITING_BYTES", 100_000)
+    monkeypatch.setattr("app.ingest.MAX_READ_AHEAD_BYTES", 100_000)
     most = [0]
     change = Budget.change
 

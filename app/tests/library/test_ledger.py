@@ -92,7 +92,7 @@ def test_a_transaction_is_whole_or_not_at_all(ledger: Ledger) -> None:
 
 def test_a_forgotten_image_is_forgotten_at_all_its_paths(ledger: Ledger) -> None:
     ledger.record([_done("/a"), FileRecord("/b", 1, 1, "i1", "duplicate"), _done("/c", "i2")])
-    ledger.forget_images(["i1"])
+    ledger.delete_images(["i1"])
     assert ledger.file("/a") is None
     assert ledger.file("/b") is None
     assert ledger.file("/c") is not None
@@ -102,22 +102,22 @@ def test_what_is_forgotten_and_what_is_recorded_are_one_transaction(ledger: Ledg
     ledger.record([_done("/a"), FileRecord("/b", 1, 1, "i1", "duplicate"), _done("/c", "i2")])
     wrong = FileRecord("/d", 1, 1, None, "nonsense")  # type: ignore[arg-type]
     with pytest.raises(OceanoError):
-        ledger.record([wrong], forget=["/a", "/c"])
+        ledger.record([wrong], delete=["/a", "/c"])
     assert [one.path for one in ledger.files("/")] == ["/a", "/b", "/c"]
-    ledger.record([_done("/b")], forget=["/a", "/never there"])
+    ledger.record([_done("/b")], delete=["/a", "/never there"])
     assert list(ledger.files("/")) == [_done("/b"), _done("/c", "i2")]
 
 
 def test_a_path_that_is_forgotten_and_recorded_is_there(ledger: Ledger) -> None:
     ledger.record([_done("/a")])
-    ledger.record([_done("/a", "i2")], forget=["/a"])
+    ledger.record([_done("/a", "i2")], delete=["/a"])
     assert list(ledger.files("/")) == [_done("/a", "i2")]
 
 
 def test_forgetting_takes_a_path_of_any_bytes(ledger: Ledger) -> None:
     path = os.fsdecode(b"/a/\xff.jpg")
     ledger.record([_done(path)])
-    ledger.record([], forget=[path])
+    ledger.record([], delete=[path])
     assert list(ledger.files("/")) == []
 
 
@@ -126,8 +126,8 @@ def test_an_image_whose_file_became_another_one_is_superseded_until_it_is_seen_t
     assert ledger.replaced() == []
     ledger.record([_done("/a", "i3"), FileRecord("/b", 1, 1, None, "failed", 0, "unreadable", "no")])
     assert ledger.replaced() == [("i1", 3), ("i2", 2)]
-    ledger.forget_replaced("i1")
-    ledger.forget_replaced("never there")
+    ledger.delete_replaced("i1")
+    ledger.delete_replaced("never there")
     assert ledger.replaced() == [("i2", 2)]
 
 
@@ -141,7 +141,7 @@ def test_only_an_image_with_faces_that_was_replaced_is_superseded(ledger: Ledger
     ])  # fmt: skip
     ledger.record(
         [FileRecord("/same", 10, 99, "i1", "done", 1), *(_done(path, "i4") for path in ("/copy", "/bad", "/empty"))],
-        forget=["/forgotten"],
+        delete=["/forgotten"],
     )
     assert ledger.replaced() == []
 
@@ -151,7 +151,7 @@ def test_superseded_images_of_collections_do_not_mix(tmp_path: Path) -> None:
     for ledger in (one, other):
         ledger.record([_done("/a", "i1")])
         ledger.record([_done("/a", "i2")])
-    other.forget_replaced("i1")
+    other.delete_replaced("i1")
     assert (one.replaced(), other.replaced()) == ([("i1", 1)], [])
 
 
@@ -184,7 +184,7 @@ def test_files_that_are_forgotten_while_they_are_listed_leave_no_gaps(ledger: Le
     for known in ledger.files("/a"):
         seen.append(known.path)
         if len(seen) % 100 == 0:
-            ledger.record([], forget=seen[-100:])
+            ledger.record([], delete=seen[-100:])
     assert seen == paths
     assert list(ledger.files("/a")) == []
 
@@ -224,12 +224,12 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows_intac
 def test_mounts_are_noted_once_whatever_their_names_and_a_backup_brings_them(ledger: Ledger, tmp_path: Path) -> None:
     odd = os.fsdecode(b"/media/\xff")
     stick, link, strange = Mount("/media/b", "/media/b"), Mount("/photos", "/media/b"), Mount(odd, odd)
-    ledger.note_mounts([stick, link, strange])
-    ledger.note_mounts([stick])
+    ledger.record_mounts([stick, link, strange])
+    ledger.record_mounts([stick])
     assert ledger.mounts() == [stick, strange, link]
     ledger.backup(tmp_path / "kept.sqlite3")
     other = Ledger(tmp_path / "other.sqlite3", "c")
-    other.note_mounts([Mount("/media/a", "/media/a")])
+    other.record_mounts([Mount("/media/a", "/media/a")])
     other.merge(tmp_path / "kept.sqlite3")
     assert other.mounts() == [Mount("/media/a", "/media/a"), stick, strange, link]
 
@@ -282,6 +282,6 @@ def test_a_second_ingest_at_the_same_time_is_refused(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_no_transaction_open(ledger: Ledger) -> None:
     ledger.record([_done("/a", "i1")])
     with pytest.raises(OceanoError, match="ledger_unavailable"):
-        ledger.forget_images([object()])  # type: ignore[list-item]
+        ledger.delete_images([object()])  # type: ignore[list-item]
     assert not ledger._database._connection.in_transaction
     assert len(list(ledger.files("/"))) == 1

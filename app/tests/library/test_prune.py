@@ -189,7 +189,7 @@ def test_a_picture_goes_when_it_and_all_its_copies_are_gone(bench: Pruned, pictu
 def test_copies_that_are_gone_inherit_nothing_however_many_are_forgotten_at_once(
     bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr("app.library.prune._AT_ONCE", at_once)
+    monkeypatch.setattr("app.library.prune._BATCH_FILES", at_once)
     for place in range(8):
         shutil.copy(pictures / f"{place}.png", pictures / f"z{place}.png")
     bench.run(pictures)
@@ -368,7 +368,7 @@ def test_a_drive_that_comes_and_goes_in_the_very_run_that_prunes_keeps_what_was_
     (pictures / "0.png").rename(stick / "0.png")
     _mount(monkeypatch, stick)
     pruning = bench.pruning(pictures)
-    pruning.look()
+    pruning.note_missing()
     assert bench.run(pictures).duplicate == 1
     shutil.rmtree(stick)
     _mount(monkeypatch)
@@ -420,7 +420,7 @@ def test_a_copy_whose_picture_was_forgotten_meanwhile_is_taken_up_again(bench: P
     assert bench.run(pictures).duplicate == 1
     (pictures / "0.png").unlink()
     pruning = bench.pruning(pictures)
-    pruning.look()
+    pruning.note_missing()
     away = copy.rename(pictures.with_name("away.png"))
     pruning.run()
     away.rename(copy)
@@ -532,13 +532,13 @@ def test_images_that_were_superseded_stay_while_the_folder_is_away(
 def test_a_folder_that_goes_away_half_way_loses_nothing_more(
     bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch, left_behind: str
 ) -> None:
-    monkeypatch.setattr("app.library.prune._AT_ONCE", 2)
+    monkeypatch.setattr("app.library.prune._BATCH_FILES", 2)
     for name in ("0.png", "1.png", "2.png"):
         (pictures / name).unlink()
     record = bench.ledger.record
 
-    def record_and_go(records: Sequence[FileRecord], *, forget: Sequence[str] = ()) -> None:
-        record(records, forget=forget)
+    def record_and_go(records: Sequence[FileRecord], *, delete: Sequence[str] = ()) -> None:
+        record(records, delete=delete)
         _go_away(pictures, left_behind)
 
     monkeypatch.setattr(bench.ledger, "record", record_and_go)
@@ -687,7 +687,7 @@ def test_killed_before_a_superseded_image_is_settled_it_ends_the_same_when_run_a
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.ledger, "forget_replaced", die)
+        patch.setattr(bench.ledger, "delete_replaced", die)
         with pytest.raises(KeyboardInterrupt):
             bench.pruning(pictures).run()
     bench.prune(pictures)
@@ -723,7 +723,7 @@ def test_more_files_than_are_forgotten_at_once_are_all_forgotten(bench: Pruned, 
 def test_what_went_away_after_the_look_is_not_forgotten(bench: Pruned, pictures: Path) -> None:
     (pictures / "0.png").unlink()
     pruning = bench.pruning(pictures)
-    pruning.look()
+    pruning.note_missing()
     (pictures / "1.png").unlink()  # moved, perhaps, to where the ingest had been already
     assert pruning.run() == PruneCounts(files=1, images=1, faces=1)
     assert bench.prune(pictures) == PruneCounts(files=1, images=1, faces=1)

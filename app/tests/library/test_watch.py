@@ -67,7 +67,7 @@ class Watch:
 @pytest.fixture
 def watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Watch]]:
     """Begin to watch `tmp_path/watched`, which then is being watched."""
-    monkeypatch.setattr("app.library.watch.SETTLED_SECONDS", SETTLED)
+    monkeypatch.setattr("app.library.watch.STABLE_SECONDS", SETTLED)
     monkeypatch.setattr("app.library.watch._TICK_MS", 30)
     (tmp_path / "watched").mkdir()
     begun: list[Watch] = []
@@ -112,7 +112,7 @@ def test_what_comes_at_once_comes_together(watching: Callable[..., Watch]) -> No
 def test_a_file_that_is_written_slowly_is_told_once_and_whole(
     watching: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.library.watch.SETTLED_SECONDS", 0.6)
+    monkeypatch.setattr("app.library.watch.STABLE_SECONDS", 0.6)
     watch = watching()
     with (watch.folder / "slow.png").open("wb") as file:
         for _ in range(10):
@@ -206,7 +206,7 @@ def test_a_name_in_any_encoding_ends_nothing(watching: Callable[..., Watch]) -> 
 
 
 def test_a_stop_ends_it(watching: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.library.watch.SETTLED_SECONDS", PATIENCE)
+    monkeypatch.setattr("app.library.watch.STABLE_SECONDS", PATIENCE)
     watch = watching()
     (watch.folder / "unsettled.png").touch()
     began = time.monotonic()

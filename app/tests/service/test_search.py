@@ -15,6 +15,7 @@ from app.core.types import BBox, Face, FaceFilter, Floats, Match, Picture, Searc
 from app.metrics import Metrics
 from app.service import Search
 from app.service import search as module
+from tests.support.concurrency import ConcurrencyCounter
 from tests.support.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
 from tests.support.pictures import BLACK, GREEN, KPS, RED, point
 
@@ -315,18 +316,11 @@ def test_metrics_count_faces_stages_and_pictures_in_work(index: Recording, made:
 
 
 def test_no_more_pictures_are_in_work_at_once_than_there_are_threads(index: Recording, made: list[Search]) -> None:
-    now = most = 0
-    lock = threading.Lock()
+    counter = ConcurrencyCounter()
 
     class Counting(FakeEngine):
         def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
-            nonlocal now, most
-            with lock:
-                now += 1
-                most = max(most, now)
-            time.sleep(0.005)
-            with lock:
-                now -= 1
+            counter.call()
             return super().analyze(pictures, timings)
 
     made.append(Search(Counting(), index, Metrics(), threads=2))
@@ -335,7 +329,7 @@ def test_no_more_pictures_are_in_work_at_once_than_there_are_threads(index: Reco
         return await asyncio.gather(*(made[0].run(_picture(), limit=1, threshold=0) for _ in range(20)))
 
     assert len(_run(many())) == 20
-    assert most == 2
+    assert counter.maximum == 2
 
 
 def test_an_index_that_hangs_holds_no_more_threads_than_there_are(made: list[Search]) -> None:

@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import EngineHealth, Face, FaceFilter, FacePoint, Floats, IndexInfo, Match, Picture, collection_name
-from app.images.decode import decode, image_id_of
+from app.images.decoding import decode, image_id_of
 from app.images.thumbnails import ThumbStore, face_thumbnail
 from app.library.ledger import FileRecord, Ledger
 from app.main import create_app

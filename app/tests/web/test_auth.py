@@ -70,7 +70,7 @@ def test_with_keys_nothing_is_answered_without_one(closed: TestClient, method: s
     assert answer.json() == {
         "error": {
             "code": "unauthorized",
-            "message": "a valid key is needed: X-API-Key, a bearer token, or the page's password",
+            "message": "a valid API key is required: as X-API-Key, bearer token, or password in the browser",
             "details": {},
         },
         "request_id": "mine",

@@ -420,7 +420,7 @@ def test_an_error_is_the_page_with_its_status_and_never_json(post: Post, found: 
 
 def test_an_error_speaks_the_visitors_language(post: Post, found: Found) -> None:
     found.error = OceanoError("index_unavailable", "the index does not answer")
-    assert "No se puede llegar al índice" in post(address="/?lang=es", fetch=True).text
+    assert "No se puede acceder al índice" in post(address="/?lang=es", fetch=True).text
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""HTML routes: the page, which works without JavaScript and better with it.
+"""HTML routes: the search page, with and without JavaScript.
 
-A plain POST gets the whole page, a POST of page.js (`X-Requested-With: fetch`) only `_results.html`, the part that
-the whole page includes too. Errors come the same two ways.
+A plain POST gets the whole page. A POST of page.js (`X-Requested-With: fetch`) gets only `_results.html`, which the
+whole page includes. The same applies to errors.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 @dataclass(slots=True)
 class _PageContext:
-    """The form of a request as far as it was read, for the page of an error."""
+    """The form of a request as far as it was read, so that the page can show it with an error."""
 
     lang: str
     form: SearchForm
@@ -49,7 +49,7 @@ class _PageContext:
 
 
 def router() -> APIRouter:
-    """`GET /` and `POST /`, no part of the API's schema. Errors rise; `error_page` shows them."""
+    """Return the routes `GET /` and `POST /`, which are not in the schema of the API."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     routes.add_api_route("/", _start, methods=["GET", "HEAD"])
     routes.add_api_route("/", _search, methods=["POST"])
@@ -57,7 +57,12 @@ def router() -> APIRouter:
 
 
 def error_page(request: Request, error: OceanoError) -> HTMLResponse:
-    """The error as the page shows it, whether the page raised it or the request ended before (413, 503, 504)."""
+    """Render the page with an error, which a route of the page or middleware (413, 503, 504) raised.
+
+    Args:
+        request: its form is shown as far as it was read.
+        error: the error.
+    """
     request.app.state.metrics.errors.labels(error.code).inc()
     context = getattr(request.state, "context", None) or _PageContext(language_of(request), _defaults(request))
     view = error_view(error, translator(context.lang), logs.request_id.get())
@@ -77,7 +82,7 @@ def _start(request: Request) -> HTMLResponse:
 async def _search(request: Request, services: ServicesDep) -> HTMLResponse:
     async with read_upload(request, ("image",), partial(_read_form, request)) as upload:
         form = upload.options.form
-        # page.js filters by the threshold itself while the slider moves
+        # page.js itself filters while the slider moves
         threshold = THRESHOLD_MIN if is_fetch(request) else form.threshold
         where = FaceFilter(without=FLAWS) if form.clear else None
         try:
@@ -92,7 +97,7 @@ async def _search(request: Request, services: ServicesDep) -> HTMLResponse:
 
 
 def _read_form(request: Request, fields: Mapping[str, str]) -> _PageContext:
-    """Keep what was read in the request's state, where `error_page` finds it."""
+    """Read the form into the request's state, where `error_page` finds it."""
     context = _PageContext(_field_language(fields) or language_of(request), _defaults(request))
     request.state.context = context
     context.form = _form(fields, context.form)
@@ -121,7 +126,7 @@ def _defaults(request: Request) -> SearchForm:
 
 
 def _form(fields: Mapping[str, str], form: SearchForm) -> SearchForm:
-    """Replace the values of `form` by those that are given. Raises OceanoError `invalid_request`."""
+    """Replace the values of `form` by those of the request; raises `invalid_request` if one is invalid."""
     if text := fields.get("threshold", "").strip():
         form = replace(form, threshold=round(_number(text, "threshold", THRESHOLD_MIN, THRESHOLD_MAX), 2))
     if text := fields.get("limit", "").strip():
@@ -130,15 +135,15 @@ def _form(fields: Mapping[str, str], form: SearchForm) -> SearchForm:
     return replace(form, clear=bool(fields.get("clear", "").strip()))
 
 
-def _number(text: str, name: str, least: float, most: float) -> float:
+def _number(text: str, name: str, minimum: float, maximum: float) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not least <= number <= most:
+    if not minimum <= number <= maximum:
         raise OceanoError(
             "invalid_request",
-            f"{name} must be a number from {least:g} to {most:g}",
+            f"{name} must be a number from {minimum:g} to {maximum:g}",
             details={"field": name, "value": text[:64]},
         )
     return number
