@@ -163,3 +163,17 @@ def row(estimate: Plan) -> list[str]:
         amount(estimate.thumbnails_disk),
         machines,
     ]
+
+
+def kilobytes(points: int, embedding_size: int) -> int:
+    """Return the size of embeddings in the unit of Edge's and Qdrant's thresholds.
+
+    Args:
+        points: number of embeddings.
+        embedding_size: dimensions of each.
+
+    Returns:
+        Kilobytes of 1024 bytes, 4 bytes per dimension, rounded down so that `points` embeddings reach the threshold;
+        at least 1, because 0 disables a threshold.
+    """
+    return max(1, 4 * embedding_size * points // 1024)

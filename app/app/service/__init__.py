@@ -11,9 +11,11 @@ from app.service.factory import (
     open_without_engine,
 )
 from app.service.ingest_job import IngestJob, IngestRequest, open_ingest_job, preview_prune
-from app.service.search import Comparison, GroupBy, Search
+from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, GroupBy, Search
 
 __all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_LIMIT",
     "Comparison",
     "GroupBy",
     "IngestJob",

@@ -14,6 +14,8 @@ from app.core.types import Face, FaceFilter, FaceMatches, Floats, Match, Picture
 from app.metrics import Metrics
 
 GroupBy = Literal["image_id", "person"]
+DEFAULT_LIMIT: Final = 20  # matches per face
+MAX_LIMIT: Final = 1000
 MAX_FETCHED: Final = 10_000  # matches fetched for one face to find enough groups
 
 

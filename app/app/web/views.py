@@ -12,12 +12,12 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.core.types import BBox, FaceMatches, Flaw, Match, Picture, SearchResult
 from app.images import preview_webp
+from app.service import DEFAULT_LIMIT
 from app.web.i18n import Translator, error_message
 
 THRESHOLD_MIN: Final = 0.2
 THRESHOLD_MAX: Final = 0.9
-LIMITS: Final = (20, 50, 100, 200)
-LIMIT_MAX: Final = 1000
+LIMITS: Final = (DEFAULT_LIMIT, 50, 100, 200)
 
 _PREVIEW_SIDE: Final = 1024
 _RETRY_STATUSES: Final = frozenset({429, 500, 503, 504})
@@ -36,7 +36,7 @@ class SearchForm:
     """
 
     threshold: float
-    limit: int = LIMITS[0]
+    limit: int = DEFAULT_LIMIT
     clear: bool = False
 
 

@@ -21,8 +21,8 @@ from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FacePoint, ModelPack, collection_name
 from app.index import activate_collection, alias_path, open_index, restore_embedded, restored_copy
+from app.index.capacity import kilobytes
 from app.index.embedded.alias import open_embedded_collection, read_alias
-from app.index.embedded.options import kilobytes
 from app.index.server.connect import collection_of
 from app.index.transfer import Migration
 from tests.index.conftest import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +17,8 @@ from app.index import alias_path
 from app.index.embedded.client import EmbeddedIndex
 from app.index.embedded.connections import ConnectionPool
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import storage_failure, unavailable
 from app.index.embedded.storage import current_shard
+from app.index.errors import model_mismatch, storage_failure, unavailable
 
 _FORMAT: Final = 1
 _DEFAULT_SIZE: Final = 512  # the embedding size of an alias file without one; all models had it then
@@ -170,33 +169,6 @@ def _require_empty(settings: Settings, alias: dict[str, Any], pack: ModelPack, o
             index.close()
     if points:
         raise model_mismatch(settings.qdrant_collection, alias, alias["embedding_size"], pack, points)
-
-
-def model_mismatch(name: str, index_model: Mapping[str, str], size: int, pack: ModelPack, points: int) -> OceanoError:
-    """Return the error `index_model_mismatch` for an index whose faces another model made.
-
-    Args:
-        name: the alias.
-        index_model: `model` (name) and `digest` of the model that made the faces.
-        size: the embedding size of that model.
-        pack: the model of the settings.
-        points: number of faces in the index.
-    """
-    return OceanoError(
-        "index_model_mismatch",
-        f"The index {name!r} holds {points} faces made by the model {index_model['model']} "
-        f"({index_model['digest'][:8]}); the embeddings of {pack.name} ({pack.short_digest}) differ. Set "
-        f"MODEL_NAME={index_model['model']} to keep using the index, change its model with `oceano reembed "
-        f"--model {pack.name}`, or choose another QDRANT_COLLECTION.",
-        details={
-            "index_model": index_model["model"],
-            "index_digest": index_model["digest"],
-            "index_embedding_size": size,
-            "given_model": pack.name,
-            "given_digest": pack.digest,
-            "points": points,
-        },
-    )
 
 
 def _create_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from app.core.errors import OceanoError
 from app.core.files import free_bytes, sync, write_atomic
 from app.core.locks import locked
 from app.index import alias_path
-from app.index.embedded.protocol import Op, pack, read_reply, storage_failure
+from app.index.embedded.protocol import Op, pack, read_reply
 from app.index.embedded.storage import (
     copy_folder,
     disk_bytes,
@@ -20,6 +20,7 @@ from app.index.embedded.storage import (
     sync_tree,
 )
 from app.index.embedded.supervisor import WorkerSupervisor
+from app.index.errors import storage_failure
 
 
 def backup(

@@ -28,8 +28,9 @@ from typing import Final
 
 from app.core.errors import OceanoError
 from app.core.files import free_bytes, sync
-from app.index.embedded.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions, kilobytes
-from app.index.embedded.protocol import ID_BYTES, Op, join_ids, pack, read_reply, split_ids, unavailable
+from app.index.capacity import kilobytes
+from app.index.embedded.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
+from app.index.embedded.protocol import ID_BYTES, Op, join_ids, pack, read_reply, split_ids
 from app.index.embedded.storage import (
     copy_folder,
     current_shard,
@@ -39,6 +40,7 @@ from app.index.embedded.storage import (
     sync_tree,
 )
 from app.index.embedded.supervisor import WorkerProcess, WorkerSupervisor, command
+from app.index.errors import unavailable
 
 log = logging.getLogger("app.index.embedded.owner")
 

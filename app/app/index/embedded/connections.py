@@ -20,8 +20,9 @@ import app
 from app.core.errors import OceanoError
 from app.core.locks import locked, try_lock
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import PROTOCOL, connect, read_reply, storage_failure, unavailable
+from app.index.embedded.protocol import PROTOCOL, connect, read_reply
 from app.index.embedded.storage import read_key
+from app.index.errors import storage_failure, unavailable
 
 CONNECTIONS: Final = 8
 CONNECT_SECONDS: Final = 20.0

@@ -24,12 +24,12 @@ from app.index.embedded.protocol import (
     Request,
     pack,
     read_reply,
-    storage_failure,
     unpack,
     value_reply,
 )
 from app.index.embedded.storage import disk_bytes, sync_log
 from app.index.embedded.supervisor import WorkerSupervisor
+from app.index.errors import storage_failure
 
 _NEEDS_SPACE: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD})
 _DURABLE_ON_RETURN: Final = frozenset({Op.SET_PAYLOAD, Op.DELETE})

@@ -15,8 +15,9 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.index.embedded.build import Build, BuildCancelled
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import ID_BYTES, Op, pack, read_reply, unavailable
+from app.index.embedded.protocol import ID_BYTES, Op, pack, read_reply
 from app.index.embedded.supervisor import WorkerGone, WorkerSupervisor
+from app.index.errors import unavailable
 
 log = logging.getLogger("app.index.embedded.owner")
 

@@ -27,9 +27,10 @@ from app.core.files import write_atomic
 from app.core.locks import try_lock
 from app.index.embedded.handler import RequestHandler
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import PROTOCOL, accept_client, error_reply, socket_paths, storage_failure, unavailable
+from app.index.embedded.protocol import PROTOCOL, accept_client, error_reply, socket_paths
 from app.index.embedded.storage import current_shard, new_name, read_key, remove_leftovers
 from app.index.embedded.supervisor import WorkerSupervisor
+from app.index.errors import storage_failure, unavailable
 
 log = logging.getLogger("app.index.embedded.owner")
 

@@ -22,12 +22,12 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from pathlib import Path
 from typing import Any, Final
 
-from app.core.errors import ErrorCode, OceanoError, is_full
+from app.core.errors import OceanoError
+from app.index.errors import unavailable
 
 PROTOCOL: Final = 3
 ID_BYTES: Final = 16
 HANDSHAKE_SECONDS: Final = 10.0
-RETRY_AFTER_SECONDS: Final = 2.0
 # sun_path holds 108 bytes with its terminator; a few bytes of margin.
 _MAX_PATH_BYTES: Final = 100
 _HEADER: Final = struct.Struct("<BI")
@@ -123,22 +123,6 @@ def join_ids(ids: Iterable[uuid.UUID]) -> bytes:
 def split_ids(ids: bytes) -> list[uuid.UUID]:
     """Return the UUIDs that `join_ids` concatenated."""
     return [uuid.UUID(bytes=ids[start : start + ID_BYTES]) for start in range(0, len(ids), ID_BYTES)]
-
-
-def unavailable(message: str) -> OceanoError:
-    """Return an `index_unavailable` error with the usual `retry_after`."""
-    return OceanoError("index_unavailable", message, retry_after=RETRY_AFTER_SECONDS)
-
-
-def storage_failure(failure: OSError, sentence: str) -> OceanoError:
-    """Convert an OSError to `disk_full` or `index_unavailable`.
-
-    Args:
-        failure: the error; its reason is appended to the message.
-        sentence: what failed, without a full stop.
-    """
-    code: ErrorCode = "disk_full" if is_full(failure) else "index_unavailable"
-    return OceanoError(code, f"{sentence}: {failure.strerror or failure}.")
 
 
 def accept_client(sock: socket.socket, key: bytes) -> Connection:

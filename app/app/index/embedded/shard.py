@@ -18,9 +18,11 @@ import qdrant_edge as edge
 
 from app.core.errors import OceanoError
 from app.core.files import sync
-from app.index.embedded.options import OwnerOptions, kilobytes
-from app.index.embedded.protocol import split_ids, unavailable
+from app.index.capacity import kilobytes
+from app.index.embedded.options import OwnerOptions
+from app.index.embedded.protocol import split_ids
 from app.index.embedded.storage import new_name, sync_tree
+from app.index.errors import unavailable
 
 # Facets are not `exact`, which takes 15 us per value. Edge cuts each segment's list at the limit, so a request asks
 # for more values than it returns.

@@ -23,7 +23,7 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.core.files import sync, write_atomic
 from app.core.locks import try_lock
-from app.index.embedded.protocol import unavailable
+from app.index.errors import unavailable
 
 POINTER: Final = "current"
 # Edge writes these files once, during a build, and only reads them afterwards, so a copy may use hard links.

@@ -16,8 +16,9 @@ from typing import Final
 
 from app.core.errors import OceanoError
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import Op, pack, read_reply, unavailable
+from app.index.embedded.protocol import Op, pack, read_reply
 from app.index.embedded.storage import POINTER, set_current
+from app.index.errors import unavailable
 
 log = logging.getLogger("app.index.embedded.owner")
 

@@ -20,8 +20,9 @@ from typing import Any, Final
 
 from app.core.errors import OceanoError
 from app.index.embedded.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
-from app.index.embedded.protocol import Op, Request, error_reply, unavailable, unpack, value_reply
+from app.index.embedded.protocol import Op, Request, error_reply, unpack, value_reply
 from app.index.embedded.shard import Shard
+from app.index.errors import unavailable
 
 log = logging.getLogger("app.index.embedded.worker")
 

@@ -20,7 +20,7 @@ from qdrant_client import QdrantClient, models
 from app.core.errors import OceanoError
 from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match
 from app.index.base import READ_POINTS, BaseIndex, unique_points
-from app.index.embedded.protocol import unavailable
+from app.index.errors import unavailable
 from app.index.payload import chunks, conditions_of, from_stored, require_limit, to_stored, unit_rows, valid_uuids
 from app.index.server.retry import retry_server
 

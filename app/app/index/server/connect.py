@@ -21,8 +21,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import ModelPack, collection_name
-from app.index.embedded.alias import model_mismatch
-from app.index.embedded.options import kilobytes
+from app.index.capacity import kilobytes
+from app.index.errors import model_mismatch
 from app.index.server.client import ServerIndex
 from app.index.server.retry import TRY_SECONDS, is_missing, retry_server, text_of
 

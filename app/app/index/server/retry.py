@@ -12,7 +12,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from app.core.errors import OceanoError
-from app.index.embedded.protocol import unavailable
+from app.index.errors import unavailable
 
 T = TypeVar("T")
 

@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from app.core.errors import JsonValue, OceanoError
 from app.core.types import FLAWS, FaceFilter, Flaw
+from app.service import DEFAULT_LIMIT, MAX_LIMIT, GroupBy
 from app.web.uploads import Upload, read_upload
 
 Options = TypeVar("Options", bound=BaseModel)
 
-DEFAULT_LIMIT: Final = 20
 _ISO_TIME: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?$"
 )
@@ -60,12 +60,12 @@ class SearchOptions(BaseModel):
     """Options of `POST /search`, in the form or the query string."""
 
     model_config = ConfigDict(extra="forbid")
-    limit: int = Field(DEFAULT_LIMIT, ge=1, le=1000, description="matches per face")
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="matches per face")
     threshold: float | None = Field(
         None, ge=-1, le=1, description="least cosine of a match; left out: the model's default"
     )
     max_faces: int | None = Field(None, ge=1, le=1000, description="search only the largest faces")
-    group_by: Literal["image_id", "person"] | None = Field(None, description="only the best match of each")
+    group_by: GroupBy | None = Field(None, description="only the best match of each")
     person: str | None = Field(None, max_length=200, description="only faces with this name")
     folder: Annotated[str, AfterValidator(_absolute)] | None = Field(
         None, max_length=4096, description="only pictures at or below this folder; absolute"

@@ -20,12 +20,12 @@ from fastapi.responses import HTMLResponse
 from app.core import logs
 from app.core.errors import OceanoError
 from app.core.types import FLAWS, FaceFilter, SearchResult
+from app.service import MAX_LIMIT
 from app.web.deps import ServicesDep, services_of
 from app.web.i18n import LANGUAGES, language_of, translator
 from app.web.templating import is_fetch, page_response
 from app.web.uploads import Upload, read_upload
 from app.web.views import (
-    LIMIT_MAX,
     THRESHOLD_MAX,
     THRESHOLD_MIN,
     PreviewView,
@@ -130,7 +130,7 @@ def _form(fields: Mapping[str, str], form: SearchForm) -> SearchForm:
     if text := fields.get("threshold", "").strip():
         form = replace(form, threshold=round(_number(text, "threshold", THRESHOLD_MIN, THRESHOLD_MAX), 2))
     if text := fields.get("limit", "").strip():
-        limit = _number(text, "limit", 1, LIMIT_MAX)
+        limit = _number(text, "limit", 1, MAX_LIMIT)
         form = replace(form, limit=int(limit))
     return replace(form, clear=bool(fields.get("clear", "").strip()))
 
