@@ -21,9 +21,9 @@ from app.core.types import FLAWS, Face, FaceFilter, FaceMatches, FacePayload, Ma
 from app.main import create_app
 from app.service import Search, Services
 from app.service.monitor import Monitor
-from app.web import views
 from app.web.i18n import LANGUAGES, translator
 from app.web.pages import search as pages
+from app.web.pages import views
 from tests.support.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
 
 with warnings.catch_warnings():

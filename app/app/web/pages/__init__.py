@@ -1,1 +1,1 @@
-"""The HTML routes."""
+"""The page: its routes, view models and the rendering of templates."""

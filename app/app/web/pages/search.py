@@ -23,9 +23,8 @@ from app.core.types import FLAWS, FaceFilter, SearchResult
 from app.service import MAX_LIMIT
 from app.web.deps import ServicesDep, services_of
 from app.web.i18n import LANGUAGES, language_of, translator
-from app.web.templating import is_fetch, page_response
-from app.web.uploads import Upload, read_upload
-from app.web.views import (
+from app.web.pages.templating import is_fetch, page_response
+from app.web.pages.views import (
     THRESHOLD_MAX,
     THRESHOLD_MIN,
     PreviewView,
@@ -35,6 +34,7 @@ from app.web.views import (
     face_view,
     preview,
 )
+from app.web.uploads import Upload, read_upload
 
 _YEAR_SECONDS: Final = 365 * 24 * 3600
 

@@ -16,9 +16,9 @@ from app.demo import PACK_VERSION
 from app.service import Services
 from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, translator
-from app.web.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
+from app.web.pages.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
 
-_PACKAGE: Final = Path(__file__).parents[1]
+_PACKAGE: Final = Path(__file__).parents[2]
 
 
 def page_response(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
