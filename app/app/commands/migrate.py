@@ -58,7 +58,7 @@ def run_migrate(settings: Settings, target_settings: Settings, stop: Event, *, e
         agreement = migration.compare()
     say(
         f"both indexes have {counted(agreement.faces, 'face')} ({counts.copied} copied, {counts.updated} updated"
-        f"{f', {counts.forgotten} deleted from the target' if exact else ''}); in {agreement.searches} test searches, "
+        f"{f', {counts.deleted} deleted from the target' if exact else ''}); in {agreement.searches} test searches, "
         f"the target found {100 * agreement.share:.1f} % of the faces that the source found"
     )
     say(f"to use the target, set QDRANT_URL={target_settings.qdrant_url} and restart the service")

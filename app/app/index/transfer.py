@@ -31,18 +31,18 @@ class MigrationCounts:
         faces: faces read from the source in the current round.
         copied: faces that were missing in the target.
         updated: faces whose payload differed in the target.
-        forgotten: faces deleted from the target because the source does not have them.
+        deleted: faces deleted from the target because the source does not have them.
     """
 
     faces: int = 0
     copied: int = 0
     updated: int = 0
-    forgotten: int = 0
+    deleted: int = 0
 
     @property
     def changes(self) -> int:
         """Number of changes to the target."""
-        return self.copied + self.updated + self.forgotten
+        return self.copied + self.updated + self.deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class Migration:
             known = {record.face_id for record in found}
             if extra := [face_id for face_id in ids if face_id not in known]:
                 retry_index(partial(self._target.delete, extra), self._stop)
-                self.counts.forgotten += len(extra)
+                self.counts.deleted += len(extra)
 
     def _copy_page(self, page: Sequence[FaceRecord]) -> None:
         ids = [record.face_id for record in page]

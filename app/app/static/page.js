@@ -1,5 +1,5 @@
-// Makes the page quicker to use: drop, paste, cancel, filter as the slider moves.
-// The server renders everything; this module moves it into place and fills in values.
+// Adds drop, paste, cancel and filtering with the slider.
+// The server renders all HTML; this module inserts it and fills in values.
 
 const $ = (selector, within = document) => within.querySelector(selector);
 const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -10,15 +10,15 @@ const { image: chooser, threshold: slider, limit, clear } = form.elements;
 const results = $("#results");
 const status = $("#status");
 
-let photograph = null; // the File last searched with
-let running = null; // the AbortController of the search in flight
-let before = null; // what stood there before it, to be put back when it is cancelled
+let photograph = null; // the File of the last search
+let running = null; // the AbortController of the running search
+let before = null; // the results before the running search, restored if it is cancelled
 
 document.documentElement.classList.add("js");
 chooser.required = false;
 if (/Mac|iPhone|iPad/.test(navigator.platform)) $("[data-modifier]").textContent = "⌘";
 
-/* searching */
+/* search */
 
 async function search(file) {
   before = running ? before : { nodes: [...results.childNodes], state: main.dataset.state, photograph };
@@ -51,13 +51,13 @@ async function ask(file, signal) {
   return $("[data-outcome]", parsed.content) ? parsed.content : strange(response, text);
 }
 
-// An answer that this page did not render: the server turned the request away before, or a proxy did.
+// A response that is not a page: the server or a proxy rejected the request early.
 function strange(response, text) {
   let told = {};
   try {
     told = JSON.parse(text) ?? {};
   } catch {
-    // not ours: the status says all there is
+    // not from Oceano: only the status is known
   }
   const code = told.error?.code ?? { 413: "image_too_large", 503: "overloaded" }[response.status];
   const shown = problem(code, told.error?.message);
@@ -77,7 +77,7 @@ function problem(code, message) {
   return shown;
 }
 
-/* showing */
+/* results */
 
 function place(state, ...nodes) {
   results.replaceChildren(...nodes);
@@ -96,7 +96,7 @@ function show(content) {
 function showLoading(file) {
   const loading = $("#loading").content.cloneNode(true);
   const picture = $("[data-local]", loading);
-  picture.addEventListener("error", () => picture.remove()); // a format that the browser does not know
+  picture.addEventListener("error", () => picture.remove()); // the browser does not support the format
   picture.src = URL.createObjectURL(file);
   status.textContent = $("h2", loading).textContent;
   place("loading", loading);
@@ -110,7 +110,7 @@ function putBack() {
   chooser.focus();
 }
 
-/* filtering by similarity */
+/* filter by similarity */
 
 function filter() {
   const least = Number(slider.value);
@@ -136,7 +136,7 @@ function announce() {
   status.textContent = $("[data-total]", results)?.textContent ?? "";
 }
 
-/* what people do */
+/* user input */
 
 const again = () => (photograph ? search(photograph) : chooser.click());
 form.addEventListener("submit", (event) => {
@@ -146,7 +146,7 @@ form.addEventListener("submit", (event) => {
 
 chooser.addEventListener("change", () => {
   const [file] = chooser.files;
-  chooser.value = ""; // the same file can be chosen again
+  chooser.value = ""; // so that the same file can be chosen again
   if (file) search(file);
 });
 
@@ -194,7 +194,7 @@ async function copy(button) {
   try {
     await navigator.clipboard.writeText(button.dataset.copy);
   } catch {
-    copyThePlainWay(button.dataset.copy); // there is no navigator.clipboard on a page that came over plain http
+    copyThePlainWay(button.dataset.copy); // navigator.clipboard needs HTTPS
   }
   button.classList.add("copied");
   status.textContent = main.dataset.copied;
@@ -210,4 +210,4 @@ function copyThePlainWay(text) {
   document.execCommand("copy");
 }
 
-filter(); // a browser may have kept the slider where it was before a reload
+filter(); // after a reload, browsers may keep the slider's position

@@ -115,7 +115,7 @@ def test_an_exact_copy_deletes_faces_that_the_index_does_not_have(source: Memory
     source.delete(ids_of(points(700))[600:])
     target.upsert(points(5, seed=9))
     counts = Migration(source, target, exact=True).run()
-    assert (counts.copied, counts.forgotten) == (0, 105)
+    assert (counts.copied, counts.deleted) == (0, 105)
     assert same(source, target)
     assert Migration(source, target).compare().faces == 1100
 
