@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -82,7 +83,9 @@ def serve() -> None:
 
 @cli.command()
 def ingest(  # noqa: PLR0913, PLR0917 - an option each
-    folder: Annotated[str, typer.Argument(help="Index all pictures in this folder and its subfolders.")],
+    folder: Annotated[
+        str, typer.Argument(help="Index all pictures in this folder and its subfolders, or this single file.")
+    ],
     include: Annotated[
         list[str] | None,
         typer.Option(help="Index only files that match this pattern, such as '*.jpg' or '2024/*'. Repeatable."),
@@ -90,6 +93,10 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     exclude: Annotated[
         list[str] | None, typer.Option(help="Skip files and folders that match this pattern. Repeatable.")
     ] = None,
+    include_system: Annotated[
+        bool,
+        typer.Option("--include-system", help="Also index recycle bins, thumbnail folders, snapshots and the like."),
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Ingest at most this many new files.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also ingest files that failed or had no face.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep running and add new files.")] = False,
@@ -122,6 +129,7 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         dry_run=dry_run,
         forget_drives=forget_drives,
         report=report,
+        include_system=include_system,
     )
     with _interruptible() as stop:
         return run_ingest(request, _settings("ingest"), stop, as_json=as_json)
@@ -290,8 +298,26 @@ def _settings(process: str) -> Settings:
     from app.core.logs import configure_logging
 
     settings = load_settings()
-    configure_logging(settings.logs_dir, process)
+    _protect_data(settings, process)
+    try:
+        configure_logging(settings.logs_dir, process)
+    except OSError as failure:
+        raise OceanoError(
+            "invalid_setting", f"DATA_DIR={str(settings.data_dir)!r}: logs cannot be written there: {failure}"
+        ) from failure
     return settings
+
+
+def _protect_data(settings: Settings, process: str) -> None:
+    """Let only the owner read the data: faces, names, paths, keys. Models are not secret."""
+    from app.core.files import make_private
+
+    if process not in ("models", "demo"):
+        os.umask(0o077)
+    for folder in (settings.logs_dir, settings.state_dir, settings.thumbs_dir):
+        make_private(folder)
+    if not settings.qdrant_url:  # else it may be that of a server, which may run as another user
+        make_private(settings.index_dir)
 
 
 def _print_error(failure: OceanoError, *, as_json: bool) -> None:

@@ -21,7 +21,8 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point
 from app.engine.alignment import CROP_SIDE, align
-from app.engine.detector import FaceDetector, Found
+from app.engine.detector import FaceDetector
+from app.engine.found import Found
 from app.engine.quality import rate
 from app.engine.runtime import Network, Placement, place, real_device
 
@@ -117,7 +118,8 @@ class FaceEngine:
     def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
         """Detect and embed the faces of each image.
 
-        Images in which no face is found directly go through the fallbacks (`engine/fallbacks`).
+        Large images are also searched in tiles (`engine/tiles`). Images in which no face is found go through the
+        fallbacks (`engine/fallbacks`).
 
         Args:
             pictures: the images.

@@ -29,7 +29,7 @@ from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
 from app.core.retry import RETRY_SECONDS, retry_index
 from app.core.types import face_id_of
-from app.images import ThumbStore
+from app.images import DecoderPool, ThumbStore
 from app.library.batches import Batch, BatchProcessor, Outcomes
 from app.library.ledger import FileRecord, Ledger
 from app.library.mounts import Mount, mounts_of
@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 WRITE_BATCH_FILES: Final = 16
 WRITE_SECONDS: Final = 1.0
 READER_THREADS: Final = 4
+DECODE_SECONDS: Final = 60.0  # for one picture, in a decoder process
+CTIMES_AT_ONCE: Final = 1000  # recorded in one transaction, for results of versions that did not record them
 MAX_READ_AHEAD_BYTES: Final = 200_000_000  # of files that are read but not decoded yet
 ENGINE_CHECK_SECONDS: Final = 10.0
 
@@ -59,6 +61,9 @@ class IngestCounts:
         skipped: files unchanged since an earlier run.
         failed_before: skipped files that failed then.
         ignored: files that are not pictures, neither by content nor by name.
+        system_files: files left out because a system made them or has not finished them.
+        system_folders: folders left out because a system made them, such as thumbnails and recycle bins.
+        linked_folders: links to folders, which are not followed.
         faces: faces of the `done` images.
     """
 
@@ -70,6 +75,9 @@ class IngestCounts:
     skipped: int = 0
     failed_before: int = 0
     ignored: int = 0
+    system_files: int = 0
+    system_folders: int = 0
+    linked_folders: int = 0
     faces: int = 0
 
     @property
@@ -125,8 +133,10 @@ class Ingest:
         self._index = index
         self._ledger = ledger
         self._options = options
+        self._decoders = DecoderPool(processors(), seconds=DECODE_SECONDS)
         self._reader = Reader(
             ledger,
+            self._decoders,
             max_pixels=options.max_pixels,
             min_decoded_side=options.min_decoded_side,
             retry=options.retry,
@@ -168,7 +178,10 @@ class Ingest:
         _log.info("ingest of %s started", readable(self._folder.path))
         self._record_mounts()
         self._requeue_lost_images()
-        self.ingest_files(self._folder.scan(wanted))
+        try:
+            self.ingest_files(self._folder.scan(wanted))
+        finally:
+            self.count_left_out()
         _log.info("ingest of %s finished: %s", readable(self._folder.path), self.counts)
         return self.counts
 
@@ -179,6 +192,7 @@ class Ingest:
             OceanoError: as `run` does.
         """
         with (
+            closing(self._decoders),
             ThreadPoolExecutor(READER_THREADS, "read") as readers,
             ThreadPoolExecutor(self._max_workers, "ingest-worker") as workers,
         ):
@@ -196,6 +210,13 @@ class Ingest:
                         unwritten, last_write = Batch(), time.monotonic()
                 if len(unwritten):
                     self._write(unwritten)
+
+    def count_left_out(self) -> None:
+        """Count what the scans of the folder left out so far."""
+        if self._folder is not None:
+            self.counts.system_files = len(self._folder.system_files)
+            self.counts.system_folders = len(self._folder.system_folders)
+            self.counts.linked_folders = len(self._folder.linked_folders)
 
     @property
     def unread(self) -> int:
@@ -236,16 +257,24 @@ class Ingest:
 
     def _unfinished(self, files: Iterable[File]) -> Iterator[File]:
         """Yield the files to read; count the unchanged ones as skipped."""
+        without_ctime: dict[str, int | None] = {}
         for file in files:
             if self._should_stop:
-                return
+                break
             self.counts.files += 1
             if (earlier := self._reader.unchanged(file)) is None:
                 yield file
                 continue
+            if earlier.ctime_ns is None:
+                without_ctime[file.path] = file.ctime_ns
+            if len(without_ctime) >= CTIMES_AT_ONCE:
+                self._ledger.record_ctimes(without_ctime)
+                without_ctime.clear()
             self.counts.skipped += 1
             self.counts.failed_before += earlier.status == "failed"
             self._on_progress(self.counts)
+        if without_ctime:
+            self._ledger.record_ctimes(without_ctime)
 
     @property
     def _should_stop(self) -> bool:

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,8 +14,9 @@ from qdrant_client import QdrantClient
 
 from app.core.config import Settings
 from app.core.locks import locked
-from app.core.types import ModelPack
+from app.core.types import ModelPack, Picture
 from app.demo import write_demo_pack
+from app.images import DecoderPool, decode
 from app.packs.store import find_pack
 from tests.support.fake_server import app_of, serving
 from tests.support.fakes import FakeEngine, MemoryIndex
@@ -39,6 +41,26 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test sees default settings, whatever the shell that runs it has set."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _usual_umask() -> Iterator[None]:
+    """Commands set the umask of their process, which here is that of all tests."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def _decode_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no decoder processes (0.4 s each), except for tests with the mark `decoders`."""
+    if request.node.get_closest_marker("decoders"):
+        return
+
+    def decode_here(self: DecoderPool, data: bytes, *, name: str = "", **options: Any) -> Picture:
+        return decode(data, **options)
+
+    monkeypatch.setattr(DecoderPool, "decode", decode_here)
 
 
 @pytest.fixture

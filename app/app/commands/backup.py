@@ -6,10 +6,11 @@ A backup has the layout of a data folder. The ledger is copied first, so that it
 from __future__ import annotations
 
 import errno
-import glob
 import json
 import os
+import re
 import shutil
+import stat
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
@@ -36,6 +37,8 @@ from app.index.transfer import Migration
 from app.library import only_writer, read_manifest, require_undamaged, restore_marker_path, write_manifest
 from app.service import find_model, open_ledger
 
+_PARTIAL_NAME: Final = re.compile(r"\..+\.(?P<pid>[0-9]+)\.partial", re.DOTALL)
+_PARTS: Final = frozenset({"state", "qdrant_storage", "thumbs", "logs", "models", "backup.json"})
 _WRITE_RESERVE_BYTES: Final = 300_000_000  # Edge needs free space to write
 
 
@@ -52,7 +55,8 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
 
     Raises:
         OceanoError: `invalid_request` if `target` exists or cannot be written, `not_found` without a parent folder or
-            an index, `disk_full`, and as `find_model`, `open_index` and `open_ledger` do.
+            an index, `disk_full`, `ledger_unavailable` also for a damaged ledger, and as `find_model`, `open_index` and
+            `open_ledger` do.
     """
     target = _absolute(target)
     if target.exists():
@@ -62,12 +66,13 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     backup_settings = settings.model_copy(update={"data_dir": partial, "qdrant_url": ""})
     try:
-        _remove_leftovers(target)
+        _remove_leftovers(target.parent)
         pack = find_model(settings)
         with (
             closing(open_index(settings, pack, create=False)) as index,
             closing(open_ledger(settings, pack)) as ledger,
         ):
+            ledger.check()
             partial.mkdir(mode=0o700)
             backup_settings.state_dir.mkdir(mode=0o700)
             ledger.backup(backup_settings.state_dir / "ledger.sqlite3")
@@ -168,13 +173,22 @@ def _back_up_index(
     return counts.faces
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders that killed backups to the same target left."""
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        pid = leftover.name.split(".")[-2]
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the temporary folders that killed backups left in a folder, whatever their target's name."""
+    for leftover in parent.glob(".*.partial"):
+        found = _PARTIAL_NAME.fullmatch(leftover.name)
+        if found is None or leftover.is_symlink() or not _has_only_parts_of_a_backup(leftover):
+            continue
         # one with our own id is a leftover, too: in containers, processes often have the same id
-        if pid == str(os.getpid()) or (pid.isdecimal() and not Path("/proc", pid).exists()):
+        if found["pid"] == str(os.getpid()) or not Path("/proc", found["pid"]).exists():
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _has_only_parts_of_a_backup(folder: Path) -> bool:
+    try:
+        return {entry.name for entry in folder.iterdir()} <= _PARTS
+    except OSError:
+        return False
 
 
 def _require_complete(source: Path, backup_settings: Settings, pack: ModelPack) -> None:
@@ -244,7 +258,7 @@ def _copy_thumbs(source: Path, target: Path) -> int:
     for base, _, names in os.walk(source):
         folder = target / Path(base).relative_to(source)
         for name in names:
-            if not name.endswith(".jpg"):
+            if not name.endswith(".jpg") or not stat.S_ISREG(os.lstat(os.path.join(base, name)).st_mode):  # noqa: PTH118
                 continue
             count += 1
             folder.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,8 @@ class IngestProgress:
             f"{seconds:.1f} s, {rate:.0f} images/s",
         ]
         print(("interrupted: " if interrupted else "") + "; ".join(parts), flush=True)  # noqa: T201
+        if left_out := _left_out(counts):
+            print(left_out, flush=True)  # noqa: T201
         if counts.failed or counts.failed_before:
             print("--report FILE.csv lists the failed files with reasons; --retry ingests them again")  # noqa: T201
 
@@ -133,6 +135,23 @@ class IngestProgress:
                 if self._closed.is_set():
                     return
             self._bar.update(self._task, total=total)
+
+
+def _left_out(counts: IngestCounts) -> str:
+    """The sentences about what an ingest left out; empty if nothing."""
+    sentences = []
+    parts = [
+        counted(counts.ignored, "other file") if counts.ignored else "",
+        counted(counts.system_files, "temporary or system file") if counts.system_files else "",
+        counted(counts.system_folders, "system folder") if counts.system_folders else "",
+    ]
+    if any(parts):
+        advice = " (--include-system takes them)" if counts.system_files or counts.system_folders else ""
+        sentences.append(f"Left out: {', '.join(filter(None, parts))}{advice}.")
+    if counts.linked_folders:
+        links = "link to a folder" if counts.linked_folders == 1 else "links to folders"
+        sentences.append(f"Not followed: {counts.linked_folders} {links}; ingest the folders they lead to.")
+    return " ".join(sentences)
 
 
 @contextmanager

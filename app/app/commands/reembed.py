@@ -58,7 +58,7 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
         The exit code: 0, 1 if files were missing or failed, 130 if interrupted.
 
     Raises:
-        OceanoError: `folder_unavailable` if many pictures are missing, `ledger_unavailable` if it seems to be lost,
+        OceanoError: `folder_unavailable` if many pictures are missing, `ledger_unavailable` if it is lost or damaged,
             `not_found` without an index, `invalid_request` if it already uses the model, `ingest_in_progress`, and as
             `Ingest.run` and `build_engine` do.
     """
@@ -73,6 +73,7 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
         closing(open_ledger(new_settings, new_pack)) as new_ledger,
         faces_bar(old_index.count()) as advance,
     ):
+        old_ledger.check()
         missing_paths: list[str] = []
         ingest = Ingest(
             engine,

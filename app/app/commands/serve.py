@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
+from typing import Any
 
 import typer
 import uvicorn
 
-from app.core.config import Settings
+from app.core.config import Settings, misspelt_api_keys
 from app.core.errors import EXIT_OK, OceanoError
 from app.index import open_index
 from app.main import create_app
 from app.service import build_engine, open_ledger
+from app.web import Connection
 
 
 def run_serve(settings: Settings) -> None:
@@ -26,7 +29,8 @@ def run_serve(settings: Settings) -> None:
         OceanoError: `invalid_setting` if the port is in use, `internal` if the service does not start, and as
             `build_engine`, `open_ledger` and `open_index` do.
     """
-    address = f"http://{settings.uvicorn_host}:{settings.uvicorn_port}"
+    host = settings.uvicorn_host
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.uvicorn_port}"
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -38,6 +42,9 @@ def run_serve(settings: Settings) -> None:
                     typer.echo(f"The index is empty. To index pictures: {how}", err=True)
 
     with _listening(settings) as listener:
+        if not settings.api_keys and (misspelt := misspelt_api_keys(os.environ)):
+            warning = f"{', '.join(misspelt)} is set, but the setting is API_KEYS: no key is required now."
+            typer.echo(f"oceano: WARNING: {warning}", err=True)
         if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
             typer.echo("Everyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
         # open each part before the server starts, so that an error is one sentence and an exit code
@@ -47,7 +54,14 @@ def run_serve(settings: Settings) -> None:
         empty = not index.info().points
         app = create_app(settings, engine, index)
         server = Server(
-            uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
+            uvicorn.Config(
+                app,
+                http=Connection,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=10,
+            )
         )
         # uvicorn raises the signal again after an orderly shutdown; exit with 0 then
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
@@ -60,12 +74,12 @@ def run_serve(settings: Settings) -> None:
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """Open the listening socket before the model is loaded, so that a port in use is reported immediately."""
     host, port = settings.uvicorn_host, settings.uvicorn_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, sockaddr = _resolved(host, port)
     # asyncio sets TCP_NODELAY only if the protocol is given; without it a response waits 40 ms for the client's ACK
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, port))
+            listener.bind(sockaddr)
         except OSError as failure:
             raise OceanoError(
                 "invalid_setting",
@@ -73,3 +87,13 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
                 "is another Oceano running? Set another port",
             ) from failure
         yield listener
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """Resolve a host to the family and address to listen on; IPv4 first."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as failure:
+        raise OceanoError("invalid_setting", f"UVICORN_HOST={host!r} cannot be resolved: {failure}") from failure
+    family, _, _, _, sockaddr = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return family, sockaddr

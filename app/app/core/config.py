@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
+from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,9 +21,15 @@ from app.core.errors import OceanoError
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
 
 _ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
+_HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
+_ROOT_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _PLAIN_URL: Final = re.compile(r"[!-$&-~]+")  # printable ASCII without % and spaces
 _HEADER: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # printable ASCII, no space at either end
 _UP_TO_USERINFO: Final = re.compile(r".*@", re.DOTALL)
+
+# Names in `.env` that other programs read: compose files, quick-start, the entrypoint, `oceano migrate`.
+_FOREIGN_NAMES: Final = frozenset({"MIGRATE_API_KEY", "MONITORING_API_KEY"})
+_SIMILAR: Final = 0.8  # difflib's ratio from which a name counts as a misspelt setting
 
 _WORKERS_REASON: Final = (
     "one process holds the model and the index; a second would load the model again and gain nothing. "
@@ -26,6 +37,7 @@ _WORKERS_REASON: Final = (
 )
 
 Fallback = Literal["border", "larger", "rotated", "contrast"]
+MOST_TILES: Final = 16  # along the longer side
 
 
 class Settings(BaseSettings):
@@ -47,6 +59,10 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins of other pages, comma-separated; *: all"
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="host names to answer, comma-separated; *: all; empty: all; on loopback without keys its own"
+    )
+    root_path: str = Field("", description="path of the page behind a proxy, such as /oceano; empty: /")
     data_dir: Path = Field(REPOSITORY, description="folder of logs, state, thumbs, models, qdrant_storage")
     model_name: str = Field("antelopev2", min_length=1, description="a pack under models/, or a folder with one")
     det_size: Annotated[tuple[int, int], NoDecode] = Field(
@@ -62,6 +78,9 @@ class Settings(BaseSettings):
         ("border", "larger", "rotated", "contrast"),
         description="tried in order if no face is found; none: no fallbacks",
     )
+    tiles: Literal["auto", "off"] | int = Field(
+        "auto", description="tiles along the longer side of large pictures; auto: from size and faces; off: none"
+    )
     qdrant_url: str = Field("", description="URL of a Qdrant server; empty: the embedded index")
     qdrant_grpc_port: int = Field(0, ge=0, le=65535, description="gRPC port of that server; 0: QDRANT_URL's port + 1")
     qdrant_api_key: str = Field("", repr=False, description="API key of that server")
@@ -74,9 +93,7 @@ class Settings(BaseSettings):
     replication_factor: int = Field(1, ge=1, description="copies of each shard on a cluster")
     write_consistency_factor: int = Field(1, ge=1, description="copies that must confirm a write")
     max_upload_mb: float = Field(15, gt=0, description="maximum megabytes (10^6 bytes) of an uploaded file")
-    max_image_megapixels: float = Field(
-        64, gt=0, description="maximum megapixels (10^6) of an image, checked before decoding"
-    )
+    max_image_megapixels: float = Field(64, gt=0, description="maximum megapixels (10^6) that are decoded of an image")
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False, description="API keys, comma-separated")
     ingest_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="folders that REST may ingest, comma-separated"
@@ -94,7 +111,17 @@ class Settings(BaseSettings):
     def _parse_fallbacks(cls, value: Any) -> Any:
         return () if value == "none" else cls._split_commas(value)
 
-    @field_validator("cors_origins", "api_keys", "ingest_roots", mode="before")
+    @field_validator("tiles", mode="before")
+    @classmethod
+    def _parse_tiles(cls, value: Any) -> Any:
+        text = str(value).strip()
+        if text in ("auto", "off"):
+            return text
+        if not text.isdecimal() or not 2 <= int(text) <= MOST_TILES:
+            raise ValueError(f"must be auto, off, or a number from 2 to {MOST_TILES}")
+        return int(text)
+
+    @field_validator("cors_origins", "allowed_hosts", "api_keys", "ingest_roots", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -109,6 +136,22 @@ class Settings(BaseSettings):
                 raise ValueError("each origin must be * or like https://host or https://host:port, without a path")
         return value
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _valid_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if host != "*" and not _HOST.fullmatch(host):
+                raise ValueError("each must be * or a name or address without a port, such as photos.example.org")
+        return tuple(host.lower() for host in value)
+
+    @field_validator("root_path")
+    @classmethod
+    def _valid_root_path(cls, value: str) -> str:
+        path = value.strip().rstrip("/")
+        if path and not _ROOT_PATH.fullmatch(path):
+            raise ValueError("must begin with / and hold letters, digits, and . _ ~ - only, such as /oceano")
+        return path
+
     @field_validator("api_keys")
     @classmethod
     def _long_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -119,6 +162,7 @@ class Settings(BaseSettings):
     @field_validator("ingest_roots")
     @classmethod
     def _absolute_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        value = tuple(_expanded(root) for root in value)
         if any(not root.is_absolute() for root in value):
             raise ValueError("each folder must be an absolute path")
         return value
@@ -140,10 +184,25 @@ class Settings(BaseSettings):
             raise ValueError("each side must be a multiple of 32 from 64 to 4096")
         return value
 
+    @field_validator("uvicorn_host")
+    @classmethod
+    def _bare_host(cls, value: str) -> str:
+        host = value.strip()
+        if host.startswith("[") and host.endswith("]"):  # an IPv6 address as in a URL
+            host = host[1:-1].strip()
+        if not host:
+            raise ValueError("must be an address or a name, such as 127.0.0.1")
+        return host
+
     @field_validator("data_dir", mode="after")
     @classmethod
     def _absolute_data_dir(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+        return _absolute(value).resolve()
+
+    @field_validator("qdrant_ca_file")
+    @classmethod
+    def _absolute_ca_file(cls, value: str) -> str:
+        return str(_absolute(Path(value))) if value else value
 
     @field_validator("qdrant_url")
     @classmethod
@@ -214,6 +273,9 @@ class Settings(BaseSettings):
         return int(self.max_image_megapixels * 1_000_000)
 
 
+_NAMES: Final = frozenset(name.upper() for name in Settings.model_fields)
+
+
 def load_settings(env_file: Path | None = REPOSITORY / ".env", **overrides: Any) -> Settings:
     """Read and validate all settings.
 
@@ -223,10 +285,13 @@ def load_settings(env_file: Path | None = REPOSITORY / ".env", **overrides: Any)
 
     Raises:
         OceanoError: `invalid_setting`; the message has the name and value of each wrong variable (secrets as `***`)
-            and says what is valid. `details["settings"]` has the names.
+            and says what is valid. `details["settings"]` has the names. Also if `env_file` is a folder, has a line
+            that cannot be read, or a name that resembles a setting's.
     """
     try:
-        return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg]
+        if env_file is not None:
+            _check_env_file(env_file)
+        return Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **overrides)  # type: ignore[call-arg]
     except ValidationError as failure:
         raise OceanoError(
             "invalid_setting",
@@ -235,6 +300,72 @@ def load_settings(env_file: Path | None = REPOSITORY / ".env", **overrides: Any)
         ) from None
     except (OSError, UnicodeDecodeError) as failure:
         raise OceanoError("invalid_setting", f"{env_file} cannot be read: {failure}") from None
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no user {path.parts[0][1:]!r}") from None
+
+
+def _absolute(path: Path) -> Path:
+    """Expand `~`; a relative path is relative to Oceano's folder, wherever the process was started."""
+    return REPOSITORY / _expanded(path)
+
+
+def _check_env_file(env_file: Path) -> None:
+    """Raise `invalid_setting` for what would be ignored although it was meant as a setting."""
+    if env_file.is_dir():
+        raise OceanoError(
+            "invalid_setting",
+            f"{env_file} is a folder, but must be a file; Docker makes such a folder if the file is missing. Remove "
+            "it, then copy .env.example to .env",
+        )
+    if not env_file.is_file():
+        return
+    with env_file.open(encoding="utf-8-sig") as file:
+        lines = list(parse_stream(file))
+    given = {name.upper() for name, value in os.environ.items() if value}
+    given |= {line.key.upper() for line in lines if line.key and line.value}
+    problems = []
+    for line in lines:
+        name = line.key or ""
+        if line.error or (name and line.value is None):
+            # not the rest of the line: it may be a secret
+            name = re.split(r"[:=\s]", line.original.string.strip(), maxsplit=1)[0]
+            problems.append(f"line {line.original.line}, {name}: must be like {_nearest_setting(name, given)}=value")
+        elif name.upper() not in _NAMES | _FOREIGN_NAMES and (nearest := _nearest_setting(name, given)) != "NAME":
+            problems.append(f"line {line.original.line}: {name} is not a setting; did you mean {nearest}?")
+    if problems:
+        raise OceanoError("invalid_setting", f"{env_file}: {'; '.join(problems)}")
+
+
+def misspelt_api_keys(environment: Mapping[str, str]) -> list[str]:
+    """Return the environment variables that were probably meant as `API_KEYS`; in containers, `.env` arrives there."""
+    return sorted(
+        name
+        for name, value in environment.items()
+        if value and name.upper() != "API_KEYS" and get_close_matches(_plain(name), ["API_KEYS"], cutoff=_SIMILAR)
+    )
+
+
+def _plain(name: str) -> str:
+    return name.upper().replace("-", "_").removeprefix("OCEANO_")
+
+
+def _nearest_setting(name: str, given: AbstractSet[str]) -> str:
+    """Return the setting that a name in `.env` was probably meant to be, or "NAME".
+
+    Args:
+        name: the name.
+        given: the names that have a value.
+    """
+    plain = _plain(name)
+    if close := get_close_matches(plain, _NAMES, n=1, cutoff=_SIMILAR):
+        return close[0]
+    is_for_qdrant = plain.startswith("QDRANT__")  # settings of Qdrant's own container
+    return "API_KEYS" if "KEY" in plain and not is_for_qdrant and "API_KEYS" not in given else "NAME"
 
 
 def _variable_name(error: ErrorDetails) -> str:

@@ -6,9 +6,10 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from app.core.errors import OceanoError
@@ -26,26 +27,56 @@ class Database:
         path: the file; it and its folder are created if missing.
         schema: SQL that creates everything that is missing, for any version up to `version`.
         version: of the schema, kept as `user_version`; a database with a higher one is refused.
+        upgrades: SQL by version that `schema` cannot express, for an existing database of an earlier version.
 
     Raises:
         OceanoError: `ledger_unavailable` or `disk_full`, from every method.
     """
 
-    def __init__(self, path: Path, *, schema: str, version: int) -> None:
+    def __init__(
+        self, path: Path, *, schema: str, version: int, upgrades: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
         self.path = path
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _oceano_errors(path):
             self._connection = sqlite3.connect(
                 path, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA journal_mode = TRUNCATE")
             self._connection.execute("PRAGMA synchronous = FULL")
-            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            found = self._version()
             if found > version:
                 raise OceanoError("ledger_unavailable", f"{path} was written by a newer Oceano (version {found})")
             if found < version:
-                self._connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+                newer = [sql for number, sql in sorted(upgrades.items()) if 0 < found < number]
+                self._upgrade(f"{schema} {' '.join(newer)}", version)
+        with suppress(OSError):  # it belongs to another user
+            path.chmod(0o600)
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _upgrade(self, sql: str, version: int) -> None:
+        try:
+            self._connection.executescript(f"BEGIN IMMEDIATE; {sql} PRAGMA user_version = {version}; COMMIT;")
+        except sqlite3.OperationalError:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if self._version() < version:  # else another process upgraded it meanwhile
+                raise
+
+    def check(self) -> None:
+        """Read the whole file on a connection of its own, and raise `ledger_unavailable` if it is damaged."""
+        with _oceano_errors(self.path), closing(sqlite3.connect(self.path, timeout=_TIMEOUT_SECONDS)) as connection:
+            (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if result != "ok":
+            raise OceanoError(
+                "ledger_unavailable",
+                f"{self.path} is damaged: {result}. Stop Oceano, move the file away, and restore it from a backup or "
+                "ingest the folders again, which keeps faces and names",
+                details={"path": str(self.path)},
+            )
 
     def rows(self, query: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""

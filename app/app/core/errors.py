@@ -12,6 +12,7 @@ JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "Jso
 ErrorCode = Literal[
     "invalid_request",
     "invalid_image",
+    "folder_unknown",
     "unauthorized",
     "forbidden",
     "not_found",
@@ -20,6 +21,7 @@ ErrorCode = Literal[
     "method_not_allowed",
     "image_too_large",
     "unsupported_image",
+    "host_not_allowed",
     "face_not_found",
     "changed_while_read",
     "index_model_mismatch",
@@ -48,6 +50,7 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         # The request is wrong.
         "invalid_request": 400,
         "invalid_image": 400,
+        "folder_unknown": 400,
         "unauthorized": 401,
         "forbidden": 403,
         "not_found": 404,
@@ -56,6 +59,7 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "method_not_allowed": 405,
         "image_too_large": 413,
         "unsupported_image": 415,
+        "host_not_allowed": 421,
         "face_not_found": 422,
         "changed_while_read": 409,
         # The installation is wrong, or a part of it is unavailable.

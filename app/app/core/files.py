@@ -44,6 +44,20 @@ def write_atomic(path: str | Path, content: bytes | str, *, durable: bool = True
         sync(folder or ".")
 
 
+def make_private(folder: Path) -> None:
+    """Let only the owner into a folder, and only the owner read the files that are directly in it.
+
+    Does nothing where the folder is missing, and skips what belongs to another user.
+    """
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+    with contextlib.suppress(OSError), os.scandir(folder) as listing:
+        for entry in listing:
+            if entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    os.chmod(entry.path, 0o600)  # noqa: PTH101
+
+
 def sync(path: str | Path) -> None:
     """Put a file's content, or the names in a folder, on the disk (fsync).
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from app.core.errors import OceanoError
 from app.core.locks import try_lock
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
@@ -61,7 +62,7 @@ def configure_logging(logs_dir: Path, process: str, *, console: bool = True) -> 
     Raises:
         OSError: the folder cannot be created.
     """
-    logs_dir.mkdir(parents=True, exist_ok=True)
+    logs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     suffix = _unused_suffix(logs_dir, process)
     name = f"{process}{suffix}"
     handlers = [_file_handler(logs_dir / f"{name}.log"), _file_handler(logs_dir / f"{name}-errors.log", logging.ERROR)]
@@ -100,7 +101,7 @@ def _unused_suffix(logs_dir: Path, process: str) -> str:
             return suffix
         try:
             handle = try_lock(path)
-        except OSError:
+        except (OSError, OceanoError):
             return ""
         if handle is not None:
             _held_locks[path] = handle

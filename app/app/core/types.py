@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 BBox = tuple[float, float, float, float]
 Point = tuple[float, float]
-FoundBy = Literal["direct", "border", "larger", "rotated", "contrast"]
+FoundBy = Literal["direct", "border", "larger", "rotated", "contrast", "tiles"]
 Flaw = Literal["face_too_small", "blurred", "extreme_pose", "low_detection_score"]
 
 FLAWS: Final[tuple[Flaw, ...]] = get_args(Flaw)
@@ -64,11 +64,13 @@ class Picture:
         image_id: SHA-256 (hex) of the file's bytes.
         pixels: the image, BGR, uint8, (`height` * `scale`, `width` * `scale`, 3).
         format: the file format, such as "JPEG".
-        taken_at: EXIF's DateTimeOriginal as ISO 8601 without an offset, or None.
+        taken_at: time of the photograph as ISO 8601, with the offset from UTC if it is known; None if there is none.
         width: width of the full image in pixels.
         height: height of the full image in pixels.
         scale: size of `pixels` as a fraction of the full size: 1, 1/2, 1/4 or 1/8.
-        decode_full: decodes the image again at full size; None if `pixels` is at full size.
+        decode_full: decodes the image again at `full_scale`; None if `pixels` has it.
+        full_scale: the largest scale within the limit of pixels; less than 1 for an image that exceeds the limit.
+        frames: number of frames or pages of the file, of which this is the first.
     """
 
     image_id: str
@@ -79,12 +81,14 @@ class Picture:
     height: int
     scale: float = 1.0
     decode_full: Callable[[], Pixels] | None = None
+    full_scale: float = 1.0
+    frames: int = 1
 
     def full(self) -> Pixels:
-        """Return the image at full size, (height, width, 3).
+        """Return the image at `full_scale`: at full size, unless it exceeds the limit of pixels.
 
         Raises:
-            OceanoError: `invalid_image` if it cannot be decoded at full size.
+            OceanoError: `invalid_image` if it cannot be decoded at that size.
         """
         return self.pixels if self.decode_full is None else self.decode_full()
 
@@ -99,7 +103,7 @@ class Face:
             mouth, as seen in the image.
         det_score: the detector's score, 0 to 1.
         quality: 0 to 1.
-        found_by: the view that found the face, `direct` or a fallback.
+        found_by: the view that found the face: `direct`, `tiles` or a fallback.
         embedding: float32, (D,), with norm 1.
         flaws: reasons for a low quality.
     """
@@ -187,10 +191,11 @@ class FaceFilter:
 
     Attributes:
         person: the face's person.
-        folder: absolute path of a folder; the image is in it or below it.
+        folder: absolute path of a folder; the image is in it or below it. Several: in or below any of them.
         image_id: the face's image.
         taken_from: earliest time of the photograph, inclusive, ISO 8601.
         taken_to: latest time of the photograph, inclusive, ISO 8601.
+        undated: only faces without a time of the photograph.
         ingested_from: earliest time of the ingest, inclusive, ISO 8601.
         ingested_to: latest time of the ingest, inclusive, ISO 8601.
         min_det_score: lowest det_score.
@@ -199,10 +204,11 @@ class FaceFilter:
     """
 
     person: str | None = None
-    folder: str | None = None
+    folder: str | tuple[str, ...] | None = None
     image_id: str | None = None
     taken_from: str | None = None
     taken_to: str | None = None
+    undated: bool = False
     ingested_from: str | None = None
     ingested_to: str | None = None
     min_det_score: float | None = None
@@ -286,11 +292,13 @@ class FaceMatches:
         face_index: position of the face in canonical order (bbox x1, then y1), from 0.
         face: the face.
         matches: best first.
+        more: whether the index has more matches than these.
     """
 
     face_index: int
     face: Face
     matches: tuple[Match, ...]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +311,7 @@ class SearchResult:
         threshold: lowest cosine similarity of a match.
         faces: the faces of the query image with their matches.
         took_ms: milliseconds of each stage, and "total".
+        undated_left_out: faces without a date that a filter on `taken_at` leaves out; None without this filter.
     """
 
     width: int
@@ -310,6 +319,7 @@ class SearchResult:
     threshold: float
     faces: tuple[FaceMatches, ...]
     took_ms: dict[str, float]
+    undated_left_out: int | None = None
 
 
 FACE_NAMESPACE: Final = uuid.UUID("a579510d-68e7-51d9-862f-fea30fcc201c")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cmath
+import math
 from typing import Final
 
 import cv2
@@ -14,6 +16,11 @@ CROP_SIDE: Final = 112
 # InsightFace's landmark template (`arcface_dst` in insightface/utils/face_align.py).
 _TEMPLATE: Final = (38.2946 + 51.6963j, 73.5318 + 51.5014j, 56.0252 + 71.7366j, 41.5493 + 92.3655j, 70.7299 + 92.2041j)
 _TEMPLATE_CENTRE: Final = sum(_TEMPLATE) / 5
+
+# Faces on their side or head, as SCRFD sees them, are at least 3.5 pixels away from the template or rotated by 50
+# degrees; of the upright faces that it is not sure of, half are within 3.2 pixels.
+_MISFIT: Final = 3.2  # pixels of the crop, root mean square
+_ROLL: Final = 30.0  # degrees
 
 
 def similarity_to_crop(kps: Floats) -> tuple[complex, complex]:
@@ -54,6 +61,19 @@ def aligned_kps(kps: Floats) -> list[complex]:
     return [a * point + b for point in _complex(kps)]
 
 
+def looks_turned(kps: Floats) -> bool:
+    """Return whether a face may be on its side or head: its landmarks are rotated, or do not fit the template.
+
+    A detector that sees a turned face often still places the landmarks as those of an upright one.
+
+    Args:
+        kps: five landmarks in pixels, (5, 2).
+    """
+    a, b = similarity_to_crop(kps)
+    squares = [abs(a * point + b - target) ** 2 for point, target in zip(_complex(kps), _TEMPLATE, strict=True)]
+    return math.sqrt(sum(squares) / 5) > _MISFIT or abs(math.degrees(cmath.phase(a))) > _ROLL
+
+
 def _complex(kps: Floats) -> list[complex]:
     return [complex(x, y) for x, y in kps.tolist()]
 
@@ -79,8 +99,8 @@ def align(picture: Picture, kps: Floats, side: int = CROP_SIDE) -> Pixels:
         ratio, margin = (side / CROP_SIDE, 0.0) if side % CROP_SIDE == 0 else (side / 128, 8 * side / 128)
         a, b = a * ratio, b * ratio + margin
     pixels, scale = picture.pixels, picture.scale
-    if scale < 1 and abs(a) > scale:
-        pixels, scale = picture.full(), 1.0
+    if scale < picture.full_scale and abs(a) > scale:
+        pixels, scale = picture.full(), picture.full_scale
     a /= scale
     matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
     return cv2.warpAffine(pixels, matrix, (side, side), borderValue=0.0).astype(np.uint8, copy=False)

@@ -6,18 +6,19 @@ A view holds other pixels for the detector, and the transform that maps detectio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
 import numpy as np
 
-from app.core.types import Floats, FoundBy, Picture, Pixels
+from app.core.types import BBox, Floats, FoundBy, Picture, Pixels
 from app.engine.frames import Detections
 
 FALLBACKS: Final[tuple[FoundBy, ...]] = ("border", "larger", "rotated", "contrast")
 
 _ROTATIONS: Final = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
+_FACE_VIEW: Final = 160  # pixels: side of the view of one face, which fills half of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,21 @@ class View:
         pixels: BGR, uint8, (H, W, 3).
         size: (width, height) of the detector's input in pixels.
         matrix: (2, 3), maps points (x, y, 1) of `pixels` to the upright image.
+        whole: (x1, y1, x2, y2) in `pixels`; a face whose box goes beyond is cut off and whole in another view.
     """
 
     pixels: Pixels
     size: tuple[int, int]
     matrix: Floats
+    whole: BBox | None = None
+
+    def uncut(self, found: Detections) -> Detections:
+        """Return the detections of this view that are not cut off, in pixels of the view."""
+        if self.whole is None:
+            return found
+        x1, y1, x2, y2 = found.boxes.T
+        low_x, low_y, high_x, high_y = self.whole
+        return found.only((x1 >= low_x) & (y1 >= low_y) & (x2 <= high_x) & (y2 <= high_y))
 
     def back(self, found: Detections) -> Detections:
         """Map detections of this view to pixels of the upright image."""
@@ -84,24 +95,65 @@ def _larger(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
     if picture.width <= size[0] and picture.height <= size[1]:
         return
     twice = (2 * size[0], 2 * size[1])
-    if picture.scale == 1 or max(picture.pixels.shape[:2]) >= max(twice):
+    if picture.scale == picture.full_scale or max(picture.pixels.shape[:2]) >= max(twice):
         yield View(picture.pixels, twice, _scaling(picture.scale))
     else:
-        yield View(picture.full(), twice, _scaling(1.0))
+        yield View(picture.full(), twice, _scaling(picture.full_scale))
 
 
 def _rotated(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
     """Rotate by 90, 180 and 270 degrees, for an image on its side whose EXIF does not say so."""
     small, scale = _shrunk(picture, size)
-    height, width = small.shape[:2]
+    return _rotations(small, size, _scaling(scale))
+
+
+def rotated_face(pixels: Pixels, scale: float, bbox: BBox, canvas: tuple[int, int] | None) -> Iterator[View]:
+    """Yield a face and what surrounds it, upright and rotated by 90, 180 and 270 degrees.
+
+    Args:
+        pixels: the image, BGR, uint8, (H, W, 3).
+        scale: of `pixels` relative to the full image.
+        bbox: (x1, y1, x2, y2) in pixels of the full image.
+        canvas: (width, height) of the views in pixels, black outside the face; None: those of the face.
+
+    Yields:
+        Four views.
+    """
+    x1, y1, x2, y2 = (side * scale for side in bbox)
+    half = max(1, round(max(x2 - x1, y2 - y1)))
+    left, top = round((x1 + x2) / 2) - half, round((y1 + y2) / 2) - half
+    height, width = pixels.shape[:2]
+    right, bottom = left + 2 * half, top + 2 * half
+    inside = pixels[max(0, top) : bottom, max(0, left) : right]
+    outside = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
+    square = cv2.copyMakeBorder(inside, *outside, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    zoom = _FACE_VIEW / (2 * half)
+    face = cv2.resize(square, (_FACE_VIEW, _FACE_VIEW), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    matrix = np.array([[1 / zoom, 0, left], [0, 1 / zoom, top]], np.float32) / np.float32(scale)
+    upright = View(face.astype(np.uint8, copy=False), (_FACE_VIEW, _FACE_VIEW), matrix)
+    for view in (upright, *_rotations(upright.pixels, upright.size, matrix)):
+        yield view if canvas is None else replace(view, pixels=_on_canvas(view.pixels, canvas), size=canvas)
+
+
+def _on_canvas(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    visible = pixels[: size[1], : size[0]]
+    canvas[: visible.shape[0], : visible.shape[1]] = visible
+    return canvas
+
+
+def _rotations(pixels: Pixels, size: tuple[int, int], matrix: Floats) -> Iterator[View]:
+    """The rotations of an image whose points `matrix` maps to the upright image."""
+    height, width = pixels.shape[:2]
     back = {
         cv2.ROTATE_90_CLOCKWISE: [[0, 1, 0], [-1, 0, height]],
         cv2.ROTATE_180: [[-1, 0, width], [0, -1, height]],
         cv2.ROTATE_90_COUNTERCLOCKWISE: [[0, -1, width], [1, 0, 0]],
     }
     for rotation in _ROTATIONS:
-        rotated = cv2.rotate(small, rotation).astype(np.uint8, copy=False)
-        yield View(rotated, size, np.array(back[rotation], np.float32) / np.float32(scale))
+        rotated = cv2.rotate(pixels, rotation).astype(np.uint8, copy=False)
+        inner = np.array([*back[rotation], [0, 0, 1]], np.float32)
+        yield View(rotated, size, np.asarray(matrix @ inner, dtype=np.float32))
 
 
 def _contrast(picture: Picture, size: tuple[int, int]) -> Iterator[View]:

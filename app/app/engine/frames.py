@@ -6,7 +6,7 @@ The decoding of a network's outputs is in `scrfd` and `yunet`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
@@ -47,6 +47,10 @@ class Detections:
     boxes: Floats
     kps: Floats
     scores: Floats
+
+    def only(self, mask: npt.NDArray[np.bool_]) -> Detections:
+        """Return the detections of a mask, (n,)."""
+        return replace(self, boxes=self.boxes[mask], kps=self.kps[mask], scores=self.scores[mask])
 
 
 @dataclass(frozen=True, slots=True)

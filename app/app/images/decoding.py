@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
 import struct
 import zlib
-from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import dataclass
 from functools import cache, partial
-from types import MappingProxyType
 from typing import Final
 
 import cv2
@@ -19,19 +18,23 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.core.errors import OceanoError
 from app.core.types import Picture, Pixels
-from app.images.formats import FORMATS, SNIFF_BYTES, sniff
+from app.images.dates import Metadata, taken_at
+from app.images.depth import decode_wide, eight_bits
+from app.images.formats import FORMATS, SNIFF_BYTES, gif_frames, has_rotation, sniff
+from app.images.jpeg import DIVISORS, JpegHeader, check_scans, jpeg_pixels, read_header
+from app.images.png import png_parts
+from app.images.tiff import Directory, directories, embedded_jpegs, is_raw
 
-# A JPEG decoder can decode at a half, a quarter or an eighth of the size in less time than at full size.
-_REDUCED: Final[Mapping[int, int]] = MappingProxyType(
-    {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2, 1: cv2.IMREAD_COLOR}
-)
-_END_OF_JPEG: Final = b"\xff\xd9"
-_SCAN: Final = b"\xff\xda"
-_MAX_SCANS: Final = 100  # a progressive JPEG has about ten; each covers the whole image
-_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF is followed by 00 or a restart
-# Grey levels that decoders fill in for missing rows of a truncated JPEG, with three or fewer channels and with four.
-_FILL_RGB: Final = (128,)
-_FILL_CMYK: Final = (65, 64)  # CMYK, YCCK
+_MAX_HEADER_PIXELS: Final = 500_000_000  # of a JPEG that is decoded at a part of its size
+_MAX_SIDE: Final = 65_535  # as in a JPEG; a longer image costs memory and shows no faces
+_MIN_PREVIEW_SIDE: Final = 640  # of a raw file's preview: with less, faces are too small
+_WIDE_BYTES: Final = 8  # of a pixel with 16 bits in four channels; wider pixels count as several
+_FAINT: Final = 64  # 14 bits or fewer, of 16, if no sample of the high bytes reaches this
+_MAX_PACKET: Final = 1_000_000  # bytes of XMP that are searched
+_XMP_ORIENTATION: Final = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+_XMP_TAG: Final = 700
+_IPTC_TAG: Final = 33723
+_PNG_XMP: Final = "XML:com.adobe.xmp"
 _TRANSPOSED: Final = range(5, 9)  # EXIF orientations that swap width and height
 
 # Exceptions of the decoders on invalid data.
@@ -67,7 +70,8 @@ def decode(
 
     Args:
         data: the file's bytes.
-        max_pixels: the largest number of pixels, checked against the header before decoding.
+        max_pixels: the largest number of pixels that are decoded, checked against the header. A larger JPEG with one
+            scan, of up to 500 megapixels, is decoded at a half, a quarter or an eighth of its size.
         image_id: the image's id, computed from `data` if None.
         min_decoded_side: pixels of the longer side that the caller needs. A JPEG with at least twice as many is
             decoded at a half, a quarter or an eighth of its size. None: all pixels.
@@ -87,39 +91,206 @@ def decode(
             details={"supported": list(FORMATS)},
         )
     try:
-        return _decode(data, name, max_pixels, image_id or image_id_of(data), min_decoded_side)
+        return _decode(data, name, image_id or image_id_of(data), _Limits(max_pixels, min_decoded_side))
     except UnidentifiedImageError as failure:  # its message names an object in memory
         raise OceanoError(
             "invalid_image", f"the file begins like {name}, but it is not a valid {name} file", details={"format": name}
         ) from failure
     except _DECODER_ERRORS as failure:
         raise OceanoError(
-            "invalid_image", f"the {name} file is damaged: {failure}", details={"format": name}
+            "invalid_image", f"the {name} file is damaged: {_reason(failure)}", details={"format": name}
         ) from failure
 
 
-def _decode(data: bytes, name: str, max_pixels: int, image_id: str, min_decoded_side: int | None) -> Picture:
+def _reason(failure: Exception) -> str:
+    return "decoding it needs too much memory" if isinstance(failure, MemoryError) else str(failure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What `decode` was asked for: see its arguments."""
+
+    max_pixels: int
+    min_decoded_side: int | None
+
+
+def _decode(data: bytes, name: str, image_id: str, limits: _Limits) -> Picture:
     Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit below, which is checked before decoding
+    match name:
+        case "JPEG":
+            return _decode_jpeg(data, image_id, limits)
+        case "PNG":
+            return _decode_png(data, image_id, limits)
+        case "TIFF":
+            return _decode_tiff(data, image_id, limits)
+        case _:
+            return _decode_other(data, name, image_id, limits)
+
+
+def _decode_jpeg(
+    data: bytes, image_id: str, limits: _Limits, name: str = "JPEG", outer: Metadata | None = None
+) -> Picture:
+    """Decode a JPEG.
+
+    Args:
+        data: the JPEG.
+        image_id: the id of the file that it is, or is in.
+        limits: see there.
+        name: the format of that file.
+        outer: the metadata of a raw file that the JPEG is in, which precede its own.
+    """
+    header = read_header(data)
+    width, height = header.width, header.height
+    smallest = _smallest_divisor(header, limits.max_pixels)
+    check_scans(data)
+    metadata = Metadata(_exif(header.exif), header.xmp, header.iptc)
+    orientation = (_orientation(outer) if outer else None) or _orientation(metadata) or 1
+    divisor = max(smallest, _divisor(max(width, height), limits.min_decoded_side))
+    if orientation in _TRANSPOSED:
+        width, height = height, width
+    read = partial(_upright_jpeg, data, header, orientation)
+    pixels = read(divisor)
+    return Picture(
+        image_id,
+        pixels,
+        name,
+        (taken_at(outer) if outer else None) or taken_at(metadata),
+        width,
+        height,
+        1 / divisor,
+        cache(partial(read, smallest)) if divisor > smallest else None,
+        full_scale=1 / smallest,
+    )
+
+
+def _upright_jpeg(data: bytes, header: JpegHeader, orientation: int, divisor: int) -> Pixels:
+    return _upright(jpeg_pixels(data, header, divisor), orientation)
+
+
+def _smallest_divisor(header: JpegHeader, max_pixels: int) -> int:
+    """The smallest of 1, 2, 4 and 8 that leaves at most `max_pixels`.
+
+    The decoder holds a few rows of a JPEG with one scan, but all coefficients of one with several scans: only the
+    former may be larger than the limit.
+    """
+    width, height = header.width, header.height
+    if header.streamed and max_pixels < width * height <= _MAX_HEADER_PIXELS:
+        for divisor in sorted(DIVISORS):
+            if -(-width // divisor) * -(-height // divisor) <= max_pixels:
+                return divisor
+    _check_size(width, height, max_pixels)
+    return 1
+
+
+def _decode_png(data: bytes, image_id: str, limits: _Limits) -> Picture:
+    parts = png_parts(data)
+    xmp = parts.texts.get(_PNG_XMP, "").encode()
+    metadata = Metadata(_exif(parts.exif), xmp, b"", parts.texts)
+    with Image.open(io.BytesIO(parts.data), formats=("PNG",)) as image:
+        _check_size(*image.size, limits.max_pixels)
+        pixels = _loaded(image, parts.data if parts.is_wide_colour else None)
+    return _whole(pixels, image_id, "PNG", metadata, _orientation(metadata), parts.frames)
+
+
+def _decode_tiff(data: bytes, image_id: str, limits: _Limits) -> Picture:
+    images = directories(data)
+    exif = Image.Exif()
+    with contextlib.suppress(*_DECODER_ERRORS):
+        exif.load_from_fp(io.BytesIO(data))
+    metadata = Metadata(exif, _bytes(exif.get(_XMP_TAG)), _bytes(exif.get(_IPTC_TAG)))
+    if is_raw(data, images):
+        return _decode_preview(data, images, image_id, limits, metadata)
+    pages = sum(image.is_page and not image.is_reduced for image in images)
+    first = images[0] if images else None
+    if first is not None and (first.bits == 64 or (first.bits == 32 and first.is_rgb)):
+        return _whole(_wide(data, first, limits.max_pixels), image_id, "TIFF", metadata, None, pages)
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+        _check_size(*image.size, limits.max_pixels)
+        is_wide = first is not None and first.bits == 16 and first.is_rgb
+        pixels = _loaded(image, data if is_wide else None)
+    return _whole(pixels, image_id, "TIFF", metadata, None, pages)  # Pillow and OpenCV rotate a TIFF themselves
+
+
+def _decode_preview(
+    data: bytes, images: list[Directory], image_id: str, limits: _Limits, metadata: Metadata
+) -> Picture:
+    """Decode the largest preview of a raw file."""
+    best, most = b"", 0
+    for jpeg in embedded_jpegs(data, images):
+        with contextlib.suppress(OceanoError, ValueError):  # such as sensor data as a lossless JPEG
+            header = read_header(jpeg)
+            if max(header.width, header.height) >= _MIN_PREVIEW_SIDE and header.width * header.height > most:
+                best, most = jpeg, header.width * header.height
+    if not best:
+        raise OceanoError(
+            "unsupported_image",
+            "the file is a camera's raw file without an embedded JPEG of at least "
+            f"{_MIN_PREVIEW_SIDE} pixels; export it as JPEG or TIFF",
+            details={"cause": "raw_without_preview"},
+        )
+    return _decode_jpeg(best, image_id, limits, "TIFF", metadata)
+
+
+def _decode_other(data: bytes, name: str, image_id: str, limits: _Limits) -> Picture:
     if name == "HEIF":
         _register_heif()
     with Image.open(io.BytesIO(data), formats=(name,)) as image:
-        width, height = image.size
-        _check_size(width, height, max_pixels)
-        taken_at = _taken_at(image)
-        if name == "JPEG":
-            _check_scans(data)
-            orientation = _orientation(image)
-            divisor = _divisor(max(width, height), min_decoded_side)
-            if orientation in _TRANSPOSED:
-                width, height = height, width
-            fill = _FILL_CMYK if image.mode == "CMYK" else _FILL_RGB
-            pixels = _jpeg(data, orientation, divisor, fill)
-            full = cache(partial(_jpeg, data, orientation, 1, fill)) if divisor > 1 else None
-            return Picture(image_id, pixels, name, taken_at, width, height, 1 / divisor, full)
-        image.load()
-        pixels = _upright(_bgr(image), _orientation(image))  # read after load, which rotates a TIFF itself
-        height, width = pixels.shape[:2]
-        return Picture(image_id, pixels, name, taken_at, width, height)
+        _check_size(*image.size, limits.max_pixels)
+        xmp = _bytes(image.info.get("xmp"))
+        try:
+            metadata = Metadata(image.getexif(), xmp)
+        except _DECODER_ERRORS:
+            metadata = Metadata(None, xmp)
+        if name == "HEIF" and not has_rotation(data):  # HEIF's own rotation precedes that of Exif
+            orientation = image.info.get("original_orientation")
+        else:
+            orientation = _orientation(metadata)
+        frames = gif_frames(data) if name == "GIF" else int(getattr(image, "n_frames", 1))
+        pixels = _loaded(image)
+    return _whole(pixels, image_id, name, metadata, orientation, frames)
+
+
+def _whole(
+    pixels: Pixels, image_id: str, name: str, metadata: Metadata, orientation: int | None, frames: int
+) -> Picture:
+    """The picture of pixels at full size, not rotated yet."""
+    pixels = _upright(pixels, orientation or 1)
+    height, width = pixels.shape[:2]
+    return Picture(image_id, pixels, name, taken_at(metadata), width, height, frames=max(1, frames))
+
+
+def _loaded(image: Image.Image, wide: bytes | None = None) -> Pixels:
+    """Decode an image to BGR.
+
+    Args:
+        image: opened, not loaded.
+        wide: the file, if it has 16 bits for each of several channels. Pillow reads the high 8 of them, which are not
+            enough if a camera's 10, 12 or 14 bits are stored as they are.
+    """
+    image.load()
+    if wide is not None and 0 < _brightest(image) < _FAINT:
+        size = image.size
+        image.close()  # frees the pixels before they are decoded again
+        pixels = decode_wide(wide)
+        if pixels is None or sorted(pixels.shape[:2]) != sorted(size):
+            raise ValueError("its 16 bits cannot be decoded")
+        image = Image.fromarray(pixels)
+    return _bgr(image)
+
+
+def _brightest(image: Image.Image) -> int:
+    bands = image.getextrema()
+    return max(int(band[1]) for band in bands[:3] if isinstance(band, tuple))
+
+
+def _wide(data: bytes, first: Directory, max_pixels: int) -> Pixels:
+    """Decode a TIFF with 32 or 64 bits per channel, which Pillow does not read."""
+    width, height = first.size
+    _check_size(width, height, min(max_pixels, max_pixels * 8 * _WIDE_BYTES // (first.samples * first.bits or 1)))
+    pixels = decode_wide(data)
+    if pixels is None or sorted(pixels.shape[:2]) != sorted((width, height)):  # it may be rotated
+        raise ValueError("it cannot be decoded")
+    return _bgr(Image.fromarray(pixels))
 
 
 @cache
@@ -139,25 +310,12 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
     if min(width, height) < 1:
         raise ValueError("a side has 0 pixels")
-
-
-def _check_scans(data: bytes) -> None:
-    """Refuse JPEGs with too many scans: a few megabytes of empty scans take minutes to decode."""
-    if _count(data, _SCAN) <= _MAX_SCANS:
-        return
-    scans, position = 0, 2
-    while (marker := _MARKER.search(data, position)) is not None and marker.group() != _END_OF_JPEG:
-        scans += marker.group() == _SCAN
-        if scans > _MAX_SCANS:
-            raise ValueError(f"it has more than {_MAX_SCANS} scans")
-        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-
-
-def _count(data: bytes, pair: bytes) -> int:
-    """Count a pair of two different bytes; `bytes.count` takes four times as long."""
-    target = np.frombuffer(pair, np.uint16)
-    words = (np.frombuffer(data, np.uint16, (len(data) - start) // 2, start) for start in (0, 1))
-    return sum(int(np.count_nonzero(some == target)) for some in words)
+    if max(width, height) > _MAX_SIDE:
+        raise OceanoError(
+            "image_too_large",
+            f"{width} x {height}: a side has more than {_MAX_SIDE:,} pixels",
+            details={"width": width, "height": height, "max_side": _MAX_SIDE},
+        )
 
 
 def _divisor(longer_side: int, min_decoded_side: int | None) -> int:
@@ -165,42 +323,13 @@ def _divisor(longer_side: int, min_decoded_side: int | None) -> int:
     return (
         1
         if min_decoded_side is None
-        else next(divisor for divisor in _REDUCED if longer_side >= divisor * min_decoded_side or divisor == 1)
+        else next(divisor for divisor in DIVISORS if longer_side >= divisor * min_decoded_side or divisor == 1)
     )
-
-
-def _jpeg(data: bytes, orientation: int, divisor: int, fill: tuple[int, ...]) -> Pixels:
-    """Decode a JPEG; missing rows at its end are grey."""
-    truncated = _END_OF_JPEG not in data[-64:]  # or data follows the end, as in a phone's "motion photo"
-    complete = data + _END_OF_JPEG if truncated else data  # OpenCV 5 refuses files without an end marker
-    decoded = cv2.imdecode(np.frombuffer(complete, np.uint8), _REDUCED[divisor] | cv2.IMREAD_IGNORE_ORIENTATION)
-    if decoded is None:
-        raise ValueError("it cannot be decoded")
-    pixels = decoded.astype(np.uint8, copy=False)
-    if truncated and _decoded_rows(pixels, fill) < pixels.shape[0] / 2:
-        raise ValueError("more than half of it is missing")
-    return _upright(pixels, orientation)
-
-
-def _decoded_rows(pixels: Pixels, fill: tuple[int, ...]) -> int:
-    """Number of rows before those at the end that hold nothing but the fill grey."""
-    last = pixels[-1, -1]
-    if last[0] not in fill or (last != last[0]).any():
-        return len(pixels)
-    return int(np.flatnonzero((pixels != last[0]).any(axis=(1, 2))).max(initial=-1)) + 1
 
 
 def _bgr(image: Image.Image) -> Pixels:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        grey = np.asarray(image, dtype=np.float32)
-        if image.mode == "F":
-            grey = np.nan_to_num(grey)
-        brightest = grey.max(initial=0)
-        if brightest > 255:
-            grey = grey / 257.0  # 16 bits: 65535 / 255
-        elif image.mode == "F" and brightest <= 1:
-            grey = grey * 255.0
-        return cv2.cvtColor(np.clip(grey, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
+        image = Image.fromarray(eight_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         backdrop = Image.new("RGBA", image.size, "white")
@@ -209,13 +338,30 @@ def _bgr(image: Image.Image) -> Pixels:
     return cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8. `ImageOps.exif_transpose` fails on damaged EXIF data; this returns 1."""
+def _exif(data: bytes) -> Image.Exif | None:
+    """Read Exif data; None if there is none, or if it is damaged from its beginning."""
+    if not data:
+        return None
+    exif = Image.Exif()
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        exif.load(data)
     except _DECODER_ERRORS:
-        return 1
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+        return None
+    return exif
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+def _orientation(metadata: Metadata) -> int | None:
+    """The orientation, 1 to 8, of Exif or else of XMP; None if it is missing or invalid."""
+    orientation = None
+    with contextlib.suppress(*_DECODER_ERRORS):
+        orientation = metadata.exif.get(ExifTags.Base.Orientation) if metadata.exif else None
+    if orientation is None and (found := _XMP_ORIENTATION.search(metadata.xmp, 0, _MAX_PACKET)):
+        return int(found.group(1))
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else None
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -234,15 +380,6 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
         case 8:
             pixels = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE).astype(np.uint8, copy=False)
     return pixels
-
-
-def _taken_at(image: Image.Image) -> str | None:
-    try:
-        exif = image.getexif()
-        text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
-        return datetime.strptime(str(text).strip("\x00 "), "%Y:%m:%d %H:%M:%S").isoformat() if text else None
-    except _DECODER_ERRORS:
-        return None  # damaged EXIF data does not make the image invalid
 
 
 def preview_webp(pixels: Pixels, longest_side: int) -> tuple[bytes, float]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import stat
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +19,8 @@ from app.core.files import write_atomic
 from app.core.types import BBox, Picture, Pixels
 
 MEDIA_TYPE: Final = "image/jpeg"
+# Errors of an open that mean that there is no file: missing, a loop of links, a socket, or a device that is missing.
+_NO_FILE_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV})
 THUMB_SIDE: Final = 192
 _MARGIN: Final = 1.7  # the thumbnail's side in longer sides of the bbox, to include hair and chin
 _QUALITY: Final = 78  # 5.5 KB per face; WebP would need 3.4 KB and 30 times as long
@@ -39,8 +45,8 @@ def face_thumbnail(picture: Picture, bbox: BBox, side: int = THUMB_SIDE) -> byte
     x1, y1, x2, y2 = bbox
     length = min(max(1.0, max(x2 - x1, y2 - y1) * _MARGIN), picture.height, picture.width)
     pixels, scale = picture.pixels, picture.scale
-    if scale < 1 and length * scale < side:
-        pixels, scale = picture.full(), 1.0
+    if scale < picture.full_scale and length * scale < side:
+        pixels, scale = picture.full(), picture.full_scale
     height, width = pixels.shape[:2]
     pixel_length = min(max(1, round(length * scale)), height, width)
     left = _window_start((x1 + x2) / 2 * scale, pixel_length, width)
@@ -64,6 +70,15 @@ def _resized(square: Pixels, side: int) -> Pixels:
 def _window_start(centre: float, length: int, available: int) -> int:
     """First pixel of a window of `length` pixels around `centre`, moved into [0, available)."""
     return min(max(0, round(centre - length / 2)), available - length)
+
+
+def _remove(path: str) -> None:
+    """Delete a thumbnail if it exists; also an empty folder in its place."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.unlink(path)  # noqa: PTH108
+        except IsADirectoryError:
+            os.rmdir(path)  # noqa: PTH106
 
 
 class ThumbStore:
@@ -109,7 +124,10 @@ class ThumbStore:
             try:
                 write_atomic(target, jpeg, durable=False)
             except FileNotFoundError:
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                Path(target).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomic(target, jpeg, durable=False)
+            except IsADirectoryError:
+                os.rmdir(target)  # noqa: PTH106 - fails if it has files
                 write_atomic(target, jpeg, durable=False)
         except OSError as failure:
             if is_full(failure):
@@ -125,15 +143,23 @@ class ThumbStore:
             face_id: a UUID.
 
         Returns:
-            The JPEG file; None if it is missing, or empty as after a power cut.
+            The JPEG file; None if it is missing, empty as after a power cut, or not a regular file.
 
         Raises:
             OceanoError: `face_unknown` if `face_id` is not a UUID.
         """
         try:
-            return self.path(face_id).read_bytes() or None
-        except FileNotFoundError:
+            # a pipe or device would block a plain open
+            handle = os.open(self._path(face_id), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as failure:
+            if failure.errno in _NO_FILE_ERRORS:
+                return None
+            raise
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
             return None
+        with os.fdopen(handle, "rb") as file:
+            return file.read() or None
 
     def delete(self, face_ids: Iterable[str]) -> None:
         """Delete thumbnails; missing ones are ignored.
@@ -146,7 +172,7 @@ class ThumbStore:
         """
         try:
             for face_id in face_ids:
-                self.path(face_id).unlink(missing_ok=True)
+                _remove(self._path(face_id))
         except OSError as failure:
             raise OceanoError(
                 "thumbs_unavailable", f"thumbnails in {self._root} cannot be deleted: {failure.strerror}"

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import calendar
+import itertools
 import math
+import re
+import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from app.core.errors import OceanoError
+from app.core.paths import absolute
 from app.core.types import FaceFilter, FacePayload, Floats
 
 T = TypeVar("T")
 
 _NORM_TOLERANCE: Final = 1e-3
+_MAX_SPELLINGS: Final = 256  # of one folder
+_YEAR_OR_MONTH: Final = re.compile(r"[0-9]{4}(-[0-9]{2})?")
 
 
 def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -139,10 +147,11 @@ def conditions_of(where: FaceFilter | None) -> dict[str, Any]:
         return {}
     conditions: dict[str, Any] = {
         "person": where.person,
-        "folder": where.folder,
+        "folder": folder_spellings(where.folder),
         "image_id": where.image_id,
         "taken_from": _time(where.taken_from, last=False),
         "taken_to": _time(where.taken_to, last=True),
+        "undated": where.undated or None,
         "ingested_from": _time(where.ingested_from, last=False),
         "ingested_to": _time(where.ingested_to, last=True),
         "min_det_score": where.min_det_score,
@@ -153,14 +162,44 @@ def conditions_of(where: FaceFilter | None) -> dict[str, Any]:
 
 
 def _time(text: str | None, *, last: bool) -> str | None:
-    """Return a time in full ISO 8601; for a date, the end of the day if `last`, else its beginning."""
+    """Return a time in full ISO 8601; for a year, month or day, its last instant if `last`, else its first."""
     if text is None:
         return None
     try:
+        if _YEAR_OR_MONTH.fullmatch(text):
+            year, month = int(text[:4]), int(text[5:] or (12 if last else 1))
+            text = date(year, month, calendar.monthrange(year, month)[1] if last else 1).isoformat()
         moment = datetime.fromisoformat(text)
         if last and len(text) <= len("2024-01-31"):
             day = date.fromisoformat(text)
             moment = datetime(day.year, day.month, day.day, 23, 59, 59, 999_999)
     except ValueError:
-        raise OceanoError("invalid_request", f"{text!r} is not a date or time in ISO 8601.") from None
+        raise OceanoError("invalid_request", f"{text!r} is not a year, month, day or time in ISO 8601.") from None
     return moment.isoformat()
+
+
+def folder_spellings(folders: str | Sequence[str] | None) -> list[str] | None:
+    """Return the spellings under which folders may be stored.
+
+    Paths are normalized. Systems store an accented letter as one character (NFC) or as a letter and an accent (NFD),
+    and one path may have folders of both kinds.
+
+    Args:
+        folders: absolute paths; None for no condition.
+    """
+    if folders is None:
+        return None
+    given = [folders] if isinstance(folders, str) else folders
+    return [*dict.fromkeys(spelling for folder in given for spelling in _spellings(absolute(Path(folder))))]
+
+
+def _spellings(folder: str) -> Iterator[str]:
+    kinds = [dict.fromkeys((part, *_both_forms(part))) for part in folder.split("/")]
+    if math.prod(map(len, kinds)) <= _MAX_SPELLINGS:
+        yield from map("/".join, itertools.product(*kinds))
+    else:
+        yield from (folder, *_both_forms(folder))
+
+
+def _both_forms(text: str) -> tuple[str, str]:
+    return unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)

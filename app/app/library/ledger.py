@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +13,12 @@ from typing import Final, Literal
 
 from app.core.database import Database
 from app.core.errors import OceanoError
+from app.core.locks import flock
 from app.library.mounts import Mount
 
 Status = Literal["done", "no_face", "failed", "duplicate"]
 
-_SCHEMA_VERSION: Final = 3
+_SCHEMA_VERSION: Final = 4
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS files (
     collection TEXT NOT NULL,      -- faces__antelopev2__4ab1d643
@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS files (
     message TEXT,
     faces INTEGER NOT NULL DEFAULT 0,
     updated_at TEXT NOT NULL,
+    ctime_ns INTEGER,              -- NULL if recorded before version 4
     PRIMARY KEY (collection, path)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS superseded ( -- images with faces whose file became another image
@@ -47,6 +48,7 @@ CREATE TABLE IF NOT EXISTS mounts ( -- drives: files below `place` are on the on
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_image ON files (collection, image_id);
 """
+_UPGRADES: Final = {4: "ALTER TABLE files ADD COLUMN ctime_ns INTEGER;"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class FileRecord:
         faces: number of the image's faces in the index.
         reason: an error code, or a temporary reason such as "unreadable"; None if all went well.
         message: one sentence about the reason.
+        ctime_ns: time of the last change of content, name or permissions in nanoseconds; None if unknown.
     """
 
     path: str
@@ -72,6 +75,7 @@ class FileRecord:
     faces: int = 0
     reason: str | None = None
     message: str | None = None
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Totals:
     faces: int = 0
 
 
-_COLUMNS: Final = "path, size, mtime_ns, image_id, status, faces, reason, message"
+_COLUMNS: Final = "path, size, mtime_ns, image_id, status, faces, reason, message, ctime_ns"
 
 
 class Ledger:
@@ -101,7 +105,15 @@ class Ledger:
 
     def __init__(self, path: Path, collection: str) -> None:
         self._collection = collection
-        self._database = Database(path, schema=_SCHEMA, version=_SCHEMA_VERSION)
+        self._database = Database(path, schema=_SCHEMA, version=_SCHEMA_VERSION, upgrades=_UPGRADES)
+
+    def check(self) -> None:
+        """Check the whole file for damage; takes about 2 s per million files.
+
+        Raises:
+            OceanoError: `ledger_unavailable` if it is damaged.
+        """
+        self._database.check()
 
     def backup(self, path: Path) -> None:
         """Write a consistent copy of the whole ledger with all collections to `path`; the caller flushes it to disk."""
@@ -166,7 +178,7 @@ class Ledger:
         rows = [
             (
                 self._collection, os.fsencode(one.path), one.size, one.mtime_ns, one.image_id, one.status,
-                one.faces, one.reason, one.message, now,
+                one.faces, one.reason, one.message, one.ctime_ns, now,
             )
             for one in records
         ]  # fmt: skip
@@ -182,8 +194,16 @@ class Ledger:
             )
             connection.executemany(
                 f"INSERT OR REPLACE INTO files (collection, {_COLUMNS}, updated_at) "  # noqa: S608
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
+            )
+
+    def record_ctimes(self, ctimes: Mapping[str, int | None]) -> None:
+        """Record the ctime of files by path, for results of versions that did not record it."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "UPDATE files SET ctime_ns = ? WHERE collection = ? AND path = ? AND ctime_ns IS NULL",
+                [(ctime_ns, self._collection, os.fsencode(path)) for path, ctime_ns in ctimes.items()],
             )
 
     def delete_images(self, image_ids: Sequence[str]) -> None:
@@ -282,12 +302,14 @@ def only_writer(state_dir: Path) -> Iterator[None]:
     """Hold the lock that allows one ingest or restore at a time per data folder.
 
     Raises:
-        OceanoError: `ingest_in_progress`, with the other process in its details as "pid".
+        OceanoError: `ingest_in_progress`, with the other process in its details as "pid"; `ledger_unavailable` if the
+            file system has no locks.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with (state_dir / "ingest.lock").open("a+") as lock:
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = state_dir / "ingest.lock"
+    with path.open("a+") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(lock.fileno(), path, wait=False, code="ledger_unavailable")
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read(20).strip() or "unknown"

@@ -7,20 +7,23 @@ import logging
 
 from app.core.errors import OceanoError
 from app.core.types import FacePayload, FaceRecord
-from app.images import ThumbStore, decode, face_thumbnail, image_id_of
+from app.images import DecoderPool, ThumbStore, face_thumbnail, image_id_of
 from app.library.ledger import Ledger
 from app.library.scan import contents, file_at
 
 _log = logging.getLogger(__name__)
 
 
-def redrawn_thumbnail(record: FaceRecord, ledger: Ledger, thumbs: ThumbStore, *, max_pixels: int) -> bytes:
+def redrawn_thumbnail(
+    record: FaceRecord, ledger: Ledger, thumbs: ThumbStore, decoders: DecoderPool, *, max_pixels: int
+) -> bytes:
     """Draw the missing thumbnail of a stored face from its picture, and store it.
 
     Args:
         record: the face.
         ledger: the files of the picture.
         thumbs: the store to write to.
+        decoders: decode the picture.
         max_pixels: the largest picture to decode.
 
     Returns:
@@ -39,7 +42,7 @@ def redrawn_thumbnail(record: FaceRecord, ledger: Ledger, thumbs: ThumbStore, *,
     if data is None:
         raise missing
     try:
-        picture = decode(data, max_pixels=max_pixels, image_id=payload.image_id)
+        picture = decoders.decode(data, max_pixels=max_pixels, image_id=payload.image_id)
     except OceanoError as failure:  # such as a pixel limit that was lowered since the ingest
         raise missing from failure
     jpeg = face_thumbnail(picture, payload.bbox)

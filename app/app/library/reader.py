@@ -11,7 +11,7 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.core.types import Picture
-from app.images import decode, image_id_of
+from app.images import DecoderPool, image_id_of
 from app.library.ledger import FileRecord, Ledger, Status
 from app.library.scan import File, contents, file_at
 
@@ -41,6 +41,7 @@ class Reader:
 
     Args:
         ledger: the results of earlier ingests.
+        decoders: decode the pictures.
         max_pixels: a picture with more pixels is `failed`, before it is decoded.
         min_decoded_side: as for `images.decode`.
         retry: also read files again that failed or had no face.
@@ -50,6 +51,7 @@ class Reader:
     def __init__(
         self,
         ledger: Ledger,
+        decoders: DecoderPool,
         *,
         max_pixels: int,
         min_decoded_side: int | None,
@@ -57,15 +59,21 @@ class Reader:
         on_missing: Callable[[OSError], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
+        self._decoders = decoders
         self._max_pixels = max_pixels
         self._min_decoded_side = min_decoded_side
         self._retry = retry
         self._on_missing = on_missing
 
     def unchanged(self, file: File) -> FileRecord | None:
-        """Return the record of a file that is unchanged since an earlier ingest; None if it must be read."""
+        """Return the record of a file that is unchanged since an earlier ingest; None if it must be read.
+
+        Programs that edit a picture can set its earlier size and mtime again, but not its ctime.
+        """
         earlier = self._ledger.file(file.path)
         if earlier is None or (earlier.size, earlier.mtime_ns) != (file.size, file.mtime_ns):
+            return None
+        if earlier.ctime_ns not in (None, file.ctime_ns):
             return None
         retry = earlier.reason in TEMPORARY_REASONS or (self._retry and earlier.status in ("failed", "no_face"))
         if earlier.status == "duplicate" and self._ledger.image(str(earlier.image_id)) is None:
@@ -100,9 +108,16 @@ class Reader:
             The image, or the file's `failed` record.
         """
         try:
-            return decode(
-                read.data, max_pixels=self._max_pixels, image_id=read.image_id, min_decoded_side=self._min_decoded_side
+            picture = self._decoders.decode(
+                read.data,
+                max_pixels=self._max_pixels,
+                image_id=read.image_id,
+                min_decoded_side=self._min_decoded_side,
+                name=readable(read.file.path),
             )
+            if picture.frames > 1:
+                _log.info("%s: only the first of its %d pages is read", readable(read.file.path), picture.frames)
+            return picture
         except Exception as failure:  # noqa: BLE001 - one file never ends the run
             return failure_record(read.file, read.image_id, failure)
 
@@ -120,8 +135,8 @@ class Reader:
         known = self._ledger.image(image_id)
         if known is None or (self._retry and known.status == "no_face"):
             return None
-        if known.path == file.path:  # only its time changed
-            return replace(known, size=file.size, mtime_ns=file.mtime_ns)
+        if known.path == file.path:  # only its times changed
+            return replace(known, size=file.size, mtime_ns=file.mtime_ns, ctime_ns=file.ctime_ns)
         return file_record(file, "duplicate", image_id)
 
 
@@ -134,7 +149,7 @@ def file_record(
     faces: int = 0,
 ) -> FileRecord:
     """Return the ledger record of a file."""
-    return FileRecord(file.path, file.size, file.mtime_ns, image_id, status, faces, reason, message)
+    return FileRecord(file.path, file.size, file.mtime_ns, image_id, status, faces, reason, message, file.ctime_ns)
 
 
 def failed_record(file: File, image_id: str | None, reason: str, message: str) -> FileRecord:

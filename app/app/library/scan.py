@@ -16,6 +16,7 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.core.paths import absolute, readable
 from app.images import SNIFF_BYTES, sniff
+from app.library.system_files import is_system_file, is_system_folder
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +32,16 @@ _DISCONNECTED_ERRORS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A regular file: absolute path (os.fsdecode), size in bytes, time of the last change in nanoseconds."""
+    """A regular file: absolute path (os.fsdecode), size in bytes, and two times in nanoseconds.
+
+    `mtime_ns` is the last change of the content, which programs can set; `ctime_ns` the last change of content, name or
+    permissions, which they cannot.
+    """
 
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int | None = None
 
 
 def _compile(patterns: Sequence[str]) -> list[re.Pattern[str]]:
@@ -54,11 +60,13 @@ class PathFilter:
     Args:
         include: a file must match one of these patterns, if there are any.
         exclude: files and folders that match one of these patterns are left out; such folders are not listed.
+        system: also take folders and files that systems make (`library.system_files`).
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = (), *, system: bool = False) -> None:
         self._include = _compile(include)
         self._exclude = _compile(exclude)
+        self._system = system
 
     def includes_file(self, relative: str) -> bool:
         """Return whether to ingest the file with this path relative to the folder."""
@@ -68,6 +76,14 @@ class PathFilter:
         """Return whether to list the subfolder with this path relative to the folder."""
         return not _matches(self._exclude, relative)
 
+    def skips_system_folder(self, path: str) -> bool:
+        """Return whether a subfolder is left out because a system made it."""
+        return not self._system and is_system_folder(path)
+
+    def skips_system_file(self, path: str) -> bool:
+        """Return whether a file is left out because a system made it or has not finished it."""
+        return not self._system and is_system_file(path)
+
 
 EVERYTHING: Final = PathFilter()
 
@@ -75,25 +91,32 @@ EVERYTHING: Final = PathFilter()
 class Folder:
     """A folder of pictures that may be disconnected at any time, such as a network drive or a USB stick.
 
-    `path` is absolute; `unlisted` counts the subfolders that scans could not list.
+    `path` is absolute; `unlisted` counts the subfolders that scans could not list. `system_folders`, `system_files` and
+    `linked_folders` are the paths that scans left out: made by a system, or links to folders.
 
     Args:
-        path: an existing folder.
+        path: an existing folder, or a file: then the folder is the file's, and scans yield only the file.
 
     Raises:
         OceanoError: `folder_unavailable`.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = absolute(path)
+        given = absolute(path)
+        self._only = None if os.path.isdir(given) or not os.path.isfile(given) else given  # noqa: PTH112, PTH113
+        self.path = given if self._only is None else os.path.dirname(given)  # noqa: PTH120
         self._original_identity = self._identity()
         self.unlisted = 0
+        self.system_folders: set[str] = set()
+        self.system_files: set[str] = set()
+        self.linked_folders: set[str] = set()
 
     def scan(self, wanted: PathFilter = EVERYTHING, start: str | None = None) -> Iterator[File]:
         """Yield the regular files at or below the folder; the files of a folder come before its subfolders.
 
-        Links to files are followed. Links to folders are not, because they could lead back to a parent. A subfolder
-        that cannot be listed is logged and counted in `unlisted`.
+        Links to files are followed. Links to folders are not: they could lead back to a parent, out of the folders that
+        REST may ingest, or to a drive whose disconnection would look like deleted files. A subfolder that cannot be
+        listed is logged and counted in `unlisted`.
 
         Args:
             wanted: the files to yield.
@@ -102,6 +125,9 @@ class Folder:
         Raises:
             OceanoError: `folder_unavailable`.
         """
+        if self._only is not None:
+            yield from filter(None, [file_at(self._only)])
+            return
         pending = [start or self.path]
         while pending:
             current = pending.pop()
@@ -109,17 +135,36 @@ class Folder:
             try:
                 with os.scandir(current) as listing:
                     for entry in listing:
-                        relative = self.relative(entry.path)
                         if entry.is_dir(follow_symlinks=False):
-                            subfolders += [entry.path] if wanted.includes_folder(relative) else []
-                        elif wanted.includes_file(relative) and (file := file_at(entry.path)) is not None:
+                            subfolders += [entry.path] if self.lists(entry.path, wanted) else []
+                        elif (file := self.file(entry.path, wanted)) is not None:
                             yield file
+                        elif entry.is_symlink() and os.path.isdir(entry.path) and self.lists(entry.path, wanted):  # noqa: PTH112 - never raises
+                            self.linked_folders.add(entry.path)
             except OSError as failure:
                 self.require(failure)
                 self.unlisted += 1
                 _log.error("cannot list %s: %s", readable(current), failure.strerror)
             pending += sorted(subfolders, reverse=True)
         self.require()  # a listing does not fail when the drive is disconnected: its files would look deleted
+
+    def lists(self, path: str, wanted: PathFilter) -> bool:
+        """Return whether a scan lists this subfolder; note it if a system made it."""
+        if not wanted.includes_folder(self.relative(path)):
+            return False
+        if wanted.skips_system_folder(path):
+            self.system_folders.add(path)
+            return False
+        return True
+
+    def file(self, path: str, wanted: PathFilter) -> File | None:
+        """Return the regular file at this path if a scan yields it; note it if a system made it."""
+        if not wanted.includes_file(self.relative(path)):
+            return None
+        if wanted.skips_system_file(path):
+            self.system_files.add(path)
+            return None
+        return file_at(path)
 
     def require(self, failure: OSError | None = None) -> None:
         """Check that the folder is still available and has not been replaced.
@@ -156,7 +201,9 @@ def file_at(path: str) -> File | None:
         status = os.stat(path)  # noqa: PTH116 - faster than Path, for millions of files
     except OSError:
         return None  # a dangling link, or deleted since it was listed
-    return File(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return File(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _open_nonblocking(path: str, flags: int) -> int:

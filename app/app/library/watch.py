@@ -85,14 +85,13 @@ def _files_at(path: str, folder: Folder, wanted: PathFilter) -> Iterator[File]:
     if os.path.isdir(path):  # noqa: PTH112 - never raises
         if not _is_skipped(path, folder, wanted):
             yield from folder.scan(wanted, start=path)
-    elif wanted.includes_file(folder.relative(path)) and (file := file_at(path)) is not None:
+    elif (file := folder.file(path, wanted)) is not None:
         yield file
 
 
 def _is_skipped(path: str, folder: Folder, wanted: PathFilter) -> bool:
-    """Return whether a scan does not list this subfolder, because it is excluded or a link."""
-    relative = folder.relative(path)
-    return bool(relative) and (Path(path).is_symlink() or not wanted.includes_folder(relative))
+    """Return whether a scan does not list this subfolder: it is excluded, made by a system, or a link."""
+    return bool(folder.relative(path)) and (Path(path).is_symlink() or not folder.lists(path, wanted))
 
 
 def _pop_stable(unstable: dict[str, tuple[File, float]]) -> list[File]:

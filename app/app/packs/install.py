@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -294,7 +295,7 @@ def _model_file(file_or_pack: str, role: Role, models_dir: Path) -> Path:
             )
         pack = find_pack(file_or_pack, models_dir)
         return pack.detector if role == "detector" else pack.recogniser
-    path = Path(file_or_pack).expanduser()
+    path = Path(os.path.expanduser(file_or_pack))  # noqa: PTH111 - never raises
     if not path.is_file():
         raise OceanoError("model_not_found", f"no such file: {path}", details={"file": str(path)})
     content = look(path)
@@ -320,7 +321,7 @@ def _write_lock(name: str, models_dir: Path) -> Iterator[None]:
     """Let one process at a time write packs, and remove what a killed process left."""
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
-        with locked(models_dir / ".install.lock"), require_free_space(models_dir, lambda: 0):
+        with locked(models_dir / ".install.lock", required=False), require_free_space(models_dir, lambda: 0):
             for leftover in (*models_dir.glob(".fetch-*"), *models_dir.glob(".*.new")):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield

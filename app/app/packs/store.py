@@ -211,7 +211,7 @@ def pack_dir_of(name_or_folder: str, models_dir: Path, known: KnownPack | None =
     if NAME.fullmatch(name_or_folder):
         name, folder = name_or_folder, _model_folder(models_dir / name_or_folder)
         return PackDir(name, name, folder, models_dir, known or KNOWN_PACKS.get(name))
-    outer = Path(os.path.normpath(Path(name_or_folder).expanduser().absolute()))
+    outer = Path(os.path.normpath(Path(os.path.expanduser(name_or_folder)).absolute()))  # noqa: PTH111 - never raises
     name, folder = re.sub(r"[^A-Za-z0-9._-]", "_", outer.name) or "pack", _model_folder(outer)
     known = KNOWN_PACKS.get(name)
     if known and not all(is_there(folder / file.name) for file in known.files.values()):
@@ -449,7 +449,7 @@ def write_pins(pack_dir: PackDir, pins: Pins) -> None:
     """
     try:
         pack_dir.models_dir.mkdir(parents=True, exist_ok=True)
-        with locked(pack_dir.models_dir / ".pins.lock"):
+        with locked(pack_dir.models_dir / ".pins.lock", required=False):
             packs = {**_read_all_pins(pack_dir.models_dir), pack_dir.key: pins}
             raw = {key: {role: _json_of(pin) for role, pin in pins.items()} for key, pins in packs.items() if pins}
             write_atomic(pack_dir.models_dir / "pins.json", json.dumps(raw, indent=1))

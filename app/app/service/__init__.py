@@ -11,7 +11,7 @@ from app.service.factory import (
     open_without_engine,
 )
 from app.service.ingest_job import IngestJob, IngestRequest, open_ingest_job, preview_prune
-from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, GroupBy, Search
+from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, GroupBy, Search, reaches
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -31,4 +31,5 @@ __all__ = [
     "open_services",
     "open_without_engine",
     "preview_prune",
+    "reaches",
 ]

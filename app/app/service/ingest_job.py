@@ -35,7 +35,7 @@ from app.service.factory import open_for_ingest, open_without_engine
 class IngestRequest:
     """What to ingest, and what to do afterwards; the options of `oceano ingest`.
 
-    `report` is a CSV file for the failed and no-face files of the folder.
+    `folder` may be a single file. `report` is a CSV file for the failed and no-face files of the folder.
     """
 
     folder: Path
@@ -48,11 +48,12 @@ class IngestRequest:
     dry_run: bool = False
     forget_drives: bool = False
     report: Path | None = None
+    include_system: bool = False
 
     @property
     def wanted(self) -> PathFilter:
-        """The filter that `include` and `exclude` make."""
-        return PathFilter(self.include, self.exclude)
+        """The filter that `include`, `exclude` and `include_system` make."""
+        return PathFilter(self.include, self.exclude, system=self.include_system)
 
 
 class IngestJob:
@@ -138,6 +139,7 @@ class IngestJob:
         for files in arriving:
             if files:
                 ingest.ingest_files(files)
+            ingest.count_left_out()
 
 
 @contextmanager
@@ -148,6 +150,7 @@ def open_ingest_job(request: IngestRequest, settings: Settings, stop: Event) -> 
         OceanoError: `not_found`, `invalid_request`, `ingest_in_progress`, and as `open_for_ingest` does.
     """
     with _only_ingest(request, settings), open_for_ingest(settings) as parts:
+        parts[2].check()  # a damaged ledger would lose results, and call existing files deleted
         yield IngestJob(request, settings, parts, stop)
 
 
@@ -158,6 +161,7 @@ def preview_prune(request: IngestRequest, settings: Settings, stop: Event) -> tu
         OceanoError: `not_found`, `invalid_request`, `ingest_in_progress`, and as `open_without_engine` does.
     """
     with _only_ingest(request, settings), open_without_engine(settings) as (pack, index, ledger):
+        ledger.check()
         folder = Folder(request.folder)
         thumbs = ThumbStore(settings.thumbs_dir)
         counts = _pruning(request, folder, index, ledger, thumbs, pack.digest, stop).run()
@@ -181,9 +185,14 @@ def _only_ingest(request: IngestRequest, settings: Settings) -> Iterator[None]:
 
 def _check(request: IngestRequest) -> None:
     """Raise OceanoError `not_found` or `invalid_request` for a folder or a combination that makes no sense."""
-    if not os.path.isdir(request.folder):  # noqa: PTH112 - Path.is_dir raises if a name is too long
-        shown = readable(str(request.folder))
-        raise OceanoError("not_found", f"{shown} is not a folder", details={"folder": shown})
+    shown = readable(str(request.folder))
+    is_file = os.path.isfile(request.folder)  # noqa: PTH113 - Path.is_file raises if a name is too long
+    if not is_file and not os.path.isdir(request.folder):  # noqa: PTH112
+        raise OceanoError("not_found", f"{shown} is not a folder or file", details={"folder": shown})
+    if is_file and (request.watch or request.prune or request.include or request.exclude):
+        raise OceanoError(
+            "invalid_request", f"{shown} is a file; --watch, --prune, --include and --exclude need a folder"
+        )
     if not all(pattern.strip() for pattern in (*request.include, *request.exclude)):  # an unset shell variable
         raise OceanoError("invalid_request", "a pattern of --include or --exclude is empty")
     if request.dry_run and not request.prune:

@@ -58,6 +58,7 @@ class Monitor:
         self._ledger_thread = Threads(1, "monitor-ledger")
         self._engine_thread = Threads(1, "monitor-engine")
         self._engine_checked = False
+        self._ledger_checked = False
         self.snapshot = Snapshot()
 
     @property
@@ -114,7 +115,7 @@ class Monitor:
         self.snapshot.index_error = message
 
     async def check_ledger(self) -> float:
-        """Count the ledger's files once. Searches work without it.
+        """Count the ledger's files; before the first count, check the ledger for damage. Searches work without it.
 
         Returns:
             Seconds until the next check. Counting reads every row and blocks an ingest that writes, so it may take
@@ -122,12 +123,15 @@ class Monitor:
         """
         start = time.monotonic()
         try:
+            if not self._ledger_checked:
+                await self._ledger_thread.run(self._ledger.check)
+                self._ledger_checked = True
             totals = await self._ledger_thread.run(self._ledger.totals)
         except OceanoError as failure:
             if self.snapshot.ledger_error != failure.message:
                 _log.error("%s", failure)
             self.snapshot.totals, self.snapshot.ledger_error = None, failure.message
-            return POLL_SECONDS
+            return max(POLL_SECONDS, 20 * (time.monotonic() - start))
         self.snapshot.totals, self.snapshot.ledger_error = totals, ""
         for status in ("done", "no_face", "failed", "duplicate"):
             self._metrics.ledger_files.labels(status).set(getattr(totals, status))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from app.core.concurrency import Threads
@@ -12,20 +12,41 @@ from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import Face, FaceFilter, FaceMatches, Floats, Match, Picture, SearchResult
 from app.metrics import Metrics
+from app.service.folders import require_known_folders
 
 GroupBy = Literal["image_id", "person"]
 DEFAULT_LIMIT: Final = 20  # matches per face
 MAX_LIMIT: Final = 1000
 MAX_FETCHED: Final = 10_000  # matches fetched for one face to find enough groups
 
+_DECIMALS: Final = 6  # of a similarity in a result; float32 has seven digits
+_SLACK: Final = 10**-_DECIMALS  # the index compares unrounded similarities, whose last digit differs between queries
+
+
+@dataclass(frozen=True, slots=True)
+class FacePair:
+    """A face of each of two pictures, by their positions in canonical order, and their cosine, -1 to 1."""
+
+    a: int
+    b: int
+    similarity: float
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The largest face of each of two pictures, as (position in canonical order, face), and their cosine, -1 to 1."""
+    """The faces of two pictures.
 
-    a: tuple[int, Face]
-    b: tuple[int, Face]
-    similarity: float
+    Attributes:
+        a: faces of the first picture, in canonical order.
+        b: faces of the second picture.
+        largest: the largest face of each.
+        pairs: every face of the first with every face of the second, most similar first.
+    """
+
+    a: tuple[Face, ...]
+    b: tuple[Face, ...]
+    largest: FacePair
+    pairs: tuple[FacePair, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +100,11 @@ class Search:
             took_ms: stages before the search, such as "decode"; updated.
 
         Returns:
-            Faces in canonical order, each with its matches, best first.
+            Faces in canonical order, each with its matches, best first. Similarities are rounded to six decimals, and
+            compared with the threshold after rounding: a threshold equal to a similarity in a result includes it.
 
         Raises:
-            OceanoError: `face_not_found`, `engine_unhealthy`, `index_unavailable`.
+            OceanoError: `face_not_found`, `folder_unknown`, `engine_unhealthy`, `index_unavailable`.
         """
         query = _Query(limit, threshold, max_faces, where, group_by)
         with self._metrics.waiting.track_inprogress():
@@ -98,21 +120,19 @@ class Search:
             return await self._threads.run(self._detect, picture, {} if took_ms is None else took_ms)
 
     async def compare(self, a: Picture, b: Picture, *, took_ms: dict[str, float] | None = None) -> Comparison:
-        """Compare the largest face of one picture with the largest of another.
+        """Compare the faces of one picture with those of another.
 
         Raises:
             OceanoError: `face_not_found` with "image_a" or "image_b" in its details, `engine_unhealthy`.
         """
         took_ms = {} if took_ms is None else took_ms
-        largest: list[tuple[int, Face]] = []
+        found: list[list[Face]] = []
         for name, picture in (("image_a", a), ("image_b", b)):
             faces = await self.detect(picture, took_ms=took_ms)
             if not faces:
                 raise OceanoError("face_not_found", f"no face was found in {name}", details={"image": name})
-            position = max(range(len(faces)), key=lambda position: _area(faces[position]))
-            largest.append((position, faces[position]))
-        similarity = float(largest[0][1].embedding @ largest[1][1].embedding)
-        return Comparison(largest[0], largest[1], similarity)
+            found.append(faces)
+        return _compared(*found)
 
     async def more_like(
         self, embedding: Floats, *, limit: int, threshold: float, where: FaceFilter | None = None
@@ -123,7 +143,8 @@ class Search:
             OceanoError: `index_unavailable`.
         """
         query = _Query(limit, threshold, None, where, None)
-        return (await self._threads.run(self._search, [embedding], query))[0]
+        found, _ = (await self._threads.run(self._search, [embedding], query))[0]
+        return found
 
     def close(self) -> None:
         """Drop waiting calls; those in work end on their own."""
@@ -132,6 +153,7 @@ class Search:
     def _run(self, picture: Picture, query: _Query, took_ms: dict[str, float]) -> SearchResult:
         before_ms = sum(took_ms.values())
         start = time.perf_counter()
+        require_known_folders(self._index, query.where)
         faces = self._detect(picture, took_ms)
         if not faces:
             raise OceanoError(
@@ -142,6 +164,7 @@ class Search:
         positions = _largest(faces, query.max_faces)
         search_start = time.perf_counter()
         matches = self._search([faces[position].embedding for position in positions], query)
+        undated = self._undated(query.where)
         took_ms["search"] = (time.perf_counter() - search_start) * 1000
         took_ms["total"] = before_ms + (time.perf_counter() - start) * 1000
         return SearchResult(
@@ -149,11 +172,18 @@ class Search:
             height=picture.height,
             threshold=query.threshold,
             faces=tuple(
-                FaceMatches(position, faces[position], tuple(found))
-                for position, found in zip(positions, matches, strict=True)
+                FaceMatches(position, faces[position], tuple(found), more)
+                for position, (found, more) in zip(positions, matches, strict=True)
             ),
             took_ms=took_ms,
+            undated_left_out=undated,
         )
+
+    def _undated(self, where: FaceFilter | None) -> int | None:
+        """Count the faces without a date that a filter on `taken_at` leaves out."""
+        if where is None or (where.taken_from is None and where.taken_to is None):
+            return None
+        return self._index.count(replace(where, taken_from=None, taken_to=None, undated=True))
 
     def _detect(self, picture: Picture, took_ms: dict[str, float]) -> list[Face]:
         timings: dict[str, float] = {}
@@ -165,21 +195,34 @@ class Search:
             took_ms[stage] = took_ms.get(stage, 0.0) + milliseconds
         return faces
 
-    def _search(self, embeddings: Sequence[Floats], query: _Query) -> list[list[Match]]:
-        """Fetch more matches than asked for when grouping, until there are enough groups or no more matches."""
-        fetch = query.limit if query.group_by is None else min(MAX_FETCHED, 4 * query.limit)
+    def _search(self, embeddings: Sequence[Floats], query: _Query) -> list[tuple[list[Match], bool]]:
+        """Return the matches of each embedding, and whether there are more.
+
+        Fetches one more than asked for; when grouping even more, until there are enough groups or no more matches.
+        """
+        wanted = query.limit + 1
+        fetch = wanted if query.group_by is None else min(MAX_FETCHED, 4 * wanted)
         while True:
             with self._metrics.stage.labels("search").time():
-                found = self._index.search_batch(embeddings, limit=fetch, threshold=query.threshold, where=query.where)
-            if query.group_by is None:
-                return found
-            grouped = [_best_of_each(matches, query.group_by) for matches in found]
-            too_few = any(
-                len(best) < query.limit and len(matches) == fetch for best, matches in zip(grouped, found, strict=True)
-            )
-            if not too_few or fetch == MAX_FETCHED:
-                return [best[: query.limit] for best in grouped]
-            fetch = min(MAX_FETCHED, 4 * fetch)
+                found = self._index.search_batch(
+                    embeddings, limit=fetch, threshold=query.threshold - _SLACK, where=query.where
+                )
+            kept = [_reaching(matches, query.threshold) for matches in found]
+            is_cut = [len(matches) == fetch for matches in kept]
+            if query.group_by is not None:
+                kept = [_best_of_each(matches, query.group_by) for matches in kept]
+                too_few = any(len(best) < wanted and cut for best, cut in zip(kept, is_cut, strict=True))
+                if too_few and fetch < MAX_FETCHED:
+                    fetch = min(MAX_FETCHED, 4 * fetch)
+                    continue
+            return [
+                (best[: query.limit], cut or len(best) > query.limit) for best, cut in zip(kept, is_cut, strict=True)
+            ]
+
+
+def reaches(similarity: float, threshold: float) -> bool:
+    """Return whether a similarity, rounded as in results, is at or above a threshold."""
+    return similarity >= round(threshold, _DECIMALS)
 
 
 def _largest(faces: Sequence[Face], count: int | None) -> list[int]:
@@ -193,6 +236,27 @@ def _largest(faces: Sequence[Face], count: int | None) -> list[int]:
 def _area(face: Face) -> float:
     x1, y1, x2, y2 = face.bbox
     return (x2 - x1) * (y2 - y1)
+
+
+def _compared(a: Sequence[Face], b: Sequence[Face]) -> Comparison:
+    pairs = [
+        FacePair(one, other, round(float(a[one].embedding @ b[other].embedding), _DECIMALS))
+        for one in range(len(a))
+        for other in range(len(b))
+    ]
+    largest = (_largest(a, 1)[0], _largest(b, 1)[0])
+    return Comparison(
+        a=tuple(a),
+        b=tuple(b),
+        largest=next(pair for pair in pairs if (pair.a, pair.b) == largest),
+        pairs=tuple(sorted(pairs, key=lambda pair: -pair.similarity)),
+    )
+
+
+def _reaching(matches: Sequence[Match], threshold: float) -> list[Match]:
+    """Round the similarities and keep those that reach the threshold."""
+    rounded = [Match(match.face_id, round(match.similarity, _DECIMALS), match.payload) for match in matches]
+    return [match for match in rounded if reaches(match.similarity, threshold)]
 
 
 def _best_of_each(matches: Sequence[Match], group_by: GroupBy) -> list[Match]:

@@ -7,6 +7,7 @@ const $$ = (selector, within = document) => [...within.querySelectorAll(selector
 const main = $("main");
 const form = $("#search");
 const { image: chooser, threshold: slider, limit, clear } = form.elements;
+const onlyFirst = $("[data-only-first]", form);
 const results = $("#results");
 const status = $("#status");
 
@@ -19,6 +20,14 @@ chooser.required = false;
 if (/Mac|iPhone|iPad/.test(navigator.platform)) $("[data-modifier]").textContent = "⌘";
 
 /* search */
+
+function searchFirst(files) {
+  const [file] = files;
+  if (!file) return;
+  onlyFirst.textContent = onlyFirst.dataset.onlyFirst.replace("{n}", files.length);
+  onlyFirst.hidden = files.length === 1;
+  search(file);
+}
 
 async function search(file) {
   before = running ? before : { nodes: [...results.childNodes], state: main.dataset.state, photograph };
@@ -115,26 +124,41 @@ function putBack() {
 function filter() {
   const least = Number(slider.value);
   for (const place of $$("[data-least]")) place.textContent = least.toFixed(2);
+  let anyMore = false;
   for (const face of $$("[data-face]", results)) {
     const matches = $$("[data-similarity]", face);
     for (const match of matches) match.hidden = Number(match.dataset.similarity) < least - 1e-9;
     const shown = matches.filter((match) => !match.hidden).length;
-    for (const place of $$(`[data-count="${face.dataset.face}"]`, results)) place.textContent = counted(place, shown);
+    const more = Boolean($("[data-full]", face)) && shown === matches.length;
+    anyMore ||= more;
+    for (const place of $$(`[data-count="${face.dataset.face}"]`, results)) place.textContent = counted(place, shown, more);
     $("[data-none]", face)?.toggleAttribute("hidden", shown > 0);
-    $("[data-full]", face)?.toggleAttribute("hidden", shown < matches.length);
+    $("[data-full]", face)?.toggleAttribute("hidden", !more);
   }
   const total = $("[data-total]", results);
-  if (total) total.textContent = counted(total, $$("[data-similarity]:not([hidden])", results).length);
+  if (total) total.textContent = counted(total, $$("[data-similarity]:not([hidden])", results).length, anyMore);
 }
 
-function counted({ dataset }, n) {
-  const text = n === 1 ? dataset.one : dataset.other;
+function counted({ dataset }, n, more) {
+  const text = more ? dataset.more : n === 1 ? dataset.one : dataset.other;
   return text.replace("{n}", n).replace("{threshold}", Number(slider.value).toFixed(2));
 }
 
 function announce() {
-  status.textContent = $("[data-total]", results)?.textContent ?? "";
+  const heard = [onlyFirst.hidden ? "" : onlyFirst.textContent, $("[data-total]", results)?.textContent ?? ""];
+  status.textContent = heard.join(" ").trim();
 }
+
+/* the sticky bar: its height, for what scrolls below it */
+
+const root = document.documentElement;
+const measureBar = () => {
+  const bar = getComputedStyle(form).position === "sticky" && form.offsetHeight ? form : slider.closest(".control");
+  if (main.dataset.state === "start") root.style.removeProperty("--bar-height");
+  else root.style.setProperty("--bar-height", `${bar.offsetHeight}px`);
+};
+const barSize = new ResizeObserver(measureBar);
+for (const one of [form, slider.closest(".control")]) barSize.observe(one);
 
 /* user input */
 
@@ -145,9 +169,9 @@ form.addEventListener("submit", (event) => {
 });
 
 chooser.addEventListener("change", () => {
-  const [file] = chooser.files;
+  const files = [...chooser.files];
   chooser.value = ""; // so that the same file can be chosen again
-  if (file) search(file);
+  searchFirst(files);
 });
 
 slider.addEventListener("input", filter);
@@ -155,10 +179,10 @@ slider.addEventListener("change", announce);
 for (const control of [limit, clear]) control.addEventListener("change", () => photograph && search(photograph));
 
 document.addEventListener("paste", (event) => {
-  const [file] = event.clipboardData.files;
-  if (!file) return;
+  const { files } = event.clipboardData;
+  if (!files.length) return;
   event.preventDefault();
-  search(file);
+  searchFirst(files);
 });
 
 const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -173,8 +197,11 @@ document.addEventListener("drop", (event) => {
   dragging(false);
   if (!carriesFiles(event)) return;
   event.preventDefault();
-  const [file] = event.dataTransfer.files;
-  if (file) search(file);
+  searchFirst(event.dataTransfer.files);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") running?.abort();
 });
 
 document.addEventListener("click", ({ target }) => {

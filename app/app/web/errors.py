@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 5  # for temporary errors without a retry_after
 
 # Always JSON: the page would reveal data without a key, and cannot render after an internal error.
-_ALWAYS_JSON: Final = frozenset({"unauthorized", "internal"})
+_ALWAYS_JSON: Final = frozenset({"unauthorized", "host_not_allowed", "internal"})
 
 
 def current_request_id() -> str:

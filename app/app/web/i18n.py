@@ -42,6 +42,10 @@ class Translator:
         """
         return self(f"{key}.{'one' if n == 1 else 'other'}", n=self.number(n), **values)
 
+    def found(self, key: str, n: int, is_more: bool, **values: object) -> str:
+        """Return a text for a number of matches: `KEY.more` if there are more, else as `count`."""
+        return self(f"{key}.more", n=self.number(n), **values) if is_more else self.count(key, n, **values)
+
     def number(self, n: int) -> str:
         """Format a number for the language, such as 1,234,567 in English."""
         return f"{n:,}".replace(",", self.texts["number.thousands"])
@@ -100,13 +104,15 @@ def _accepted_tags(header: str) -> list[str]:
 def error_message(error: OceanoError, lang: str) -> str:
     """Return the message of an error in a language: its own in English, else the text of its code.
 
-    A code may have specific texts, `error.CODE.NAME`. The first one whose values are all in the error's details is
-    used, else `error.CODE`.
+    A code may have specific texts: `cause.CAUSE` for the `cause` in the error's details, else the first
+    `error.CODE.NAME` whose values are all in the details, else `error.CODE`.
     """
     if lang == "en":
         return error.message
     texts = translator(lang).texts
     details = {key: _as_text(value) for key, value in error.details.items()}
+    if (cause := f"cause.{details.get('cause')}") in texts:
+        return texts[cause]
     for key, text in texts.items():
         if key.startswith(f"error.{error.code}.") and placeholders(text) <= details.keys():
             return text.format(**details)

@@ -19,6 +19,7 @@ from app.core import logs
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.metrics import Metrics
+from app.web.addresses import HeadAsGet, HostCheck, SubPath, allowed_hosts
 from app.web.errors import TrackedSend, send_error
 from app.web.limits import BodyLimit, ConcurrencyLimit, TimeLimit
 
@@ -46,6 +47,7 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(BodyLimit, max_file_bytes=settings.max_upload_bytes, files_by_path={"/compare": 2})
     app.add_middleware(TimeLimit, seconds=settings.request_timeout_seconds)
     app.add_middleware(ConcurrencyLimit, max_requests=settings.uvicorn_limit_concurrency)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(UnexpectedErrors)
     if settings.cors_origins:
         app.add_middleware(
@@ -55,7 +57,11 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
+    if (hosts := allowed_hosts(settings)) is not None:
+        app.add_middleware(HostCheck, hosts=hosts)
     app.add_middleware(RequestContext, metrics=metrics)
+    if settings.root_path:
+        app.add_middleware(SubPath, root_path=settings.root_path)
 
 
 class RequestContext:

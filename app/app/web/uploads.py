@@ -18,10 +18,11 @@ from starlette.exceptions import HTTPException
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError, is_full
 from app.core.types import Picture
-from app.images import decode
+from app.images import DecoderPool
 from app.web.errors import too_large
 
 _MAX_FIELDS: Final = 40
+_DECODE_SECONDS: Final = 5.0  # for one upload, in a decoder process
 
 Options = TypeVar("Options")
 
@@ -54,16 +55,18 @@ class Decoding:
     def __init__(self, search_threads: int) -> None:
         processors = os.cpu_count() or 1
         self.threads = Threads(processors, "decode")
+        self.decoders = DecoderPool(processors, seconds=_DECODE_SECONDS)
         self.slots = asyncio.Semaphore(processors + search_threads)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads and the decoder processes."""
         self.threads.close()
+        self.decoders.close()
 
 
 @asynccontextmanager
 async def read_upload(
-    request: Request, names: Sequence[str], read_options: Callable[[Mapping[str, str]], Options]
+    request: Request, names: Sequence[str], read_options: Callable[[Mapping[str, str | list[str]]], Options]
 ) -> AsyncIterator[Upload[Options]]:
     """Read and decode the files of a multipart body; the pictures may be used until the context ends.
 
@@ -81,15 +84,17 @@ async def read_upload(
     async with AsyncExitStack() as held:
         async with _parsed_form(request, names) as form:
             files = _files(form, names, settings.max_upload_bytes)
-            fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-            options = read_options({**request.query_params, **fields})
+            options = read_options(_text_fields(request, form))
             await held.enter_async_context(decoding.slots)
             data = [await file.read() for file in files]
         start = time.perf_counter()
         pictures = []
         while data:  # each file's bytes are freed once it is decoded
             work = partial(
-                decode, data.pop(0), max_pixels=settings.max_image_pixels, min_decoded_side=settings.min_decoded_side
+                decoding.decoders.decode,
+                data.pop(0),
+                max_pixels=settings.max_image_pixels,
+                min_decoded_side=settings.min_decoded_side,
             )
             pictures.append(await decoding.threads.run(work))
         decode_ms = (time.perf_counter() - start) * 1000
@@ -110,6 +115,18 @@ async def _parsed_form(request: Request, names: Sequence[str]) -> AsyncIterator[
         if is_full(failure):
             raise OceanoError("disk_full", "no room for the upload in the temporary folder") from failure
         raise
+
+
+def _text_fields(request: Request, form: FormData) -> dict[str, str | list[str]]:
+    """Return the fields of form and query string; a name that the form has overrides the query string's."""
+    fields: dict[str, str | list[str]] = {}
+    for items in (request.query_params.multi_items(), form.multi_items()):
+        values: dict[str, list[str]] = {}
+        for name, value in items:
+            if isinstance(value, str):
+                values.setdefault(name, []).append(value)
+        fields |= {name: sent[0] if len(sent) == 1 else sent for name, sent in values.items()}
+    return fields
 
 
 def _files(form: FormData, names: Sequence[str], max_bytes: int) -> list[UploadFile]:

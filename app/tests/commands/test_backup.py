@@ -27,6 +27,7 @@ from app.library.ledger import FileRecord
 from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import ids_of, points, processes_of, wait_until
+from tests.support.damage import lose_rows
 from tests.support.packs import put
 
 COUNT = 60
@@ -385,12 +386,17 @@ def test_a_name_that_is_too_long_is_reported(
 
 
 def test_leftovers_of_a_killed_backup_are_removed_by_the_next(settings: Settings, tmp_path: Path) -> None:
-    leftover, running = tmp_path / ".backup.999999999.partial", tmp_path / f".backup.{os.getppid()}.partial"
-    for folder in (leftover, running):
-        folder.mkdir()
+    leftovers = [tmp_path / f".{name}.999999999.partial" for name in ("backup", "an older.one")]
+    running, foreign = tmp_path / f".backup.{os.getppid()}.partial", tmp_path / ".other.999999999.partial"
+    for folder in (*leftovers, running, foreign):
+        (folder / "state").mkdir(parents=True)
+    (foreign / "letter.txt").touch()
+    (tmp_path / ".link.999999999.partial").symlink_to(tmp_path / "elsewhere")
     assert main(["backup", str(tmp_path / "backup")]) == 0
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
     assert running.exists()  # its process is running
+    assert foreign.exists()  # no backup
+    assert (tmp_path / ".link.999999999.partial").is_symlink()
 
 
 @pytest.mark.parametrize(
@@ -421,3 +427,22 @@ def test_a_backup_of_a_server_without_disk_space_is_refused_at_the_start(
     assert main(["backup", str(tmp_path / "backup")]) == 3
     assert "disk_full" in capsys.readouterr().err
     assert not list(tmp_path.glob("*backup*"))
+
+
+def test_a_damaged_ledger_is_not_backed_up(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(open_ledger(settings, find_model(settings))) as ledger:
+        ledger.record([FileRecord(f"/{number:0200}", 1, 1, f"{number}", "done") for number in range(2000)])
+    lose_rows(settings.state_dir / "ledger.sqlite3")
+    assert main(["backup", str(tmp_path / "backup")]) == 3
+    assert "ledger_unavailable" in capsys.readouterr().err
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_pipe_among_the_thumbnails_is_not_backed_up(settings: Settings, tmp_path: Path) -> None:
+    thumb = ThumbStore(settings.thumbs_dir).path(FACES[0].face_id)
+    thumb.unlink()
+    os.mkfifo(thumb)
+    assert main(["backup", str(tmp_path / "backup")]) == 0
+    assert not (tmp_path / "backup" / "thumbs" / thumb.parent.name / thumb.name).exists()

@@ -53,7 +53,7 @@ def test_a_folder_that_is_not_there_is_exit_2_before_anything_is_loaded(
     assert main(["ingest", str(data / "gone"), "--json"]) == 2
     said = capsys.readouterr()
     assert json.loads(said.out)["error"]["code"] == "not_found"
-    assert "gone is not a folder" in said.err
+    assert "gone is not a folder or file" in said.err
 
 
 def test_a_model_that_is_not_there_is_exit_3_and_says_how_to_get_it(
@@ -96,3 +96,38 @@ def test_a_wrong_setting_is_exit_2_and_named(
     monkeypatch.setenv("UVICORN_WORKERS", "4")
     assert main(["serve"]) == 2
     assert "UVICORN_WORKERS='4'" in capsys.readouterr().err
+
+
+def test_data_are_made_for_their_owner_only_and_older_ones_are_corrected(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("logs", "state", "thumbs", "qdrant_storage"):
+        (data / name).mkdir(mode=0o755)
+        (data / name).chmod(0o755)
+        (data / name / "older.log").touch()
+        (data / name / "older.log").chmod(0o644)
+    assert main(["ingest", str(data)]) == 3  # no model
+    assert "model_not_found" in capsys.readouterr().err
+    for path in data.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_logs_that_cannot_be_written_are_a_wrong_setting(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "file").touch()
+    monkeypatch.setenv("DATA_DIR", str(data / "file"))
+    assert main(["ingest", str(data)]) == 2
+    assert "DATA_DIR=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["models", "verify", "~nobody-has-this-name/x"],
+        ["models", "combine", *2 * ["~nobody-has-this-name/x.onnx"], "--name", "x"],
+    ],
+)
+def test_a_home_of_nobody_is_no_traceback(data: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) in (2, 3)
+    assert "nobody-has-this-name" in capsys.readouterr().err

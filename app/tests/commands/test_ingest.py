@@ -26,6 +26,7 @@ from app.core.types import ModelPack
 from app.library.ledger import FileRecord, Ledger, Totals, only_writer
 from app.library.scan import File, Folder
 from app.service import IngestRequest, open_ledger
+from tests.support.damage import lose_rows
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import encoded
 
@@ -126,6 +127,9 @@ def test_the_json_line_has_every_count(command: Command) -> None:
         "skipped": 0,
         "failed_before": 0,
         "ignored": 1,
+        "system_files": 0,
+        "system_folders": 0,
+        "linked_folders": 0,
         "faces": 8,
         "images": 10,
         "folder": str(command.folder),
@@ -504,9 +508,64 @@ def test_a_folder_with_an_impossible_name_is_exit_2(
     command: Command, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ingest", name]) == 2
-    assert "is not a folder (not_found)" in capsys.readouterr().err
+    assert "is not a folder or file (not_found)" in capsys.readouterr().err
 
 
 def test_no_folder_is_not_the_folder_that_one_stands_in(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ingest", ""]) == 2
     assert "FOLDER is empty" in capsys.readouterr().err
+
+
+def test_the_summary_says_what_was_left_out(command: Command, tmp_path: Path) -> None:
+    for name in ("notes.pdf", "film.mp4", "Thumbs.db"):
+        (command.folder / name).write_bytes(b"no picture")
+    (command.folder / "@eaDir").mkdir()
+    shutil.copy(command.folder / "0.png", command.folder / "@eaDir" / "other.png")
+    shutil.copy(command.folder / "0.png", command.folder / "1.png.part")
+    (command.folder / "link").symlink_to(tmp_path)
+    assert command() == 0
+    assert "Left out: 3 other files, 1 temporary or system file, 1 system folder (--include-system" in command.out
+    assert "Not followed: 1 link to a folder" in command.out
+    said = command.json("--include-system")
+    assert (said["ignored"], said["system_files"], said["system_folders"], said["linked_folders"]) == (3, 0, 0, 1)
+    assert said["duplicate"] == 2
+
+
+def test_a_run_that_left_out_nothing_says_nothing_about_it(command: Command) -> None:
+    assert command() == 0
+    assert len(command.out.splitlines()) == 1
+
+
+def test_a_folder_of_links_does_not_end_silently(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "pictures").symlink_to(command.folder)
+    assert command(folder=tmp_path / "links") == 0
+    assert "0 images" in command.out
+    assert "Not followed: 1 link to a folder; ingest the folders they lead to." in command.out
+
+
+def test_a_single_file_is_ingested(command: Command, tmp_path: Path) -> None:
+    report = tmp_path / "report.csv"
+    assert command("--report", str(report), folder=command.folder / "3.png") == 0
+    assert command.names() == {"3.png"}
+    assert _lines(report)[1:] == []
+    assert command(folder=command.folder / "3.png") == 0
+    assert "1 skipped" in command.out
+
+
+@pytest.mark.parametrize("option", [["--watch"], ["--prune"], ["--include", "*"], ["--exclude", "x"]])
+def test_options_for_folders_are_refused_with_a_file(command: Command, option: list[str]) -> None:
+    assert command(*option, folder=command.folder / "3.png") == 2
+    assert "need a folder" in command.err
+
+
+def test_with_a_damaged_ledger_nothing_is_ingested_or_called_deleted(command: Command) -> None:
+    assert command() == 0
+    with closing(open_ledger(command.settings, FAKE_PACK)) as ledger:
+        ledger.record([FileRecord(f"{command.folder}/{n:0200}", 1, 1, f"{n}", "done") for n in range(2000)])
+    lose_rows(command.settings.state_dir / "ledger.sqlite3")
+    for words in ([], ["--prune", "--dry-run"], ["--prune"]):
+        assert command(*words) == 3
+        assert "ledger_unavailable" in command.err
+        assert "is damaged" in command.err
+        assert command.out == ""

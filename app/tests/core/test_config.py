@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.core.config import REPOSITORY, Settings, load_settings
+from app.core.config import REPOSITORY, Settings, load_settings, misspelt_api_keys
 from app.core.errors import OceanoError
 
 SECRET = "correct-horse-battery-staple"
@@ -197,7 +197,7 @@ def test_all_data_lies_under_the_data_folder(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_the_data_folder_is_absolute_wherever_the_process_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _read(monkeypatch, DATA_DIR="here").data_dir == tmp_path / "here"
+    assert _read(monkeypatch, DATA_DIR="here").data_dir == REPOSITORY / "here"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert _read(monkeypatch, DATA_DIR="~/there").data_dir == tmp_path / "there"
 
@@ -254,3 +254,80 @@ def test_a_password_in_an_address_is_refused_and_not_shown(url: str, monkeypatch
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OceanoError, match=r"QDRANT_API_KEY=[*]{3}: must be plain ASCII"):
         load_settings(qdrant_api_key=key)
+
+
+@pytest.mark.parametrize("name", ["DATA_DIR", "INGEST_ROOTS", "QDRANT_CA_FILE"])
+def test_a_home_of_nobody_is_a_wrong_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert name in _refused(monkeypatch, **{name: "~nobody-has-this-name/x"}).message
+
+
+def test_paths_of_files_and_roots_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = _read(monkeypatch, INGEST_ROOTS="~/photos,/mnt", QDRANT_CA_FILE="certs/ca.pem")
+    assert settings.ingest_roots == (tmp_path / "photos", Path("/mnt"))
+    assert settings.qdrant_ca_file == str(REPOSITORY / "certs/ca.pem")
+
+
+@pytest.mark.parametrize("value", ["::1", "[::1]", "  ::1 ", " [::1] "])
+def test_a_host_is_read_without_brackets_and_blanks(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _read(monkeypatch, UVICORN_HOST=value).uvicorn_host == "::1"
+
+
+@pytest.mark.parametrize("value", ["  ", "[]"])
+def test_a_blank_host_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _refused(monkeypatch, UVICORN_HOST=value)
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"),
+    [
+        (f"API_KEY={SECRET}", "API_KEYS"),
+        (f"APIKEYS={SECRET}", "API_KEYS"),
+        (f"OCEANO_API_KEYS={SECRET}", "API_KEYS"),
+        (f"api-keys={SECRET}", "API_KEYS"),
+        (f"ADMIN_KEY={SECRET}", "API_KEYS"),
+        (f"API_KEYS: {SECRET}", "API_KEYS"),
+        (f"API_KEYS:{SECRET}", "API_KEYS"),
+        (f"API_KEYS {SECRET}", "API_KEYS"),
+        ("API_KEYS", "API_KEYS"),
+        (f"QDRANT_KEY={SECRET}", "QDRANT_API_KEY"),
+        ("DATADIR=/x", "DATA_DIR"),
+        ("CORS_ORIGIN=*", "CORS_ORIGINS"),
+    ],
+)
+def test_a_line_that_was_meant_as_a_setting_is_refused_and_the_setting_named(
+    line: str, nearest: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(f"# a comment\n{line}\n")
+    with pytest.raises(OceanoError) as caught:
+        load_settings(tmp_path / ".env")
+    assert (caught.value.code, caught.value.exit_code) == ("invalid_setting", 2)
+    assert nearest in caught.value.message
+    assert "line 2" in caught.value.message
+    assert SECRET not in caught.value.message
+
+
+def test_names_of_other_programs_in_the_env_file_are_left_alone(tmp_path: Path) -> None:
+    names = "CUDA_VERSION", "OCEANO_UID", "OCEANO_GID", "COMPOSE_FILE", "PICTURES", "MONITORING_API_KEY", "OCEANO_DEMO"
+    lines = [f"{name}=1" for name in (*names, "GRAFANA_PASSWORD", "MIGRATE_API_KEY", "QDRANT__SERVICE__API_KEY")]
+    (tmp_path / ".env").write_text("\n".join([*lines, "", "# API_KEY=", f"export API_KEYS='{SECRET}'", ""]))
+    assert load_settings(tmp_path / ".env").api_keys == (SECRET,)
+
+
+def test_an_env_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"API_KEYS={SECRET}\n", encoding="utf-8-sig")
+    assert load_settings(tmp_path / ".env").api_keys == (SECRET,)
+
+
+def test_a_folder_in_place_of_the_env_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    with pytest.raises(OceanoError, match="is a folder") as caught:
+        load_settings(tmp_path / ".env")
+    assert caught.value.exit_code == 2
+
+
+def test_environment_variables_that_were_meant_as_keys_are_named() -> None:
+    environment = dict.fromkeys(
+        ("API_KEY", "apikeys", "OCEANO_API_KEY", "API_KEYS", "PATH", "SSH_KEY", "KEYS_DIR"), "x"
+    )
+    assert misspelt_api_keys({**environment, "APIKEY": ""}) == ["API_KEY", "OCEANO_API_KEY", "apikeys"]

@@ -9,12 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+import cv2
 import numpy as np
 import pytest
 
 from app.core.config import Settings
 from app.core.paths import folders_of
-from app.core.types import FacePayload, FacePoint, ModelPack, Picture, face_id_of
+from app.core.types import FacePayload, FacePoint, ModelPack, Picture, Pixels, face_id_of
 from app.embeddings import FaceEngine
 from app.images.decoding import decode
 from app.index import open_index
@@ -175,3 +176,32 @@ def test_what_is_stored_is_found_again(engine: FaceEngine, real_faces: Path, tmp
         found = index.search_batch([face.embedding for face in faces], limit=1)
     assert [match.face_id for (match,) in found] == [point.face_id for point in points]
     assert all(match.similarity > 0.9999 for (match,) in found)
+
+
+def _pasted(parts: list[Pixels], width: int, height: int, places: list[tuple[int, int]]) -> Picture:
+    canvas = np.full((height, width, 3), 150, np.uint8)
+    for part, (x, y) in zip(parts, places, strict=True):
+        canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return Picture("0" * 64, canvas, "JPEG", None, width, height)
+
+
+@TRAINED
+def test_forty_people_in_a_large_picture_are_all_found(engine: FaceEngine, real_faces: Path) -> None:
+    one, other = (
+        cv2.resize(_read(real_faces / "hard" / name).pixels, (350, 433)).astype(np.uint8)
+        for name in ("rot_0.jpg", "lower_face.jpeg")
+    )
+    places = [(300 + index % 10 * 550, 150 + index // 10 * 480) for index in range(40)]
+    (faces,) = engine.analyze([_pasted([one, other] * 20, 6000, 4000, places)])
+    assert len(faces) == 40
+
+
+@TRAINED
+def test_an_upright_person_beside_one_upside_down_are_both_recognised(engine: FaceEngine, real_faces: Path) -> None:
+    one, other = (_read(real_faces / "hard" / name) for name in ("rot_0.jpg", "rise_face.jpeg"))
+    ((upright,), (second,)) = engine.analyze([one, other])
+    parts = [one.pixels, np.ascontiguousarray(other.pixels[::-1, ::-1])]
+    (faces,) = engine.analyze([_pasted(parts, 1400, 700, [(0, 0), (360, 0)])])
+    assert len(faces) == 2
+    assert float(faces[0].embedding @ upright.embedding) > 0.5
+    assert float(faces[1].embedding @ second.embedding) > 0.5

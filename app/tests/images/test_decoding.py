@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 from pillow_heif import register_heif_opener
 
 from app.core.errors import OceanoError
@@ -181,10 +182,13 @@ def test_a_transparent_colour_of_a_palette_is_white(kind: str) -> None:
     assert pixels[20, 50].tolist() == [255, 255, 255]
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG", "HEIF", "AVIF"])
 def test_the_first_frame_of_several_is_taken(kind: str) -> None:
     others = [Image.new("RGB", SIZE, (0, 0, 0)), Image.new("RGB", SIZE, (9, 200, 9))]
-    _assert_upright(_decode(_saved(_quadrants(), kind, save_all=True, append_images=others)))
+    data = _saved(_quadrants(), kind, save_all=True, append_images=others)
+    _assert_upright(_decode(data))
+    assert decode(data, max_pixels=MOST).frames == 3
+    assert decode(_saved(_quadrants(), kind), max_pixels=MOST).frames == 1
 
 
 def test_a_jpeg_with_several_pictures_in_it_is_read_like_any_other() -> None:
@@ -238,6 +242,37 @@ def test_all_eight_orientations_give_the_same_upright_picture(kind: str, orienta
     _assert_upright(_decode(data))
 
 
+def _orientation_bytes(orientation: int) -> bytes:
+    return _exif(orientation).tobytes()[6:]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_without_a_rotation_of_its_own_follows_exif(orientation: int) -> None:
+    data = _saved(_turned(orientation), "HEIF", exif=_exif(1).tobytes())
+    assert b"irot" not in data
+    assert _orientation_bytes(1) in data
+    _assert_upright(_decode(data.replace(_orientation_bytes(1), _orientation_bytes(orientation))))
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+def test_a_heic_with_a_rotation_of_its_own_ignores_exif(orientation: int) -> None:
+    data = _saved(_turned(orientation), "HEIF", exif=_exif(orientation).tobytes())
+    assert _orientation_bytes(orientation) in data
+    _assert_upright(_decode(data.replace(_orientation_bytes(orientation), _orientation_bytes(8))))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_orientation_of_xmp_counts_where_exif_has_none(kind: str) -> None:
+    packet = b'<x tiff:Orientation="6"/>'
+    if kind == "PNG":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", packet.decode())
+        data = _saved(_turned(6), kind, pnginfo=text)
+    else:
+        data = _saved(_turned(6), kind, xmp=packet)
+    _assert_upright(_decode(data))
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 255])
 def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
     _assert_upright(_decode(_saved(_quadrants(), "JPEG", exif=_exif(orientation))))
@@ -249,7 +284,7 @@ def test_the_time_a_picture_was_taken_is_read(kind: str) -> None:
     assert decode(data, max_pixels=MOST).taken_at == "2019-07-20T20:17:40"
 
 
-@pytest.mark.parametrize("taken", ["0000:00:00 00:00:00", "    :  :     :  :  ", "yesterday", "", "2019-07-20"])
+@pytest.mark.parametrize("taken", ["0000:00:00 00:00:00", "    :  :     :  :  ", "yesterday", "", "2019-07"])
 def test_a_time_that_is_none_is_left_out(taken: str) -> None:
     picture = decode(_saved(_quadrants(), "JPEG", exif=_exif(1, taken)), max_pixels=MOST)
     assert picture.taken_at is None
@@ -312,7 +347,14 @@ def test_what_is_no_picture_is_unsupported_image(data: bytes) -> None:
 
 
 def test_the_magic_bytes_alone_are_invalid_image() -> None:
-    beginnings = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"MM\0*", b"RIFF\x08\0\0\0WEBP")
+    beginnings: tuple[bytes, ...] = (
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"II*\0",
+        b"MM\0*",
+        b"RIFF\x08\0\0\0WEBP",
+    )
     beginnings += (b"BM" + bytes(12) + b"\x28\0\0\0",)
     beginnings += (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0\0\0\x18ftypavif\0\0\0\0mif1miaf")
     for beginning in beginnings:
@@ -554,3 +596,10 @@ def test_a_preview_is_shrunk_never_enlarged(size: tuple[int, int], shown: tuple[
 def test_a_preview_shows_the_picture() -> None:
     webp, _ = preview_webp(_decode(_saved(_quadrants((600, 400)), "PNG")), 300)
     assert _seen(_decode(webp)) == ["red", "green", "blue", "white"]
+
+
+def test_an_absurdly_long_image_is_refused_before_decoding() -> None:
+    with pytest.raises(OceanoError) as caught:
+        decode(_png_claiming(1, 65_536), max_pixels=10**9)
+    assert caught.value.code == "image_too_large"
+    assert caught.value.details["max_side"] == 65_535

@@ -8,6 +8,7 @@ import random
 import threading
 import tracemalloc
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,43 @@ def test_many_threads_write_the_same_thumbnail_and_readers_see_a_whole_one(tmp_p
         thread.join()
     assert problems == []
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+
+
+def _make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _make_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [_make_pipe, _make_folder, _make_device])
+def test_what_is_no_file_in_place_of_a_thumbnail_counts_as_missing_and_is_replaced(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    store = ThumbStore(tmp_path)
+    for _ in ("read and replaced", "deleted"):
+        store.path(FACE_ID).parent.mkdir(exist_ok=True)
+        store.path(FACE_ID).unlink(missing_ok=True)
+        make(store.path(FACE_ID))
+        assert store.read(FACE_ID) is None
+        store.delete([FACE_ID])
+        assert not os.path.lexists(store.path(FACE_ID))
+        make(store.path(FACE_ID))
+        store.write(FACE_ID, b"jpeg")
+        assert store.read(FACE_ID) == b"jpeg"
+
+
+def test_a_folder_with_files_in_place_of_a_thumbnail_is_an_error(tmp_path: Path) -> None:
+    store = ThumbStore(tmp_path)
+    store.path(FACE_ID).mkdir(parents=True)
+    (store.path(FACE_ID) / "somebody's").touch()
+    assert store.read(FACE_ID) is None
+    for change in (lambda: store.write(FACE_ID, b"jpeg"), lambda: store.delete([FACE_ID])):
+        with pytest.raises(OceanoError) as caught:
+            change()
+        assert caught.value.code == "thumbs_unavailable"

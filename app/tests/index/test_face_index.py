@@ -15,6 +15,7 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FacePoint
+from app.index.payload import folder_spellings
 from app.index.server.connect import connect
 from tests.index.conftest import (
     SERVER,
@@ -100,6 +101,9 @@ def test_a_batch_finds_for_each_query_what_a_search_finds(shared: FaceIndex, gal
         FaceFilter(folder="/gallery/2", min_quality=0.3, taken_from="2020-01-10"),
         FaceFilter(without=("blurred",)),
         FaceFilter(without=("face_too_small", "extreme_pose"), min_quality=0.3),
+        FaceFilter(folder=("/gallery/2", "/gallery/x/../3/", "/nowhere")),
+        FaceFilter(undated=True),
+        FaceFilter(undated=True, folder="/gallery/2"),
         FaceFilter(person="nobody"),
         FaceFilter(),
     ],
@@ -123,7 +127,8 @@ def _meets(face: FacePoint, where: FaceFilter) -> bool:
     return all(
         [
             where.person in (None, p.person),
-            where.folder is None or where.folder in p.folder,
+            where.folder is None or not set(folder_spellings(where.folder) or ()).isdisjoint(p.folder),
+            not (where.undated and p.taken_at),
             where.image_id in (None, p.image_id),
             where.taken_from is None or (bool(day) and day >= where.taken_from[:10]),
             where.taken_to is None or (bool(day) and day <= where.taken_to[:10]),

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock
+from typing import Any
 
+import psutil
 import pytest
 import tenacity
 from PIL import Image
@@ -19,6 +21,7 @@ from app.core.concurrency import Budget
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import Face, FacePoint, Picture, face_id_of
+from app.images.decoder_pool import _DecoderProcess
 from app.images.decoding import image_id_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestCounts, IngestOptions
@@ -505,3 +508,65 @@ def test_large_files_wait_until_there_is_room(
     monkeypatch.setattr(Budget, "change", watched)
     assert bench.run(colour_pictures).done == 8
     assert 100_000 < most[0] < 350_000
+
+
+@pytest.mark.decoders
+def test_a_decoder_that_crashes_is_one_failed_file_and_no_process_is_left(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashing = (colour_pictures / "3.png").read_bytes()
+    decode = _DecoderProcess.decode
+
+    def crash(self: _DecoderProcess, data: bytes, *options: Any) -> Any:
+        if data == crashing:
+            self._process.kill()
+        return decode(self, data, *options)
+
+    monkeypatch.setattr(_DecoderProcess, "decode", crash)
+    counts = bench.run(colour_pictures)
+    assert (counts.done, counts.failed) == (7, 1)
+    assert psutil.Process().children() == []
+
+
+def test_other_content_of_the_same_size_and_time_is_read(bench: Bench, colour_pictures: Path) -> None:
+    target = colour_pictures / "0.bmp"
+    for colour in ((30, 200, 90), (200, 30, 90)):
+        Image.new("RGB", (64, 48), colour).save(target)
+        os.utime(target, ns=(1, 1))
+        assert bench.run(colour_pictures).done > 0
+    assert len(bench.ledger.replaced()) == 1
+
+
+def test_new_permissions_embed_nothing_again(bench: Bench, colour_pictures: Path) -> None:
+    bench.run(colour_pictures)
+    seen = bench.engine.pictures
+    (colour_pictures / "0.png").chmod(0o600)
+    for _ in ("hashed again", "known"):
+        counts = bench.run(colour_pictures)
+        assert (counts.skipped, counts.images, bench.engine.pictures) == (8, 0, seen)
+    known, file = bench.ledger.file(str(colour_pictures / "0.png")), file_at(str(colour_pictures / "0.png"))
+    assert known is not None
+    assert file is not None
+    assert known.ctime_ns == file.ctime_ns
+
+
+def test_results_without_a_ctime_get_one_and_are_not_read_again(
+    bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run(colour_pictures)
+    with bench.ledger._database.transaction() as connection:
+        connection.execute("UPDATE files SET ctime_ns = NULL")
+    monkeypatch.setattr("app.library.reader.contents", None)
+    monkeypatch.setattr("app.ingest.CTIMES_AT_ONCE", 3)
+    assert bench.run(colour_pictures).skipped == 8
+    assert all(one.ctime_ns for one in bench.ledger.files("/"))
+
+
+def test_further_pages_of_a_file_are_logged(bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    pages = [Image.new("RGB", (80, 60), (shade, 0, 0)) for shade in (50, 100)]
+    pages[0].save(folder / "two.tif", save_all=True, append_images=pages[1:])
+    with caplog.at_level("INFO", "app.library.reader"):
+        bench.run(folder)
+    assert "two.tif: only the first of its 2 pages is read" in caplog.text

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from app.core.errors import OceanoError
 from app.library.ledger import FileRecord, Ledger, Totals, only_writer
 from app.library.mounts import Mount
+from tests.support.damage import lose_rows
 
 
 @pytest.fixture
@@ -213,7 +217,7 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows_intac
             FileRecord(os.fsdecode(b"/b\xff"), 1, 2, None, "failed", 0, "unreadable", "no"),
         ]
         assert ledger.replaced() == []
-        assert ledger._database._connection.execute("PRAGMA user_version").fetchone()[0] == 3
+        assert ledger._database._connection.execute("PRAGMA user_version").fetchone()[0] == 4
         assert ledger.mounts() == []
         ledger.close()
     ledger = Ledger(tmp_path / "l.sqlite3", "c")
@@ -285,3 +289,41 @@ def test_a_write_that_fails_leaves_no_transaction_open(ledger: Ledger) -> None:
         ledger.delete_images([object()])  # type: ignore[list-item]
     assert not ledger._database._connection.in_transaction
     assert len(list(ledger.files("/"))) == 1
+
+
+def test_a_ctime_is_kept_and_only_a_missing_one_is_filled_in(ledger: Ledger) -> None:
+    ledger.record([replace(_done("/a", "i1"), ctime_ns=5), _done("/b", "i2")])
+    ledger.record_ctimes({"/a": 6, "/b": 7, "/c": 8})
+    assert [(one.path, one.ctime_ns) for one in ledger.files("/")] == [("/a", 5), ("/b", 7)]
+
+
+def _damage(path: Path) -> None:
+    """Damage a ledger with 2,000 rows."""
+    ledger = Ledger(path, "c")
+    ledger.record([_done(f"/{place:0200}", f"{place}") for place in range(2000)])
+    ledger.check()
+    ledger.close()
+    lose_rows(path)
+
+
+def test_a_damaged_ledger_is_found_by_the_check(tmp_path: Path) -> None:
+    _damage(tmp_path / "l.sqlite3")
+    with closing(Ledger(tmp_path / "l.sqlite3", "c")) as ledger, pytest.raises(OceanoError) as raised:
+        ledger.check()
+    assert raised.value.code == "ledger_unavailable"
+
+
+def test_a_ledger_can_be_read_by_its_owner_only(tmp_path: Path) -> None:
+    Ledger(tmp_path / "state" / "l.sqlite3", "c").close()
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "state" / "l.sqlite3").stat().st_mode & 0o777 == 0o600
+
+
+def test_without_locks_an_ingest_is_refused_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("app.core.locks.fcntl.flock", unsupported)
+    with pytest.raises(OceanoError, match="without locks") as raised, only_writer(tmp_path / "state"):
+        pass
+    assert (raised.value.code, raised.value.exit_code) == ("ledger_unavailable", 3)

@@ -748,13 +748,13 @@ def test_a_prune_of_one_folder_leaves_the_changed_files_of_another_alone(bench: 
 def test_thumbnails_that_cannot_be_deleted_keep_the_faces(
     bench: Pruned, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path, **_: object) -> None:
+    def refuse(path: str) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     (pictures / "0.png").unlink()
     before = bench.state()
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", refuse)
+        patch.setattr("app.images.thumbnails.os.unlink", refuse)
         with pytest.raises(OceanoError) as raised:
             bench.pruning(pictures).run()
     assert raised.value.code == "thumbs_unavailable"

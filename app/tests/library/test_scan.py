@@ -214,3 +214,53 @@ def test_a_file_that_became_a_pipe_since_it_was_listed_is_not_waited_for(tmp_pat
     with pytest.raises(OceanoError) as caught:
         contents(listed)
     assert caught.value.code == "invalid_image"
+
+
+MADE_BY_SYSTEMS = [
+    "@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg", "@__thumb/1.jpg", "#recycle/1.jpg", "$Recycle.Bin/S-1/1.jpg",
+    ".Trash-1000/files/1.jpg", ".Trash/1.jpg", ".thumbnails/1.png", ".AppleDouble/1.jpg",
+    "System Volume Information/1.jpg", "lost+found/1.jpg", "Catalog Previews.lrdata/0/1.jpg", ".dropbox.cache/1.jpg",
+    ".stversions/1.jpg", "Mine.photoslibrary/resources/derivatives/1.jpg",
+    ".syncthing.1.jpg.tmp", "1.jpg.part", "1.jpg.crdownload", ".~lock.1.jpg#", "._1.jpg", ".1.jpg.Ab3dE6",
+]  # fmt: skip
+KEPT = ["1.jpg", ".hidden/1.jpg", "deep/2.part.jpg", "Mine.photoslibrary/originals/0/1.jpg", "recycle/1.jpg"]
+
+
+def test_what_systems_make_is_left_out_and_counted(tmp_path: Path) -> None:
+    for name in (*MADE_BY_SYSTEMS, *(f"deep/{name}" for name in MADE_BY_SYSTEMS), *KEPT):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    folder = Folder(tmp_path)
+    for _ in ("once", "again: each is counted once"):
+        assert {os.path.relpath(file.path, tmp_path) for file in folder.scan()} == set(KEPT)
+        assert (len(folder.system_folders), len(folder.system_files)) == (2 * 14, 2 * 6)
+    everything = {os.path.relpath(file.path, tmp_path) for file in folder.scan(PathFilter(system=True))}
+    forks = {"._1.jpg", "deep/._1.jpg"}
+    assert everything == {*KEPT, *MADE_BY_SYSTEMS, *(f"deep/{name}" for name in MADE_BY_SYSTEMS)} - forks
+
+
+def test_a_system_folder_that_is_named_itself_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "#recycle").mkdir()
+    (tmp_path / "#recycle" / "1.jpg").touch()
+    assert _names(tmp_path / "#recycle") == ["1.jpg"]
+
+
+def test_links_to_folders_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "links" / "a").mkdir(parents=True)
+    (tmp_path / "links" / "to").symlink_to(tmp_path / "real")
+    (tmp_path / "links" / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "links" / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "links" / "itself").symlink_to(tmp_path / "links" / "itself")
+    folder = Folder(tmp_path / "links")
+    assert list(folder.scan()) == []
+    assert folder.unlisted == 0
+    assert folder.linked_folders == {str(tmp_path / "links" / "to"), str(tmp_path / "links" / "a" / "up")}
+
+
+def test_a_file_in_place_of_a_folder_is_the_only_one(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).touch()
+    folder = Folder(tmp_path / "2.jpg")
+    assert folder.path == str(tmp_path)
+    assert [file.path for file in folder.scan()] == [str(tmp_path / "2.jpg")]

@@ -234,3 +234,12 @@ def test_a_system_that_watches_no_more_folders_says_so(tmp_path: Path, monkeypat
     with pytest.raises(OceanoError, match="max_user_watches") as raised:
         next(arrivals(Folder(tmp_path), Event()))
     assert raised.value.code == "folder_unavailable"
+
+
+def test_what_systems_make_is_not_told(watching: Callable[..., Watch]) -> None:
+    (watching_folder := watching()).folder.joinpath("@eaDir").mkdir()
+    for name in ("@eaDir/1.png", ".syncthing.2.png.tmp", "3.png.part"):
+        (watching_folder.folder / name).touch()
+    time.sleep(3 * SETTLED)
+    (watching_folder.folder / ".syncthing.2.png.tmp").rename(watching_folder.folder / "2.png")
+    watching_folder.expect("2.png")

@@ -314,3 +314,13 @@ def test_an_index_without_a_face_is_said_for_it_may_be_the_wrong_one(
     index.delete(ids_of(points(1)))
     _watch(services, lambda: bool(services.monitor.snapshot.index_at))
     assert "If you expected faces, check MODEL_NAME and QDRANT_COLLECTION." in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_damaged_ledger_is_said_until_it_is_sound(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(services.ledger, "check", _fail("ledger_unavailable", "page 3 is damaged"))
+        _watch(services, until=lambda: services.monitor.snapshot.ledger_error == "page 3 is damaged")
+        assert services.monitor.snapshot.totals is None
+    _watch(services, until=lambda: services.monitor.snapshot.totals is not None)
+    assert services.monitor.snapshot.ledger_error == ""

@@ -15,6 +15,7 @@ from app.core.types import BBox, Face, FaceFilter, Floats, Match, Picture, Searc
 from app.metrics import Metrics
 from app.service import Search
 from app.service import search as module
+from app.service.search import FacePair
 from tests.support.concurrency import ConcurrencyCounter
 from tests.support.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
 from tests.support.pictures import BLACK, GREEN, KPS, RED, point
@@ -131,7 +132,7 @@ def test_all_faces_are_asked_for_at_once(index: Recording, made: list[Search]) -
     result = _run(made[0].run(_picture(), limit=7, threshold=0.3, where=where))
     assert [found.face_index for found in result.faces] == [0, 1, 2]
     assert [found.face.bbox for found in result.faces] == boxes
-    assert index.asked == [{"queries": 3, "limit": 7, "threshold": 0.3, "where": where}]
+    assert index.asked == [{"queries": 3, "limit": 8, "threshold": pytest.approx(0.3, abs=2e-6), "where": where}]
 
 
 @pytest.mark.parametrize(
@@ -184,14 +185,14 @@ def test_more_matches_are_fetched_until_there_are_enough_groups(search: Search, 
     _gallery(index, images=4, faces=40)
     (found,) = _run(search.run(_picture(), limit=4, threshold=0, group_by="image_id")).faces
     assert len(found.matches) == 4
-    assert [asked["limit"] for asked in index.asked] == [16, 64, 256]
+    assert [asked["limit"] for asked in index.asked] == [20, 80, 320]
 
 
 def test_fetching_more_ends_when_there_are_no_more_matches(search: Search, index: Recording) -> None:
     _gallery(index, images=1, faces=20)
     (found,) = _run(search.run(_picture(), limit=5, threshold=0, group_by="image_id")).faces
     assert len(found.matches) == 1
-    assert [asked["limit"] for asked in index.asked] == [20, 80]
+    assert [asked["limit"] for asked in index.asked] == [24]
 
 
 def test_fetching_more_ends_at_a_bound(search: Search, index: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +200,7 @@ def test_fetching_more_ends_at_a_bound(search: Search, index: Recording, monkeyp
     _gallery(index, images=1, faces=50)
     (found,) = _run(search.run(_picture(), limit=5, threshold=0, group_by="image_id")).faces
     assert len(found.matches) == 1
-    assert [asked["limit"] for asked in index.asked] == [20, 30]
+    assert [asked["limit"] for asked in index.asked] == [24, 30]
     index.asked.clear()
     _run(search.run(_picture(), limit=1000, threshold=0, group_by="image_id"))
     assert [asked["limit"] for asked in index.asked] == [30]
@@ -207,7 +208,7 @@ def test_fetching_more_ends_at_a_bound(search: Search, index: Recording, monkeyp
 
 def test_without_grouping_the_index_is_asked_for_what_is_wanted(search: Search, index: Recording) -> None:
     _run(search.run(_picture(), limit=20, threshold=0.4))
-    assert [asked["limit"] for asked in index.asked] == [20]
+    assert [asked["limit"] for asked in index.asked] == [21], "one more, to know whether there are more"
 
 
 def test_the_times_of_the_stages_are_told_and_the_total_holds_them(index: Recording, made: list[Search]) -> None:
@@ -252,8 +253,9 @@ def test_compare_takes_the_largest_face_of_each_picture_and_adds_the_times(made:
     made.append(Search(engine, MemoryIndex(), Metrics(), threads=1))
     took = {"decode": 1.0}
     comparison = _run(made[0].compare(_picture(), _picture(GREEN), took_ms=took))
-    assert (comparison.a[0], comparison.b[0]) == (1, 1)
-    assert comparison.similarity == pytest.approx(1.0)
+    assert comparison.largest == FacePair(1, 1, 1.0)
+    assert len(comparison.pairs) == len(comparison.a) * len(comparison.b) == 9
+    assert {(pair.a, pair.b) for pair in comparison.pairs[:3]} == {(0, 0), (1, 1), (2, 2)}
     assert took == {"decode": 1.0, "detect": 6.0, "embed": 4.0}
 
 
@@ -267,7 +269,49 @@ def test_more_like_asks_for_one_embedding(search: Search, index: Recording) -> N
     index.upsert([point(1), point(2, GREEN)])
     matches = _run(search.more_like(point(1).embedding, limit=5, threshold=0.4, where=FaceFilter(folder="/photos")))
     assert [match.face_id for match in matches] == [point(1).face_id]
-    assert index.asked == [{"queries": 1, "limit": 5, "threshold": 0.4, "where": FaceFilter(folder="/photos")}]
+    where = FaceFilter(folder="/photos")
+    assert index.asked == [{"queries": 1, "limit": 6, "threshold": pytest.approx(0.4, abs=2e-6), "where": where}]
+
+
+def test_a_threshold_equal_to_a_similarity_in_a_result_includes_it(search: Search, index: Recording) -> None:
+    query = embedding_of(1)
+    for number in range(200):
+        mixed = query + np.float32(0.3 + number / 100) * embedding_of(number + 2)
+        stored = replace(point(number), embedding=np.asarray(mixed / np.linalg.norm(mixed), np.float32))
+        index.upsert([stored])
+    index.upsert([replace(point(999), embedding=query)])
+    found = _run(search.more_like(query, limit=1000, threshold=-1))
+    assert len(found) == 201
+    for match in found:
+        again = _run(search.more_like(query, limit=1000, threshold=match.similarity))
+        assert match.face_id in {one.face_id for one in again}
+        assert all(one.similarity >= match.similarity for one in again)
+    assert found[0].similarity == 1.0
+
+
+def test_a_result_says_whether_there_are_more_matches(search: Search, index: Recording) -> None:
+    index.upsert([point(number) for number in range(6)])
+    for limit, more in ((5, True), (6, False), (7, False)):
+        (found,) = _run(search.run(_picture(), limit=limit, threshold=0.4)).faces
+        assert (len(found.matches), found.more) == (min(limit, 6), more)
+    (found,) = _run(search.run(_picture(), limit=5, threshold=0.4, group_by="image_id")).faces
+    assert (len(found.matches), found.more) == (5, True)
+
+
+def test_a_date_filter_counts_the_undated_faces_that_it_leaves_out(search: Search, index: Recording) -> None:
+    index.upsert([point(1, taken_at="2024-05-01T10:00:00"), point(2), point(3), point(4, folder=("/", "/b"))])
+    where = FaceFilter(folder="/photos", taken_from="2024")
+    result = _run(search.run(_picture(), limit=5, threshold=0.4, where=where))
+    assert (len(result.faces[0].matches), result.undated_left_out) == (1, 2)
+    assert _run(search.run(_picture(), limit=5, threshold=0.4)).undated_left_out is None
+
+
+def test_an_unknown_folder_is_refused_with_the_nearest_known_ones(search: Search, index: Recording) -> None:
+    index.upsert([point(1, folder=("/", "/photos", "/photos/2021"), path="/photos/2021/1.jpg")])
+    with pytest.raises(OceanoError) as caught:
+        _run(search.run(_picture(), limit=5, threshold=0.4, where=FaceFilter(folder=("/photos", "/photos/2012"))))
+    assert (caught.value.code, caught.value.details["folder"]) == ("folder_unknown", "/photos/2012")
+    assert "/photos/2021" in caught.value.details["nearest"]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("code", ["engine_unhealthy", "index_unavailable"])

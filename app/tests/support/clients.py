@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
+
+from starlette.types import ASGIApp
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient
+    from starlette import testclient
 
-__all__ = ["TestClient"]
+
+class TestClient(testclient.TestClient):
+    """A client on this machine; Starlette's own host name, `testserver`, would be refused."""
+
+    __test__ = False
+
+    def __init__(self, app: ASGIApp, base_url: str = "http://localhost", **options: Any) -> None:
+        super().__init__(app, base_url, **options)

@@ -28,6 +28,7 @@ from app.core.types import (
     Pixels,
     ScrollPage,
 )
+from app.index.payload import conditions_of, folder_spellings
 
 FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64, 512)
 
@@ -187,12 +188,15 @@ def _holds(where: FaceFilter, point: FacePoint) -> bool:
             return True
         return value is not None and (earliest or "") <= value <= (latest or "9")
 
+    conditions = conditions_of(where)
+
     return (
         where.person in (None, payload.person)
-        and (where.folder is None or where.folder in payload.folder)
+        and (where.folder is None or not set(folder_spellings(where.folder) or ()).isdisjoint(payload.folder))
+        and not (where.undated and payload.taken_at)
         and where.image_id in (None, payload.image_id)
-        and within(payload.taken_at, where.taken_from, where.taken_to)
-        and within(payload.ingested_at, where.ingested_from, where.ingested_to)
+        and within(payload.taken_at, conditions.get("taken_from"), conditions.get("taken_to"))
+        and within(payload.ingested_at, conditions.get("ingested_from"), conditions.get("ingested_to"))
         and payload.det_score >= (where.min_det_score or 0)
         and payload.quality >= (where.min_quality or 0)
         and not set(where.without) & set(payload.flaws)

@@ -145,12 +145,64 @@ def test_the_page_says_that_it_is_a_demo(page: Page) -> None:
     expect(page.locator("aside.demo")).to_be_visible()
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("width", [320, 390, 768, 1024, 1280, 2560])
 def test_nothing_is_wider_than_the_screen(page: Page, pictures: Path, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     _search(page, pictures / "two.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1280, 2560])
+def test_a_chosen_face_is_not_under_the_toolbar(page: Page, pictures: Path, width: int) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 500})
+    _search(page, pictures / "two.png")
+    page.locator(".jump a").last.click()
+    page.wait_for_timeout(300)
+    heading = page.locator("#face-2 h3").bounding_box()
+    bar = page.locator("#search" if width >= 960 else ".control-threshold").bounding_box()
+    assert heading is not None
+    assert bar is not None
+    assert heading["y"] >= bar["y"] + bar["height"]
+
+
+def test_matches_fill_a_wide_window_and_the_first_is_on_a_phones_first_screen(page: Page, pictures: Path) -> None:
+    page.set_viewport_size({"width": 2560, "height": 1440})
+    _search(page, pictures / "two.png")
+    grid = page.locator(".matches").first.bounding_box()
+    assert grid is not None
+    assert grid["x"] + grid["width"] > 2560 - 100
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.evaluate("scrollTo(0, 0)")
+    first = page.locator(".match").first.bounding_box()
+    assert first is not None
+    assert first["y"] < 844
+
+
+def test_of_several_dropped_photographs_the_page_says_that_it_takes_one(page: Page, pictures: Path) -> None:
+    page.evaluate(
+        """(bytes) => {
+            const carried = new DataTransfer();
+            for (const name of ["one.png", "two.png", "three.png"])
+                carried.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+            const how = {dataTransfer: carried, bubbles: true, cancelable: true};
+            document.body.dispatchEvent(new DragEvent("drop", how));
+        }""",
+        list((pictures / "one.png").read_bytes()),
+    )
+    page.wait_for_selector("[data-outcome=faces]")
+    expect(page.locator("[data-only-first]")).to_have_text("Only one picture is used per search: the first of 3.")
+    _search(page, pictures / "two.png")
+    expect(page.locator("[data-only-first]")).to_be_hidden()
+
+
+def test_escape_cancels_a_search(page: Page, pictures: Path) -> None:
+    page.route("**/?lang=en", lambda route: None)  # never answered
+    page.set_input_files("#image", pictures / "one.png")
+    expect(page.locator("main")).to_have_attribute("data-state", "loading")
+    page.keyboard.press("Escape")
+    expect(page.locator("main")).to_have_attribute("data-state", "start")
 
 
 def test_it_works_without_javascript(browser: Browser, address: str, pictures: Path) -> None:

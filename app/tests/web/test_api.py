@@ -9,6 +9,7 @@ import random
 import re
 import threading
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -123,12 +124,14 @@ def test_search_answers_in_the_shape_of_the_design(client: TestClient, index: In
                         "face_id": "str", "image_id": "str", "similarity": "float", "person": "NoneType",
                         "path": "str", "bbox": ["float"], "quality": "float", "flaws": [], "thumb_url": "str",
                     }
-                ]
+                ],
+                "more": "bool",
             }
         ],
+        "undated_left_out": "NoneType",
         "took_ms": {"decode": "float", "detect": "float", "embed": "float", "search": "float", "total": "float"},
     }  # fmt: skip
-    assert list(body) == ["request_id", "model", "threshold", "image", "faces", "took_ms"]
+    assert list(body) == ["request_id", "model", "threshold", "image", "faces", "undated_left_out", "took_ms"]
     assert body["request_id"] == answer.headers["x-request-id"]
     assert body["model"] == {"name": "fake", "digest": "ffffffff"}
     assert body["threshold"] == 0.4
@@ -175,7 +178,7 @@ def test_the_threshold_is_the_models_where_none_is_asked_for(
 ) -> None:
     monkeypatch.setattr(engine, "pack", replace(FAKE_PACK, threshold=0.55), raising=False)
     assert _post(client).json()["threshold"] == 0.55
-    assert index.asked[-1]["threshold"] == 0.55
+    assert index.asked[-1]["threshold"] == pytest.approx(0.55, abs=2e-6)
     assert _compare(client, RED, RED).json()["threshold"] == 0.55
     assert client.get("/status").json()["threshold"] == 0.55
 
@@ -213,8 +216,8 @@ def test_limit_and_threshold_reach_the_index(client: TestClient, index: Index) -
     _post(client)
     _post(client, limit="3", threshold="0.123")
     assert index.asked == [
-        {"limit": 20, "threshold": 0.4, "where": None},
-        {"limit": 3, "threshold": 0.123, "where": None},
+        {"limit": 21, "threshold": pytest.approx(0.4, abs=2e-6), "where": None},
+        {"limit": 4, "threshold": pytest.approx(0.123, abs=2e-6), "where": None},
     ]
 
 
@@ -233,9 +236,74 @@ def test_limit_and_threshold_reach_the_index(client: TestClient, index: Index) -
     ],
 )
 def test_each_filter_reaches_the_index(client: TestClient, index: Index, field: str, value: str, expected: Any) -> None:
+    index.upsert([point(1)])  # in /photos
     assert _post(client, **{field: value}).status_code == 200
     assert client.post("/search", files={"image": encoded()}, params={field: value}).status_code == 200
     assert [asked["where"] for asked in index.asked] == [FaceFilter(**{field: expected})] * 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        ({"limit": "many"}, "invalid_request", "limit: must be a whole number from 1 to 1000"),
+        ({"threshold": "2"}, "invalid_request", "threshold: must be a number from -1 to 1"),
+        ({"taken_from": "last year"}, "invalid_request", "taken_from: must be a year, month, day or time"),
+        ({"taken_to": "2021-13"}, "invalid_request", "taken_to: must be a year, month, day or time"),
+        ({"group_by": "folder"}, "invalid_request", "group_by: must be image_id or person"),
+        ({"image_id": "A"}, "invalid_request", "image_id: must be a SHA-256"),
+        ({"folder": "photos"}, "invalid_request", "folder: must be an absolute path"),
+        ({"limt": "3"}, "invalid_request", "limt: is no field of this request; its fields are: limit, "),
+        ({"folder": "/photo"}, "folder_unknown", "nearest known folders: /photos"),
+        ({"folder": ["/photos", "/b"]}, "folder_unknown", "/b"),
+    ],
+)
+def test_a_wrong_field_is_explained_in_plain_words(
+    client: TestClient, index: Index, fields: dict[str, Any], code: str, words: str
+) -> None:
+    index.upsert([point(1)])
+    answer = _post(client, **fields)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+    message = answer.json()["error"]["message"]
+    assert words in message
+    assert not re.search(r"\^|\\d|pattern|[Ii]nput should|Value error|Extra inputs|pydantic", message)
+
+
+def test_a_year_and_a_month_mean_all_of_it(client: TestClient, index: Index) -> None:
+    for number, taken in enumerate(("2020-12-31T23:59:59", "2021-01-01T00:00:00", "2021-02-28T23:59:59", "2021-03-01")):
+        index.upsert([point(number, taken_at=taken)])
+    for given, count in (
+        ({"taken_from": "2021"}, 3),
+        ({"taken_to": "2021"}, 4),
+        ({"taken_from": "2021-01", "taken_to": "2021-02"}, 2),
+        ({"taken_from": "2021", "taken_to": "2021"}, 3),
+        ({"taken_to": "2020"}, 1),
+    ):
+        assert len(_post(client, **given).json()["faces"][0]["matches"]) == count, given
+
+
+def test_several_folders_mean_any_of_them_in_any_spelling(client: TestClient, index: Index) -> None:
+    decomposed = unicodedata.normalize("NFD", "/fotos/Año")
+    for number, folder in enumerate(("/a", "/b", "/c", decomposed)):
+        index.upsert([point(number, folder=("/", "/fotos", folder), path=f"{folder}/{number}.jpg")])
+    for folders, numbers in (
+        (["/a", "/b"], "01"),
+        (["//a", "/x/../c/"], "02"),
+        ([unicodedata.normalize("NFC", decomposed)], "3"),
+        ([decomposed + "/"], "3"),
+    ):
+        answer = _post(client, folder=folders)
+        assert answer.status_code == 200, answer.text
+        names = {Path(match["path"]).stem for match in answer.json()["faces"][0]["matches"]}
+        assert names == set(numbers)
+
+
+def test_a_shown_similarity_is_a_threshold_that_includes_it(client: TestClient, index: Index) -> None:
+    index.upsert([point(1)])
+    assert len(_post(client, threshold="1.0").json()["faces"][0]["matches"]) == 1
+    body = _compare(client, RED, RED, threshold="1.0", all_pairs="true").json()
+    assert (body["similarity"], body["above_threshold"], body["same_person"]) == (1.0, True, True)
+    assert body["pairs"] == [{"face_a": 0, "face_b": 0, "similarity": 1.0, "above_threshold": True}]
+    assert (body["faces_a"], body["faces_b"]) == (1, 1)
 
 
 def test_filters_hold_together(client: TestClient, index: Index) -> None:
@@ -362,9 +430,13 @@ def test_compare_tells_the_same_from_different(client: TestClient) -> None:
     assert _shape(body) == HEAD_SHAPE | {
         "threshold": "float",
         "similarity": "float",
+        "above_threshold": "bool",
         "same_person": "bool",
         "a": {"image": {"width": "int", "height": "int"}, "face": FACE_SHAPE},
         "b": {"image": {"width": "int", "height": "int"}, "face": FACE_SHAPE},
+        "faces_a": "int",
+        "faces_b": "int",
+        "pairs": "NoneType",
         "took_ms": {"decode": "float", "detect": "float", "embed": "float", "total": "float"},
     }
     assert (body["similarity"], body["same_person"], body["threshold"]) == (pytest.approx(1, abs=1e-5), True, 0.4)
@@ -625,7 +697,7 @@ def test_lookups_that_hang_hold_up_neither_the_page_nor_the_metrics(
     async def run() -> None:
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
                 index.hang = threading.Event()
                 paths = [f"/{route}/{point(number).face_id}" for number in range(50) for route in ("faces", "thumbs")]
                 hanging = [asyncio.create_task(client.get(path)) for path in paths]
@@ -703,9 +775,10 @@ def test_the_openapi_document_names_every_route_with_its_fields(client: TestClie
     ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert len(ids) == len(set(ids))
     forms = {
-        "/search": {"image", "limit", "threshold", "max_faces", "group_by", *FaceFilter.__dataclass_fields__},
+        "/search": {"image", "limit", "threshold", "max_faces", "group_by", *FaceFilter.__dataclass_fields__}
+        - {"undated"},
         "/detect": {"image"},
-        "/compare": {"image_a", "image_b", "threshold"},
+        "/compare": {"image_a", "image_b", "threshold", "all_pairs"},
     }
     for path, fields in forms.items():
         operation = document["paths"][path]["post"]
@@ -740,7 +813,7 @@ def test_256_clients_at_once_are_all_answered_and_health_all_the_while(settings:
         healths: list[tuple[int, float]] = []
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
                 work = [
                     asyncio.create_task(
                         client.post("/search", files={"image": pictures[name]}, headers={"X-Request-ID": f"r{n}"})
@@ -795,7 +868,7 @@ def test_few_decoded_pictures_wait_for_the_model_at_once(settings: Settings, ind
                 return int(sum(one.value for one in counts))
 
             transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
                 work = [asyncio.create_task(client.post("/search", files={"image": encoded()})) for _ in range(60)]
                 while decoded() < places:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)

@@ -66,7 +66,7 @@ async def _running(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app in this event loop, so that many requests are under way at once."""
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
 
 

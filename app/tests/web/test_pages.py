@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
@@ -24,11 +23,8 @@ from app.service.monitor import Monitor
 from app.web.i18n import LANGUAGES, translator
 from app.web.pages import search as pages
 from app.web.pages import views
+from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette asks for httpx2
-    from starlette.testclient import TestClient
 
 Post = Callable[..., httpx.Response]
 FETCH = {"X-Requested-With": "fetch"}
@@ -345,10 +341,17 @@ def test_results_over_an_empty_index_say_how_to_fill_it(client: TestClient, phot
     assert elements(response.text, "", "data-none") == []
 
 
-def test_a_full_list_says_that_there_may_be_more(post: Post, found: Found) -> None:
-    found.faces = (face(0, matches(0.9, 0.8, 0.7)),)
-    assert "data-full" in post(limit="3").text
-    assert "data-full" not in post(limit="4").text
+def test_a_cut_list_says_that_there_are_more_and_gives_no_exact_number(post: Post, found: Found) -> None:
+    whole = face(0, matches(0.9, 0.8, 0.7))
+    found.faces = (whole,)
+    assert "data-full" not in post(limit="3").text
+    assert ">3 matches<" in post(limit="3").text
+    found.faces = (replace(whole, more=True),)
+    cut = post(limit="3").text
+    assert "data-full" in cut
+    assert ">3 or more matches<" in cut
+    assert "3 or more matches at 0.40 or above<" in cut
+    assert ">3 matches<" not in cut
 
 
 def test_the_form_keeps_what_was_asked(post: Post, found: Found) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 from starlette.datastructures import UploadFile
@@ -306,3 +307,17 @@ def test_a_photograph_lying_on_its_side_is_turned_before_it_is_searched(client: 
     Image.new("RGB", (40, 20), RED).save(out, "JPEG", exif=exif)
     answer = client.post("/detect", files={"image": out.getvalue()}).json()
     assert answer["image"] == {"width": 20, "height": 40}
+
+
+@pytest.mark.decoders
+def test_uploads_are_decoded_in_processes_that_end_with_the_service(settings: Settings) -> None:
+    with TestClient(create_app(settings, engine=FakeEngine(), index=MemoryIndex())) as client:
+        answers = [client.post("/detect", files={"image": encoded(GREEN)}) for _ in range(3)]
+        (process,) = psutil.Process().children()
+        assert "app.images.decoder_process" in process.cmdline()
+        process.kill()
+        crashed = client.post("/detect", files={"image": encoded(GREEN)})
+        answers.append(client.post("/detect", files={"image": encoded(GREEN)}))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    _error(crashed, 400, "invalid_image")
+    assert psutil.Process().children() == []

@@ -326,10 +326,12 @@ def _require_size(folder: Path, size: int) -> None:
 def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
     """Convert the fields of a FaceFilter that are not None to Edge's filter; None if there are none."""
     must: list[Any] = [
-        edge.FieldCondition(key, match=edge.MatchValue(where[key]))
-        for key in ("person", "folder", "image_id")
-        if key in where
+        edge.FieldCondition(key, match=edge.MatchValue(where[key])) for key in ("person", "image_id") if key in where
     ]
+    if "folder" in where:
+        must.append(edge.FieldCondition("folder", match=edge.MatchAny(list(where["folder"]))))
+    if "undated" in where:
+        must.append(edge.IsEmptyCondition("taken_at"))
     for key, name in (("taken_at", "taken"), ("ingested_at", "ingested")):
         low, high = where.get(f"{name}_from"), where.get(f"{name}_to")
         if low is not None or high is not None:

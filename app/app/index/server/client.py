@@ -200,9 +200,13 @@ def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
     """Convert the result of `payload.conditions_of` to Qdrant's filter; None if there are no conditions."""
     must: list[models.Condition] = [
         models.FieldCondition(key=key, match=models.MatchValue(value=where[key]))
-        for key in ("person", "folder", "image_id")
+        for key in ("person", "image_id")
         if key in where
     ]
+    if "folder" in where:
+        must.append(models.FieldCondition(key="folder", match=models.MatchAny(any=list(where["folder"]))))
+    if "undated" in where:
+        must.append(models.IsEmptyCondition(is_empty=models.PayloadField(key="taken_at")))
     for key, name in (("taken_at", "taken"), ("ingested_at", "ingested")):
         low, high = where.get(f"{name}_from"), where.get(f"{name}_to")
         if low is not None or high is not None:

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request, Response
 
 from app.core.errors import OceanoError
 from app.core.types import FaceRecord
-from app.images import MEDIA_TYPE
+from app.images import MEDIA_TYPE, DecoderPool
 from app.library import redrawn_thumbnail
 from app.service import Services
 from app.web.api.responses import FaceResponse
 from app.web.deps import ServicesDep
+from app.web.uploads import Decoding
 
 _THUMB_CACHE: Final = "private, max-age=86400"
 
@@ -26,7 +27,7 @@ async def face(face_id: str, services: ServicesDep) -> FaceResponse:
     """Return a stored face, and every known path of its image."""
     record = await services.lookups.run(_retrieve, services, face_id_from(face_id))
     paths = await services.lookups.run(services.ledger.paths_of, record.payload.image_id)
-    return FaceResponse.of(record, paths or [record.payload.path], services.engine.pack)
+    return FaceResponse.of(record, paths or [record.payload.path], services.engine.pack, services.settings.root_path)
 
 
 @router.get(
@@ -38,7 +39,8 @@ async def thumb(face_id: str, services: ServicesDep, request: Request) -> Respon
     jpeg = await anyio.to_thread.run_sync(services.thumbs.read, face_id)
     if jpeg is None:
         record = await services.lookups.run(_retrieve, services, face_id)
-        jpeg = await request.app.state.decoding.threads.run(_redraw, services, record)
+        decoding: Decoding = request.app.state.decoding
+        jpeg = await decoding.threads.run(_redraw, services, decoding.decoders, record)
     return Response(jpeg, media_type=MEDIA_TYPE, headers={"Cache-Control": _THUMB_CACHE})
 
 
@@ -61,5 +63,6 @@ def _retrieve(services: Services, face_id: str) -> FaceRecord:
     return records[0]
 
 
-def _redraw(services: Services, record: FaceRecord) -> bytes:
-    return redrawn_thumbnail(record, services.ledger, services.thumbs, max_pixels=services.settings.max_image_pixels)
+def _redraw(services: Services, decoders: DecoderPool, record: FaceRecord) -> bytes:
+    max_pixels = services.settings.max_image_pixels
+    return redrawn_thumbnail(record, services.ledger, services.thumbs, decoders, max_pixels=max_pixels)

@@ -53,7 +53,7 @@ class FoundFace(BaseModel):
     det_score: float = Field(description="score of the detector, 0 to 1")
     quality: float = Field(description="0 to 1")
     flaws: list[Flaw] = Field(description="what keeps the quality low")
-    found_by: FoundBy = Field(description="`direct`, or the fallback that found the face")
+    found_by: FoundBy = Field(description="`direct`, `tiles`, or the fallback that found the face")
 
     @classmethod
     def of(cls, position: int, face: Face) -> FoundFace:
@@ -83,7 +83,7 @@ class MatchedFace(BaseModel):
     thumb_url: str
 
     @classmethod
-    def of(cls, match: Match) -> MatchedFace:
+    def of(cls, match: Match, root_path: str = "") -> MatchedFace:
         """Describe a match."""
         return cls(
             face_id=match.face_id,
@@ -94,7 +94,7 @@ class MatchedFace(BaseModel):
             bbox=_rounded_box(match.payload.bbox),
             quality=round(match.payload.quality, 4),
             flaws=list(match.payload.flaws),
-            thumb_url=thumb_url(match.face_id),
+            thumb_url=thumb_url(match.face_id, root_path),
         )
 
 
@@ -102,12 +102,14 @@ class SearchedFace(FoundFace):
     """A face of the query with its matches, best first."""
 
     matches: list[MatchedFace]
+    more: bool = Field(description="the index has more matches than these; to get them, raise `limit`")
 
     @classmethod
-    def with_matches(cls, found: FaceMatches) -> SearchedFace:
+    def with_matches(cls, found: FaceMatches, root_path: str = "") -> SearchedFace:
         """Describe a face and its matches."""
         face = FoundFace.of(found.face_index, found.face)
-        return cls(**face.model_dump(), matches=[MatchedFace.of(match) for match in found.matches])
+        matches = [MatchedFace.of(match, root_path) for match in found.matches]
+        return cls(**face.model_dump(), matches=matches, more=found.more)
 
 
 class SearchResponse(Response):
@@ -116,6 +118,9 @@ class SearchResponse(Response):
     threshold: float = Field(description="least cosine of a match")
     image: ImageSize
     faces: list[SearchedFace]
+    undated_left_out: int | None = Field(
+        description="stored faces without a date that `taken_from` or `taken_to` leaves out; null without these fields"
+    )
     took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
 
 
@@ -134,14 +139,29 @@ class ComparedImage(BaseModel):
     face: FoundFace
 
 
+class ComparedPair(BaseModel):
+    """A face of `image_a` and one of `image_b`."""
+
+    face_a: int = Field(description="`face_index` in `image_a`, as in `POST /detect`")
+    face_b: int = Field(description="`face_index` in `image_b`")
+    similarity: float = Field(description="cosine, -1 to 1")
+    above_threshold: bool
+
+
 class CompareResponse(Response):
     """Body of `POST /compare`."""
 
     threshold: float = Field(description="least cosine of the same person")
-    similarity: float = Field(description="cosine, -1 to 1")
-    same_person: bool
+    similarity: float = Field(description="cosine of the largest face of each image, -1 to 1")
+    above_threshold: bool = Field(description="`similarity` is `threshold` or more; no proof that it is one person")
+    same_person: bool = Field(description="the same as `above_threshold`", json_schema_extra={"deprecated": True})
     a: ComparedImage
     b: ComparedImage
+    faces_a: int = Field(description="number of faces in `image_a`")
+    faces_b: int = Field(description="number of faces in `image_b`")
+    pairs: list[ComparedPair] | None = Field(
+        description="with `all_pairs`, every face of `image_a` with every face of `image_b`, most similar first"
+    )
     took_ms: dict[str, float] = Field(description="milliseconds per stage of both images, and `total`")
 
 
@@ -160,19 +180,19 @@ class FaceResponse(Response):
     det_score: float
     quality: float
     person: str | None
-    taken_at: str | None = Field(description="EXIF's time, ISO 8601 without an offset")
+    taken_at: str | None = Field(description="time of the photograph, ISO 8601, with an offset if it is known")
     ingested_at: str = Field(description="ISO 8601")
     flaws: list[str]
     paths: list[str] = Field(description="every known path of the same image file")
 
     @classmethod
-    def of(cls, record: FaceRecord, paths: list[str], pack: ModelPack) -> FaceResponse:
+    def of(cls, record: FaceRecord, paths: list[str], pack: ModelPack, root_path: str = "") -> FaceResponse:
         """Describe a stored face and the paths of its image."""
         stored = record.payload
         return cls(
             model=Model.of(pack),
             face_id=record.face_id,
-            thumb_url=thumb_url(record.face_id),
+            thumb_url=thumb_url(record.face_id, root_path),
             image_id=stored.image_id,
             path=readable(stored.path),
             folder=[readable(folder) for folder in stored.folder],
@@ -297,9 +317,9 @@ class StatusResponse(Response):
     uptime_seconds: float
 
 
-def thumb_url(face_id: str) -> str:
-    """Return the address of a face's thumbnail."""
-    return f"/thumbs/{face_id}"
+def thumb_url(face_id: str, root_path: str) -> str:
+    """Return the address of a face's thumbnail, behind a proxy with its path."""
+    return f"{root_path}/thumbs/{face_id}"
 
 
 def finite(value: float) -> float | None:

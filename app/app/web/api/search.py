@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from app.service import Comparison
+from app.service import Comparison, reaches
 from app.web.api.forms import (
     COMPARE_FORM,
     DETECT_FORM,
@@ -17,6 +17,7 @@ from app.web.api.forms import (
 )
 from app.web.api.responses import (
     ComparedImage,
+    ComparedPair,
     CompareResponse,
     DetectResponse,
     FoundFace,
@@ -52,7 +53,8 @@ async def search(
         model=Model.of(services.engine.pack),
         threshold=result.threshold,
         image=ImageSize.of(form.picture),
-        faces=[SearchedFace.with_matches(found) for found in result.faces],
+        faces=[SearchedFace.with_matches(found, services.settings.root_path) for found in result.faces],
+        undated_left_out=result.undated_left_out,
         took_ms=rounded(result.took_ms),
     )
 
@@ -75,24 +77,37 @@ async def detect(
 async def compare(
     services: ServicesDep, form: Annotated[Upload[CompareOptions], Depends(COMPARE_FORM.read)]
 ) -> CompareResponse:
-    """Compare the largest face of `image_a` with the largest of `image_b`."""
+    """Compare the largest face of `image_a` with the largest of `image_b`; with `all_pairs` every face with every."""
     threshold = services.engine.pack.threshold if form.options.threshold is None else form.options.threshold
     comparison = await services.search.compare(*form.pictures, took_ms=form.took_ms)
     return _compared(form, comparison, threshold, Model.of(services.engine.pack))
 
 
 def _compared(form: Upload[CompareOptions], comparison: Comparison, threshold: float, model: Model) -> CompareResponse:
-    a, b = (
-        ComparedImage(image=ImageSize.of(picture), face=FoundFace.of(*largest))
-        for picture, largest in zip(form.pictures, (comparison.a, comparison.b), strict=True)
-    )
+    largest = comparison.largest
+    is_above = reaches(largest.similarity, threshold)
+    a, b = form.pictures
     return CompareResponse(
         model=model,
         threshold=threshold,
-        similarity=round(comparison.similarity, 6),
-        same_person=comparison.similarity >= threshold,
-        a=a,
-        b=b,
+        similarity=largest.similarity,
+        above_threshold=is_above,
+        same_person=is_above,
+        a=ComparedImage(image=ImageSize.of(a), face=FoundFace.of(largest.a, comparison.a[largest.a])),
+        b=ComparedImage(image=ImageSize.of(b), face=FoundFace.of(largest.b, comparison.b[largest.b])),
+        faces_a=len(comparison.a),
+        faces_b=len(comparison.b),
+        pairs=[
+            ComparedPair(
+                face_a=pair.a,
+                face_b=pair.b,
+                similarity=pair.similarity,
+                above_threshold=reaches(pair.similarity, threshold),
+            )
+            for pair in comparison.pairs
+        ]
+        if form.options.all_pairs
+        else None,
         took_ms=_with_total(form.took_ms),
     )
 

@@ -34,7 +34,6 @@ router = APIRouter()
 public_router = APIRouter()  # its routes need no key
 
 
-@public_router.head("/health", include_in_schema=False)  # load balancers use it
 @public_router.get("/health", responses={503: {"model": HealthResponse, "description": "a part is unavailable"}})
 async def health(services: ServicesDep, response: Response) -> HealthResponse:
     """Say at once whether a search would work: 200, or 503 with the reason."""

@@ -51,7 +51,7 @@ class _PageContext:
 def router() -> APIRouter:
     """Return the routes `GET /` and `POST /`, which are not in the schema of the API."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    routes.add_api_route("/", _start, methods=["GET", "HEAD"])
+    routes.add_api_route("/", _start, methods=["GET"])
     routes.add_api_route("/", _search, methods=["POST"])
     return routes
 
@@ -75,7 +75,10 @@ def _start(request: Request) -> HTMLResponse:
     chosen = request.query_params.get("lang")
     if chosen in LANGUAGES:
         secure = request.url.scheme == "https"
-        response.set_cookie("lang", chosen, max_age=_YEAR_SECONDS, secure=secure, httponly=True, samesite="lax")
+        path = request.app.state.settings.root_path or "/"
+        response.set_cookie(
+            "lang", chosen, max_age=_YEAR_SECONDS, path=path, secure=secure, httponly=True, samesite="lax"
+        )
     return response
 
 
@@ -96,8 +99,9 @@ async def _search(request: Request, services: ServicesDep) -> HTMLResponse:
         return await run_in_threadpool(_results_page, request, upload, result)
 
 
-def _read_form(request: Request, fields: Mapping[str, str]) -> _PageContext:
-    """Read the form into the request's state, where `error_page` finds it."""
+def _read_form(request: Request, sent: Mapping[str, str | list[str]]) -> _PageContext:
+    """Read the form into the request's state, where `error_page` finds it; of a repeated field the last counts."""
+    fields = {name: value if isinstance(value, str) else value[-1] for name, value in sent.items()}
     context = _PageContext(_field_language(fields) or language_of(request), _defaults(request))
     request.state.context = context
     context.form = _form(fields, context.form)

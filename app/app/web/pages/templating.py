@@ -47,7 +47,8 @@ def _render(template: str, services: Services, t: Translator, shown: SearchPage)
     return page.render(
         t=t,
         rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
-        static=_static,
+        root=settings.root_path,
+        static=lambda name: settings.root_path + _static(name),
         shown=shown,
         languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
         demo=services.demo,
@@ -86,7 +87,7 @@ def _templates() -> Environment:
 
 @cache
 def _static(name: str) -> str:
-    """Return the URL of a static file; it changes with the content, so that browsers do not use an old version."""
+    """Return the path of a static file below ROOT_PATH; it changes with the content, so browsers use no old version."""
     digest = hashlib.sha256((_PACKAGE / "static" / name).read_bytes()).hexdigest()
     return f"/static/{name}?v={digest[:8]}"
 

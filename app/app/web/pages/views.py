@@ -97,7 +97,8 @@ class FaceView:
         flaws: reasons for a low quality.
         matches: all matches that were found.
         shown: number of matches that are not hidden.
-        full: whether the limit was reached, so that there may be more matches.
+        more: whether the index has more matches than these.
+        more_shown: whether all matches are shown, and the index has more.
     """
 
     number: int
@@ -110,7 +111,8 @@ class FaceView:
     flaws: tuple[Flaw, ...]
     matches: tuple[MatchView, ...]
     shown: int
-    full: bool
+    more: bool
+    more_shown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def face_view(found: FaceMatches, result: SearchResult, form: SearchForm) -> Fac
     Args:
         found: the face.
         result: the result that it belongs to.
-        form: the threshold hides matches; the limit tells whether there may be more.
+        form: the threshold hides matches.
     """
     matches = tuple(_match_view(match, form.threshold) for match in found.matches)
     x1, y1, x2, y2 = found.face.bbox
@@ -178,8 +180,9 @@ def face_view(found: FaceMatches, result: SearchResult, form: SearchForm) -> Fac
         quality=found.face.quality,
         flaws=found.face.flaws,
         matches=matches,
-        shown=sum(not match.hidden for match in matches),
-        full=len(matches) >= form.limit,
+        shown=(shown := sum(not match.hidden for match in matches)),
+        more=found.more,
+        more_shown=found.more and shown == len(matches),
     )
 
 
@@ -192,8 +195,8 @@ def _corners(box: BBox) -> str:
 
 
 def _match_view(match: Match, threshold: float) -> MatchView:
-    # float32 has seven digits; without the 1e-4, 0.29 could become 0.28
-    similarity = math.floor(match.similarity * 100 + 1e-4) / 100
+    # similarities have six decimals; without `round`, 0.29 * 100 = 28.999999999999996 would become 0.28
+    similarity = math.floor(round(match.similarity * 100, 4)) / 100
     path = PurePosixPath(_printable(match.payload.path))
     return MatchView(
         face_id=match.face_id,

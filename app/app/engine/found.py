@@ -1,0 +1,121 @@
+"""Faces found in several views of one image: usable landmarks, and one face for detections of the same face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.types import BBox, Floats, FoundBy, Picture
+from app.engine.frames import Detections
+
+_OUTSIDE: Final = 0.25  # how far a landmark may lie outside the box, as a fraction of the box's side
+_LEAST_SPREAD: Final = 0.08  # of the landmarks around their mean, as a fraction of the box's diagonal
+_MIRRORED: Final = -0.02  # signed area between eyes and mouth over the box's area; a profile has about 0
+_SAME_IOU: Final = 0.4
+_SAME_COVERED: Final = 0.5  # of the smaller box
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A detected face without an embedding.
+
+    Attributes:
+        bbox: (x1, y1, x2, y2) in pixels of the upright image, clipped to it.
+        kps: five landmarks in pixels of the upright image, (5, 2).
+        score: the detector's score, at most 1.
+        found_by: the view that found it: `direct`, `tiles` or a fallback.
+    """
+
+    bbox: BBox
+    kps: Floats
+    score: float
+    found_by: FoundBy
+
+    @property
+    def side(self) -> float:
+        """The shorter side of the box in pixels."""
+        return min(self.bbox[2] - self.bbox[0], self.bbox[3] - self.bbox[1])
+
+
+def consistent(detections: Detections) -> npt.NDArray[np.bool_]:
+    """Tell which detections have landmarks that can be those of a face.
+
+    The landmarks are not if the mouth is above the eyes, if left and right are exchanged, if they lie outside the box,
+    or almost coincide. An embedding of such a face matches nobody.
+
+    Args:
+        detections: in pixels of the view that the detector saw.
+
+    Returns:
+        A mask, (n,).
+    """
+    boxes, kps = detections.boxes, detections.kps
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    slack = sides * _OUTSIDE
+    inside = (kps >= (boxes[:, :2] - slack)[:, None]) & (kps <= (boxes[:, 2:] + slack)[:, None])
+    eyes, down = kps[:, 1] - kps[:, 0], kps[:, 3:].mean(axis=1) - kps[:, :2].mean(axis=1)
+    area = eyes[:, 0] * down[:, 1] - eyes[:, 1] * down[:, 0]
+    spread = np.sqrt(kps.var(axis=1).sum(axis=1)) / np.linalg.norm(sides, axis=1)
+    upright = (down[:, 1] > 0) & (area > _MIRRORED * sides.prod(axis=1))
+    mask: npt.NDArray[np.bool_] = inside.all(axis=(1, 2)) & upright & (spread >= _LEAST_SPREAD)
+    return mask
+
+
+def clipped(picture: Picture, detections: Detections, found_by: FoundBy) -> list[Found]:
+    """Clip the boxes to the image and drop those with less than a pixel inside.
+
+    Args:
+        picture: the image.
+        detections: in pixels of the upright image.
+        found_by: the view that found them.
+    """
+    faces = []
+    boxes, scores = detections.boxes.tolist(), detections.scores.tolist()
+    for (x1, y1, x2, y2), kps, score in zip(boxes, detections.kps, scores, strict=True):
+        inside = (max(0.0, x1), max(0.0, y1), min(float(picture.width), x2), min(float(picture.height), y2))
+        if inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1:
+            faces.append(Found(inside, kps, min(1.0, score), found_by))
+    return faces
+
+
+def merged(faces: Sequence[Found], others: Iterable[Found], *, gain: float = 0.0, least: float = 0.0) -> list[Found]:
+    """Add the faces of another view; of detections of the same face, keep the one with the best score.
+
+    Args:
+        faces: those found so far.
+        others: those of the other view, best first; the view may show a face twice.
+        gain: a face replaces the one that was found before if its score is higher by this.
+        least: the lowest score of an additional face.
+    """
+    result = list(faces)
+    for other in sorted(others, key=lambda face: -face.score):
+        same = [face for face in result if same_face(face, other)]
+        if not same:
+            if other.score >= least:
+                result.append(other)
+        elif all(other.score > face.score + gain for face in same):
+            result = [face for face in result if face not in same] + [other]
+    return result
+
+
+def same_face(one: Found, other: Found) -> bool:
+    """Return whether two detections are of one face: the boxes overlap, or the smaller lies on the larger's middle."""
+    small, large = sorted((one.bbox, other.bbox), key=_area)
+    width = min(small[2], large[2]) - max(small[0], large[0])
+    height = min(small[3], large[3]) - max(small[1], large[1])
+    if width <= 0 or height <= 0:
+        return False
+    overlap = width * height
+    if overlap > _SAME_IOU * (_area(small) + _area(large) - overlap):
+        return True
+    x = (small[0] + small[2] - large[0] - large[2]) / (large[2] - large[0])
+    y = (small[1] + small[3] - large[1] - large[3]) / (large[3] - large[1])
+    return overlap > _SAME_COVERED * _area(small) and x * x + y * y < 1
+
+
+def _area(box: BBox) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

@@ -1,0 +1,201 @@
+"""Reading of TIFF directories: the pages of a file, and the previews of raw files, which are TIFF files too."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+_NEW_SUBFILE_TYPE: Final = 254
+_WIDTH: Final = 256
+_HEIGHT: Final = 257
+_BITS: Final = 258
+_COMPRESSION: Final = 259
+_PHOTOMETRIC: Final = 262
+_STRIP_OFFSETS: Final = 273
+_SAMPLES: Final = 277
+_STRIP_BYTES: Final = 279
+_SUB_IFDS: Final = 330
+_JPEG_OFFSET: Final = 513
+_JPEG_BYTES: Final = 514
+_DNG_VERSION: Final = 50706
+_TAGS: Final = frozenset(
+    {
+        _NEW_SUBFILE_TYPE,
+        _WIDTH,
+        _HEIGHT,
+        _BITS,
+        _COMPRESSION,
+        _PHOTOMETRIC,
+        _STRIP_OFFSETS,
+        _SAMPLES,
+        _STRIP_BYTES,
+        _SUB_IFDS,
+        _JPEG_OFFSET,
+        _JPEG_BYTES,
+        _DNG_VERSION,
+    }
+)
+_SENSOR_DATA: Final = frozenset({32803, 34892})  # photometric interpretations: colour filter array, LinearRaw
+_RGB: Final = 2
+_JPEG_COMPRESSIONS: Final = frozenset({6, 7})
+_JPEG_START: Final = b"\xff\xd8\xff"
+_CR2: Final = b"CR"  # bytes 8 and 9 of Canon's raw files
+
+# Of the types of values that matter here: bytes of one, and its format.
+_TYPES: Final[Mapping[int, tuple[int, str]]] = MappingProxyType(
+    {1: (1, "B"), 3: (2, "H"), 4: (4, "I"), 13: (4, "I"), 16: (8, "Q"), 18: (8, "Q")}
+)
+_MAX_DIRECTORIES: Final = 1000
+_MAX_ENTRIES: Final = 512  # of one directory; a photograph has about 50
+_MAX_VALUES: Final = 16  # of one entry; further ones are left out
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """An image of a TIFF file.
+
+    Attributes:
+        tags: values by tag, of those tags that matter here.
+        is_page: whether it is in the main chain, not within another image.
+    """
+
+    tags: Mapping[int, tuple[int, ...]]
+    is_page: bool
+
+    def first(self, tag: int, default: int = 0) -> int:
+        """Return the first value of a tag."""
+        values = self.tags.get(tag)
+        return values[0] if values else default
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it is a smaller copy of another image of the file."""
+        return bool(self.first(_NEW_SUBFILE_TYPE) & 1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.first(_WIDTH), self.first(_HEIGHT)
+
+    @property
+    def samples(self) -> int:
+        """Samples of a pixel."""
+        return self.first(_SAMPLES, 1)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a sample."""
+        return self.first(_BITS, 1)
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the samples are red, green and blue."""
+        return self.first(_PHOTOMETRIC) == _RGB
+
+    @property
+    def is_sensor_data(self) -> bool:
+        """Whether it holds what a camera's sensor measured, not an image to look at."""
+        return self.first(_PHOTOMETRIC) in _SENSOR_DATA
+
+
+def directories(data: bytes) -> list[Directory]:
+    """Read the directories of a TIFF or BigTIFF file: those of the main chain, and those within them.
+
+    At most 1,000 are read, and a damaged one ends its chain.
+    """
+    found: list[Directory] = []
+    seen: set[int] = set()
+    layout = _Layout(data)
+    waiting = [(layout.first_directory(), True)]
+    while waiting and len(found) < _MAX_DIRECTORIES:
+        offset, is_page = waiting.pop()
+        if offset in seen or not 8 <= offset < len(data):
+            continue
+        seen.add(offset)
+        try:
+            tags, following = layout.directory(offset)
+        except struct.error:
+            continue
+        found.append(Directory(tags, is_page))
+        waiting += [(inner, False) for inner in tags.get(_SUB_IFDS, ())]
+        if is_page:
+            waiting.append((following, True))
+    return found
+
+
+def is_raw(data: bytes, images: list[Directory]) -> bool:
+    """Return whether a TIFF file is the raw file of a camera (DNG, NEF, ARW, CR2), by its tags.
+
+    Args:
+        data: the file's bytes.
+        images: its directories.
+    """
+    if not images:
+        return False
+    first = images[0]
+    has_inner = _SUB_IFDS in first.tags
+    return (
+        data[8:10] == _CR2
+        or _DNG_VERSION in first.tags
+        or (first.is_reduced and has_inner)
+        or any(image.is_sensor_data for image in images)
+    )
+
+
+def embedded_jpegs(data: bytes, images: list[Directory]) -> Iterator[bytes]:
+    """Yield the JPEG files that are embedded in a raw file.
+
+    Args:
+        data: the file's bytes.
+        images: its directories.
+    """
+    for image in images:
+        places = [(image.first(_JPEG_OFFSET), image.first(_JPEG_BYTES))]
+        strips = image.tags.get(_STRIP_OFFSETS, ())
+        if image.first(_COMPRESSION) in _JPEG_COMPRESSIONS and not image.is_sensor_data and len(strips) == 1:
+            places.append((strips[0], image.first(_STRIP_BYTES)))
+        for start, length in places:
+            if start > 0 and data.startswith(_JPEG_START, start):
+                yield data[start : start + length]
+
+
+class _Layout:
+    """The byte order and field sizes of a file: TIFF or BigTIFF."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._order = "<" if data[:2] == b"II" else ">"
+        self._is_big = b"+" in data[2:4]
+        self._entry = struct.Struct(self._order + ("HHQ8s" if self._is_big else "HHI4s"))
+        self._count = struct.Struct(self._order + ("Q" if self._is_big else "H"))
+        self._offset = struct.Struct(self._order + ("Q" if self._is_big else "I"))
+
+    def first_directory(self) -> int:
+        try:
+            return int(self._offset.unpack_from(self._data, 8 if self._is_big else 4)[0])
+        except struct.error:
+            return 0
+
+    def directory(self, offset: int) -> tuple[dict[int, tuple[int, ...]], int]:
+        """Return the tags of the directory at an offset, and the offset of the next one (0: none)."""
+        (entries,) = self._count.unpack_from(self._data, offset)
+        start = offset + self._count.size
+        tags: dict[int, tuple[int, ...]] = {}
+        for at in range(start, start + min(entries, _MAX_ENTRIES) * self._entry.size, self._entry.size):
+            tag, kind, count, field = self._entry.unpack_from(self._data, at)
+            if tag in _TAGS and kind in _TYPES:
+                tags.setdefault(tag, self._values(kind, count, field))
+        end = start + entries * self._entry.size
+        following = self._offset.unpack_from(self._data, end)[0] if end + self._offset.size <= len(self._data) else 0
+        return tags, int(following)
+
+    def _values(self, kind: int, count: int, field: bytes) -> tuple[int, ...]:
+        size, letter = _TYPES[kind]
+        kept = min(count, _MAX_VALUES)
+        form = f"{self._order}{kept}{letter}"
+        if count * size <= len(field):
+            return struct.unpack_from(form, field)
+        return struct.unpack_from(form, self._data, self._offset.unpack(field)[0])
