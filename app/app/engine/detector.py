@@ -25,6 +25,9 @@ _MAYBE_TILED_SCALE: Final = 0.5  # below this one, if a face is small
 _SMALL_SIDE: Final = 24  # pixels of a face's shorter side in the detector's input
 _MOST_UNCERTAIN: Final = 64  # limits the time for one image
 _TILES_AT_ONCE: Final = 16  # limits the memory of frames
+_FACE_VIEW: Final = 160  # pixels: side of the rotated views of one face, which fills half of them
+_SMALL_FACE_VIEW: Final = 96  # of the views that tell whether the larger ones are needed
+_SMALL_FACE_LOSS: Final = 0.1  # what a turned face may score less in the small views
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +176,18 @@ class FaceDetector:
         return merged(faces, turned, gain=self._profile.min_gain)
 
     def _turn_one(self, picture: Picture, face: Found) -> list[Found]:
-        """The face as found in the best of its rotations, if that scores higher than the upright ones."""
+        """The face as found in the best of its rotations, if that scores higher than the upright ones.
+
+        Small rotations, at a third of the cost of large ones, tell whether a look at the large ones is worthwhile.
+        """
         pixels, scale = (picture.full(), 1.0) if face.found_by == "tiles" else (picture.pixels, picture.scale)
-        upright, *rotations = self._detect(list(rotated_face(pixels, scale, face.bbox, self.network.graph.input_size)))
-        least = max(self._profile.turned_score, face.score, upright.scores.max(initial=0.0))
+        canvas = self.network.graph.input_size
+        least = max(self._profile.turned_score, face.score)
+        _, *small = rotated_face(pixels, scale, face.bbox, _SMALL_FACE_VIEW, canvas)
+        if max(one.scores.max(initial=0.0) for one in self._detect(small)) < least - _SMALL_FACE_LOSS:
+            return []
+        upright, *rotations = self._detect(list(rotated_face(pixels, scale, face.bbox, _FACE_VIEW, canvas)))
+        least = max(least, upright.scores.max(initial=0.0))
         found = [other for one in rotations for other in clipped(picture, one, "rotated")]
         better = [other for other in found if other.score > least and same_face(face, other)]
         return sorted(better, key=lambda one: -one.score)[:1]

@@ -18,7 +18,6 @@ from app.engine.frames import Detections
 FALLBACKS: Final[tuple[FoundBy, ...]] = ("border", "larger", "rotated", "contrast")
 
 _ROTATIONS: Final = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
-_FACE_VIEW: Final = 160  # pixels: side of the view of one face, which fills half of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +106,14 @@ def _rotated(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
     return _rotations(small, size, _scaling(scale))
 
 
-def rotated_face(pixels: Pixels, scale: float, bbox: BBox, canvas: tuple[int, int] | None) -> Iterator[View]:
+def rotated_face(pixels: Pixels, scale: float, bbox: BBox, side: int, canvas: tuple[int, int] | None) -> Iterator[View]:
     """Yield a face and what surrounds it, upright and rotated by 90, 180 and 270 degrees.
 
     Args:
         pixels: the image, BGR, uint8, (H, W, 3).
         scale: of `pixels` relative to the full image.
         bbox: (x1, y1, x2, y2) in pixels of the full image.
+        side: of the views, in pixels; the face fills half of it.
         canvas: (width, height) of the views in pixels, black outside the face; None: those of the face.
 
     Yields:
@@ -127,10 +127,10 @@ def rotated_face(pixels: Pixels, scale: float, bbox: BBox, canvas: tuple[int, in
     inside = pixels[max(0, top) : bottom, max(0, left) : right]
     outside = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
     square = cv2.copyMakeBorder(inside, *outside, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    zoom = _FACE_VIEW / (2 * half)
-    face = cv2.resize(square, (_FACE_VIEW, _FACE_VIEW), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    zoom = side / (2 * half)
+    face = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
     matrix = np.array([[1 / zoom, 0, left], [0, 1 / zoom, top]], np.float32) / np.float32(scale)
-    upright = View(face.astype(np.uint8, copy=False), (_FACE_VIEW, _FACE_VIEW), matrix)
+    upright = View(face.astype(np.uint8, copy=False), (side, side), matrix)
     for view in (upright, *_rotations(upright.pixels, upright.size, matrix)):
         yield view if canvas is None else replace(view, pixels=_on_canvas(view.pixels, canvas), size=canvas)
 

@@ -55,7 +55,7 @@ def test_every_value_that_crosses_a_border_is_frozen_and_slotted() -> None:
 
 
 def test_a_filter_restricts_nothing_by_itself() -> None:
-    assert all(value in (None, ()) for value in dataclasses.astuple(FaceFilter()))
+    assert all(value in (None, (), False) for value in dataclasses.astuple(FaceFilter()))
 
 
 def test_a_stored_face_cannot_be_changed() -> None:

@@ -50,7 +50,7 @@ def _png(width: int, height: int) -> bytes:
 
 
 def _children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    return [one for one in psutil.Process().children() if "app.images.decoder_process" in one.cmdline()]
 
 
 def _error(pool: DecoderPool, data: bytes, **options: int) -> OceanoError:

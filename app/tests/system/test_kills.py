@@ -23,7 +23,7 @@ import pytest
 from app.core.config import Settings
 from app.core.protocols import FaceIndex
 from app.core.types import Face, Picture, collection_name, face_id_of
-from app.images.thumbnails import ThumbStore
+from app.images import DecoderPool, ThumbStore, image_id_of
 from app.index import open_index
 from app.index.embedded.client import EmbeddedIndex
 from app.ingest import WRITE_BATCH_FILES, Ingest, IngestOptions
@@ -40,7 +40,7 @@ KILLS = int(os.environ.get("OCEANO_TEST_KILLS", "100"))
 POINTS: dict[str, tuple[Any, str]] = {
     "scan": (Ingest, "_unfinished"),
     "read": (reading, "contents"),
-    "decode": (reading, "decode"),
+    "decode": (DecoderPool, "decode"),
     "analyze": (FakeEngine, "analyze"),
     "thumbnail": (ThumbStore, "write"),
     "batch": (BatchProcessor, "process"),
@@ -129,7 +129,7 @@ def _require_at_most_one_batch_unrecorded(data: Path) -> None:
 def _require_whole(folder: Path, data: Path, count: int) -> None:
     index, ledger, settings = _open(data)
     with closing(index), closing(ledger):
-        ids = {reading.image_id_of(path.read_bytes()) for path in folder.iterdir()}
+        ids = {image_id_of(path.read_bytes()) for path in folder.iterdir()}
         assert len(ids) == count
         assert _faces(index) == {face_id_of(image_id, FAKE_PACK.digest, 0) for image_id in ids}
         assert index.count() == count
