@@ -16,11 +16,12 @@ from threading import Event
 from typing import Final
 
 from app.commands.console import counted, faces_bar, say
+from app.core.boxes import overlap
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.core.paths import readable
 from app.core.protocols import FaceIndex
-from app.core.types import BBox, FaceFilter, FaceRecord, ModelPack
+from app.core.types import FaceFilter, FaceRecord, ModelPack
 from app.images import ThumbStore
 from app.index import activate_collection, open_index, open_model_collection
 from app.index.transfer import pages
@@ -216,16 +217,6 @@ def _same_face(record: FaceRecord, new_index: FaceIndex) -> FaceRecord | None:
     if best is None or overlap(best.payload.bbox, record.payload.bbox) < _MIN_OVERLAP:
         return None
     return best
-
-
-def overlap(one: BBox, other: BBox) -> float:
-    """Return the intersection over union of two boxes (x1, y1, x2, y2), 0 to 1."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other))
-    return width * height / (areas - width * height)
 
 
 def _originals(old_ledger: Ledger, missing_paths: list[str]) -> Iterator[File]:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from app.core.boxes import area, intersection, overlap
 from app.core.types import BBox, Floats, FoundBy, Picture
 from app.engine.frames import Detections
 
@@ -44,8 +45,8 @@ class Found:
 def consistent(detections: Detections) -> npt.NDArray[np.bool_]:
     """Tell which detections have landmarks that can be those of a face.
 
-    The landmarks are not if the mouth is above the eyes, if left and right are exchanged, if they lie outside the box,
-    or almost coincide. An embedding of such a face matches nobody.
+    They cannot if the mouth is above the eyes, if left and right are exchanged, if they lie outside the box, or if they
+    almost coincide. An embedding of such a face matches nobody.
 
     Args:
         detections: in pixels of the view that the detector saw.
@@ -104,18 +105,9 @@ def merged(faces: Sequence[Found], others: Iterable[Found], *, gain: float = 0.0
 
 def same_face(one: Found, other: Found) -> bool:
     """Return whether two detections are of one face: the boxes overlap, or the smaller lies on the larger's middle."""
-    small, large = sorted((one.bbox, other.bbox), key=_area)
-    width = min(small[2], large[2]) - max(small[0], large[0])
-    height = min(small[3], large[3]) - max(small[1], large[1])
-    if width <= 0 or height <= 0:
-        return False
-    overlap = width * height
-    if overlap > _SAME_IOU * (_area(small) + _area(large) - overlap):
+    small, large = sorted((one.bbox, other.bbox), key=area)
+    if overlap(small, large) > _SAME_IOU:
         return True
     x = (small[0] + small[2] - large[0] - large[2]) / (large[2] - large[0])
     y = (small[1] + small[3] - large[1] - large[3]) / (large[3] - large[1])
-    return overlap > _SAME_COVERED * _area(small) and x * x + y * y < 1
-
-
-def _area(box: BBox) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
+    return intersection(small, large) > _SAME_COVERED * area(small) and x * x + y * y < 1

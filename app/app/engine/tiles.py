@@ -15,11 +15,11 @@ from app.engine.fallbacks import View
 # A detector finds faces from about 10 pixels in its input. At half the size of the image it finds those of 20, and
 # smaller ones cannot be recognised.
 _LEAST_SCALE: Final = 0.5
-_FULL_SIZE: Final = 3  # images of up to so many inputs along a side are searched in all their pixels
-_ENOUGH: Final = 0.7  # pixels decoded at this fraction of the wanted scale are used as they are
+_FULL_SIZE: Final = 3  # images up to this many inputs long are searched at full resolution
+_ENOUGH: Final = 0.7  # pixels decoded at this fraction of the wanted scale suffice
 _OVERLAP: Final = 0.25  # of the tile; a larger face is whole in the next level
 _LEVEL: Final = 0.25  # scale of a level relative to the one before: 0.25 of the tile is then 0.06
-_CUT: Final = 0.01  # of the tile: a box that ends so close to its border is cut off
+_CUT: Final = 0.01  # of the tile: a box that ends this close to its border is cut off
 
 
 def tile_views(picture: Picture, size: tuple[int, int], tiles: int | Literal["auto", "off"]) -> Iterator[View]:

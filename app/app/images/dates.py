@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,6 +10,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from PIL import ExifTags, Image
+
+from app.images.damage import DECODER_ERRORS
 
 _FIRST_YEAR: Final = 1826  # of the oldest photograph that is preserved
 _MAX_PACKET: Final = 1_000_000  # bytes of XMP that are searched
@@ -37,21 +38,6 @@ _EXIF_TIMES: Final = (
     (_BASE.DateTimeOriginal, _BASE.SubsecTimeOriginal, _BASE.OffsetTimeOriginal),
     (_BASE.DateTimeDigitized, _BASE.SubsecTimeDigitized, _BASE.OffsetTimeDigitized),
     (_BASE.DateTime, _BASE.SubsecTime, _BASE.OffsetTime),
-)
-# What Pillow raises for damaged Exif data.
-_ERRORS: Final = (
-    OSError,
-    ValueError,
-    TypeError,
-    SyntaxError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
 )
 
 
@@ -91,7 +77,7 @@ def taken_at(metadata: Metadata) -> str | None:
 def _first(source: Callable[[Metadata], Iterator[datetime | None]], metadata: Metadata) -> datetime | None:
     try:
         return next((moment for moment in source(metadata) if moment is not None and _is_plausible(moment)), None)
-    except _ERRORS:  # damaged metadata does not make the image invalid
+    except DECODER_ERRORS:  # damaged metadata does not make the image invalid
         return None
 
 

@@ -23,7 +23,7 @@ import app
 from app.core.errors import OceanoError
 from app.core.types import Picture
 from app.images.decoding import decode, image_id_of
-from app.images.plain_jpeg import is_plain_jpeg
+from app.images.jpeg import is_plain_jpeg
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class DecoderPool:
         with self._lock:
             idle, self._idle = self._idle, []
         for process in idle:
-            process.close()
+            process.kill()
 
     def _run(
         self, data: bytes, max_pixels: int, min_decoded_side: int | None
@@ -179,10 +179,6 @@ class _DecoderProcess:
             raise OceanoError("invalid_image", f"decoding the image takes longer than {seconds:g} s")
         reply: dict[str, Any] = json.loads(self._connection.recv_bytes())
         return reply
-
-    def close(self) -> None:
-        """End the idle process."""
-        self.kill()
 
     def kill(self) -> None:
         """End the process at once."""

@@ -26,7 +26,8 @@ from PIL import Image
 
 from app.core.errors import OceanoError
 from app.core.types import Picture, Pixels
-from app.images.decoding import decode
+from app.images.decoding import decode, register_heif
+from app.images.formats import SNIFF_BYTES, sniff
 
 _MAX_WARNINGS: Final = 3
 
@@ -70,6 +71,8 @@ def _serve(connection: Connection, data: bytes, options: dict[str, Any]) -> None
 def _pixels(data: bytes) -> int:
     """Pixels that the header declares; 0 if it cannot be read."""
     try:
+        if sniff(data[:SNIFF_BYTES]) == "HEIF":
+            register_heif()
         with Image.open(io.BytesIO(data)) as image:
             return image.width * image.height
     except Exception:  # noqa: BLE001 - `decode` says what is wrong with the file

@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import io
 import re
-import struct
-import zlib
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Final
@@ -18,6 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.core.errors import OceanoError
 from app.core.types import Picture, Pixels
+from app.images.damage import DECODER_ERRORS
 from app.images.dates import Metadata, taken_at
 from app.images.depth import decode_wide, eight_bits
 from app.images.formats import FORMATS, SNIFF_BYTES, gif_frames, has_rotation, sniff
@@ -36,24 +35,6 @@ _XMP_TAG: Final = 700
 _IPTC_TAG: Final = 33723
 _PNG_XMP: Final = "XML:com.adobe.xmp"
 _TRANSPOSED: Final = range(5, 9)  # EXIF orientations that swap width and height
-
-# Exceptions of the decoders on invalid data.
-_DECODER_ERRORS: Final = (
-    cv2.error,
-    OSError,
-    ValueError,
-    TypeError,
-    SyntaxError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-)
 
 
 def image_id_of(data: bytes) -> str:
@@ -96,7 +77,7 @@ def decode(
         raise OceanoError(
             "invalid_image", f"the file begins like {name}, but it is not a valid {name} file", details={"format": name}
         ) from failure
-    except _DECODER_ERRORS as failure:
+    except DECODER_ERRORS as failure:
         raise OceanoError(
             "invalid_image", f"the {name} file is damaged: {_reason(failure)}", details={"format": name}
         ) from failure
@@ -108,7 +89,7 @@ def _reason(failure: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """What `decode` was asked for: see its arguments."""
+    """The limits given to `decode`."""
 
     max_pixels: int
     min_decoded_side: int | None
@@ -135,7 +116,7 @@ def _decode_jpeg(
     Args:
         data: the JPEG.
         image_id: the id of the file that it is, or is in.
-        limits: see there.
+        limits: those of `decode`.
         name: the format of that file.
         outer: the metadata of a raw file that the JPEG is in, which precede its own.
     """
@@ -195,7 +176,7 @@ def _decode_png(data: bytes, image_id: str, limits: _Limits) -> Picture:
 def _decode_tiff(data: bytes, image_id: str, limits: _Limits) -> Picture:
     images = directories(data)
     exif = Image.Exif()
-    with contextlib.suppress(*_DECODER_ERRORS):
+    with contextlib.suppress(*DECODER_ERRORS):
         exif.load_from_fp(io.BytesIO(data))
     metadata = Metadata(exif, _bytes(exif.get(_XMP_TAG)), _bytes(exif.get(_IPTC_TAG)))
     if is_raw(data, images):
@@ -233,13 +214,13 @@ def _decode_preview(
 
 def _decode_other(data: bytes, name: str, image_id: str, limits: _Limits) -> Picture:
     if name == "HEIF":
-        _register_heif()
+        register_heif()
     with Image.open(io.BytesIO(data), formats=(name,)) as image:
         _check_size(*image.size, limits.max_pixels)
         xmp = _bytes(image.info.get("xmp"))
         try:
             metadata = Metadata(image.getexif(), xmp)
-        except _DECODER_ERRORS:
+        except DECODER_ERRORS:
             metadata = Metadata(None, xmp)
         if name == "HEIF" and not has_rotation(data):  # HEIF's own rotation precedes that of Exif
             orientation = image.info.get("original_orientation")
@@ -294,7 +275,7 @@ def _wide(data: bytes, first: Directory, max_pixels: int) -> Pixels:
 
 
 @cache
-def _register_heif() -> None:
+def register_heif() -> None:
     """Let Pillow read HEIC with a plug-in; it reads AVIF without one."""
     from pillow_heif import register_heif_opener
 
@@ -345,7 +326,7 @@ def _exif(data: bytes) -> Image.Exif | None:
     exif = Image.Exif()
     try:
         exif.load(data)
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return None
     return exif
 
@@ -357,7 +338,7 @@ def _bytes(value: object) -> bytes:
 def _orientation(metadata: Metadata) -> int | None:
     """The orientation, 1 to 8, of Exif or else of XMP; None if it is missing or invalid."""
     orientation = None
-    with contextlib.suppress(*_DECODER_ERRORS):
+    with contextlib.suppress(*DECODER_ERRORS):
         orientation = metadata.exif.get(ExifTags.Base.Orientation) if metadata.exif else None
     if orientation is None and (found := _XMP_ORIENTATION.search(metadata.xmp, 0, _MAX_PACKET)):
         return int(found.group(1))

@@ -1,4 +1,4 @@
-"""Reading of JPEG files: the header, and pixels at the full size or a fraction of it."""
+"""Reading of JPEG files: the header, whether they are plain, and pixels at the full size or a fraction of it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ _END_OF_JPEG: Final = b"\xff\xd9"
 _SCAN: Final = b"\xff\xda"
 _MAX_SCANS: Final = 100  # a progressive JPEG has about ten; each covers the whole image
 _MAX_SEGMENTS: Final = 10_000  # before the first scan
+# A plain JPEG has no more than this before its first scan.
+_MAX_PLAIN_SEGMENTS: Final = 64
+_MAX_PLAIN_METADATA: Final = 256_000  # bytes
 _MAX_EXIF_SEGMENTS: Final = 16  # of 64 KB; Exif larger than one segment is rare
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF is followed by 00 or a restart
 
@@ -76,7 +79,7 @@ class JpegHeader:
     _exif_parts: list[bytes] = field(default_factory=list)
 
     def add(self, marker: int, body: bytes) -> None:
-        """Take over what a segment says.
+        """Read a segment.
 
         Raises:
             OceanoError: `unsupported_image` for a kind of JPEG that the decoder does not support.
@@ -105,7 +108,7 @@ class JpegHeader:
         self.streamed = marker != _PROGRESSIVE
 
     def end(self, position: int, channels: int) -> None:
-        """Note where the first scan begins, and whether it has all channels."""
+        """Record where the first scan begins, and whether it has all channels."""
         if not self.channels:
             raise ValueError("it has no frame header")
         self.scan = position
@@ -154,6 +157,34 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int]:
         if position < len(data) and data[position] != 0:
             return data[position], position + 1
     raise ValueError("it ends before its image data")
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Return whether a file is a JPEG of a usual kind with little metadata, which libjpeg-turbo decodes safely.
+
+    Args:
+        data: the file's bytes.
+
+    Returns:
+        True if the segments before the first scan are well-formed, at most 64 with 256 kB of metadata, and declare
+        8 bits per sample, one or three channels, and Huffman coding.
+    """
+    if not data.startswith(bytes((0xFF, _START))):
+        return False
+    position, plain = 2, False
+    for _ in range(_MAX_PLAIN_SEGMENTS):
+        if position + 4 > len(data) or position > _MAX_PLAIN_METADATA or data[position] != 0xFF:
+            return False
+        marker = data[position + 1]
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _SCAN[1]:
+            return plain
+        if marker in _UNSUPPORTED or marker in _ALONE or marker in (_START, _END, 0xFF) or length < 2:
+            return False
+        if marker in _FRAMES:
+            plain = length >= 8 and data[position + 4] == 8 and data[position + 9] in (1, 3)
+        position += 2 + length
+    return False
 
 
 def check_scans(data: bytes) -> None:

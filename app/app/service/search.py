@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from app.core.boxes import area
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
@@ -39,14 +40,24 @@ class Comparison:
     Attributes:
         a: faces of the first picture, in canonical order.
         b: faces of the second picture.
-        largest: the largest face of each.
-        pairs: every face of the first with every face of the second, most similar first.
     """
 
     a: tuple[Face, ...]
     b: tuple[Face, ...]
-    largest: FacePair
-    pairs: tuple[FacePair, ...]
+
+    @property
+    def largest(self) -> FacePair:
+        """The largest face of each picture."""
+        return self._pair(_largest(self.a, 1)[0], _largest(self.b, 1)[0])
+
+    @property
+    def pairs(self) -> list[FacePair]:
+        """Every face of the first with every face of the second, most similar first; slow for large groups."""
+        pairs = [self._pair(one, other) for one in range(len(self.a)) for other in range(len(self.b))]
+        return sorted(pairs, key=lambda pair: -pair.similarity)
+
+    def _pair(self, one: int, other: int) -> FacePair:
+        return FacePair(one, other, round(float(self.a[one].embedding @ self.b[other].embedding), _DECIMALS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +137,13 @@ class Search:
             OceanoError: `face_not_found` with "image_a" or "image_b" in its details, `engine_unhealthy`.
         """
         took_ms = {} if took_ms is None else took_ms
-        found: list[list[Face]] = []
+        found: list[tuple[Face, ...]] = []
         for name, picture in (("image_a", a), ("image_b", b)):
             faces = await self.detect(picture, took_ms=took_ms)
             if not faces:
                 raise OceanoError("face_not_found", f"no face was found in {name}", details={"image": name})
-            found.append(faces)
-        return _compared(*found)
+            found.append(tuple(faces))
+        return Comparison(*found)
 
     async def more_like(
         self, embedding: Floats, *, limit: int, threshold: float, where: FaceFilter | None = None
@@ -230,27 +241,7 @@ def _largest(faces: Sequence[Face], count: int | None) -> list[int]:
     positions = list(range(len(faces)))
     if count is None or count >= len(positions):
         return positions
-    return sorted(sorted(positions, key=lambda position: _area(faces[position]), reverse=True)[:count])
-
-
-def _area(face: Face) -> float:
-    x1, y1, x2, y2 = face.bbox
-    return (x2 - x1) * (y2 - y1)
-
-
-def _compared(a: Sequence[Face], b: Sequence[Face]) -> Comparison:
-    pairs = [
-        FacePair(one, other, round(float(a[one].embedding @ b[other].embedding), _DECIMALS))
-        for one in range(len(a))
-        for other in range(len(b))
-    ]
-    largest = (_largest(a, 1)[0], _largest(b, 1)[0])
-    return Comparison(
-        a=tuple(a),
-        b=tuple(b),
-        largest=next(pair for pair in pairs if (pair.a, pair.b) == largest),
-        pairs=tuple(sorted(pairs, key=lambda pair: -pair.similarity)),
-    )
+    return sorted(sorted(positions, key=lambda position: area(faces[position].bbox), reverse=True)[:count])
 
 
 def _reaching(matches: Sequence[Match], threshold: float) -> list[Match]:

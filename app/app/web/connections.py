@@ -23,7 +23,7 @@ def max_connections() -> int:
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, which waits for headers for HEADER_SECONDS and no longer.
+    """A connection of uvicorn that waits at most HEADER_SECONDS for headers.
 
     A connection beyond `max_connections` is closed at once; that is logged when the limit is reached. A client may
     close its sending side after its request (`shutdown(SHUT_WR)`) and still gets the response.
@@ -37,7 +37,7 @@ class Connection(H11Protocol):
         self._is_half_closed = False
 
     def connection_made(self, transport: Any) -> None:
-        """Start the deadline, or close a connection that is one too many."""
+        """Start the deadline, or close a connection beyond the limit."""
         super().connection_made(transport)
         most = max_connections()
         if len(self.connections) > most:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from app.cli import main
-from app.commands.reembed import overlap, run_reembed
+from app.commands.reembed import run_reembed
 from app.core.config import Settings, load_settings
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
@@ -165,23 +165,6 @@ def test_the_same_model_and_a_missing_one_are_refused(settings: Settings, capsys
     assert main(["reembed", "--model", "first"]) == 2
     assert "already uses this model" in capsys.readouterr().err
     assert main(["reembed", "--model", "third"]) == 3
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "share"),
-    [
-        ((0, 0, 10, 10), (0, 0, 10, 10), 1.0),
-        ((0, 0, 10, 10), (5, 0, 15, 10), 1 / 3),
-        ((0, 0, 10, 10), (10, 0, 20, 10), 0.0),
-        ((0, 0, 10, 10), (20, 20, 30, 30), 0.0),
-        ((0, 0, 10, 10), (2, 2, 4, 4), 0.04),
-    ],
-)
-def test_overlap_is_intersection_over_union(
-    first: tuple[float, float, float, float], second: tuple[float, float, float, float], share: float
-) -> None:
-    assert overlap(first, second) == pytest.approx(share)
-    assert overlap(second, first) == pytest.approx(share)
 
 
 def test_copies_are_recorded_so_that_a_picture_survives_in_them(

@@ -19,7 +19,8 @@ from PIL import Image
 
 from app.core.errors import OceanoError
 from app.images import DecoderPool, decode, decoder_pool
-from app.images.plain_jpeg import is_plain_jpeg
+from app.images.decoding import register_heif
+from app.images.jpeg import is_plain_jpeg
 
 pytestmark = pytest.mark.decoders
 MAX_PIXELS = 4_000_000
@@ -142,6 +143,19 @@ def test_large_images_are_decoded_one_at_a_time(pool: DecoderPool, monkeypatch: 
         assert not waiting.done()
         pool._large.release()
         assert waiting.result(10).width == 2000
+        pool._large.acquire()
+
+
+def test_a_new_process_knows_how_large_a_heic_is(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_heif()
+    monkeypatch.setattr(decoder_pool, "_SMALL_BYTES", 10_000_000)
+    data = _encoded("HEIF", (1200, 800))
+    with pool._large, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.decode, data, max_pixels=MAX_PIXELS)
+        time.sleep(1.5)
+        assert not waiting.done()
+        pool._large.release()
+        assert waiting.result(10).width == 1200
         pool._large.acquire()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+from fastapi.concurrency import run_in_threadpool
 
 from app.service import Comparison, reaches
 from app.web.api.forms import (
@@ -80,7 +81,7 @@ async def compare(
     """Compare the largest face of `image_a` with the largest of `image_b`; with `all_pairs` every face with every."""
     threshold = services.engine.pack.threshold if form.options.threshold is None else form.options.threshold
     comparison = await services.search.compare(*form.pictures, took_ms=form.took_ms)
-    return _compared(form, comparison, threshold, Model.of(services.engine.pack))
+    return await run_in_threadpool(_compared, form, comparison, threshold, Model.of(services.engine.pack))
 
 
 def _compared(form: Upload[CompareOptions], comparison: Comparison, threshold: float, model: Model) -> CompareResponse:
