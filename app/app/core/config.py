@@ -60,7 +60,7 @@ class Settings(BaseSettings):
         (), description="origins of other pages, comma-separated; *: all"
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="host names to answer, comma-separated; *: all; empty: all, but on loopback without keys only its own"
+        (), description="host names to answer, comma-separated; *: all; empty: all, or its own on loopback without keys"
     )
     root_path: str = Field("", description="path of the page behind a proxy, such as /oceano; empty: /")
     data_dir: Path = Field(REPOSITORY, description="folder of logs, state, thumbs, models, qdrant_storage")
