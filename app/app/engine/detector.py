@@ -24,6 +24,7 @@ _TILED_SCALE: Final = 0.25  # below this scale to the detector's input, images a
 _MAYBE_TILED_SCALE: Final = 0.5  # below this one, if a face is small
 _SMALL_SIDE: Final = 24  # pixels of a face's shorter side in the detector's input
 _MOST_UNCERTAIN: Final = 64  # limits the time for one image
+_MOST_TILE_DETECTIONS: Final = 1000  # of all tiles; merging them takes time by their square
 _MOST_TILED_FACES: Final = 500  # limits the time of the recogniser for one image
 _TILES_AT_ONCE: Final = 16  # limits the memory of frames
 _FACE_VIEW: Final = 160  # pixels: side of the rotated views of one face, which fills half of them
@@ -142,6 +143,7 @@ class FaceDetector:
         while batch := list(islice(tiles, _TILES_AT_ONCE)):
             for detections in self._detect(batch):
                 found += clipped(picture, detections, "tiles")
+        found = sorted(found, key=lambda face: -face.score)[:_MOST_TILE_DETECTIONS]
         return sorted(merged(faces, found), key=lambda face: -face.score)[:_MOST_TILED_FACES]
 
     def _run_fallbacks(self, picture: Picture, tiled: bool) -> list[Found]:

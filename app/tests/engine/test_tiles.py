@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from app.core.errors import OceanoError
 from app.core.types import Face, ModelPack, Picture, Pixels
 from app.demo import draw_portrait
 from app.embeddings import FaceEngine
+from app.engine import detector
+from app.engine.found import Found
 from app.engine.frames import Detections
 from app.engine.tiles import tile_views
 from tests.support.fakes import picture_of
@@ -155,3 +158,21 @@ def test_any_other_value_of_the_setting_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TILES", text)
     with pytest.raises(OceanoError, match=r"TILES=.*auto, off, or a number from 2 to 16"):
         load_settings(tmp_path / ".env")
+
+
+def test_of_very_many_detections_only_the_best_are_merged(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merging takes time by the square of their number: thousands of faces held the model for minutes."""
+    lengths: list[int] = []
+    merge = detector.merged
+
+    def counted(faces: Sequence[Found], others: Sequence[Found], **options: float) -> list[Found]:
+        lengths.append(len(others))
+        return merge(faces, others, **options)
+
+    monkeypatch.setattr(detector, "merged", counted)
+    monkeypatch.setattr(detector, "_MOST_TILE_DETECTIONS", 7)
+    monkeypatch.setattr(detector, "_MOST_TILED_FACES", 5)
+    assert len(_faces(_engine(demo_pack), _crowd(6000, 4000, 6, 3))) == 5
+    assert max(lengths) == 7
