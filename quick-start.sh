@@ -100,14 +100,22 @@ stamp_of() { # stamp_of SET PYTHON: identifies everything that an environment is
   sha256sum <"$here/app/pyproject.toml"
 }
 
-set_up() { # set_up SET PYTHON: creates .venv with that set, unless it exists
-  local set=$1 python=$2 stamp found=
-  stamp=$(stamp_of "$set" "$python")
+lock() { # so that of several quick-starts at once only one installs packages or a model, and writes .env
   exec 9<"$script"
   if command -v flock >/dev/null && ! flock -n 9; then
     say "Waiting for another quick-start that is installing."
     flock 9 || say "The file system does not support locks; continuing without one."
   fi
+}
+
+unlock() {
+  exec 9<&-
+}
+
+set_up() { # set_up SET PYTHON: creates .venv with that set, unless it exists
+  local set=$1 python=$2 stamp found=
+  stamp=$(stamp_of "$set" "$python")
+  lock
   if [[ -x $oceano && -f $venv/oceano.stamp ]]; then
     found=$(<"$venv/oceano.stamp")
   fi
@@ -124,7 +132,7 @@ set_up() { # set_up SET PYTHON: creates .venv with that set, unless it exists
     "$oceano" --version >/dev/null || die 3 "the installed oceano does not run"
     printf '%s\n' "$stamp" >"$venv/oceano.stamp" # last, so that an interrupted setup is repeated
   fi
-  exec 9<&-
+  unlock
 }
 
 new_environment() { # new_environment PYTHON
@@ -204,14 +212,17 @@ have_model() { # checks or installs the model; may change `model`; returns 1 if 
   fi
   indexed=$(indexed_model)
   if [[ $model == antelopev2 ]]; then
+    if [[ -n $indexed && $indexed != antelopev2 && $indexed != "a server" ]]; then
+      say "quick-start: the index was made by the model $indexed: set MODEL_NAME=$indexed in $here/.env"
+      say "Or change the index to antelopev2:"
+      say_change
+      exit 3
+    fi
     if can_download; then
       say "Downloading the model antelopev2 (361 MB)."
       "$oceano" models install antelopev2 && return 0
     fi
     say "The model antelopev2 is not installed and cannot be downloaded from this machine."
-    if [[ -n $indexed && $indexed != antelopev2 && $indexed != "a server" ]]; then
-      die 3 "the index was made by the model $indexed: set MODEL_NAME=$indexed in $here/.env"
-    fi
     if [[ -n ${MODEL_NAME:-}${indexed} ]]; then # requested by the user or needed by an index
       say_antelopev2
       exit 3
@@ -249,8 +260,14 @@ have_free_model() { # installs the pack opencv and saves it as the model
     say "$here/.env cannot be written: set MODEL_NAME=opencv there or in the environment before every later command."
   fi
   say "antelopev2 is more accurate. To change to it later:"
-  say "  $oceano models install antelopev2 --archive antelopev2.zip   (InsightFace, release v0.7; non-commercial)"
-  say "  $oceano reembed --model antelopev2, then MODEL_NAME=antelopev2 in $here/.env"
+  say_change
+}
+
+say_change() { # an index belongs to its model
+  say "  1. Run $oceano models install antelopev2 (non-commercial). Without internet, download antelopev2.zip"
+  say "     (InsightFace, release v0.7) on another machine, and add --archive antelopev2.zip."
+  say "  2. Run $oceano reembed --model antelopev2. It embeds all pictures again."
+  say "  3. Set MODEL_NAME=antelopev2 in $here/.env."
 }
 
 say_antelopev2() {
@@ -282,8 +299,14 @@ use_pictures() { # use_pictures demo|samples: ingests them into a separate index
 }
 
 choose_model() { # returns 0 for a real model, 1 if only the demo is possible
+  local code=0
+  lock                    # before .env is read: another quick-start may be choosing the model
   read_model_name || exit # `set -e` has no effect in a function that is called in a condition
-  [[ ${OCEANO_DEMO:-} != 1 && $model != demo ]] && have_model
+  if [[ ${OCEANO_DEMO:-} == 1 || $model == demo ]] || ! have_model; then
+    code=1
+  fi
+  unlock
+  return "$code"
 }
 
 # --- the commands
@@ -307,6 +330,7 @@ start() {
     say "To index your pictures, run ./quick-start.sh ingest FOLDER in another terminal."
   else
     use_demo
+    say "The demo has a separate index: ./quick-start.sh ingest uses it only with OCEANO_DEMO=1."
     say "Starting; press Ctrl-C to stop."
   fi
   exec "$oceano" serve

@@ -97,6 +97,12 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         bool,
         typer.Option("--include-system", help="Also index recycle bins, thumbnail folders, snapshots and the like."),
     ] = False,
+    raw_pairs: Annotated[
+        bool, typer.Option("--raw-pairs", help="Also index raw files that have a JPEG or HEIC of the same name.")
+    ] = False,
+    all_pages: Annotated[
+        bool, typer.Option("--all-pages", help="Index all pages of a TIFF, MPO or HEIC file, not only the first.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Ingest at most this many new files.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also ingest files that failed or had no face.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep running and add new files.")] = False,
@@ -130,6 +136,8 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         forget_drives=forget_drives,
         report=report,
         include_system=include_system,
+        raw_pairs=raw_pairs,
+        all_pages=all_pages,
     )
     with _interruptible() as stop:
         return run_ingest(request, _settings("ingest"), stop, as_json=as_json)
@@ -197,6 +205,18 @@ def restore(
 
     with _interruptible() as stop:
         return run_restore(_settings("backup"), folder, stop)
+
+
+@cli.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what the picture files allow.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
+) -> int:
+    """Check that index, ledger and thumbnails agree and are undamaged."""
+    from app.commands.doctor import run_doctor
+
+    with _interruptible() as stop:
+        return run_doctor(_settings("doctor"), stop, fix=fix, as_json=as_json)
 
 
 @cli.command()

@@ -15,13 +15,13 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Final
+from typing import Final, TypeVar
 
 from app.core.concurrency import Budget, in_order, processors
 from app.core.errors import OceanoError
@@ -33,8 +33,13 @@ from app.images import DecoderPool, ThumbStore
 from app.library.batches import Batch, BatchProcessor, Outcomes
 from app.library.ledger import FileRecord, Ledger
 from app.library.mounts import Mount, mounts_of
-from app.library.reader import TEMPORARY_REASONS, Reader, ReadResult, duplicate_record
+from app.library.presence import VisitedPaths
+from app.library.raw_pairs import raw_files_beside
+from app.library.reader import TEMPORARY_REASONS, Reader, ReadResult, duplicate_record, has_unread_pages
 from app.library.scan import EVERYTHING, File, Folder, PathFilter
+from app.library.settling import Settling
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +49,7 @@ WRITE_SECONDS: Final = 1.0
 READER_THREADS: Final = 4
 DECODE_SECONDS: Final = 60.0  # for one picture, in a decoder process
 CTIMES_AT_ONCE: Final = 1000  # recorded in one transaction, for results of versions that did not record them
+RAW_PAIRS_AT_ONCE: Final = 1000
 MAX_READ_AHEAD_BYTES: Final = 200_000_000  # of files that are read but not decoded yet
 ENGINE_CHECK_SECONDS: Final = 10.0
 
@@ -58,13 +64,19 @@ class IngestCounts:
         no_face: images without a face.
         failed: files that failed.
         duplicate: copies of an image.
+        moved: files that replace a deleted file of the same image, such as renamed ones.
         skipped: files unchanged since an earlier run.
         failed_before: skipped files that failed then.
         ignored: files that are not pictures, neither by content nor by name.
         system_files: files left out because a system made them or has not finished them.
         system_folders: folders left out because a system made them, such as thumbnails and recycle bins.
         linked_folders: links to folders, which are not followed.
+        raw_pairs: raw files left out because a JPEG or HEIC of the same name is beside them.
         faces: faces of the `done` images.
+        first_page_only: images with further pages, which were not read.
+        pages: pages that were read after the first ones of their files.
+        failed_pages: further pages that failed.
+        missing: known files of the folder that are missing and have no copy; only a prune removes them.
     """
 
     files: int = 0
@@ -72,18 +84,24 @@ class IngestCounts:
     no_face: int = 0
     failed: int = 0
     duplicate: int = 0
+    moved: int = 0
     skipped: int = 0
     failed_before: int = 0
     ignored: int = 0
     system_files: int = 0
     system_folders: int = 0
     linked_folders: int = 0
+    raw_pairs: int = 0
     faces: int = 0
+    first_page_only: int = 0
+    pages: int = 0
+    failed_pages: int = 0
+    missing: int = 0
 
     @property
     def images(self) -> int:
         """Images processed in this run."""
-        return self.done + self.no_face + self.failed + self.duplicate
+        return self.done + self.no_face + self.failed + self.duplicate + self.moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +112,7 @@ class IngestOptions:
         max_pixels: a picture with more pixels is `failed`, before it is decoded.
         min_decoded_side: as for `images.decode`.
         retry: also ingest files again that failed or had no face.
+        all_pages: process all pages of a TIFF, MPO or HEIF file, and read files again of which only the first was read.
         limit: ingest at most this many files; skipped and ignored files do not count.
         retry_seconds: how long to retry writes while the index is unavailable.
     """
@@ -101,6 +120,7 @@ class IngestOptions:
     max_pixels: int
     min_decoded_side: int | None = None
     retry: bool = False
+    all_pages: bool = False
     limit: int | None = None
     retry_seconds: float = RETRY_SECONDS
 
@@ -140,15 +160,27 @@ class Ingest:
             max_pixels=options.max_pixels,
             min_decoded_side=options.min_decoded_side,
             retry=options.retry,
+            all_pages=options.all_pages,
             on_missing=self._require_folder,
         )
-        self._processor = BatchProcessor(engine, self._reader, thumbs)
+        self._processor = BatchProcessor(engine, self._reader, thumbs, all_pages=options.all_pages)
+        self._stop = stop or Event()
+        self._settling = Settling(
+            index,
+            ledger,
+            thumbs,
+            digest=engine.pack.digest,
+            on_missing=self._require_folder,
+            retry=self._retry_index,
+            stop=self._stop,
+        )
+        self._index_ahead = False
+        self._visited: VisitedPaths | None = None
         self._folder: Folder | None = None
         self._recorded_mounts: set[Mount] = set()
         self._read_ahead = Budget(MAX_READ_AHEAD_BYTES)
         self._temporarily_unreadable = 0
         self._remaining = options.limit
-        self._stop = stop or Event()
         self._on_progress = on_progress
         self._batch_size = engine.batch
         self._files_ahead = 2 * max(engine.batch, WRITE_BATCH_FILES)
@@ -160,12 +192,19 @@ class Ingest:
         self._last_check = time.monotonic()
         self.counts = IngestCounts()
 
-    def run(self, folder: Path | Folder, wanted: PathFilter = EVERYTHING) -> IngestCounts:
+    def run(
+        self,
+        folder: Path | Folder,
+        wanted: PathFilter = EVERYTHING,
+        *,
+        select: Callable[[Iterator[File]], Iterator[File]] = lambda files: files,
+    ) -> IngestCounts:
         """Ingest the pictures of a folder. A file that fails is recorded with the reason; the run continues.
 
         Args:
             folder: the folder.
             wanted: the files to ingest.
+            select: chooses the files to ingest now, of those that are wanted.
 
         Returns:
             `counts`.
@@ -178,9 +217,13 @@ class Ingest:
         _log.info("ingest of %s started", readable(self._folder.path))
         self._record_mounts()
         self._requeue_lost_images()
+        self._visited = VisitedPaths()
         try:
-            self.ingest_files(self._folder.scan(wanted))
+            self.ingest_files(select(self._folder.scan(wanted)))
+            self._replace_raw_pairs(self._folder.raw_pairs)
+            self._settle_rest(self._folder, self._visited)
         finally:
+            self._visited = None
             self.count_left_out()
         _log.info("ingest of %s finished: %s", readable(self._folder.path), self.counts)
         return self.counts
@@ -210,6 +253,48 @@ class Ingest:
                         unwritten, last_write = Batch(), time.monotonic()
                 if len(unwritten):
                     self._write(unwritten)
+        self._settling.settle()
+        if not self._should_stop:  # else a file with a replaced image may have been read, but not recorded
+            self._settling.settle_replaced()
+            self._settling.settle_earlier()
+        self._count_moved()
+
+    def _settle_rest(self, folder: Folder, visited: VisitedPaths) -> None:
+        """Settle raw files and, if the folder was scanned completely, its missing files."""
+        if self._should_stop:
+            return
+        self._settling.settle_replaced()  # those of raw files
+        if not folder.is_file and not self.unread:
+            self._settling.settle_missing(folder.path, visited)
+            self.counts.missing = self._settling.missing
+
+    def _count_moved(self) -> None:
+        moved = self._settling.moved - self.counts.moved
+        self.counts.moved += moved
+        self.counts.duplicate -= moved
+
+    def replace_raw_files(self, files: Iterable[File], wanted: PathFilter) -> None:
+        """Let JPEG and HEIC files that were just ingested replace the raw files beside them.
+
+        Args:
+            files: the files.
+            wanted: as for `run`.
+        """
+        if self._folder is None:
+            return
+        raw_files = list(raw_files_beside(file.path for file in files))
+        for path in raw_files:
+            self._folder.file(path, wanted)  # notes whether it is left out
+        noted = self._folder.raw_pairs
+        if partners := {path: noted[path] for path in raw_files if path in noted}:
+            self._replace_raw_pairs(partners)
+            self._settling.settle_replaced()
+
+    def _replace_raw_pairs(self, partners: Mapping[str, str]) -> None:
+        """Let the JPEG beside a raw file take its place, if an earlier ingest took the raw file."""
+        pairs = list(partners.items())
+        for start in range(0, len(pairs), RAW_PAIRS_AT_ONCE):
+            self._ledger.replace_by_partners(dict(pairs[start : start + RAW_PAIRS_AT_ONCE]))
 
     def count_left_out(self) -> None:
         """Count what the scans of the folder left out so far."""
@@ -217,6 +302,7 @@ class Ingest:
             self.counts.system_files = len(self._folder.system_files)
             self.counts.system_folders = len(self._folder.system_folders)
             self.counts.linked_folders = len(self._folder.linked_folders)
+            self.counts.raw_pairs = len(self._folder.raw_pairs)
 
     @property
     def unread(self) -> int:
@@ -237,23 +323,31 @@ class Ingest:
         finally:
             self._read_ahead.change(-size)
 
-    def _require_folder(self, failure: OSError) -> None:
-        """Raise `folder_unavailable` if a file cannot be read because the whole folder is unavailable."""
+    def _require_folder(self, failure: OSError | None = None) -> None:
+        """Raise `folder_unavailable` if a file is missing or unreadable because the whole folder is unavailable."""
         if self._folder is not None:
             self._folder.require(failure)
 
     def _requeue_lost_images(self) -> None:
         """Ingest images again whose faces the index lost, because it was emptied or restored from an older copy."""
-        if self._index.count() >= self._ledger.totals().faces:
+        in_index, in_ledger = self._index.count(), self._ledger.totals().faces
+        self._index_ahead = in_index > in_ledger
+        if in_index >= in_ledger:
             return
-        lost = []
+        lost, unsettled = [], []
         for image in self._ledger.images():
             image_id = str(image.image_id)
             ids = [face_id_of(image_id, self._engine.pack.digest, position) for position in range(image.faces)]
-            if len(self._index.retrieve(ids)) < image.faces:
+            found = self._index.retrieve(ids)
+            if len(found) < image.faces:
                 lost.append(image_id)
+            elif any(face.payload.path != readable(image.path) for face in found):
+                unsettled.append(image_id)
         _log.warning("the index lacks faces of %d images that are done in the ledger; ingesting them again", len(lost))
         self._ledger.delete_images(lost)
+        self._index_ahead = True
+        self._ledger.record([], unsettled=unsettled)
+        self._ledger.unsettle_copies()
 
     def _unfinished(self, files: Iterable[File]) -> Iterator[File]:
         """Yield the files to read; count the unchanged ones as skipped."""
@@ -262,9 +356,13 @@ class Ingest:
             if self._should_stop:
                 break
             self.counts.files += 1
+            if self._visited is not None:
+                self._visited.add(file.path)
             if (earlier := self._reader.unchanged(file)) is None:
                 yield file
                 continue
+            if self._reader.lost_original(earlier):
+                self._settling.add_image(str(earlier.image_id))
             if earlier.ctime_ns is None:
                 without_ctime[file.path] = file.ctime_ns
             if len(without_ctime) >= CTIMES_AT_ONCE:
@@ -331,13 +429,24 @@ class Ingest:
             if (outcome := outcomes[image_id])
         ]
         self._record_mounts()
-        self._ledger.record([*filter(self._should_record, records), *batch.unchanged])
+        recorded = list(filter(self._should_record, records))
+        # Faces that the index has, but the ledger lacked, may have the path of another file.
+        unsettled = [
+            one for one in recorded if one.status == "duplicate" or (self._index_ahead and one.status == "done")
+        ]
+        self._ledger.record([*recorded, *batch.unchanged], unsettled=[str(one.image_id) for one in unsettled])
+        self._settling.add(unsettled)
         self.counts.skipped += len(batch.unchanged)
+        self.counts.pages += batch.pages
+        self.counts.failed_pages += batch.failed_pages
         for record in records:
             if record.status == "failed":
                 _log.info("failed: %s: %s (%s)", readable(record.path), record.message, record.reason)
             setattr(self.counts, record.status, getattr(self.counts, record.status) + 1)
             self.counts.faces += record.faces
+            self.counts.first_page_only += has_unread_pages(record)
+        self._settling.settle_if_due()
+        self._count_moved()
         self._on_progress(self.counts)
 
     def _record_mounts(self) -> None:
@@ -362,9 +471,9 @@ class Ingest:
         if not self._engine.health.healthy:
             raise OceanoError("engine_unhealthy", self._engine.health.message)
 
-    def _retry_index(self, write: Callable[[], None]) -> None:
-        """Retry a write while the index is unavailable; writing a point twice is the same as writing it once."""
-        retry_index(write, self._stop, seconds=self._options.retry_seconds)
+    def _retry_index(self, work: Callable[[], T]) -> T:
+        """Retry a request while the index is unavailable; writing a point twice is the same as writing it once."""
+        return retry_index(work, self._stop, seconds=self._options.retry_seconds)
 
 
 def _run_as_script() -> int:

@@ -60,7 +60,6 @@ def create_app(
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,  # a redirect would repeat the client's Host
-        servers=[{"url": settings.root_path}] if settings.root_path else None,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings

@@ -117,13 +117,15 @@ class IngestProgress:
         parts = [
             f"{counted(counts.images, 'image')}, {counted(counts.faces, 'face')}",
             f"{counts.done} done, {counts.no_face} without a face",
-            f"{counts.failed} failed, {counts.duplicate} duplicates",
+            f"{counts.failed} failed, {counts.duplicate} duplicates, {counts.moved} moved",
             f"{counts.skipped} skipped" + (f" ({counts.failed_before} failed before)" if counts.failed_before else ""),
             f"{seconds:.1f} s, {rate:.0f} images/s",
         ]
         print(("interrupted: " if interrupted else "") + "; ".join(parts), flush=True)  # noqa: T201
         if left_out := _left_out(counts):
             print(left_out, flush=True)  # noqa: T201
+        if pages := _pages(counts):
+            print(pages, flush=True)  # noqa: T201
         if counts.failed or counts.failed_before:
             print("--report FILE.csv lists the failed files with reasons; --retry ingests them again")  # noqa: T201
 
@@ -137,6 +139,17 @@ class IngestProgress:
             self._bar.update(self._task, total=total)
 
 
+def _pages(counts: IngestCounts) -> str:
+    """The sentences about the pages after the first of a file; empty if there are none."""
+    sentences = []
+    if counts.first_page_only:
+        files = counted(counts.first_page_only, "file")
+        sentences.append(f"Only the first page was read of {files} (--all-pages reads all).")
+    if counts.pages or counts.failed_pages:
+        sentences.append(f"{counted(counts.pages, 'further page')} read, {counts.failed_pages} failed.")
+    return " ".join(sentences)
+
+
 def _left_out(counts: IngestCounts) -> str:
     """The sentences about what an ingest left out; empty if nothing."""
     sentences = []
@@ -148,6 +161,9 @@ def _left_out(counts: IngestCounts) -> str:
     if any(parts):
         advice = " (--include-system takes them)" if counts.system_files or counts.system_folders else ""
         sentences.append(f"Left out: {', '.join(filter(None, parts))}{advice}.")
+    if counts.raw_pairs:
+        files = counted(counts.raw_pairs, "raw file")
+        sentences.append(f"Left out: {files} beside a JPEG or HEIC of the same name (--raw-pairs takes them).")
     if counts.linked_folders:
         links = "link to a folder" if counts.linked_folders == 1 else "links to folders"
         sentences.append(f"Not followed: {counts.linked_folders} {links}; ingest the folders they lead to.")

@@ -35,6 +35,8 @@ def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_js
                 raise
             pruned = asdict(job.pruned) if job.pruned else None
             progress.finish(job.counts, interrupted=stop.is_set(), pruned=pruned)
+        if job.counts.missing and not request.prune and not as_json:
+            _say_missing(job.counts.missing)
         if job.pruned is not None and not as_json:
             _say_pruned(job.pruned, dry_run=False)
         unpruned = request.prune and job.unread > 0
@@ -43,7 +45,7 @@ def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_js
         job.write_report()
         if stop.is_set():
             return EXIT_INTERRUPTED
-        return EXIT_SOME_FAILED if job.counts.failed or unpruned else EXIT_OK
+        return EXIT_SOME_FAILED if job.counts.failed or job.counts.failed_pages or unpruned else EXIT_OK
 
 
 def _dry_run(request: IngestRequest, settings: Settings, stop: Event, *, as_json: bool) -> int:
@@ -56,6 +58,11 @@ def _dry_run(request: IngestRequest, settings: Settings, stop: Event, *, as_json
         _say_unpruned(unlisted)
         return EXIT_SOME_FAILED
     return EXIT_OK
+
+
+def _say_missing(missing: int) -> None:
+    files = "1 file of this folder is" if missing == 1 else f"{missing} files of this folder are"
+    print(f"Missing: {files} not there any more. Their faces stay in the index; --prune removes them.")  # noqa: T201
 
 
 def _say_unpruned(unread: int) -> None:

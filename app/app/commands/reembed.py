@@ -26,7 +26,7 @@ from app.images import ThumbStore
 from app.index import activate_collection, open_index, open_model_collection
 from app.index.transfer import pages
 from app.ingest import Ingest, IngestOptions
-from app.library import File, Ledger, file_at, only_writer
+from app.library import File, Ledger, Locations, PresenceCheck, file_at, has_read_pages, only_writer
 from app.service import build_engine, find_model, open_ledger
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,11 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
             new_index,
             new_ledger,
             ThumbStore(new_settings.thumbs_dir),
-            IngestOptions(new_settings.max_image_pixels, min_decoded_side=new_settings.min_decoded_side),
+            IngestOptions(
+                new_settings.max_image_pixels,
+                min_decoded_side=new_settings.min_decoded_side,
+                all_pages=any(map(has_read_pages, old_ledger.images())),
+            ),
             stop=stop,
             on_progress=lambda counts: advance(counts.faces),
         )
@@ -96,6 +100,7 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
             return EXIT_INTERRUPTED
         _remove_outdated(old_ledger, new_index, new_ledger, stop)
         _record_copies(old_ledger, new_ledger)
+        _settle_copies(new_index, new_ledger, ThumbStore(new_settings.thumbs_dir), new_pack.digest, stop)
         if not without_gone:
             _require_most_faces(old_index.count(), new_index.count())
         names = copy_names(old_index, new_index, stop)  # last, because names can change meanwhile
@@ -182,6 +187,12 @@ def _record_copies(old_ledger: Ledger, new_ledger: Ledger) -> None:
         new_ledger.record(batch)
 
 
+def _settle_copies(index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, digest: str, stop: Event) -> None:
+    """Give the new faces the folders of all copies; those of an earlier reembed may have moved since."""
+    ledger.unsettle_copies()
+    Locations(index, ledger, thumbs, PresenceCheck(ledger), digest=digest).settle_all(stop)
+
+
 def copy_names(old_index: FaceIndex, new_index: FaceIndex, stop: Event) -> NameCounts:
     """Copy the names of faces to the faces of the same image with an overlapping box.
 
@@ -200,7 +211,7 @@ def copy_names(old_index: FaceIndex, new_index: FaceIndex, stop: Event) -> NameC
     for person in old_index.facet("person", limit=_MAX_PEOPLE):
         for page in pages(old_index, where=FaceFilter(person=person), stop=stop):
             for record in page:
-                face = _same_face(record, new_index)
+                face = _same_face(record, new_index, stop)
                 if face is None:
                     counts.lost += 1
                     _log.warning("no face for %s in %s", person, record.payload.path)
@@ -211,8 +222,10 @@ def copy_names(old_index: FaceIndex, new_index: FaceIndex, stop: Event) -> NameC
     return counts
 
 
-def _same_face(record: FaceRecord, new_index: FaceIndex) -> FaceRecord | None:
-    faces = new_index.scroll(limit=_PAGE, where=FaceFilter(image_id=record.payload.image_id)).records
+def _same_face(record: FaceRecord, new_index: FaceIndex, stop: Event) -> FaceRecord | None:
+    where = FaceFilter(image_id=record.payload.image_id)
+    found = (face for page in pages(new_index, where=where, stop=stop) for face in page)
+    faces = [face for face in found if face.payload.page == record.payload.page]
     best = max(faces, key=lambda face: overlap(face.payload.bbox, record.payload.bbox), default=None)
     if best is None or overlap(best.payload.bbox, record.payload.bbox) < _MIN_OVERLAP:
         return None

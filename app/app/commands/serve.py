@@ -19,7 +19,7 @@ from app.core.errors import EXIT_OK, OceanoError
 from app.index import open_index
 from app.main import create_app
 from app.service import build_engine, open_ledger
-from app.web import Connection
+from app.web import Connection, backlog, raise_file_limit
 
 
 def run_serve(settings: Settings) -> None:
@@ -41,6 +41,7 @@ def run_serve(settings: Settings) -> None:
                     how = "./quick-start.sh ingest FOLDER, or oceano ingest FOLDER"
                     typer.echo(f"The index is empty. To index pictures: {how}", err=True)
 
+    raise_file_limit()
     with _listening(settings) as listener:
         if not settings.api_keys and (misspelt := misspelt_api_keys(os.environ)):
             warning = f"{', '.join(misspelt)} is set, but the setting is API_KEYS: no key is required now."
@@ -57,8 +58,10 @@ def run_serve(settings: Settings) -> None:
             uvicorn.Config(
                 app,
                 http=Connection,
+                backlog=backlog(),
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,  # the application's middleware reads them
                 server_header=False,
                 timeout_graceful_shutdown=10,
             )

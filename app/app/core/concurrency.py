@@ -8,8 +8,9 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -125,3 +126,41 @@ class Budget:
     def is_exceeded(self) -> bool:
         """Return whether the count is above the limit."""
         return self._held > self._limit
+
+
+class Reservations:
+    """A thread-safe budget of bytes that callers reserve before they use them.
+
+    A reservation of more bytes than there are waits until there are no others.
+
+    Args:
+        limit: in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._reserved = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, size: int, timeout: float | None = None) -> Iterator[bool]:
+        """Reserve bytes until the context ends.
+
+        Args:
+            size: in bytes.
+            timeout: seconds to wait for them; None to wait as long as it takes.
+
+        Yields:
+            Whether they are reserved.
+        """
+        with self._changed:
+            is_free = lambda: not self._reserved or self._reserved + size <= self._limit  # noqa: E731
+            reserved = self._changed.wait_for(is_free, timeout)
+            self._reserved += size if reserved else 0
+        try:
+            yield reserved
+        finally:
+            if reserved:
+                with self._changed:
+                    self._reserved -= size
+                    self._changed.notify_all()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[3]
 
 _ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
-_ROOT_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
+ROOT_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _PLAIN_URL: Final = re.compile(r"[!-$&-~]+")  # printable ASCII without % and spaces
 _HEADER: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # printable ASCII, no space at either end
 _UP_TO_USERINFO: Final = re.compile(r".*@", re.DOTALL)
@@ -55,7 +56,7 @@ class Settings(BaseSettings):
     uvicorn_port: int = Field(9100, ge=1, le=65535, description="TCP port to listen on")
     uvicorn_workers: int = Field(1, description="always 1")
     uvicorn_limit_concurrency: int = Field(256, ge=1, description="maximum concurrent requests; further ones get 503")
-    request_timeout_seconds: float = Field(30, gt=0, description="seconds after which a request gets 504")
+    request_timeout_seconds: float = Field(30, gt=0, description="seconds after which a received request gets 504")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins of other pages, comma-separated; *: all"
     )
@@ -63,6 +64,9 @@ class Settings(BaseSettings):
         (), description="host names to answer, comma-separated; *: all; empty: all, or its own on loopback without keys"
     )
     root_path: str = Field("", description="path of the page behind a proxy, such as /oceano; empty: /")
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("127.0.0.1", "::1"), description="proxies whose X-Forwarded headers count, comma-separated; *: all"
+    )
     data_dir: Path = Field(REPOSITORY, description="folder of logs, state, thumbs, models, qdrant_storage")
     model_name: str = Field("antelopev2", min_length=1, description="a pack under models/, or a folder with one")
     det_size: Annotated[tuple[int, int], NoDecode] = Field(
@@ -121,7 +125,7 @@ class Settings(BaseSettings):
             raise ValueError(f"must be auto, off, or a number from 2 to {MOST_TILES}")
         return int(text)
 
-    @field_validator("cors_origins", "allowed_hosts", "api_keys", "ingest_roots", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "forwarded_allow_ips", "api_keys", "ingest_roots", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -148,9 +152,20 @@ class Settings(BaseSettings):
     @classmethod
     def _valid_root_path(cls, value: str) -> str:
         path = value.strip().rstrip("/")
-        if path and not _ROOT_PATH.fullmatch(path):
+        if path and not ROOT_PATH.fullmatch(path):
             raise ValueError("must begin with / and hold letters, digits, and . _ ~ - only, such as /oceano")
         return path
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _valid_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            for proxy in value:
+                if proxy != "*":
+                    ip_network(proxy)
+        except ValueError:
+            raise ValueError("each must be * or an address or a network, such as 10.0.0.5 or 10.0.0.0/8") from None
+        return ("*",) if "*" in value else value
 
     @field_validator("api_keys")
     @classmethod

@@ -25,11 +25,12 @@ def is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def folders_of(path: str) -> tuple[str, ...]:
-    """Return every folder above an absolute path, outermost first, as in `FacePayload.folder`."""
-    folders: list[str] = []
-    path = os.path.normpath(path)
-    while (folder := os.path.dirname(path)) != path:  # noqa: PTH120 - for every image; Path takes four times as long
-        folders.append(folder)
-        path = folder
-    return tuple(reversed(folders))
+def folders_of(*paths: str) -> tuple[str, ...]:
+    """Return every folder above absolute paths, sorted and so outermost first, as in `FacePayload.folder`."""
+    folders: set[str] = set()
+    for given in paths:
+        path = os.path.normpath(given)
+        while (folder := os.path.dirname(path)) != path:  # noqa: PTH120 - for every image; Path takes four times as long
+            folders.add(folder)
+            path = folder
+    return tuple(sorted(folders))

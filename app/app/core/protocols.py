@@ -18,6 +18,7 @@ from app.core.types import (
     Match,
     ModelPack,
     Picture,
+    Score,
     ScrollPage,
 )
 
@@ -153,6 +154,27 @@ class FaceIndex(Protocol):
         """
         ...
 
+    def search_exact(
+        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
+    ) -> list[Score]:
+        """Compare an embedding with every face, without HNSW and quantization.
+
+        The time grows with the number of faces: about 0.3 s per million with 512 dimensions.
+
+        Args:
+            embedding: float32, (D,), with norm 1.
+            limit: maximum number of scores, at least 1; each takes about 10 us.
+            threshold: lowest cosine similarity, -1 to 1; None for no threshold.
+            where: restricts the faces; None for all.
+
+        Returns:
+            The ids and similarities of the most similar faces, best first.
+
+        Raises:
+            OceanoError: as `search` does.
+        """
+        ...
+
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         """Read faces by their ids.
 
@@ -205,12 +227,13 @@ class FaceIndex(Protocol):
         """
         ...
 
-    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
-        """Set the path and the folders of faces whose image file has moved; durable on return.
+    def set_paths(self, face_ids: Sequence[str], *, paths: Sequence[str]) -> None:
+        """Set the path and the folders of the faces of an image; durable on return.
 
         Args:
             face_ids: any number; unknown ids are ignored.
-            path: the absolute path of the file.
+            paths: the absolute paths of the files that contain the image, at least one. The first becomes the path of
+                the faces; the folders are those of all.
 
         Raises:
             OceanoError: `disk_full`, `index_unavailable`. Some of the faces may have been changed.

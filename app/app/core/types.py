@@ -24,6 +24,7 @@ FoundBy = Literal["direct", "border", "larger", "rotated", "contrast", "tiles"]
 Flaw = Literal["face_too_small", "blurred", "extreme_pose", "low_detection_score"]
 
 FLAWS: Final[tuple[Flaw, ...]] = get_args(Flaw)
+PAGED_FORMATS: Final = frozenset({"TIFF", "JPEG", "HEIF"})  # formats whose frames are photographs of their own
 DEFAULT_THRESHOLD: Final = 0.4  # of an unknown model pack
 
 
@@ -84,6 +85,11 @@ class Picture:
     full_scale: float = 1.0
     frames: int = 1
 
+    @property
+    def pages(self) -> int:
+        """Number of photographs in the file; the frames of an animation are one."""
+        return self.frames if self.format in PAGED_FORMATS else 1
+
     def full(self) -> Pixels:
         """Return the image at `full_scale`: at full size, unless it exceeds the limit of pixels.
 
@@ -135,6 +141,7 @@ class FacePayload:
         taken_at: time of the photograph in ISO 8601, or None.
         ingested_at: time of the ingest in ISO 8601.
         flaws: as in `Face`; empty for faces that older versions stored.
+        page: page of the image file that shows the face, from 0.
     """
 
     image_id: str
@@ -150,6 +157,7 @@ class FacePayload:
     taken_at: str | None
     ingested_at: str
     flaws: tuple[str, ...] = ()
+    page: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +191,14 @@ class Match:
     face_id: str
     similarity: float
     payload: FacePayload
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The similarity of a stored face to a query, without the face's payload; as in `Match`."""
+
+    face_id: str
+    similarity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,13 +308,39 @@ class FaceMatches:
         face_index: position of the face in canonical order (bbox x1, then y1), from 0.
         face: the face.
         matches: best first.
-        more: whether the index has more matches than these.
+        next: cursor of the matches after these; None if there are no more.
     """
 
     face_index: int
     face: Face
     matches: tuple[Match, ...]
-    more: bool = False
+    next: str | None = None
+
+    @property
+    def more(self) -> bool:
+        """Whether the index has more matches than these."""
+        return self.next is not None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchPage:
+    """Further matches of one face.
+
+    Attributes:
+        matches: best first.
+        first: position of the first match among all matches, from 1.
+        total: number of all matches; None if it was not counted.
+        next: cursor of the matches after these; None if there are no more.
+        threshold: lowest cosine similarity of a match.
+        took_ms: milliseconds of each stage, and "total".
+    """
+
+    matches: tuple[Match, ...]
+    first: int
+    total: int | None
+    next: str | None
+    threshold: float
+    took_ms: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)

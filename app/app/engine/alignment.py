@@ -17,11 +17,6 @@ CROP_SIDE: Final = 112
 _TEMPLATE: Final = (38.2946 + 51.6963j, 73.5318 + 51.5014j, 56.0252 + 71.7366j, 41.5493 + 92.3655j, 70.7299 + 92.2041j)
 _TEMPLATE_CENTRE: Final = sum(_TEMPLATE) / 5
 
-# Faces on their side or head, as SCRFD sees them, are at least 3.5 pixels away from the template or rotated by 50
-# degrees; of the upright faces that it is not sure of, half are within 3.2 pixels.
-_MISFIT: Final = 3.2  # pixels of the crop, root mean square
-_ROLL: Final = 30.0  # degrees
-
 
 def similarity_to_crop(kps: Floats) -> tuple[complex, complex]:
     """Compute the similarity transform from landmarks to the template.
@@ -61,17 +56,18 @@ def aligned_kps(kps: Floats) -> list[complex]:
     return [a * point + b for point in _complex(kps)]
 
 
-def looks_turned(kps: Floats) -> bool:
-    """Return whether a face may be on its side or head: its landmarks are rotated, or do not fit the template.
-
-    A detector that sees a turned face often still places the landmarks as those of an upright one.
+def fit_of(kps: Floats) -> tuple[float, float]:
+    """Compute how landmarks fit the template.
 
     Args:
         kps: five landmarks in pixels, (5, 2).
+
+    Returns:
+        Their distance from the template in pixels of the crop (root mean square), and their roll in degrees, 0 to 180.
     """
     a, b = similarity_to_crop(kps)
     squares = [abs(a * point + b - target) ** 2 for point, target in zip(_complex(kps), _TEMPLATE, strict=True)]
-    return math.sqrt(sum(squares) / 5) > _MISFIT or abs(math.degrees(cmath.phase(a))) > _ROLL
+    return math.sqrt(sum(squares) / 5), abs(math.degrees(cmath.phase(a)))
 
 
 def _complex(kps: Floats) -> list[complex]:

@@ -9,16 +9,18 @@ from functools import reduce
 from itertools import groupby, islice
 from typing import Final, Literal
 
+import numpy as np
+
 from app.core.config import Settings
 from app.core.onnx_graph import Family
 from app.core.types import Floats, FoundBy, Picture
 from app.engine import scrfd, yunet
-from app.engine.alignment import looks_turned
-from app.engine.fallbacks import View, direct, rotated_face, views
-from app.engine.found import Found, clipped, consistent, merged, same_face
+from app.engine.alignment import fit_of
+from app.engine.fallbacks import ALL_TURNS, UPSIDE_DOWN, View, direct, rotated_face, views
+from app.engine.found import Found, clipped, consistent, merged, same_faces
 from app.engine.frames import NO_DETECTIONS, Detections, Frame, fit
 from app.engine.runtime import Network
-from app.engine.tiles import input_scale, tile_views
+from app.engine.tiles import input_scale, shows_something, tile_views
 
 _TILED_SCALE: Final = 0.25  # below this scale to the detector's input, images are always searched in tiles
 _MAYBE_TILED_SCALE: Final = 0.5  # below this one, if a face is small
@@ -29,6 +31,7 @@ _MOST_TILED_FACES: Final = 500  # limits the time of the recogniser for one imag
 _TILES_AT_ONCE: Final = 16  # limits the memory of frames
 _FACE_VIEW: Final = 160  # pixels: side of the rotated views of one face, which fills half of them
 _SMALL_FACE_VIEW: Final = 96  # of the views that tell whether the larger ones are needed
+_LEAST_ROLL: Final = 25.0  # degrees; landmarks with more are those of a face on its side, which SCRFD turned in part
 _SMALL_FACE_LOSS: Final = 0.1  # what a turned face may score less in the small views
 
 
@@ -36,31 +39,65 @@ _SMALL_FACE_LOSS: Final = 0.1  # what a turned face may score less in the small 
 class _DetectorProfile:
     """How to decode a family of detectors, and when to check its detections in other views.
 
-    A face that scores less than `confident_score` is rechecked in its rotations; with `misfits`, only if its landmarks
-    look turned. So are detections that score at least `hint_score`. A turned face must score more than `turned_score`.
-    If all faces are uncertain and `recheck_border`, the view with a border replaces them if its best score is higher by
-    `min_gain`.
+    Attributes:
+        read_outputs: decodes the outputs of the network.
+        min_score: the lowest score of a face.
+        confident_score: faces with less are checked in other views.
+        min_gain: how much higher a face must score in another view.
+        recheck_border: if all faces are uncertain, check the view with a border, too.
+        hint_score: the lowest score of a detection that is no face but is checked for a turned face.
+        turned_score: the lowest score of a turned face.
+        fitting_score: from this score on, a face is checked in its rotations only if its landmarks look turned: they
+            are rotated, or further than `most_misfit` from the template.
+        most_misfit: pixels of the crop, root mean square.
+        rolls: the landmarks of a face on its side are rotated, too; otherwise they are those of an upright face.
     """
 
     read_outputs: Callable[[Sequence[Floats], Sequence[Frame], float], list[Detections]]
     min_score: float
-    hint_score: float
-    turned_score: float
     confident_score: float
     min_gain: float
     recheck_border: bool
-    misfits: bool
+    hint_score: float
+    turned_score: float
+    fitting_score: float
+    most_misfit: float
+    rolls: bool
 
 
 # min_score: 0.5 is InsightFace's default. YuNet scored 208 of 209 real faces at least 0.84 and one 0.61; in images
 # without faces, 0.6 removes half of what it detects at 0.5.
-# recheck: SCRFD gives sideways and upside-down faces low scores and wrong landmarks; rotated, the cosine of the
-# embedding to the upright one's rises from 0.09 to 1.0. YuNet was trained on faces of 10 to 300 pixels. It scores
-# upright faces of that size at least 0.9, faces that fill the frame 0.53 to 0.83, upside-down faces up to 0.89. Within
-# a border, which halves their size, the 40 faces of one set were separated by 6.4 standard deviations instead of 4.7.
+# SCRFD gives sideways and upside-down faces low scores and wrong landmarks; rotated, the cosine of the embedding to the
+# upright one's rises from 0.09 to 1.0. Half of the upright faces that it is not sure of are within 3.2 pixels of the
+# template; of 40 turned ones, 8.
+# YuNet was trained on faces of 10 to 300 pixels. It scores upright faces of that size at least 0.85, most of them 0.9,
+# faces that fill the frame 0.53 to 0.83, upside-down faces up to 0.9. Within a border, which halves their size, the 40
+# faces of one set were separated by 6.4 standard deviations instead of 4.7.
 _PROFILES: Final[Mapping[Family, _DetectorProfile]] = {
-    "scrfd": _DetectorProfile(scrfd.read_outputs, 0.5, 0.3, 0.6, 0.72, 0.1, recheck_border=False, misfits=True),
-    "yunet": _DetectorProfile(yunet.read_outputs, 0.6, 0.25, 0.7, 0.9, 0.03, recheck_border=True, misfits=False),
+    "scrfd": _DetectorProfile(
+        scrfd.read_outputs,
+        min_score=0.5,
+        confident_score=0.72,
+        min_gain=0.1,
+        recheck_border=False,
+        hint_score=0.3,
+        turned_score=0.6,
+        fitting_score=0.0,
+        most_misfit=3.2,
+        rolls=True,
+    ),
+    "yunet": _DetectorProfile(
+        yunet.read_outputs,
+        min_score=0.6,
+        confident_score=0.9,
+        min_gain=0.03,
+        recheck_border=True,
+        hint_score=0.25,
+        turned_score=0.7,
+        fitting_score=0.8,
+        most_misfit=2.4,
+        rolls=False,
+    ),
 }
 
 
@@ -138,7 +175,7 @@ class FaceDetector:
 
     def _add_tiles(self, picture: Picture, faces: list[Found]) -> list[Found]:
         """Add the faces of the tiles."""
-        tiles = tile_views(picture, self._size, self._tiles)
+        tiles = (view for view in tile_views(picture, self._size, self._tiles) if shows_something(view.pixels))
         found: list[Found] = []
         while batch := list(islice(tiles, _TILES_AT_ONCE)):
             for detections in self._detect(batch):
@@ -166,19 +203,27 @@ class FaceDetector:
         """Look at uncertain faces and hints in their rotations; if one is turned, search the whole rotated image."""
         if "rotated" not in self._fallbacks or faces[0].found_by == "rotated":
             return faces
-        confident = self._profile.confident_score
-        uncertain = [face for face in faces if face.score < confident]
-        if self._profile.misfits:
-            uncertain = [face for face in uncertain if looks_turned(face.kps)]
-        uncertain += [hint for hint in hints if not any(same_face(face, hint) for face in faces)]
-        turned = [face for one in uncertain[:_MOST_UNCERTAIN] for face in self._turn_one(picture, one)]
+        uncertain = [(face, turns) for face in faces if (turns := self._possible_turns(face))]
+        known = np.flatnonzero(same_faces(hints, faces).any(axis=1))
+        uncertain += [(hint, ALL_TURNS) for index, hint in enumerate(hints) if index not in known]
+        turned = [face for one, turns in uncertain[:_MOST_UNCERTAIN] for face in self._turn_one(picture, one, turns)]
         if not turned:
             return faces
         for detections in self._detect(list(views("rotated", picture, self._size))):
             faces = merged(faces, clipped(picture, detections, "rotated"), least=self._profile.turned_score)
         return merged(faces, turned, gain=self._profile.min_gain)
 
-    def _turn_one(self, picture: Picture, face: Found) -> list[Found]:
+    def _possible_turns(self, face: Found) -> Sequence[int]:
+        """The rotations in which a face may be upright; none if it is most likely upright now."""
+        profile = self._profile
+        if face.score >= profile.confident_score:
+            return ()
+        misfit, roll = fit_of(face.kps)
+        if face.score >= profile.fitting_score and misfit <= profile.most_misfit and roll <= _LEAST_ROLL:
+            return ()
+        return UPSIDE_DOWN if profile.rolls and roll <= _LEAST_ROLL else ALL_TURNS
+
+    def _turn_one(self, picture: Picture, face: Found, turns: Sequence[int]) -> list[Found]:
         """The face as found in the best of its rotations, if that scores higher than the upright ones.
 
         Small rotations, at a third of the cost of large ones, tell whether a look at the large ones is worthwhile.
@@ -186,13 +231,17 @@ class FaceDetector:
         pixels, scale = (picture.full(), 1.0) if face.found_by == "tiles" else (picture.pixels, picture.scale)
         canvas = self.network.graph.input_size
         least = max(self._profile.turned_score, face.score)
-        _, *small = rotated_face(pixels, scale, face.bbox, _SMALL_FACE_VIEW, canvas)
-        if max(one.scores.max(initial=0.0) for one in self._detect(small)) < least - _SMALL_FACE_LOSS:
+        small = list(rotated_face(pixels, scale, face.bbox, _SMALL_FACE_VIEW, turns, canvas))
+        best = [one.scores.max(initial=0.0) for one in self._detect(small)]
+        turns = [turn for turn, score in zip(turns, best, strict=True) if score >= least - _SMALL_FACE_LOSS]
+        if not turns:
             return []
-        upright, *rotations = self._detect(list(rotated_face(pixels, scale, face.bbox, _FACE_VIEW, canvas)))
+        views = rotated_face(pixels, scale, face.bbox, _FACE_VIEW, (None, *turns), canvas)
+        upright, *rotations = self._detect(list(views))
         least = max(least, upright.scores.max(initial=0.0))
         found = [other for one in rotations for other in clipped(picture, one, "rotated")]
-        better = [other for other in found if other.score > least and same_face(face, other)]
+        same = same_faces([face], found)[0]
+        better = [other for other, is_same in zip(found, same, strict=True) if is_same and other.score > least]
         return sorted(better, key=lambda one: -one.score)[:1]
 
     def _run_fallback(self, fallback: FoundBy, picture: Picture) -> list[Found]:

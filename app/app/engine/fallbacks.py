@@ -5,7 +5,7 @@ A view holds other pixels for the detector, and the transform that maps detectio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,7 +17,8 @@ from app.engine.frames import Detections
 
 FALLBACKS: Final[tuple[FoundBy, ...]] = ("border", "larger", "rotated", "contrast")
 
-_ROTATIONS: Final = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
+ALL_TURNS: Final = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
+UPSIDE_DOWN: Final = (cv2.ROTATE_180,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,35 +104,46 @@ def _larger(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
 def _rotated(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
     """Rotate by 90, 180 and 270 degrees, for an image on its side whose EXIF does not say so."""
     small, scale = _shrunk(picture, size)
-    return _rotations(small, size, _scaling(scale))
+    return (_rotation(small, size, _scaling(scale), turn) for turn in ALL_TURNS)
 
 
-def rotated_face(pixels: Pixels, scale: float, bbox: BBox, side: int, canvas: tuple[int, int] | None) -> Iterator[View]:
-    """Yield a face and what surrounds it, upright and rotated by 90, 180 and 270 degrees.
+def rotated_face(
+    pixels: Pixels,
+    scale: float,
+    bbox: BBox,
+    side: int,
+    turns: Sequence[int | None],
+    canvas: tuple[int, int] | None,
+) -> Iterator[View]:
+    """Yield a face and what surrounds it in several rotations.
 
     Args:
         pixels: the image, BGR, uint8, (H, W, 3).
         scale: of `pixels` relative to the full image.
         bbox: (x1, y1, x2, y2) in pixels of the full image.
         side: of the views, in pixels; the face fills half of it.
+        turns: rotations as in cv2.rotate; None for the face as it is.
         canvas: (width, height) of the views in pixels, black outside the face; None: those of the face.
 
     Yields:
-        Four views.
+        A view for each rotation.
     """
     x1, y1, x2, y2 = (side * scale for side in bbox)
     half = max(1, round(max(x2 - x1, y2 - y1)))
     left, top = round((x1 + x2) / 2) - half, round((y1 + y2) / 2) - half
-    height, width = pixels.shape[:2]
-    right, bottom = left + 2 * half, top + 2 * half
-    inside = pixels[max(0, top) : bottom, max(0, left) : right]
-    outside = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
-    square = cv2.copyMakeBorder(inside, *outside, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    inside = pixels[max(0, top) : top + 2 * half, max(0, left) : left + 2 * half]
     zoom = side / (2 * half)
-    face = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
-    matrix = np.array([[1 / zoom, 0, left], [0, 1 / zoom, top]], np.float32) / np.float32(scale)
-    upright = View(face.astype(np.uint8, copy=False), (side, side), matrix)
-    for view in (upright, *_rotations(upright.pixels, upright.size, matrix)):
+    height, width = (max(1, round(length * zoom)) for length in inside.shape[:2])  # resized first: a face can be large
+    small = cv2.resize(inside, (width, height), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    above, before = min(round(max(0, -top) * zoom), side - height), min(round(max(0, -left) * zoom), side - width)
+    face = np.zeros((side, side, 3), np.uint8)
+    face[above : above + height, before : before + width] = small
+    across, down = inside.shape[1] / width, inside.shape[0] / height
+    matrix = np.array([[across, 0, max(0, left) - before * across], [0, down, max(0, top) - above * down]], np.float32)
+    matrix /= np.float32(scale)
+    upright = View(face, (side, side), matrix)
+    for turn in turns:
+        view = upright if turn is None else _rotation(face, upright.size, matrix, turn)
         yield view if canvas is None else replace(view, pixels=_on_canvas(view.pixels, canvas), size=canvas)
 
 
@@ -142,18 +154,17 @@ def _on_canvas(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return canvas
 
 
-def _rotations(pixels: Pixels, size: tuple[int, int], matrix: Floats) -> Iterator[View]:
-    """The rotations of an image whose points `matrix` maps to the upright image."""
+def _rotation(pixels: Pixels, size: tuple[int, int], matrix: Floats, turn: int) -> View:
+    """Rotate an image whose points `matrix` maps to the upright image."""
     height, width = pixels.shape[:2]
     back = {
         cv2.ROTATE_90_CLOCKWISE: [[0, 1, 0], [-1, 0, height]],
         cv2.ROTATE_180: [[-1, 0, width], [0, -1, height]],
         cv2.ROTATE_90_COUNTERCLOCKWISE: [[0, -1, width], [1, 0, 0]],
     }
-    for rotation in _ROTATIONS:
-        rotated = cv2.rotate(pixels, rotation).astype(np.uint8, copy=False)
-        inner = np.array([*back[rotation], [0, 0, 1]], np.float32)
-        yield View(rotated, size, np.asarray(matrix @ inner, dtype=np.float32))
+    inner = np.array([*back[turn], [0, 0, 1]], np.float32)
+    rotated = cv2.rotate(pixels, turn).astype(np.uint8, copy=False)
+    return View(rotated, size, np.asarray(matrix @ inner, dtype=np.float32))
 
 
 def _contrast(picture: Picture, size: tuple[int, int]) -> Iterator[View]:

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.core.boxes import area, intersection, overlap
 from app.core.types import BBox, Floats, FoundBy, Picture
 from app.engine.frames import Detections
 
@@ -92,22 +91,39 @@ def merged(faces: Sequence[Found], others: Iterable[Found], *, gain: float = 0.0
         gain: a face replaces the one that was found before if its score is higher by this.
         least: the lowest score of an additional face.
     """
-    result = list(faces)
-    for other in sorted(others, key=lambda face: -face.score):
-        same = [face for face in result if same_face(face, other)]
-        if not same:
-            if other.score >= least:
-                result.append(other)
-        elif all(other.score > face.score + gain for face in same):
-            result = [face for face in result if face not in same] + [other]
-    return result
+    found = [*faces, *sorted(others, key=lambda face: -face.score)]
+    is_same = same_faces(found, found)
+    scores = np.array([face.score for face in found])
+    kept = np.arange(len(found)) < len(faces)
+    for index in range(len(faces), len(found)):
+        same = kept & is_same[index]
+        if same.any():
+            replaces = bool((scores[index] > scores[same] + gain).all())
+            kept &= ~(same & replaces)
+            kept[index] = replaces
+        else:
+            kept[index] = scores[index] >= least
+    return [found[index] for index in np.flatnonzero(kept)]
 
 
-def same_face(one: Found, other: Found) -> bool:
-    """Return whether two detections are of one face: the boxes overlap, or the smaller lies on the larger's middle."""
-    small, large = sorted((one.bbox, other.bbox), key=area)
-    if overlap(small, large) > _SAME_IOU:
-        return True
-    x = (small[0] + small[2] - large[0] - large[2]) / (large[2] - large[0])
-    y = (small[1] + small[3] - large[1] - large[3]) / (large[3] - large[1])
-    return intersection(small, large) > _SAME_COVERED * area(small) and x * x + y * y < 1
+def same_faces(ones: Sequence[Found], others: Sequence[Found]) -> npt.NDArray[np.bool_]:
+    """Tell which detections are of one face: the boxes overlap, or the smaller lies on the larger's middle.
+
+    Args:
+        ones: n detections.
+        others: m detections.
+
+    Returns:
+        A mask, (n, m).
+    """
+    one, other = (np.array([face.bbox for face in some]).reshape(-1, 4) for some in (ones, others))
+    one, other = one[:, None], other[None]
+    one_sides, other_sides = one[..., 2:] - one[..., :2], other[..., 2:] - other[..., :2]
+    one_areas, other_areas = one_sides.prod(axis=-1), other_sides.prod(axis=-1)
+    common = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    shared = np.maximum(common, 0).prod(axis=-1)
+    large_sides = np.where((one_areas > other_areas)[..., None], one_sides, other_sides)
+    distances = (one[..., :2] + one[..., 2:] - other[..., :2] - other[..., 2:]) / large_sides
+    on_middle = (shared > _SAME_COVERED * np.minimum(one_areas, other_areas)) & ((distances**2).sum(axis=-1) < 1)
+    mask: npt.NDArray[np.bool_] = (shared > _SAME_IOU * (one_areas + other_areas - shared)) | on_middle
+    return mask

@@ -19,6 +19,7 @@ _FULL_SIZE: Final = 3  # images up to this many inputs long are searched at full
 _ENOUGH: Final = 0.7  # pixels decoded at this fraction of the wanted scale suffice
 _OVERLAP: Final = 0.25  # of the tile; a larger face is whole in the next level
 _LEVEL: Final = 0.25  # scale of a level relative to the one before: 0.25 of the tile is then 0.06
+_LEAST_RANGE: Final = 8  # of grey levels
 _CUT: Final = 0.01  # of the tile: a box that ends this close to its border is cut off
 
 
@@ -51,6 +52,15 @@ def tile_views(picture: Picture, size: tuple[int, int], tiles: int | Literal["au
         decoded *= level
         yield from _cut(pixels, size, decoded)
         scale = decoded * _LEVEL
+
+
+def shows_something(pixels: Pixels) -> bool:
+    """Return whether pixels differ enough to show a face; those of a scanned page's margin do not.
+
+    Args:
+        pixels: BGR, uint8, (H, W, 3).
+    """
+    return int(pixels.max()) - int(pixels.min()) >= _LEAST_RANGE
 
 
 def input_scale(picture: Picture, size: tuple[int, int]) -> float:

@@ -11,15 +11,19 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
 import app
+from app.core.concurrency import Reservations
 from app.core.errors import OceanoError
 from app.core.types import Picture
 from app.images.decoding import decode, image_id_of
@@ -29,6 +33,14 @@ _log = logging.getLogger(__name__)
 
 _SMALL_BYTES: Final = 200_000_000  # memory that every process may use for an image
 _BYTES_PER_PIXEL: Final = 16  # memory of an image while it is decoded
+_LARGE_BYTES: Final = 1_000_000_000  # memory of all images that need more than _SMALL_BYTES, unless one needs more
+_OVERLOADED: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "code": "overloaded",
+        "message": "other large images are being decoded; try again in a moment",
+        "retry_after": 2.0,
+    }
+)
 
 
 class DecoderPool:
@@ -39,13 +51,15 @@ class DecoderPool:
     Args:
         processes: the largest number of processes; further calls wait for one.
         seconds: time for one image, both of the clock and of the CPU.
+        wait_seconds: how long a large image waits for memory that other large images use; None: as long as they do.
     """
 
-    def __init__(self, processes: int, *, seconds: float) -> None:
+    def __init__(self, processes: int, *, seconds: float, wait_seconds: float | None = None) -> None:
         self._seconds = seconds
+        self._wait_seconds = wait_seconds
         self._slots = threading.BoundedSemaphore(processes)
         self._lock = threading.Lock()
-        self._large = threading.Lock()  # one image at a time may need more than _SMALL_BYTES
+        self._large = Reservations(_LARGE_BYTES)
         self._idle: list[_DecoderProcess] = []
 
     def decode(
@@ -55,6 +69,7 @@ class DecoderPool:
         max_pixels: int,
         image_id: str | None = None,
         min_decoded_side: int | None = None,
+        page: int = 0,
         name: str = "",
     ) -> Picture:
         """Decode an image as `app.images.decode` does.
@@ -64,16 +79,17 @@ class DecoderPool:
             max_pixels: as for `app.images.decode`.
             image_id: as for `app.images.decode`.
             min_decoded_side: as for `app.images.decode`.
+            page: as for `app.images.decode`.
             name: the file's name, for the log.
 
         Raises:
             OceanoError: as `app.images.decode`; `invalid_image` also if the decoder crashes, needs too much memory or
-                takes too long.
+                takes too long; `overloaded` if a large image has waited for memory for `wait_seconds`.
         """
         image_id = image_id or image_id_of(data)
-        if is_plain_jpeg(data):
+        if page == 0 and is_plain_jpeg(data):
             return decode(data, max_pixels=max_pixels, image_id=image_id, min_decoded_side=min_decoded_side)
-        reply, memory = self._run(data, max_pixels, min_decoded_side)
+        reply, memory = self._run(data, max_pixels, min_decoded_side, page)
         for warning in reply["warnings"][:1]:
             _log.info("%s: %s", name or image_id[:12], warning)
         if memory is None:
@@ -81,7 +97,7 @@ class DecoderPool:
         pixels = np.frombuffer(memory, np.uint8).reshape(reply["shape"])
         full = None
         if reply["scale"] < reply["full_scale"]:
-            again = partial(self.decode, data, max_pixels=max_pixels, image_id=image_id, name=name)
+            again = partial(self.decode, data, max_pixels=max_pixels, image_id=image_id, page=page, name=name)
             full = cache(lambda: again().pixels)
         return Picture(
             image_id,
@@ -104,11 +120,12 @@ class DecoderPool:
             process.kill()
 
     def _run(
-        self, data: bytes, max_pixels: int, min_decoded_side: int | None
+        self, data: bytes, max_pixels: int, min_decoded_side: int | None, page: int
     ) -> tuple[dict[str, Any], mmap.mmap | None]:
         options = {
             "max_pixels": max_pixels,
             "min_decoded_side": min_decoded_side,
+            "page": page,
             "cpu_seconds": self._seconds,
             "bytes_per_pixel": _BYTES_PER_PIXEL,
             "memory_bytes": _SMALL_BYTES,
@@ -119,7 +136,9 @@ class DecoderPool:
                 process = self._idle.pop() if self._idle else None
             process = process or _DecoderProcess()
             try:
-                result = process.decode(data, options, self._seconds, self._large)
+                result = process.decode(
+                    data, options, self._seconds, partial(self._large.reserve, timeout=self._wait_seconds)
+                )
             except BaseException:
                 process.kill()
                 raise
@@ -148,20 +167,24 @@ class _DecoderProcess:
             self._connection = Connection(os.dup(ours.fileno()))
 
     def decode(
-        self, data: bytes, options: dict[str, Any], seconds: float, large: threading.Lock
+        self,
+        data: bytes,
+        options: dict[str, Any],
+        seconds: float,
+        reserve: Callable[[int], AbstractContextManager[bool]],
     ) -> tuple[dict[str, Any], mmap.mmap | None]:
         """Send an image and wait for its reply; the pixels are None if the reply is an error.
 
-        A large image is decoded while holding the lock `large`.
+        The bytes for a large image are reserved while it is decoded.
         """
         try:
             self._connection.send_bytes(json.dumps(options).encode())
             self._connection.send_bytes(data)
             reply = self._reply(seconds)
             if "large" in reply:
-                with large:
-                    self._connection.send_bytes(b"go")
-                    reply = self._reply(seconds)
+                with reserve(reply["large"]) as reserved:
+                    self._connection.send_bytes(b"go" if reserved else b"stop")
+                    reply = self._reply(seconds) if reserved else {"error": _OVERLOADED, "warnings": []}
             if "error" in reply:
                 return reply, None
             handle = recv_handle(self._connection)

@@ -8,7 +8,6 @@ Its limits of memory and CPU time are set for every request; the pool kills it i
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import mmap
 import os
@@ -22,12 +21,13 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from app.core.errors import OceanoError
 from app.core.types import Picture, Pixels
-from app.images.decoding import decode, register_heif
+from app.images.decoding import decode
 from app.images.formats import SNIFF_BYTES, sniff
+from app.images.pages import with_first_page
+from app.images.structure import declared_pixels
 
 _MAX_WARNINGS: Final = 3
 
@@ -38,18 +38,24 @@ def main(arguments: list[str]) -> int:
     with Connection(int(arguments[0])) as connection, contextlib.suppress(EOFError, ConnectionError):
         while True:
             options = json.loads(connection.recv_bytes())
-            _serve(connection, connection.recv_bytes(), options)
+            _limit(resource.RLIMIT_DATA, sys.maxsize)  # that of the last request may be less than the file needs
+            _serve(connection, options)
     return 0
 
 
-def _serve(connection: Connection, data: bytes, options: dict[str, Any]) -> None:
+def _serve(connection: Connection, options: dict[str, Any]) -> None:
+    data = connection.recv_bytes()
     seconds, bytes_per_pixel = options.pop("cpu_seconds"), options.pop("bytes_per_pixel")
     memory, large_memory = options.pop("memory_bytes"), options.pop("large_memory_bytes")
     used = resource.getrusage(resource.RUSAGE_SELF)
     _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1)
-    if _pixels(data) * bytes_per_pixel > memory:
-        connection.send_bytes(json.dumps({"large": True}).encode())
-        connection.recv_bytes()  # the permission
+    with contextlib.suppress(Exception):  # `decode` says what is wrong with the file
+        data, options["page"] = with_first_page(data, options["page"])
+    needed = declared_pixels(data, sniff(data[:SNIFF_BYTES]), options["page"]) * bytes_per_pixel
+    if needed > memory:
+        connection.send_bytes(json.dumps({"large": min(needed, large_memory)}).encode())
+        if connection.recv_bytes() != b"go":
+            return
         memory = large_memory
     _limit(resource.RLIMIT_DATA, _data_bytes() + memory)
     with warnings.catch_warnings(record=True) as caught:
@@ -66,17 +72,6 @@ def _serve(connection: Connection, data: bytes, options: dict[str, Any]) -> None
         send_handle(connection, handle, 0)
     finally:
         os.close(handle)
-
-
-def _pixels(data: bytes) -> int:
-    """Pixels that the header declares; 0 if it cannot be read."""
-    try:
-        if sniff(data[:SNIFF_BYTES]) == "HEIF":
-            register_heif()
-        with Image.open(io.BytesIO(data)) as image:
-            return image.width * image.height
-    except Exception:  # noqa: BLE001 - `decode` says what is wrong with the file
-        return 0
 
 
 def _data_bytes() -> int:

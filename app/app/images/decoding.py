@@ -16,13 +16,17 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.core.errors import OceanoError
 from app.core.types import Picture, Pixels
+from app.images import gif
 from app.images.damage import DECODER_ERRORS
 from app.images.dates import Metadata, taken_at
 from app.images.depth import decode_wide, eight_bits
-from app.images.formats import FORMATS, SNIFF_BYTES, gif_frames, has_rotation, sniff
+from app.images.formats import FORMATS, SNIFF_BYTES, sniff
+from app.images.heif import has_rotation, register_heif
 from app.images.jpeg import DIVISORS, JpegHeader, check_scans, jpeg_pixels, read_header
+from app.images.pages import mp_pages, with_first_page
 from app.images.png import png_parts
-from app.images.tiff import Directory, directories, embedded_jpegs, is_raw
+from app.images.structure import check_structure
+from app.images.tiff import Directory, directories, embedded_jpegs, further_pages, is_raw
 
 _MAX_HEADER_PIXELS: Final = 500_000_000  # of a JPEG that is decoded at a part of its size
 _MAX_SIDE: Final = 65_535  # as in a JPEG; a longer image costs memory and shows no faces
@@ -31,6 +35,8 @@ _WIDE_BYTES: Final = 8  # of a pixel with 16 bits in four channels; wider pixels
 _FAINT: Final = 64  # 14 bits or fewer, of 16, if no sample of the high bytes reaches this
 _MAX_PACKET: Final = 1_000_000  # bytes of XMP that are searched
 _XMP_ORIENTATION: Final = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+_BMP_COMPRESSION: Final = 30  # offset of the kind
+_BMP_RUN_LENGTHS: Final = (1, 2)  # RLE8, RLE4
 _XMP_TAG: Final = 700
 _IPTC_TAG: Final = 33723
 _PNG_XMP: Final = "XML:com.adobe.xmp"
@@ -43,7 +49,12 @@ def image_id_of(data: bytes) -> str:
 
 
 def decode(
-    data: bytes, *, max_pixels: int, image_id: str | None = None, min_decoded_side: int | None = None
+    data: bytes,
+    *,
+    max_pixels: int,
+    image_id: str | None = None,
+    min_decoded_side: int | None = None,
+    page: int = 0,
 ) -> Picture:
     """Decode an image to 8 bits per channel, rotated by its EXIF orientation, with transparency over white.
 
@@ -56,6 +67,7 @@ def decode(
         image_id: the image's id, computed from `data` if None.
         min_decoded_side: pixels of the longer side that the caller needs. A JPEG with at least twice as many is
             decoded at a half, a quarter or an eighth of its size. None: all pixels.
+        page: number of the page, from 0; further pages are counted in `Picture.pages`.
 
     Returns:
         The image.
@@ -72,7 +84,10 @@ def decode(
             details={"supported": list(FORMATS)},
         )
     try:
-        return _decode(data, name, image_id or image_id_of(data), _Limits(max_pixels, min_decoded_side))
+        image_id = image_id or image_id_of(data)
+        check_structure(data, name)
+        data, page = with_first_page(data, page)
+        return _decode(data, name, image_id, _Limits(max_pixels, min_decoded_side), page)
     except UnidentifiedImageError as failure:  # its message names an object in memory
         raise OceanoError(
             "invalid_image", f"the file begins like {name}, but it is not a valid {name} file", details={"format": name}
@@ -95,7 +110,7 @@ class _Limits:
     min_decoded_side: int | None
 
 
-def _decode(data: bytes, name: str, image_id: str, limits: _Limits) -> Picture:
+def _decode(data: bytes, name: str, image_id: str, limits: _Limits, page: int) -> Picture:
     Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit below, which is checked before decoding
     match name:
         case "JPEG":
@@ -105,7 +120,7 @@ def _decode(data: bytes, name: str, image_id: str, limits: _Limits) -> Picture:
         case "TIFF":
             return _decode_tiff(data, image_id, limits)
         case _:
-            return _decode_other(data, name, image_id, limits)
+            return _decode_other(data, name, image_id, limits, page)
 
 
 def _decode_jpeg(
@@ -123,7 +138,7 @@ def _decode_jpeg(
     header = read_header(data)
     width, height = header.width, header.height
     smallest = _smallest_divisor(header, limits.max_pixels)
-    check_scans(data)
+    check_scans(data, width * height)
     metadata = Metadata(_exif(header.exif), header.xmp, header.iptc)
     orientation = (_orientation(outer) if outer else None) or _orientation(metadata) or 1
     divisor = max(smallest, _divisor(max(width, height), limits.min_decoded_side))
@@ -141,6 +156,7 @@ def _decode_jpeg(
         1 / divisor,
         cache(partial(read, smallest)) if divisor > smallest else None,
         full_scale=1 / smallest,
+        frames=1 if outer else 1 + len(mp_pages(data, header)),
     )
 
 
@@ -181,7 +197,7 @@ def _decode_tiff(data: bytes, image_id: str, limits: _Limits) -> Picture:
     metadata = Metadata(exif, _bytes(exif.get(_XMP_TAG)), _bytes(exif.get(_IPTC_TAG)))
     if is_raw(data, images):
         return _decode_preview(data, images, image_id, limits, metadata)
-    pages = sum(image.is_page and not image.is_reduced for image in images)
+    pages = 1 + len(further_pages(images))
     first = images[0] if images else None
     if first is not None and (first.bits == 64 or (first.bits == 32 and first.is_rgb)):
         return _whole(_wide(data, first, limits.max_pixels), image_id, "TIFF", metadata, None, pages)
@@ -212,10 +228,15 @@ def _decode_preview(
     return _decode_jpeg(best, image_id, limits, "TIFF", metadata)
 
 
-def _decode_other(data: bytes, name: str, image_id: str, limits: _Limits) -> Picture:
+def _decode_other(data: bytes, name: str, image_id: str, limits: _Limits, page: int) -> Picture:
     if name == "HEIF":
         register_heif()
-    with Image.open(io.BytesIO(data), formats=(name,)) as image:
+    content = gif.first_frame(data) if name == "GIF" else data
+    with Image.open(io.BytesIO(content), formats=(name,)) as image:
+        frames = gif.frames(data) if name == "GIF" else int(getattr(image, "n_frames", 1))
+        if page:
+            others = [frame for frame in range(frames) if frame != image.tell()]
+            image.seek(others[page - 1])
         _check_size(*image.size, limits.max_pixels)
         xmp = _bytes(image.info.get("xmp"))
         try:
@@ -226,8 +247,8 @@ def _decode_other(data: bytes, name: str, image_id: str, limits: _Limits) -> Pic
             orientation = image.info.get("original_orientation")
         else:
             orientation = _orientation(metadata)
-        frames = gif_frames(data) if name == "GIF" else int(getattr(image, "n_frames", 1))
-        pixels = _loaded(image)
+        compressed = name == "BMP" and data[_BMP_COMPRESSION] in _BMP_RUN_LENGTHS
+        pixels = _run_lengths(data) if compressed else _loaded(image)
     return _whole(pixels, image_id, name, metadata, orientation, frames)
 
 
@@ -259,6 +280,14 @@ def _loaded(image: Image.Image, wide: bytes | None = None) -> Pixels:
     return _bgr(image)
 
 
+def _run_lengths(data: bytes) -> Pixels:
+    """Decode a BMP with run lengths, for which Pillow takes a minute per 100 MB."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise ValueError("it cannot be decoded")
+    return pixels.astype(np.uint8, copy=False)
+
+
 def _brightest(image: Image.Image) -> int:
     bands = image.getextrema()
     return max(int(band[1]) for band in bands[:3] if isinstance(band, tuple))
@@ -272,14 +301,6 @@ def _wide(data: bytes, first: Directory, max_pixels: int) -> Pixels:
     if pixels is None or sorted(pixels.shape[:2]) != sorted((width, height)):  # it may be rotated
         raise ValueError("it cannot be decoded")
     return _bgr(Image.fromarray(pixels))
-
-
-@cache
-def register_heif() -> None:
-    """Let Pillow read HEIC with a plug-in; it reads AVIF without one."""
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener(thumbnails=False, decode_threads=1)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -23,11 +23,13 @@ DIVISORS: Final = tuple(_REDUCED)
 _END_OF_JPEG: Final = b"\xff\xd9"
 _SCAN: Final = b"\xff\xda"
 _MAX_SCANS: Final = 100  # a progressive JPEG has about ten; each covers the whole image
+_MAX_SCAN_PIXELS: Final = 1_500_000_000  # of all scans together: 23 of 64 megapixels
 _MAX_SEGMENTS: Final = 10_000  # before the first scan
 # A plain JPEG has no more than this before its first scan.
 _MAX_PLAIN_SEGMENTS: Final = 64
 _MAX_PLAIN_METADATA: Final = 256_000  # bytes
 _MAX_EXIF_SEGMENTS: Final = 16  # of 64 KB; Exif larger than one segment is rare
+_ANY_MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF is followed by 00 or a restart
 
 _START: Final = 0xD8
@@ -50,6 +52,7 @@ _FILL_CMYK: Final = (65, 64)  # CMYK, YCCK
 
 _EXIF: Final = b"Exif\x00\x00"
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\x00"
+_MULTI_PICTURE: Final = b"MPF\x00"
 _IPTC: Final = b"Photoshop 3.0\x00"
 
 
@@ -66,6 +69,7 @@ class JpegHeader:
         exif: the Exif data, empty if there is none.
         xmp: the XMP packet, empty if there is none.
         iptc: Photoshop's resources, which contain the IPTC data, empty if there are none.
+        multi_picture: offset of the byte order of the list of an MPO file's images; 0 if there is none.
     """
 
     width: int = 0
@@ -76,6 +80,7 @@ class JpegHeader:
     exif: bytes = b""
     xmp: bytes = b""
     iptc: bytes = b""
+    multi_picture: int = 0
     _exif_parts: list[bytes] = field(default_factory=list)
 
     def add(self, marker: int, body: bytes) -> None:
@@ -146,17 +151,17 @@ def read_header(data: bytes) -> JpegHeader:
             header.end(start - 2, data[start + 2] if start + 2 < len(data) else 0)
             return header
         header.add(marker, data[start + 2 : position])
+        if marker == 0xE2 and data.startswith(_MULTI_PICTURE, start + 2):
+            header.multi_picture = start + 2 + len(_MULTI_PICTURE)
     raise ValueError("it has no image data")
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
     """Return the next marker and the position behind it; bytes before it and padding are skipped."""
-    while (position := data.find(b"\xff", position)) >= 0:
-        while position < len(data) and data[position] == 0xFF:
-            position += 1
-        if position < len(data) and data[position] != 0:
-            return data[position], position + 1
-    raise ValueError("it ends before its image data")
+    found = _ANY_MARKER.search(data, position)
+    if found is None:
+        raise ValueError("it ends before its image data")
+    return found.group()[1], found.end()
 
 
 def is_plain_jpeg(data: bytes) -> bool:
@@ -181,25 +186,32 @@ def is_plain_jpeg(data: bytes) -> bool:
             return plain
         if marker in _UNSUPPORTED or marker in _ALONE or marker in (_START, _END, 0xFF) or length < 2:
             return False
+        if position + 2 + length > len(data):  # it is cut off
+            return False
         if marker in _FRAMES:
             plain = length >= 8 and data[position + 4] == 8 and data[position + 9] in (1, 3)
         position += 2 + length
     return False
 
 
-def check_scans(data: bytes) -> None:
+def check_scans(data: bytes, pixels: int) -> None:
     """Refuse JPEGs with too many scans: a few megabytes of empty scans take minutes to decode.
 
+    Args:
+        data: the file's bytes.
+        pixels: of the image.
+
     Raises:
-        ValueError: it has more than 100 scans.
+        ValueError: it has more than 100 scans, or fewer that are large.
     """
-    if _count(data, _SCAN) <= _MAX_SCANS:
+    most = max(1, min(_MAX_SCANS, _MAX_SCAN_PIXELS // (pixels or 1)))
+    if _count(data, _SCAN) <= most:
         return
     scans, position = 0, 2
     while (marker := _MARKER.search(data, position)) is not None and marker.group() != _END_OF_JPEG:
         scans += marker.group() == _SCAN
-        if scans > _MAX_SCANS:
-            raise ValueError(f"it has more than {_MAX_SCANS} scans")
+        if scans > most:
+            raise ValueError(f"it has more than {most} scans")
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -160,6 +160,38 @@ class ThumbStore:
             return None
         with os.fdopen(handle, "rb") as file:
             return file.read() or None
+
+    def is_missing(self, face_id: str) -> bool:
+        """Return whether a thumbnail is missing, empty, or not a regular file.
+
+        Args:
+            face_id: a UUID.
+
+        Raises:
+            OceanoError: `face_unknown` if `face_id` is not a UUID.
+        """
+        try:
+            status = os.stat(self._path(face_id))  # noqa: PTH116
+        except OSError:
+            return True
+        return not (stat.S_ISREG(status.st_mode) and status.st_size)
+
+    def face_ids(self) -> Iterator[str]:
+        """Yield the face_id of each thumbnail; other files are skipped.
+
+        Raises:
+            OceanoError: `thumbs_unavailable`.
+        """
+        try:
+            for folder in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
+                for path in sorted(folder.glob("*.jpg")):
+                    with contextlib.suppress(ValueError):
+                        if str(uuid.UUID(path.stem)) == path.stem and path.stem.startswith(folder.name):
+                            yield path.stem
+        except OSError as failure:
+            raise OceanoError(
+                "thumbs_unavailable", f"thumbnails in {self._root} cannot be listed: {failure.strerror}"
+            ) from failure
 
     def delete(self, face_ids: Iterable[str]) -> None:
         """Delete thumbnails; missing ones are ignored.

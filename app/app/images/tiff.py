@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 _NEW_SUBFILE_TYPE: Final = 254
 _WIDTH: Final = 256
@@ -18,6 +18,8 @@ _STRIP_OFFSETS: Final = 273
 _SAMPLES: Final = 277
 _STRIP_BYTES: Final = 279
 _SUB_IFDS: Final = 330
+_TILE_OFFSETS: Final = 324
+_TILE_BYTES: Final = 325
 _JPEG_OFFSET: Final = 513
 _JPEG_BYTES: Final = 514
 _DNG_VERSION: Final = 50706
@@ -33,6 +35,8 @@ _TAGS: Final = frozenset(
         _SAMPLES,
         _STRIP_BYTES,
         _SUB_IFDS,
+        _TILE_OFFSETS,
+        _TILE_BYTES,
         _JPEG_OFFSET,
         _JPEG_BYTES,
         _DNG_VERSION,
@@ -51,6 +55,7 @@ _TYPES: Final[Mapping[int, tuple[int, str]]] = MappingProxyType(
 _MAX_DIRECTORIES: Final = 1000
 _MAX_ENTRIES: Final = 512  # of one directory; a photograph has about 50
 _MAX_VALUES: Final = 16  # of one entry; further ones are left out
+_DATA: Final = ((_STRIP_OFFSETS, _STRIP_BYTES), (_TILE_OFFSETS, _TILE_BYTES), (_JPEG_OFFSET, _JPEG_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +65,12 @@ class Directory:
     Attributes:
         tags: values by tag, of those tags that matter here.
         is_page: whether it is in the main chain, not within another image.
+        offset: its position in the file.
     """
 
     tags: Mapping[int, tuple[int, ...]]
     is_page: bool
+    offset: int
 
     def first(self, tag: int, default: int = 0) -> int:
         """Return the first value of a tag."""
@@ -74,6 +81,11 @@ class Directory:
     def is_reduced(self) -> bool:
         """Whether it is a smaller copy of another image of the file."""
         return bool(self.first(_NEW_SUBFILE_TYPE) & 1)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it says which parts of another image are transparent."""
+        return bool(self.first(_NEW_SUBFILE_TYPE) & 4)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -119,11 +131,29 @@ def directories(data: bytes) -> list[Directory]:
             tags, following = layout.directory(offset)
         except struct.error:
             continue
-        found.append(Directory(tags, is_page))
+        found.append(Directory(tags, is_page, offset))
         waiting += [(inner, False) for inner in tags.get(_SUB_IFDS, ())]
         if is_page:
             waiting.append((following, True))
     return found
+
+
+def further_pages(images: list[Directory]) -> list[Directory]:
+    """Return the photographs after the first one: the images of the main chain, without reduced copies and masks."""
+    chain = [image for image in images if image.is_page]
+    return [image for image in chain[1:] if not image.is_reduced and not image.is_mask]
+
+
+def at_directory(data: bytes, offset: int) -> bytes:
+    """Return the file with another first directory.
+
+    Args:
+        data: the file's bytes.
+        offset: position of the directory.
+    """
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    at, length = (8, 8) if b"+" in data[2:4] else (4, 4)
+    return b"".join((data[:at], offset.to_bytes(length, order), memoryview(data)[at + length :]))
 
 
 def is_raw(data: bytes, images: list[Directory]) -> bool:
@@ -162,6 +192,36 @@ def embedded_jpegs(data: bytes, images: list[Directory]) -> Iterator[bytes]:
                 yield data[start : start + length]
 
 
+def is_cut_off(data: bytes) -> bool:
+    """Return whether directories or pixels of a TIFF file are beyond its end.
+
+    Of an image with more than 16 strips or tiles, the last one counts, and the first ones.
+
+    Args:
+        data: the file's bytes.
+    """
+    layout = _Layout(data)
+    first, seen = layout.first_directory(), set[int]()
+    if first == 0:
+        return True  # programs write it last
+    waiting = [first]
+    while waiting and len(seen) < _MAX_DIRECTORIES:
+        offset = waiting.pop()
+        if offset == 0 or offset in seen:
+            continue
+        seen.add(offset)
+        try:
+            tags, following = layout.directory(offset, with_last=True)
+        except (struct.error, OverflowError):
+            return True
+        for offsets, lengths in _DATA:
+            ends = zip(tags.get(offsets, ()), tags.get(lengths, ()), strict=False)
+            if any(start + length > len(data) for start, length in ends):
+                return True
+        waiting += [following, *tags.get(_SUB_IFDS, ())]
+    return False
+
+
 class _Layout:
     """The byte order and field sizes of a file: TIFF or BigTIFF."""
 
@@ -179,23 +239,35 @@ class _Layout:
         except struct.error:
             return 0
 
-    def directory(self, offset: int) -> tuple[dict[int, tuple[int, ...]], int]:
-        """Return the tags of the directory at an offset, and the offset of the next one (0: none)."""
+    def directory(self, offset: int, *, with_last: bool = False) -> tuple[dict[int, tuple[int, ...]], int]:
+        """Return the tags of the directory at an offset, and the offset of the next one (0: none).
+
+        Args:
+            offset: position in the file.
+            with_last: also return the last value of a tag that has more values than are read.
+
+        Raises:
+            struct.error: the directory is not within the file.
+        """
         (entries,) = self._count.unpack_from(self._data, offset)
         start = offset + self._count.size
         tags: dict[int, tuple[int, ...]] = {}
         for at in range(start, start + min(entries, _MAX_ENTRIES) * self._entry.size, self._entry.size):
             tag, kind, count, field = self._entry.unpack_from(self._data, at)
             if tag in _TAGS and kind in _TYPES:
-                tags.setdefault(tag, self._values(kind, count, field))
+                tags.setdefault(tag, self._values(kind, count, field, with_last=with_last))
         end = start + entries * self._entry.size
         following = self._offset.unpack_from(self._data, end)[0] if end + self._offset.size <= len(self._data) else 0
         return tags, int(following)
 
-    def _values(self, kind: int, count: int, field: bytes) -> tuple[int, ...]:
+    def _values(self, kind: int, count: int, field: bytes, *, with_last: bool) -> tuple[int, ...]:
         size, letter = _TYPES[kind]
         kept = min(count, _MAX_VALUES)
         form = f"{self._order}{kept}{letter}"
         if count * size <= len(field):
             return struct.unpack_from(form, field)
-        return struct.unpack_from(form, self._data, self._offset.unpack(field)[0])
+        start = self._offset.unpack(field)[0]
+        values = struct.unpack_from(form, self._data, start)
+        if with_last and count > kept:
+            values += struct.unpack_from(self._order + letter, self._data, start + (count - 1) * size)
+        return values

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
+from app.core.iteration import chunks
 from app.core.paths import folders_of
-from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, Match, ScrollPage
-from app.index.payload import chunks, conditions_of, require_limit, require_threshold, unit_rows, uuid_of
+from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, Match, Score, ScrollPage
+from app.index.payload import conditions_of, require_limit, require_threshold, unit_rows, uuid_of
 
 # The embedded index's worker handles one request at a time. These limits, and the size of its batches of writes, keep a
 # request below about 50 ms, so that searches do not wait long.
@@ -48,6 +49,13 @@ class BaseIndex(ABC):
             found += self._nearest(unit_rows(part, self._size), limit, threshold, conditions)
         return found
 
+    def search_exact(
+        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
+    ) -> list[Score]:
+        require_limit(limit)
+        require_threshold(threshold)
+        return self._exact(unit_rows([embedding], self._size), limit, threshold, conditions_of(where))
+
     def scroll(
         self,
         *,
@@ -70,14 +78,18 @@ class BaseIndex(ABC):
     def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
         self._set_fields(face_ids, {"person": person})
 
-    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
-        self._set_fields(face_ids, {"path": path, "folder": list(folders_of(path))})
+    def set_paths(self, face_ids: Sequence[str], *, paths: Sequence[str]) -> None:
+        self._set_fields(face_ids, {"path": paths[0], "folder": list(folders_of(*paths))})
 
     @abstractmethod
     def _nearest(
         self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
     ) -> list[list[Match]]:
         """Return the matches of each row of (n, D), best first; n fits into one request."""
+
+    @abstractmethod
+    def _exact(self, row: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]) -> list[Score]:
+        """Return the scores of a row of (1, D), best first, from a scan of all faces."""
 
     @abstractmethod
     def _page(

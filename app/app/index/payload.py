@@ -8,9 +8,8 @@ import math
 import re
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,13 +24,6 @@ T = TypeVar("T")
 _NORM_TOLERANCE: Final = 1e-3
 _MAX_SPELLINGS: Final = 256  # of one folder
 _YEAR_OR_MONTH: Final = re.compile(r"[0-9]{4}(-[0-9]{2})?")
-
-
-def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the values in lists of `size`; the last may be shorter."""
-    rest = iter(values)
-    while chunk := list(islice(rest, size)):
-        yield chunk
 
 
 def require_limit(limit: int) -> None:
@@ -108,7 +100,7 @@ def to_stored(payload: FacePayload) -> dict[str, Any]:
         "taken_at": payload.taken_at,
         "ingested_at": payload.ingested_at,
         "flaws": list(payload.flaws),
-    }
+    } | ({"page": payload.page} if payload.page else {})
 
 
 def from_stored(stored: Mapping[str, Any]) -> FacePayload:
@@ -128,6 +120,7 @@ def from_stored(stored: Mapping[str, Any]) -> FacePayload:
         taken_at=stored.get("taken_at"),
         ingested_at=stored["ingested_at"],
         flaws=tuple(stored.get("flaws", ())),
+        page=int(stored.get("page") or 0),
     )
 
 

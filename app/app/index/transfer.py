@@ -184,7 +184,7 @@ class Migration:
         for record in changed:
             if record.face_id not in replaced:
                 self._target.set_payload([record.face_id], person=record.payload.person)
-                self._target.set_path([record.face_id], path=record.payload.path)
+                self._target.set_paths([record.face_id], paths=_paths_with_folders(record.payload))
         self.counts.copied += len(points) - len(replaced)
         self.counts.updated += len(changed)
 
@@ -200,8 +200,13 @@ class Migration:
 
 
 def _only_renamed(before: FacePayload, after: FacePayload) -> bool:
-    """Return whether only the name and the path differ."""
+    """Return whether only the name, the path and the folders differ."""
     return replace(before, person=after.person, path=after.path, folder=after.folder) == after
+
+
+def _paths_with_folders(payload: FacePayload) -> list[str]:
+    """Return the path of a face, and a path in each of its folders, whose other files are unknown here."""
+    return [payload.path, *(f"{folder.rstrip('/')}/file" for folder in payload.folder)]
 
 
 def pages(index: FaceIndex, *, where: FaceFilter | None = None, stop: Event) -> Iterator[tuple[FaceRecord, ...]]:

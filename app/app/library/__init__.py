@@ -1,23 +1,32 @@
 """The picture library: scanning, reading and watching folders, the ledger of ingested files, pruning, backups."""
 
 from app.library.backup_manifest import read_manifest, require_undamaged, write_manifest
+from app.library.consistency import ConsistencyCheck, Inconsistencies
 from app.library.ledger import FileRecord, Ledger, Totals, only_writer, restore_marker_path
+from app.library.locations import Locations
 from app.library.originals import redrawn_thumbnail
+from app.library.presence import PresenceCheck
 from app.library.prune import PruneCounts, Pruning
+from app.library.reader import has_read_pages
 from app.library.scan import File, Folder, PathFilter, file_at
-from app.library.watch import arrivals
+from app.library.watch import Watch
 
 __all__ = [
+    "ConsistencyCheck",
     "File",
     "FileRecord",
     "Folder",
+    "Inconsistencies",
     "Ledger",
+    "Locations",
     "PathFilter",
+    "PresenceCheck",
     "PruneCounts",
     "Pruning",
     "Totals",
-    "arrivals",
+    "Watch",
     "file_at",
+    "has_read_pages",
     "only_writer",
     "read_manifest",
     "redrawn_thumbnail",

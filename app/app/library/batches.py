@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,9 +14,15 @@ from app.core.protocols import Engine
 from app.core.types import Face, FacePayload, FacePoint, Picture, face_id_of
 from app.images import ThumbStore, face_thumbnail
 from app.library.ledger import FileRecord
-from app.library.reader import Reader, ReadResult, failure_record, file_record
+from app.library.reader import Reader, ReadResult, all_pages_message, failure_record, file_record, first_page_message
 from app.library.scan import File
 
+_log = logging.getLogger(__name__)
+
+MAX_PAGES: Final = 1000  # of one file; further ones are not read
+MAX_PAGES_PIXELS: Final = 10_000_000_000  # of all pages of one file
+MAX_PAGES_FACES: Final = 20_000
+MAX_FAILED_PAGES: Final = 20
 GROUP_PIXELS: Final = 32_000_000  # most decoded pixels per worker thread (100 MB), unless one picture has more
 # Errors that a single picture can cause; all others end the run.
 _PICTURE_ERRORS: Final = frozenset({"invalid_image", "internal"})
@@ -36,6 +43,8 @@ class Batch:
         records: results that need no processing.
         unchanged: records of files whose image is already `done` or `no_face` in the ledger.
         points: the faces to write to the index.
+        pages: pages that were read after the first ones of their files.
+        failed_pages: further pages that failed.
     """
 
     pending: list[ReadResult] = field(default_factory=list)
@@ -44,6 +53,8 @@ class Batch:
     records: list[FileRecord] = field(default_factory=list)
     unchanged: list[FileRecord] = field(default_factory=list)
     points: list[FacePoint] = field(default_factory=list)
+    pages: int = 0
+    failed_pages: int = 0
 
     def __len__(self) -> int:
         return len(self.outcomes) + len(self.duplicates) + len(self.records) + len(self.unchanged)
@@ -55,6 +66,8 @@ class Batch:
         self.records += other.records
         self.unchanged += other.unchanged
         self.points += other.points
+        self.pages += other.pages
+        self.failed_pages += other.failed_pages
 
 
 class BatchProcessor:
@@ -62,12 +75,19 @@ class BatchProcessor:
 
     A picture is analyzed right after decoding, while it is in the processor's cache. For an engine with a larger batch
     size, that many pictures are decoded first.
+
+    Args:
+        engine: finds and embeds faces.
+        reader: decodes pictures.
+        thumbs: receives the thumbnails.
+        all_pages: also process the pages after the first of a file.
     """
 
-    def __init__(self, engine: Engine, reader: Reader, thumbs: ThumbStore) -> None:
+    def __init__(self, engine: Engine, reader: Reader, thumbs: ThumbStore, *, all_pages: bool = False) -> None:
         self._engine = engine
         self._reader = reader
         self._thumbs = thumbs
+        self._all_pages = all_pages
 
     def process(self, batch: Batch) -> Batch:
         """Process the pending images of a batch: write thumbnails, and fill in `outcomes` and `points`.
@@ -80,7 +100,7 @@ class BatchProcessor:
         """
         for group in self._groups(batch):
             for (read, picture), faces in zip(group, self._analyze(group), strict=True):
-                batch.outcomes[read.image_id] = self._outcome(read, picture, faces, batch.points)
+                batch.outcomes[read.image_id] = self._outcome(read, picture, faces, batch)
         batch.pending.clear()
         return batch
 
@@ -112,28 +132,87 @@ class BatchProcessor:
                 return [self._analyze([one])[0] for one in group]
             return [failure_record(group[0][0].file, group[0][0].image_id, failure)]
 
-    def _outcome(
-        self, read: ReadResult, picture: Picture, faces: list[Face] | FileRecord, points: list[FacePoint]
-    ) -> FileRecord:
+    def _outcome(self, read: ReadResult, picture: Picture, faces: list[Face] | FileRecord, batch: Batch) -> FileRecord:
         if isinstance(faces, FileRecord):
             return faces
-        if not faces:
-            message = "no face was found in the picture"
-            return file_record(read.file, "no_face", read.image_id, "face_not_found", message)
         try:
-            points += self._points(read.file, picture, faces)
+            points = self._points(read.file, picture, faces)
         except OceanoError as failure:  # the picture cannot be decoded at full size
             return failure_record(read.file, read.image_id, failure)
-        return file_record(read.file, "done", read.image_id, faces=len(faces))
+        message = None
+        if picture.pages > 1:
+            message = (
+                self._further_pages(read, picture, points, batch)
+                if self._all_pages
+                else first_page_message(picture.pages)
+            )
+        batch.points += points
+        if points:
+            return file_record(read.file, "done", read.image_id, message=message, faces=len(points))
+        nothing = "no face was found in the picture"
+        message = f"{nothing}; {message}" if message else nothing
+        return file_record(read.file, "no_face", read.image_id, "face_not_found", message)
 
-    def _points(self, file: File, picture: Picture, faces: list[Face]) -> list[FacePoint]:
+    def _further_pages(self, read: ReadResult, first: Picture, points: list[FacePoint], batch: Batch) -> str:
+        """Add the faces of the pages after the first, within the limits, and return the message of the file's record.
+
+        A page that fails is logged and counted; the others are kept.
+        """
+        path, end, failed, pixels = readable(read.file.path), 1, 0, first.width * first.height
+        while (
+            end < min(first.pages, MAX_PAGES)
+            and failed < MAX_FAILED_PAGES
+            and pixels <= MAX_PAGES_PIXELS
+            and len(points) <= MAX_PAGES_FACES
+        ):
+            page = self._page(read, first, end, len(points))
+            if isinstance(page, FileRecord):
+                _log.warning("%s, page %d: %s (%s)", path, end + 1, page.message, page.reason)
+                failed += 1
+            else:
+                pixels += page[0]
+                points += page[1]
+            end += 1
+        if end < first.pages:
+            _log.warning("%s: the pages after page %d exceed the limits and are not read", path, end)
+        batch.pages += end - 1 - failed
+        batch.failed_pages += failed
+        return all_pages_message(end - failed, first.pages)
+
+    def _page(
+        self, read: ReadResult, first: Picture, page: int, position: int
+    ) -> tuple[int, list[FacePoint]] | FileRecord:
+        """Return the number of pixels and the faces of a page, or the record of its failure.
+
+        Args:
+            read: the file.
+            first: its first page.
+            page: number of the page, from 1.
+            position: of the page's first face among those of the file.
+        """
+        picture = self._reader.decode(read, page)
+        if isinstance(picture, FileRecord):
+            return picture
+        picture = replace(picture, taken_at=picture.taken_at or first.taken_at)
+        faces = self._analyze([(read, picture)])[0]
+        if isinstance(faces, FileRecord):
+            return faces
+        try:
+            points = self._points(read.file, picture, faces, page=page, position=position)
+        except OceanoError as failure:  # the page cannot be decoded at full size
+            return failure_record(read.file, read.image_id, failure)
+        return picture.width * picture.height, points
+
+    def _points(
+        self, file: File, picture: Picture, faces: list[Face], *, page: int = 0, position: int = 0
+    ) -> list[FacePoint]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         path = readable(file.path)
         folder = folders_of(path)
         thumbs = [face_thumbnail(picture, face.bbox) for face in faces]  # all before any is written: one may fail
         points = []
-        for position, (face, thumb) in enumerate(zip(faces, thumbs, strict=True)):
-            face_id = face_id_of(picture.image_id, self._engine.pack.digest, position)
+        for at, (face, thumb) in enumerate(zip(faces, thumbs, strict=True), position):
+            face_id = face_id_of(picture.image_id, self._engine.pack.digest, at)
             self._thumbs.write(face_id, thumb)
             payload = FacePayload(
                 image_id=picture.image_id,
@@ -149,6 +228,7 @@ class BatchProcessor:
                 taken_at=picture.taken_at,
                 ingested_at=now,
                 flaws=face.flaws,
+                page=page,
             )
             points.append(FacePoint(face_id, face.embedding, payload))
         return points

@@ -18,7 +18,7 @@ from app.library.mounts import Mount
 
 Status = Literal["done", "no_face", "failed", "duplicate"]
 
-_SCHEMA_VERSION: Final = 4
+_SCHEMA_VERSION: Final = 5
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS files (
     collection TEXT NOT NULL,      -- faces__antelopev2__4ab1d643
@@ -46,9 +46,21 @@ CREATE TABLE IF NOT EXISTS mounts ( -- drives: files below `place` are on the on
     point BLOB NOT NULL,
     PRIMARY KEY (place, point)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS files_by_image ON files (collection, image_id);
+CREATE TABLE IF NOT EXISTS unsettled ( -- images whose faces in the index may lack paths of their files
+    collection TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    PRIMARY KEY (collection, image_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_image_and_status ON files (collection, image_id, status);
 """
-_UPGRADES: Final = {4: "ALTER TABLE files ADD COLUMN ctime_ns INTEGER;"}
+_UNSETTLE_COPIES: Final = (
+    "INSERT OR IGNORE INTO unsettled SELECT collection, image_id FROM files "
+    "WHERE image_id IS NOT NULL GROUP BY collection, image_id HAVING COUNT(*) > 1;"
+)
+_UPGRADES: Final = {
+    4: "ALTER TABLE files ADD COLUMN ctime_ns INTEGER;",
+    5: f"DROP INDEX IF EXISTS files_by_image; {_UNSETTLE_COPIES}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,8 @@ class Ledger:
     def merge(self, path: Path) -> None:
         """Add the results of this collection that only a backup has, in one durable transaction.
 
+        Images with several files become unsettled: the index may have other paths of them.
+
         Args:
             path: a ledger that `backup` wrote, perhaps with an older version; it is not changed.
         """
@@ -130,12 +144,13 @@ class Ledger:
             shutil.copyfile(path, copy)
             Ledger(copy, self._collection).close()  # updates its schema
             with self._database.transaction(attached=copy) as connection:
-                for table in ("files", "superseded"):
+                for table in ("files", "superseded", "unsettled"):
                     connection.execute(
                         f"INSERT OR IGNORE INTO {table} SELECT * FROM attached.{table} WHERE collection = ?",  # noqa: S608
                         (self._collection,),
                     )
                 connection.execute("INSERT OR IGNORE INTO mounts SELECT * FROM attached.mounts")
+                connection.execute(_UNSETTLE_COPIES)
         finally:
             copy.unlink(missing_ok=True)
 
@@ -164,15 +179,24 @@ class Ledger:
         """Return all paths of an image, sorted."""
         return [record.path for record in self.files_of(image_id)]
 
-    def record(self, records: Sequence[FileRecord], *, delete: Sequence[str] = ()) -> None:
+    def record(
+        self,
+        records: Sequence[FileRecord],
+        *,
+        delete: Iterable[str] = (),
+        unsettled: Iterable[str] = (),
+        settled: Iterable[str] = (),
+    ) -> None:
         """Write results in one durable transaction.
 
-        A new result replaces the earlier one of the same path. If that was another image with faces, `replaced` lists
-        it from now on.
+        A new result replaces the earlier one of the same path. If that was another image, `unsettled` lists it from now
+        on, and if its faces had this path, so does `replaced`.
 
         Args:
             records: the results, one per path.
             delete: paths whose results are deleted first.
+            unsettled: ids of images that `unsettled` lists from now on.
+            settled: ids of images that it no longer lists.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [
@@ -193,9 +217,22 @@ class Ledger:
                 [(self._collection, os.fsencode(one.path), one.image_id) for one in records],
             )
             connection.executemany(
+                "INSERT OR IGNORE INTO unsettled SELECT collection, image_id FROM files "
+                "WHERE collection = ? AND path = ? AND image_id IS NOT ? AND image_id IS NOT NULL",
+                [(self._collection, os.fsencode(one.path), one.image_id) for one in records],
+            )
+            connection.executemany(
                 f"INSERT OR REPLACE INTO files (collection, {_COLUMNS}, updated_at) "  # noqa: S608
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
+            )
+            connection.executemany(
+                "DELETE FROM unsettled WHERE collection = ? AND image_id = ?",
+                [(self._collection, image_id) for image_id in settled],
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO unsettled VALUES (?, ?)",
+                [(self._collection, image_id) for image_id in unsettled],
             )
 
     def record_ctimes(self, ctimes: Mapping[str, int | None]) -> None:
@@ -206,6 +243,28 @@ class Ledger:
                 [(ctime_ns, self._collection, os.fsencode(path)) for path, ctime_ns in ctimes.items()],
             )
 
+    def replace_by_partners(self, partners: Mapping[str, str]) -> None:
+        """Delete the results of files that another file takes the place of; `replaced` lists their images.
+
+        Args:
+            partners: path of the other file by path; it counts only if it has faces or is a copy of such an image.
+        """
+        rows = [
+            {"collection": self._collection, "path": os.fsencode(path), "partner": os.fsencode(partner)}
+            for path, partner in partners.items()
+        ]
+        ready = (
+            "WHERE collection = :collection AND path = :path AND EXISTS (SELECT 1 FROM files AS other WHERE "
+            "other.collection = :collection AND other.path = :partner AND other.status IN ('done', 'duplicate'))"
+        )
+        with self._database.transaction() as connection:
+            connection.executemany(
+                f"INSERT OR REPLACE INTO superseded SELECT collection, image_id, :partner, faces FROM files {ready} "  # noqa: S608
+                "AND status = 'done'",
+                rows,
+            )
+            connection.executemany(f"DELETE FROM files {ready}", rows)  # noqa: S608
+
     def delete_images(self, image_ids: Sequence[str]) -> None:
         """Delete the results of every path of these images, so that the next ingest processes them again."""
         with self._database.transaction() as connection:
@@ -214,27 +273,52 @@ class Ledger:
                 [(self._collection, image_id) for image_id in image_ids],
             )
 
-    def replaced(self, folder: str = "/") -> list[tuple[str, int]]:
+    def unsettled(self, limit: int) -> list[str]:
+        """Return at most `limit` ids of images whose faces in the index may lack paths of their files."""
+        rows = self._database.rows(
+            "SELECT image_id FROM unsettled WHERE collection = ? ORDER BY image_id LIMIT ?", (self._collection, limit)
+        )
+        return [image_id for (image_id,) in rows]
+
+    def unsettle_copies(self) -> None:
+        """Let `unsettled` list every image with several files."""
+        with self._database.transaction() as connection:
+            connection.execute(_UNSETTLE_COPIES)
+
+    def replaced(self, folder: str = "/", *, by_image: bool = False) -> list[tuple[str, int]]:
         """Return the ids of replaced images, whose file became another image, with their numbers of faces.
 
         Args:
             folder: only images whose file was at or below this folder.
+            by_image: only images whose file was read since then and has not failed.
         """
         below = os.fsencode(folder.rstrip("/"))
+        read = (
+            "AND EXISTS (SELECT 1 FROM files WHERE files.collection = superseded.collection "
+            "AND files.path = superseded.path AND files.status != 'failed') "
+        )
         return [
             (image_id, faces)
             for image_id, faces in self._database.rows(
-                "SELECT image_id, faces FROM superseded WHERE collection = ? "
-                "AND (path = ? OR substr(path, 1, ?) = ?) ORDER BY image_id",
+                "SELECT image_id, faces FROM superseded WHERE collection = ? "  # noqa: S608
+                f"AND (path = ? OR substr(path, 1, ?) = ?) {read if by_image else ''}ORDER BY image_id",
                 (self._collection, below, len(below) + 1, below + b"/"),
             )
         ]
 
-    def delete_replaced(self, image_id: str) -> None:
-        """Remove an image from the list of replaced images."""
+    def replaced_faces(self, image_id: str) -> int | None:
+        """Return the number of faces of a replaced image; None if it is not one."""
+        rows = self._database.rows(
+            "SELECT faces FROM superseded WHERE collection = ? AND image_id = ?", (self._collection, image_id)
+        )
+        return int(rows[0][0]) if rows else None
+
+    def delete_replaced(self, *image_ids: str) -> None:
+        """Remove images from the list of replaced images."""
         with self._database.transaction() as connection:
-            connection.execute(
-                "DELETE FROM superseded WHERE collection = ? AND image_id = ?", (self._collection, image_id)
+            connection.executemany(
+                "DELETE FROM superseded WHERE collection = ? AND image_id = ?",
+                [(self._collection, image_id) for image_id in image_ids],
             )
 
     def record_mounts(self, mounts: Iterable[Mount]) -> None:
@@ -264,6 +348,20 @@ class Ledger:
     def files(self, folder: str) -> Iterator[FileRecord]:
         """Yield all records at or below a folder, by path."""
         return self._pages("1", folder)
+
+    def paths(self, folder: str, size: int = 1000) -> Iterator[list[str]]:
+        """Yield the paths of all files below a folder, in pages."""
+        below = os.fsencode(folder.rstrip("/"))
+        last, end = below + b"/", below + b"0"  # "0" comes after "/"
+        while True:
+            rows = self._database.rows(
+                "SELECT path FROM files WHERE collection = ? AND path > ? AND path < ? ORDER BY path LIMIT ?",
+                (self._collection, last, end, size),
+            )
+            yield [os.fsdecode(path) for (path,) in rows]
+            if len(rows) < size:
+                return
+            last = rows[-1][0]
 
     def without_faces(self, folder: str) -> Iterator[FileRecord]:
         """Yield the records of failed and no-face files at or below a folder, by path."""

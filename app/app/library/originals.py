@@ -42,7 +42,7 @@ def redrawn_thumbnail(
     if data is None:
         raise missing
     try:
-        picture = decoders.decode(data, max_pixels=max_pixels, image_id=payload.image_id)
+        picture = decoders.decode(data, max_pixels=max_pixels, image_id=payload.image_id, page=payload.page)
     except OceanoError as failure:  # such as a pixel limit that was lowered since the ingest
         raise missing from failure
     jpeg = face_thumbnail(picture, payload.bbox)

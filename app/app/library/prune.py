@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from threading import Event
 from typing import Final
 
 from app.core.paths import is_in, readable
 from app.core.protocols import FaceIndex
-from app.core.types import face_id_of
 from app.images import ThumbStore
 from app.library.ledger import FileRecord, Ledger
-from app.library.mounts import Mount, mounted
+from app.library.locations import Locations, Placement, place, representative, with_faces
+from app.library.presence import Presence, PresenceCheck, may_exist
 from app.library.scan import Folder
 
 _BATCH_FILES: Final = 256
 _MAX_FOLDERS: Final = 10
-_MISSING_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @dataclass(slots=True)
@@ -75,15 +71,11 @@ class Pruning:
         stop: Event | None = None,
     ) -> None:
         self._folder = folder
-        self._index = index
         self._ledger = ledger
-        self._thumbs = thumbs
-        self._digest = digest
+        self._check = PresenceCheck(ledger, drives=drives, on_missing=folder.require)
+        self._locations = Locations(index, ledger, thumbs, self._check, digest=digest)
         self._dry_run = dry_run
         self._stop = stop or Event()
-        self._drives = drives
-        self._recorded_mounts: list[Mount] = []
-        self._mount_points: set[str] = set()
         self._missing_before: set[str] | None = None
         self.counts = PruneCounts()
 
@@ -111,22 +103,17 @@ class Pruning:
         before = self._missing_before
         missing = (record for record in self._missing_files() if before is None or record.path in before)
         while not self._stop.is_set() and (batch := list(islice(missing, _BATCH_FILES))):
-            self._refresh_mounts()
+            self._check.refresh_mounts()
             if deleted := [record for record in batch if self._is_deleted(record)]:
                 self._remove_files(deleted)
         return self.counts
 
     def _missing_files(self) -> Iterator[FileRecord]:
-        return (record for record in self._ledger.files(self._folder.path) if not _may_exist(record.path))
-
-    def _refresh_mounts(self) -> None:
-        """Read the mounts after files were found missing, so that the drives of these files are noticed as missing."""
-        self._folder.require()
-        self._recorded_mounts, self._mount_points = self._ledger.mounts(), mounted()
+        return (record for record in self._ledger.files(self._folder.path) if not may_exist(record.path))
 
     def _is_deleted(self, record: FileRecord) -> bool:
         """Tell a deleted file from one on a disconnected drive, which is counted as unsure."""
-        if (folder := self._disconnected_folder(record.path)) is None:
+        if (folder := self._check.disconnected_folder(record.path)) is None:
             return True
         self.counts.unsure += 1
         below = self.counts.unsure_below
@@ -134,94 +121,60 @@ class Pruning:
             below.append(readable(folder))
         return False
 
-    def _disconnected_folder(self, path: str) -> str | None:
-        """Return the folder above a missing file whose drive may be disconnected.
-
-        The mount point of a disconnected drive may be missing, too, or be an empty folder.
-        """
-        if self._drives:
-            return None
-        mounts = [mount for mount in self._recorded_mounts if is_in(path, mount.folder)]
-        for mount in mounts:
-            if mount.point not in self._mount_points:
-                return mount.folder
-        existing = next(str(parent) for parent in Path(path).parents if os.path.isdir(parent))  # noqa: PTH112 - never raises
-        if any(existing == mount.folder for mount in mounts):
-            return None  # the drive is mounted and empty
-        try:
-            with os.scandir(existing) as listing:
-                return existing if next(listing, None) is None else None
-        except OSError:
-            return existing
-
     def _remove_files(self, deleted: Sequence[FileRecord]) -> None:
         self.counts.files += len(deleted)
         paths = {record.path for record in deleted}
-        survivors = []
-        for record in deleted:
-            if record.status in ("done", "no_face") and (survivor := self._surviving_copy(record, paths)) is not None:
-                survivors.append(survivor)
+        placements = [
+            placement
+            for image_id in dict.fromkeys(record.image_id for record in deleted if record.image_id is not None)
+            if (placement := self._without(image_id, paths)) is not None
+        ]
         if not self._dry_run:
-            self._ledger.record(survivors, delete=sorted(paths))
+            self._locations.write(placements)
+            changes = [record for placement in placements for record in placement.changes]
+            self._ledger.record(changes, delete=sorted(paths))
 
-    def _surviving_copy(self, record: FileRecord, deleted: set[str]) -> FileRecord | None:
-        """Make a copy represent the image of a deleted file, or delete its faces if there is none.
-
-        Returns:
-            The new record of the copy; its faces then have the copy's path.
-        """
-        image_id = str(record.image_id)
-        copy = self._choose_file([file for file in self._ledger.files_of(image_id) if file.path not in deleted])
-        face_ids = [face_id_of(image_id, self._digest, position) for position in range(record.faces)]
-        if copy is None:
-            self.counts.images += 1
-            self._delete_faces(face_ids)
+    def _without(self, image_id: str, deleted: Set[str]) -> Placement | None:
+        """Return where an image lies without its deleted files; delete its faces if it lies nowhere else."""
+        files = self._ledger.files_of(image_id)
+        if (former := representative(files)) is None:
             return None
-        self.counts.moved += 1
-        if face_ids and not self._dry_run:
-            self._index.set_path(face_ids, path=readable(copy.path))
-        return replace(copy, status=record.status, faces=record.faces, reason=record.reason, message=record.message)
+        presence = self._presence([file for file in files if file.path not in deleted])
+        kept = [file for file in files if presence.get(file.path, Presence.DELETED) is not Presence.DELETED]
+        if former.path in deleted:
+            if not kept:
+                self.counts.images += 1
+                self._delete_faces(image_id, former.faces)
+                return None
+            self.counts.moved += 1
+        elif former not in kept:  # missing, too, and removed later
+            return None
+        return place(kept, presence, former) if kept else None
 
     def _remove_replaced(self, image_id: str, faces: int) -> None:
         """Remove an image whose file became another image, unless the image still exists in some file."""
         files = self._ledger.files_of(image_id)
-        copy = self._choose_file(files)
-        face_ids = [face_id_of(image_id, self._digest, position) for position in range(faces)]
-        if copy is not None and not self._dry_run:
-            self._index.set_path(face_ids, path=readable(copy.path))
-            self._ledger.record([replace(copy, status="done", faces=faces, reason=None, message=None)])
-        elif copy is None and all(file.status != "done" for file in files):  # a deleted `done` file is removed later
+        presence = self._presence(files)
+        kept = [file for file in files if presence[file.path] is not Presence.DELETED]
+        if kept and not self._dry_run:
+            placement = place(kept, presence, representative(files) or with_faces(kept[0], faces))
+            self._locations.write([placement])
+            self._ledger.record(placement.changes)
+        elif not kept and all(file.status != "done" for file in files):  # a deleted `done` file is removed later
             self.counts.images += 1
-            self._delete_faces(face_ids)
+            self._delete_faces(image_id, faces)
         if not self._dry_run:
             self._ledger.delete_replaced(image_id)
 
-    def _choose_file(self, files: Sequence[FileRecord]) -> FileRecord | None:
-        """Choose the file that represents an image; None if all its files were deleted.
+    def _presence(self, files: Sequence[FileRecord]) -> dict[str, Presence]:
+        """Check files; those outside the folder are never deleted."""
+        presence = self._check.of(file.path for file in files)
+        for path, found in presence.items():
+            if found is Presence.DELETED and not is_in(path, self._folder.path):
+                presence[path] = Presence.UNSURE
+        return presence
 
-        Prefer the one that does already, then one that exists, then one that may exist: outside the folder, or on a
-        disconnected drive.
-        """
-        candidates = [file for file in files if self._is_kept(file.path)]
-        return min(candidates, key=lambda file: (file.status != "done", not _may_exist(file.path)), default=None)
-
-    def _is_kept(self, path: str) -> bool:
-        if not is_in(path, self._folder.path) or _may_exist(path):
-            return True
-        self._refresh_mounts()
-        return self._disconnected_folder(path) is not None
-
-    def _delete_faces(self, face_ids: Sequence[str]) -> None:
-        self.counts.faces += len(face_ids)
-        if face_ids and not self._dry_run:
-            self._thumbs.delete(face_ids)  # first: without the faces, nothing tells which thumbnails were theirs
-            self._index.delete(face_ids)
-
-
-def _may_exist(path: str) -> bool:
-    """Return whether a path exists, or cannot be checked."""
-    try:
-        os.lstat(path)
-    except OSError as failure:
-        return failure.errno not in _MISSING_ERRORS
-    return True
+    def _delete_faces(self, image_id: str, faces: int) -> None:
+        self.counts.faces += faces
+        if not self._dry_run:
+            self._locations.delete_faces({image_id: faces})

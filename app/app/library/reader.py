@@ -13,12 +13,16 @@ from app.core.paths import readable
 from app.core.types import Picture
 from app.images import DecoderPool, image_id_of
 from app.library.ledger import FileRecord, Ledger, Status
+from app.library.presence import may_exist
 from app.library.scan import File, contents, file_at
 
 _log = logging.getLogger(__name__)
 
 # Reasons of failures that may pass without a change of the file; such files are read again in every run.
 TEMPORARY_REASONS: Final = frozenset({"unreadable", "vanished", "changed_while_read"})
+# Parts of the message of a record, which tell which pages of the file were read.
+_FURTHER_PAGES_UNREAD: Final = "only the first of its"
+_FURTHER_PAGES_READ: Final = "pages of"
 # Errors that no single file causes; they end the run.
 _FATAL: Final = frozenset({"ledger_unavailable", "disk_full", "thumbs_unavailable", "folder_unavailable"})
 
@@ -45,6 +49,7 @@ class Reader:
         max_pixels: a picture with more pixels is `failed`, before it is decoded.
         min_decoded_side: as for `images.decode`.
         retry: also read files again that failed or had no face.
+        all_pages: also read files again of which only the first page was read.
         on_missing: called with the error of a file that cannot be read; it raises if the whole folder is unavailable.
     """
 
@@ -56,6 +61,7 @@ class Reader:
         max_pixels: int,
         min_decoded_side: int | None,
         retry: bool,
+        all_pages: bool = False,
         on_missing: Callable[[OSError], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
@@ -63,6 +69,7 @@ class Reader:
         self._max_pixels = max_pixels
         self._min_decoded_side = min_decoded_side
         self._retry = retry
+        self._all_pages = all_pages
         self._on_missing = on_missing
 
     def unchanged(self, file: File) -> FileRecord | None:
@@ -76,9 +83,17 @@ class Reader:
         if earlier.ctime_ns not in (None, file.ctime_ns):
             return None
         retry = earlier.reason in TEMPORARY_REASONS or (self._retry and earlier.status in ("failed", "no_face"))
+        retry = retry or self._lacks_pages(earlier)
         if earlier.status == "duplicate" and self._ledger.image(str(earlier.image_id)) is None:
             retry = True  # the image it is a copy of was removed
         return None if retry else earlier
+
+    def lost_original(self, record: FileRecord) -> bool:
+        """Return whether a file is the copy of an image whose representative file is missing."""
+        if record.status != "duplicate":
+            return False
+        original = self._ledger.image(str(record.image_id))
+        return original is not None and not may_exist(original.path)
 
     def read(self, file: File) -> ReadResult:
         """Read a file; if it fails, the result is its record. A file that changed since it was listed is read again.
@@ -101,8 +116,12 @@ class Reader:
         except Exception as failure:  # noqa: BLE001 - one file never ends the run
             return ReadResult(file, record=failure_record(file, None, failure))
 
-    def decode(self, read: ReadResult) -> Picture | FileRecord:
+    def decode(self, read: ReadResult, page: int = 0) -> Picture | FileRecord:
         """Decode the image of a file.
+
+        Args:
+            read: the file.
+            page: number of the page, from 0.
 
         Returns:
             The image, or the file's `failed` record.
@@ -113,13 +132,19 @@ class Reader:
                 max_pixels=self._max_pixels,
                 image_id=read.image_id,
                 min_decoded_side=self._min_decoded_side,
+                page=page,
                 name=readable(read.file.path),
             )
-            if picture.frames > 1:
-                _log.info("%s: only the first of its %d pages is read", readable(read.file.path), picture.frames)
+            if page == 0 and picture.frames > 1 and not (self._all_pages and picture.pages > 1):
+                pages = "pages" if picture.pages > 1 else "frames"
+                _log.info("%s: only the first of its %d %s is read", readable(read.file.path), picture.frames, pages)
             return picture
         except Exception as failure:  # noqa: BLE001 - one file never ends the run
             return failure_record(read.file, read.image_id, failure)
+
+    def _lacks_pages(self, record: FileRecord) -> bool:
+        """Return whether to read further pages of a file of which an earlier ingest read only the first."""
+        return self._all_pages and has_unread_pages(record)
 
     def _contents(self, file: File) -> tuple[File, bytes | None]:
         try:
@@ -135,9 +160,31 @@ class Reader:
         known = self._ledger.image(image_id)
         if known is None or (self._retry and known.status == "no_face"):
             return None
+        if known.path == file.path and self._lacks_pages(known):
+            return None
         if known.path == file.path:  # only its times changed
             return replace(known, size=file.size, mtime_ns=file.mtime_ns, ctime_ns=file.ctime_ns)
         return file_record(file, "duplicate", image_id)
+
+
+def first_page_message(pages: int) -> str:
+    """Return the message of a file with further pages that are not read."""
+    return f"{_FURTHER_PAGES_UNREAD} {pages} pages is read"
+
+
+def has_unread_pages(record: FileRecord) -> bool:
+    """Return whether a file has further pages that were not read because the ingest reads only first pages."""
+    return _FURTHER_PAGES_UNREAD in (record.message or "")
+
+
+def has_read_pages(record: FileRecord) -> bool:
+    """Return whether further pages of a file were read."""
+    return _FURTHER_PAGES_READ in (record.message or "")
+
+
+def all_pages_message(read: int, pages: int) -> str:
+    """Return the message of a file whose further pages were read, less those that failed."""
+    return f"{read} {_FURTHER_PAGES_READ} {pages} are read"
 
 
 def file_record(

@@ -16,6 +16,7 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.core.paths import absolute, readable
 from app.images import SNIFF_BYTES, sniff
+from app.library.raw_pairs import RawPairs, is_raw_name
 from app.library.system_files import is_system_file, is_system_folder
 
 _log = logging.getLogger(__name__)
@@ -61,12 +62,21 @@ class PathFilter:
         include: a file must match one of these patterns, if there are any.
         exclude: files and folders that match one of these patterns are left out; such folders are not listed.
         system: also take folders and files that systems make (`library.system_files`).
+        raw_pairs: also take raw files beside a JPEG or HEIC of the same name.
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = (), *, system: bool = False) -> None:
+    def __init__(
+        self,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        *,
+        system: bool = False,
+        raw_pairs: bool = False,
+    ) -> None:
         self._include = _compile(include)
         self._exclude = _compile(exclude)
         self._system = system
+        self._raw_pairs = raw_pairs
 
     def includes_file(self, relative: str) -> bool:
         """Return whether to ingest the file with this path relative to the folder."""
@@ -84,6 +94,10 @@ class PathFilter:
         """Return whether a file is left out because a system made it or has not finished it."""
         return not self._system and is_system_file(path)
 
+    def may_skip_raw(self, path: str) -> bool:
+        """Return whether a file is left out if a JPEG or HEIC of the same name is beside it."""
+        return not self._raw_pairs and is_raw_name(path)
+
 
 EVERYTHING: Final = PathFilter()
 
@@ -92,7 +106,8 @@ class Folder:
     """A folder of pictures that may be disconnected at any time, such as a network drive or a USB stick.
 
     `path` is absolute; `unlisted` counts the subfolders that scans could not list. `system_folders`, `system_files` and
-    `linked_folders` are the paths that scans left out: made by a system, or links to folders.
+    `linked_folders` are the paths that scans left out: made by a system, or links to folders. `raw_pairs` are the raw
+    files that scans left out, and the JPEG or HEIC beside each.
 
     Args:
         path: an existing folder, or a file: then the folder is the file's, and scans yield only the file.
@@ -110,6 +125,13 @@ class Folder:
         self.system_folders: set[str] = set()
         self.system_files: set[str] = set()
         self.linked_folders: set[str] = set()
+        self.raw_pairs: dict[str, str] = {}
+        self._pairs: tuple[PathFilter, RawPairs] | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a single file was given instead of a folder."""
+        return self._only is not None
 
     def scan(self, wanted: PathFilter = EVERYTHING, start: str | None = None) -> Iterator[File]:
         """Yield the regular files at or below the folder; the files of a folder come before its subfolders.
@@ -158,13 +180,27 @@ class Folder:
         return True
 
     def file(self, path: str, wanted: PathFilter) -> File | None:
-        """Return the regular file at this path if a scan yields it; note it if a system made it."""
+        """Return the regular file at this path if a scan yields it; note it if it is left out."""
         if not wanted.includes_file(self.relative(path)):
             return None
         if wanted.skips_system_file(path):
             self.system_files.add(path)
             return None
-        return file_at(path)
+        file = file_at(path)
+        if file is not None and wanted.may_skip_raw(path) and (partner := self._raw_partner(path, wanted)):
+            self.raw_pairs[path] = partner
+            return None
+        self.raw_pairs.pop(path, None)
+        return file
+
+    def _raw_partner(self, path: str, wanted: PathFilter) -> str | None:
+        """Return the JPEG or HEIC beside a raw file, if a scan yields it."""
+        if self._pairs is None or self._pairs[0] is not wanted:
+            self._pairs = (wanted, RawPairs(lambda path: self._takes(path, wanted)))
+        return self._pairs[1].partner(path)
+
+    def _takes(self, path: str, wanted: PathFilter) -> bool:
+        return wanted.includes_file(self.relative(path)) and not wanted.skips_system_file(path)
 
     def require(self, failure: OSError | None = None) -> None:
         """Check that the folder is still available and has not been replaced.

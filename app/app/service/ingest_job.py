@@ -24,7 +24,7 @@ from app.library import (
     PathFilter,
     PruneCounts,
     Pruning,
-    arrivals,
+    Watch,
     only_writer,
     restore_marker_path,
 )
@@ -49,11 +49,13 @@ class IngestRequest:
     forget_drives: bool = False
     report: Path | None = None
     include_system: bool = False
+    raw_pairs: bool = False
+    all_pages: bool = False
 
     @property
     def wanted(self) -> PathFilter:
-        """The filter that `include`, `exclude` and `include_system` make."""
-        return PathFilter(self.include, self.exclude, system=self.include_system)
+        """The filter that `include`, `exclude`, `include_system` and `raw_pairs` make."""
+        return PathFilter(self.include, self.exclude, system=self.include_system, raw_pairs=self.raw_pairs)
 
 
 class IngestJob:
@@ -77,6 +79,7 @@ class IngestJob:
             settings.max_image_pixels,
             min_decoded_side=settings.min_decoded_side,
             retry=request.retry,
+            all_pages=request.all_pages,
             limit=request.limit,
         )
         self.counts = IngestCounts()
@@ -133,12 +136,15 @@ class IngestJob:
 
     def _watch(self, ingest: Ingest, folder: Folder) -> None:
         """Ingest the folder, then files as they arrive; the watch starts first, so that no file is missed."""
-        arriving = arrivals(folder, self._stop, self._request.wanted)
+        wanted = self._request.wanted
+        watch = Watch(folder, self._stop, wanted)
+        arriving = watch.arrivals()
         next(arriving, None)
-        ingest.run(folder, self._request.wanted)
+        ingest.run(folder, wanted, select=watch.complete)
         for files in arriving:
             if files:
                 ingest.ingest_files(files)
+                ingest.replace_raw_files(files, wanted)
             ingest.count_left_out()
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 from app.core.boxes import area
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
-from app.core.types import Face, FaceFilter, FaceMatches, Floats, Match, Picture, SearchResult
+from app.core.types import Face, FaceFilter, FaceMatches, Floats, Match, MatchPage, Picture, SearchResult
 from app.metrics import Metrics
+from app.service.cursor import Cursor, GroupBy, decode_cursor, encode_cursor
 from app.service.folders import require_known_folders
+from app.service.paging import DECIMALS as _DECIMALS
+from app.service.paging import SLACK as _SLACK
+from app.service.paging import further_matches
 
-GroupBy = Literal["image_id", "person"]
 DEFAULT_LIMIT: Final = 20  # matches per face
 MAX_LIMIT: Final = 1000
 MAX_FETCHED: Final = 10_000  # matches fetched for one face to find enough groups
-
-_DECIMALS: Final = 6  # of a similarity in a result; float32 has seven digits
-_SLACK: Final = 10**-_DECIMALS  # the index compares unrounded similarities, whose last digit differs between queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,19 @@ class Search:
         found, _ = (await self._threads.run(self._search, [embedding], query))[0]
         return found
 
+    async def more(self, after: str, *, limit: int, count_from: float = -1.0) -> MatchPage:
+        """Return the next page of a face's matches.
+
+        Args:
+            after: `next` of the page before.
+            limit: matches of the page.
+            count_from: lowest similarity of the matches that `total` counts, -1 to 1; not below the query's threshold.
+
+        Raises:
+            OceanoError: `cursor_invalid`, `index_unavailable`.
+        """
+        return await self._threads.run(self._more, after, limit, count_from)
+
     def close(self) -> None:
         """Drop waiting calls; those in work end on their own."""
         self._threads.close()
@@ -183,12 +196,36 @@ class Search:
             height=picture.height,
             threshold=query.threshold,
             faces=tuple(
-                FaceMatches(position, faces[position], tuple(found), more)
+                FaceMatches(
+                    position, faces[position], tuple(found), self._next(faces[position], found, query) if more else None
+                )
                 for position, (found, more) in zip(positions, matches, strict=True)
             ),
             took_ms=took_ms,
             undated_left_out=undated,
         )
+
+    def _more(self, after: str, limit: int, count_from: float) -> MatchPage:
+        start = time.perf_counter()
+        pack = self._engine.pack
+        cursor = decode_cursor(after, pack.digest, pack.embedding_size)
+        with self._metrics.stage.labels("search").time():
+            found = further_matches(self._index, cursor, limit, count_from=count_from)
+        milliseconds = (time.perf_counter() - start) * 1000
+        return MatchPage(
+            matches=found.matches,
+            first=cursor.shown + 1,
+            total=found.total,
+            next=None if found.next is None else encode_cursor(found.next, pack.digest),
+            threshold=cursor.threshold,
+            took_ms={"search": milliseconds, "total": milliseconds},
+        )
+
+    def _next(self, face: Face, found: Sequence[Match], query: _Query) -> str:
+        """Return the cursor after a first page."""
+        seen = tuple(match.face_id for match in found)
+        cursor = Cursor(face.embedding, query.threshold, query.where, query.group_by, len(found), None, seen)
+        return encode_cursor(cursor, self._engine.pack.digest)
 
     def _undated(self, where: FaceFilter | None) -> int | None:
         """Count the faces without a date that a filter on `taken_at` leaves out."""

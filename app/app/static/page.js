@@ -52,8 +52,12 @@ async function search(file) {
 async function ask(file, signal) {
   const body = new FormData(form);
   body.set("image", file, file.name || "photograph");
+  return send(form.action, body, signal);
+}
+
+async function send(address, body, signal) {
   const headers = { "X-Requested-With": "fetch", Accept: "text/html" };
-  const response = await fetch(form.action, { method: "POST", body, headers, signal });
+  const response = await fetch(address, { method: "POST", body, headers, signal });
   const text = await response.text();
   const parsed = document.createElement("template");
   if (/html/.test(response.headers.get("Content-Type"))) parsed.innerHTML = text;
@@ -125,23 +129,68 @@ function filter() {
   const least = Number(slider.value);
   for (const place of $$("[data-least]")) place.textContent = least.toFixed(2);
   let anyMore = false;
+  let sum = 0;
   for (const face of $$("[data-face]", results)) {
     const matches = $$("[data-similarity]", face);
     for (const match of matches) match.hidden = Number(match.dataset.similarity) < least - 1e-9;
     const shown = matches.filter((match) => !match.hidden).length;
     const more = Boolean($("[data-full]", face)) && shown === matches.length;
-    anyMore ||= more;
-    for (const place of $$(`[data-count="${face.dataset.face}"]`, results)) place.textContent = counted(place, shown, more);
+    const known = more && face.dataset.knownAt === slider.value ? Number(face.dataset.known) : 0;
+    const found = Math.max(shown, known);
+    sum += found;
+    anyMore ||= more && !known;
+    for (const place of $$(`[data-count="${face.dataset.face}"]`, results)) place.textContent = counted(place, found, more && !known);
     $("[data-none]", face)?.toggleAttribute("hidden", shown > 0);
     $("[data-full]", face)?.toggleAttribute("hidden", !more);
   }
   const total = $("[data-total]", results);
-  if (total) total.textContent = counted(total, $$("[data-similarity]:not([hidden])", results).length, anyMore);
+  if (total) total.textContent = counted(total, sum, anyMore);
 }
 
 function counted({ dataset }, n, more) {
   const text = more ? dataset.more : n === 1 ? dataset.one : dataset.other;
-  return text.replace("{n}", n).replace("{threshold}", Number(slider.value).toFixed(2));
+  const number = String(n).replace(/\B(?=(\d{3})+$)/g, main.dataset.thousands);
+  return text.replace("{n}", number).replace("{threshold}", Number(slider.value).toFixed(2));
+}
+
+async function showMore(more) {
+  const button = $("button", more);
+  const failed = $("[data-failed]", more);
+  const face = more.closest("[data-face]");
+  const least = slider.value;
+  const body = new FormData(more);
+  body.set("threshold", least);
+  button.disabled = true;
+  failed.hidden = true;
+  let content;
+  try {
+    content = await send(more.action, body);
+  } catch {
+    content = problem("network");
+  }
+  if (!more.isConnected) return; // another search has begun
+  button.disabled = false;
+  const page = $("[data-outcome=more]", content);
+  if (!page) {
+    failed.textContent = $("[data-message]", content).textContent;
+    failed.hidden = false;
+    button.focus();
+    return;
+  }
+  const cards = $$(".match", page);
+  $(".matches", face).append(...cards);
+  const next = $("[data-full]", page);
+  if (next) more.replaceWith(next);
+  else more.remove();
+  if (page.dataset.known) Object.assign(face.dataset, { known: page.dataset.known, knownAt: least });
+  else delete face.dataset.knownAt;
+  filter();
+  const first = cards.find((card) => !card.hidden);
+  if (first) {
+    first.tabIndex = -1;
+    first.focus();
+  } else face.focus();
+  announce();
 }
 
 function announce() {
@@ -166,6 +215,12 @@ const again = () => (photograph ? search(photograph) : chooser.click());
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   again();
+});
+
+results.addEventListener("submit", (event) => {
+  if (!event.target.closest("[data-face]")) return; // a page after the first, from before this script: the plain form works
+  event.preventDefault();
+  if (!$("button", event.target).disabled) showMore(event.target);
 });
 
 chooser.addEventListener("change", () => {

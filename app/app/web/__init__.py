@@ -1,9 +1,17 @@
 """HTTP: the JSON routes, the page, uploads, limits and errors."""
 
-from app.web.connections import Connection
+from app.web.connections import Connection, backlog, raise_file_limit
 from app.web.errors import add_error_handlers
 from app.web.middleware import add_middleware
 from app.web.routes import add_routes
 from app.web.uploads import Decoding
 
-__all__ = ["Connection", "Decoding", "add_error_handlers", "add_middleware", "add_routes"]
+__all__ = [
+    "Connection",
+    "Decoding",
+    "add_error_handlers",
+    "add_middleware",
+    "add_routes",
+    "backlog",
+    "raise_file_limit",
+]

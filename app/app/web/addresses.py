@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.config import Settings
+from app.core.config import ROOT_PATH, Settings
 from app.core.errors import OceanoError
 from app.web.errors import send_error
 
+_ROOT_PATH_KEY: Final = "oceano.root_path"  # Starlette's own `root_path` must be a part of `path`
 _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -55,22 +57,53 @@ class HostCheck:
         await self._app(scope, receive, send)
 
 
+def root_path_of(request: Request) -> str:
+    """Return the path at which a proxy serves Oceano, such as `/oceano`; empty if there is none."""
+    root: str = request.scope.get(_ROOT_PATH_KEY, "")
+    return root
+
+
 class SubPath:
-    """Removes ROOT_PATH from the paths of requests, for proxies that forward it; the rest of the service never sees it.
+    """Sets the root path of a request: the path at which a proxy serves Oceano.
+
+    It is ROOT_PATH, or else `X-Forwarded-Prefix` from a trusted proxy. It is removed from the request's path, for
+    proxies that forward it.
 
     Args:
-        app: the next application.
-        root_path: such as `/oceano`.
+        app: the next application, which may change the client's address.
+        root_path: such as `/oceano`; empty: use the header.
+        proxies: addresses and networks of trusted proxies; *: all.
     """
 
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
+    def __init__(self, app: ASGIApp, root_path: str, proxies: Collection[str]) -> None:
         self._app = app
         self._root_path = root_path
+        self._trusts_all = "*" in proxies
+        self._trusted = [ip_network(proxy) for proxy in proxies if proxy != "*"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and f"{scope['path']}/".startswith(f"{self._root_path}/"):
-            scope = {**scope, "path": scope["path"][len(self._root_path) :] or "/"}
+        if scope["type"] == "http" and (root := self._root_path or self._forwarded(scope)):
+            path = scope["path"]
+            stripped = (path[len(root) :] or "/") if f"{path}/".startswith(f"{root}/") else path
+            scope = {**scope, "path": stripped, _ROOT_PATH_KEY: root}
         await self._app(scope, receive, send)
+
+    def _forwarded(self, scope: Scope) -> str:
+        """Return the path in the header; empty if it is missing, repeated, malformed, or not from a trusted proxy."""
+        sent = Headers(scope=scope).getlist("x-forwarded-prefix")
+        if len(sent) != 1 or not self._is_trusted(scope):
+            return ""
+        path = sent[0].strip().rstrip("/")
+        return path if ROOT_PATH.fullmatch(path) else ""
+
+    def _is_trusted(self, scope: Scope) -> bool:
+        if self._trusts_all:
+            return True
+        try:
+            peer = ip_address(scope["client"][0])
+        except (TypeError, ValueError):  # a Unix socket has no address
+            return False
+        return any(peer in network for network in self._trusted)
 
 
 class HeadAsGet:

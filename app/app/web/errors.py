@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 5  # for temporary errors without a retry_after
 
+_PAGES: Final = ("/", "/more")
 # Always JSON: the page would reveal data without a key, and cannot render after an internal error.
 _ALWAYS_JSON: Final = frozenset({"unauthorized", "host_not_allowed", "internal"})
 
@@ -48,14 +49,14 @@ class ErrorResponse(BaseModel):
 
 
 def error_response(error: OceanoError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
-    """Make the response for an error: JSON, or at the address of the page the page itself.
+    """Make the response for an error: JSON, or at an address of the page the page itself.
 
     Args:
         error: the error.
         request: decides the form and the language.
         headers: additional headers.
     """
-    if request.scope["path"] == "/" and error.code not in _ALWAYS_JSON:
+    if request.scope["path"] in _PAGES and error.code not in _ALWAYS_JSON:
         response: Response = request.app.state.error_page(request, error)
     else:
         response = _error_json(error, request)

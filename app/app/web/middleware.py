@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.core import logs
 from app.core.config import Settings
@@ -60,8 +61,8 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     if (hosts := allowed_hosts(settings)) is not None:
         app.add_middleware(HostCheck, hosts=hosts)
     app.add_middleware(RequestContext, metrics=metrics)
-    if settings.root_path:
-        app.add_middleware(SubPath, root_path=settings.root_path)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.forwarded_allow_ips))
+    app.add_middleware(SubPath, root_path=settings.root_path, proxies=settings.forwarded_allow_ips)
 
 
 class RequestContext:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
@@ -19,10 +20,14 @@ from app.core.concurrency import Threads
 from app.core.errors import OceanoError, is_full
 from app.core.types import Picture
 from app.images import DecoderPool
+from app.service import MAX_CURSOR_CHARS
 from app.web.errors import too_large
 
 _MAX_FIELDS: Final = 40
-_DECODE_SECONDS: Final = 5.0  # for one upload, in a decoder process
+_MAX_FIELD_BYTES: Final = 64_000  # fields are kept in memory
+_CHARSETS: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"latin-1"})
+_DECODE_SECONDS: Final = 4.0  # for one upload, in a decoder process
+_WAIT_SECONDS: Final = 2.0  # of a large image for the memory that others use
 
 Options = TypeVar("Options")
 
@@ -55,7 +60,7 @@ class Decoding:
     def __init__(self, search_threads: int) -> None:
         processors = os.cpu_count() or 1
         self.threads = Threads(processors, "decode")
-        self.decoders = DecoderPool(processors, seconds=_DECODE_SECONDS)
+        self.decoders = DecoderPool(processors, seconds=_DECODE_SECONDS, wait_seconds=_WAIT_SECONDS)
         self.slots = asyncio.Semaphore(processors + search_threads)
 
     def close(self) -> None:
@@ -102,12 +107,33 @@ async def read_upload(
         yield Upload(tuple(pictures), options, {"decode": decode_ms})
 
 
+async def read_fields(request: Request) -> dict[str, str | list[str]]:
+    """Read a form without files, multipart or URL-encoded.
+
+    Args:
+        request: a query parameter counts as a field.
+
+    Returns:
+        The fields; one that was sent several times has a list.
+
+    Raises:
+        OceanoError: `invalid_request`.
+    """
+    _check_charset(request)
+    try:
+        async with request.form(max_files=0, max_fields=_MAX_FIELDS, max_part_size=MAX_CURSOR_CHARS) as form:
+            return _text_fields(request, form)
+    except HTTPException as failure:  # Starlette's parser
+        raise OceanoError("invalid_request", str(failure.detail)) from failure
+
+
 @asynccontextmanager
 async def _parsed_form(request: Request, names: Sequence[str]) -> AsyncIterator[FormData]:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise OceanoError("invalid_request", f"send multipart/form-data with the file {_quoted(names)}")
+    _check_charset(request)
     try:
-        async with request.form(max_files=len(names), max_fields=_MAX_FIELDS) as form:
+        async with request.form(max_files=len(names), max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES) as form:
             yield form
     except HTTPException as failure:  # Starlette's parser
         raise OceanoError("invalid_request", str(failure.detail)) from failure
@@ -115,6 +141,14 @@ async def _parsed_form(request: Request, names: Sequence[str]) -> AsyncIterator[
         if is_full(failure):
             raise OceanoError("disk_full", "no room for the upload in the temporary folder") from failure
         raise
+
+
+def _check_charset(request: Request) -> None:
+    """Refuse other codecs of Python: some raise errors that Starlette does not catch, some decode to no valid text."""
+    _, parameters = parse_options_header(request.headers.get("content-type", ""))
+    charset = parameters.get(b"charset", b"utf-8")
+    if charset.lower() not in _CHARSETS:
+        raise OceanoError("invalid_request", "the charset of the form must be UTF-8")
 
 
 def _text_fields(request: Request, form: FormData) -> dict[str, str | list[str]]:

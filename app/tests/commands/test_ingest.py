@@ -107,7 +107,7 @@ def _make_bad(folder: Path) -> None:
 def test_a_run_says_what_it_did_in_a_line(command: Command) -> None:
     shutil.copy(command.folder / "0.png", command.folder / "copy.png")
     assert command() == 0
-    assert command.out.startswith("9 images, 8 faces; 8 done, 0 without a face; 0 failed, 1 duplicates; 0 skipped; ")
+    assert command.out.startswith("9 images, 8 faces; 8 done, 0 without a face; 0 failed, 1 duplicates, 0 moved;")
     assert command() == 0
     assert "9 skipped" in command.out
 
@@ -124,12 +124,18 @@ def test_the_json_line_has_every_count(command: Command) -> None:
         "no_face": 1,
         "failed": 1,
         "duplicate": 0,
+        "moved": 0,
+        "missing": 0,
         "skipped": 0,
         "failed_before": 0,
         "ignored": 1,
         "system_files": 0,
         "system_folders": 0,
         "linked_folders": 0,
+        "raw_pairs": 0,
+        "first_page_only": 0,
+        "pages": 0,
+        "failed_pages": 0,
         "faces": 8,
         "images": 10,
         "folder": str(command.folder),
@@ -222,14 +228,26 @@ def test_a_prune_forgets_what_is_gone_and_says_so(command: Command) -> None:
     (command.folder / "far").mkdir()
     (command.folder / "1.png").rename(command.folder / "far" / "1.png")
     said = command.json("--prune")
-    assert said["pruned"] == NOTHING_PRUNED | {"files": 2, "images": 1, "faces": 1, "moved": 1}
-    assert (said["skipped"], said["duplicate"]) == (6, 1)
+    assert said["pruned"] == NOTHING_PRUNED | {"files": 1, "images": 1, "faces": 1}
+    assert (said["skipped"], said["duplicate"], said["moved"], said["missing"]) == (6, 0, 1, 1)
     assert command.names() == {"far/1.png", *(f"{place}.png" for place in range(2, 8))}
     assert len(command.index.points) == 7
     (command.folder / "2.png").unlink()
     assert command("--prune") == 0
     assert "Removed: 1 file, 1 image, 1 face. Kept because a copy exists: 0." in command.out
     assert len(command.index.points) == 6
+
+
+def test_an_ingest_says_which_missing_files_only_a_prune_removes(command: Command) -> None:
+    command()
+    for name in ("0.png", "1.png"):
+        (command.folder / name).unlink()
+    assert command() == 0
+    assert "Missing: 2 files of this folder are not there any more." in command.out
+    assert "--prune removes them" in command.out
+    assert command("--prune") == 0
+    assert "Missing" not in command.out
+    assert command.json()["missing"] == 0
 
 
 def test_a_prune_says_what_it_kept_for_a_drive_that_may_be_away(command: Command) -> None:
@@ -461,7 +479,8 @@ def test_nothing_is_forgotten_while_something_cannot_be_read(command: Command, m
     assert "Nothing was pruned" in command.err
     assert len(command.index.points) == 8
     assert command("--prune") == 0
-    assert "0 images, 0 faces. Kept because a copy exists: 1." in command.out
+    assert "1 moved" in command.out
+    assert "Removed: 0 files, 0 images, 0 faces." in command.out
     assert len(command.index.points) == 8
 
 

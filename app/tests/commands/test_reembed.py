@@ -177,6 +177,9 @@ def test_copies_are_recorded_so_that_a_picture_survives_in_them(
     there = settings.model_copy(update={"model_name": "second"})
     with closing(open_ledger(there, find_model(there))) as ledger:
         assert (ledger.totals().done, ledger.totals().duplicate) == (6, 6)
+    with closing(opened(settings, "second")) as index:
+        for folder in ("photos", "copies"):
+            assert index.count(FaceFilter(folder=str(tmp_path / folder))) == 6
     (tmp_path / "photos" / "0.png").unlink()
     monkeypatch.setenv("MODEL_NAME", "second")
     assert main(["ingest", str(tmp_path / "photos"), "--prune"]) == 0
@@ -203,3 +206,22 @@ def test_the_old_model_s_files_are_not_needed(settings: Settings, capsys: pytest
     shutil.rmtree(settings.models_dir / "first")
     assert main(["reembed", "--model", "second"]) == 0
     assert "names: 3 kept" in capsys.readouterr().out
+
+
+def test_all_pages_of_a_file_and_their_names_are_kept(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    album = tmp_path / "photos" / "album.tif"
+    assert cv2.imwritemulti(str(album), [draw_portrait(person, 1, (320, 320)) for person in (1, 2)])
+    assert main(["ingest", str(album), "--all-pages"]) == 0
+    before = opened(settings, "first")
+    pages = {record.payload.page: record for record in everything(before) if record.payload.path == str(album)}
+    assert sorted(pages) == [0, 1]
+    for page, record in pages.items():
+        before.set_payload([record.face_id], person=f"page {page}")
+    before.close()
+    assert main(["reembed", "--model", "second"]) == 0
+    assert "names: 5 kept, 0 lost" in capsys.readouterr().out
+    with closing(opened(settings, "second")) as after:
+        found = [record.payload for record in everything(after) if record.payload.path == str(album)]
+    assert {(payload.page, payload.person) for payload in found} == {(0, "page 0"), (1, "page 1")}

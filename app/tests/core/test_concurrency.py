@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from app.core import logs
-from app.core.concurrency import Budget, Threads, in_order
+from app.core.concurrency import Budget, Reservations, Threads, in_order
 from app.core.errors import OceanoError
 from tests.support.concurrency import ConcurrencyCounter
 
@@ -213,3 +213,21 @@ def test_closed_early_it_begins_on_nothing_more() -> None:
         with closing(results):
             assert next(results) == 0
     assert len(done) < 10
+
+
+def test_bytes_are_reserved_within_the_budget_or_alone() -> None:
+    budget = Reservations(100)
+    with budget.reserve(60, 0) as first, budget.reserve(40, 0) as second, budget.reserve(1, 0) as third:
+        assert (first, second, third) == (True, True, False)
+    with budget.reserve(500, 0) as alone, budget.reserve(1, 0) as other:
+        assert (alone, other) == (True, False)
+    with budget.reserve(100, 0) as again:
+        assert again
+
+
+def test_a_reservation_waits_for_others() -> None:
+    budget = Reservations(100)
+    with ThreadPoolExecutor(1) as threads:
+        with budget.reserve(100):
+            waiting = threads.submit(lambda: budget.reserve(50, 10).__enter__())
+        assert waiting.result(10)

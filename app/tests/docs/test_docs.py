@@ -27,7 +27,7 @@ from app.main import create_app
 from app.metrics import Metrics
 from app.packs.known import KNOWN_PACKS
 from app.web import api
-from app.web.api.forms import CompareOptions, DetectOptions, SearchOptions
+from app.web.api.forms import CompareOptions, DetectOptions, MoreOptions, SearchOptions
 from app.web.pages import search as pages
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
@@ -148,7 +148,7 @@ def test_the_docs_name_only_routes_that_exist(settings: Settings) -> None:
     assert named_routes() <= app_routes(settings)
 
 
-@pytest.mark.parametrize("options", [SearchOptions, DetectOptions, CompareOptions])
+@pytest.mark.parametrize("options", [SearchOptions, DetectOptions, CompareOptions, MoreOptions])
 def test_every_field_of_a_route_is_in_the_readme(options: type) -> None:
     fields = options.model_fields  # type: ignore[attr-defined]
     assert {name for name in fields if f"`{name}`" not in DOCS["README.md"]} == set()

@@ -18,7 +18,7 @@ from app.embeddings import FaceEngine
 from app.engine import detector
 from app.engine.found import Found
 from app.engine.frames import Detections
-from app.engine.tiles import tile_views
+from app.engine.tiles import shows_something, tile_views
 from tests.support.fakes import picture_of
 
 SIZE = (640, 640)
@@ -176,3 +176,12 @@ def test_of_very_many_detections_only_the_best_are_merged(
     monkeypatch.setattr(detector, "_MOST_TILED_FACES", 5)
     assert len(_faces(_engine(demo_pack), _crowd(6000, 4000, 6, 3))) == 5
     assert max(lengths) == 7
+
+
+def test_tiles_of_one_colour_are_left_out() -> None:
+    page = np.full((640, 640, 3), 240, np.uint8)
+    assert not shows_something(page)
+    page[::2] = 236  # noise
+    assert not shows_something(page)
+    page[300:320, 300:320] = 100  # a small face
+    assert shows_something(page)

@@ -22,7 +22,10 @@ from tests.support.fakes import picture_of
 COLOURS = np.array([[[250, 0, 0], [0, 250, 0]], [[250, 250, 0], [0, 0, 250]]], np.uint8)
 ORDER = (0, 1, 3, 2)  # of the corners of COLOURS, clockwise
 LANDMARKS = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.55], [0.35, 0.8], [0.65, 0.8]], np.float32)
-SKEW = np.array([[0, 0], [0, 0], [0.15, 0], [0, 0], [0, 0]], np.float32)  # of a face that is not upright
+# Landmarks of a face on its head: one is misplaced. Of a face on its side: SCRFD rotates them half way.
+SKEWED = LANDMARKS + np.array([[0, 0], [0, 0], [0.15, 0], [0, 0], [0, 0]], np.float32)
+HALF_WAY = (LANDMARKS - 0.5) @ (np.array([[1, 1], [-1, 1]], np.float32) / np.sqrt(np.float32(2))) + 0.5
+SEEN = (LANDMARKS, HALF_WAY, SKEWED, HALF_WAY)
 
 
 def _face(quarters: int, side: int = 160) -> Pixels:
@@ -44,7 +47,7 @@ def _see(frame: Frame, scores: Sequence[float], threshold: float, *, contradicti
         at = (top + (bottom - top) // 4, (right - left) // 4)
         corner = next((index for index, mask in enumerate(part) if mask[at]), 0)
         quarters = -ORDER.index(corner) % 4  # the colour that came to the top left corner
-        marks = LANDMARKS[[3, 4, 2, 0, 1]] if contradicting and quarters else LANDMARKS + SKEW * (quarters > 0)
+        marks = LANDMARKS[[3, 4, 2, 0, 1]] if contradicting and quarters else SEEN[quarters]
         boxes.append([left, top, right, bottom])
         kps.append(marks * (right - left, bottom - top) + (left, top))
         found.append(scores[quarters])

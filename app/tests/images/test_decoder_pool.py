@@ -19,7 +19,7 @@ from PIL import Image
 
 from app.core.errors import OceanoError
 from app.images import DecoderPool, decode, decoder_pool
-from app.images.decoding import register_heif
+from app.images.heif import register_heif
 from app.images.jpeg import is_plain_jpeg
 
 pytestmark = pytest.mark.decoders
@@ -92,6 +92,14 @@ def test_a_plain_jpeg_needs_no_process(pool: DecoderPool) -> None:
     assert not _children()
 
 
+def test_a_jpeg_that_ends_in_any_place_of_its_header_is_not_plain() -> None:
+    data = _encoded("JPEG")
+    scan = data.index(b"\xff\xda")
+    assert is_plain_jpeg(data[: scan + 4])
+    assert not any(is_plain_jpeg(data[:end]) for end in range(scan))
+    assert not is_plain_jpeg(bytes.fromhex("ffd8ffc0c7ec"))
+
+
 def test_an_error_of_the_decoder_is_the_same_in_a_process(pool: DecoderPool) -> None:
     for data in (b"rubbish", b"", _encoded("PNG")[:60], _encoded("WEBP")[:60], _png(3000, 3000)):
         with pytest.raises(OceanoError) as here:
@@ -133,30 +141,39 @@ def test_a_file_that_needs_too_much_memory_is_one_error(pool: DecoderPool, monke
     assert pool.decode(_encoded("PNG"), max_pixels=MAX_PIXELS).width == 90
 
 
-def test_large_images_are_decoded_one_at_a_time(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_wait_for_memory(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_pool, "_SMALL_BYTES", 40_000_000)
     data = _png(2000, 2000)
-    with pool._large, ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(pool.decode, data, max_pixels=MAX_PIXELS)
-        assert pool.decode(_encoded("PNG"), max_pixels=MAX_PIXELS).width == 90, "a small one does not wait"
-        time.sleep(0.3)
-        assert not waiting.done()
-        pool._large.release()
+    with ThreadPoolExecutor(1) as threads:
+        with pool._large.reserve(10**9):
+            waiting = threads.submit(pool.decode, data, max_pixels=MAX_PIXELS)
+            assert pool.decode(_encoded("PNG"), max_pixels=MAX_PIXELS).width == 90, "a small one does not wait"
+            time.sleep(0.3)
+            assert not waiting.done()
         assert waiting.result(10).width == 2000
-        pool._large.acquire()
+
+
+def test_a_large_image_that_waits_too_long_is_refused_and_the_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_pool, "_SMALL_BYTES", 40_000_000)
+    with closing(DecoderPool(1, seconds=10, wait_seconds=0.1)) as pool:
+        with pool._large.reserve(10**9):
+            error = _error(pool, _png(2000, 2000), max_pixels=MAX_PIXELS)
+            assert (error.code, error.retry_after) == ("overloaded", 2)
+        (process,) = pool._idle
+        assert pool.decode(_png(2000, 2000), max_pixels=MAX_PIXELS).width == 2000
+        assert pool._idle == [process]
 
 
 def test_a_new_process_knows_how_large_a_heic_is(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
     register_heif()
     monkeypatch.setattr(decoder_pool, "_SMALL_BYTES", 10_000_000)
     data = _encoded("HEIF", (1200, 800))
-    with pool._large, ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(pool.decode, data, max_pixels=MAX_PIXELS)
-        time.sleep(1.5)
-        assert not waiting.done()
-        pool._large.release()
+    with ThreadPoolExecutor(1) as threads:
+        with pool._large.reserve(10**9):
+            waiting = threads.submit(pool.decode, data, max_pixels=MAX_PIXELS)
+            time.sleep(1.5)
+            assert not waiting.done()
         assert waiting.result(10).width == 1200
-        pool._large.acquire()
 
 
 def test_many_threads_share_few_processes(pool: DecoderPool) -> None:
@@ -204,3 +221,13 @@ def test_what_is_a_plain_jpeg(kind: str) -> None:
     }
     content, plain = files[kind]
     assert is_plain_jpeg(content) is plain
+
+
+def test_a_large_file_is_received_after_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.images.decoder_pool._SMALL_BYTES", 30_000_000)
+    pool = DecoderPool(1, seconds=20)
+    one_page = _encoded("TIFF", (64, 48), save_all=True, append_images=[Image.new("RGB", (32, 24))])
+    pool.decode(_encoded("PNG"), max_pixels=10_000)
+    for page in (0, 1, 0, 1):
+        assert pool.decode(one_page + bytes(60_000_000), max_pixels=10_000, page=page).width == 64 // (page + 1)
+    pool.close()

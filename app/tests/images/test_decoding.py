@@ -22,6 +22,7 @@ from app.core.errors import OceanoError
 from app.core.types import Pixels
 from app.images.decoding import decode, image_id_of, preview_webp
 from app.images.formats import FORMATS, SNIFF_BYTES, sniff
+from app.images.jpeg import check_scans
 
 register_heif_opener()  # to write them
 MOST = 64_000_000
@@ -440,6 +441,16 @@ def test_a_jpeg_with_endless_scans_is_invalid_image_at_once() -> None:
     error = _refused(bomb)
     assert (error.code, "scans" in error.message) == ("invalid_image", True)
     assert time.perf_counter() - start < 5
+
+
+def test_a_large_jpeg_may_have_fewer_scans() -> None:
+    data = _saved(_noise(256), "JPEG", progressive=True)
+    check_scans(data, 64_000_000)
+    scan = data.index(b"\xff\xda")
+    many = data[:-2] + data[scan:-2] * 4 + data[-2:]  # about 50 scans
+    check_scans(many, 1_000_000)
+    with pytest.raises(ValueError, match="more than 23 scans"):
+        check_scans(many, 64_000_000)
 
 
 def test_scans_in_what_follows_a_jpeg_are_not_its_own() -> None:

@@ -76,6 +76,22 @@ def test_a_search_returns_nothing_below_the_threshold(shared: FaceIndex, gallery
     assert shared.search(query, limit=100, threshold=0.99, where=FaceFilter(folder=GALLERY)) == []
 
 
+def test_an_exact_search_ranks_every_face_as_a_search_does(shared: FaceIndex, gallery: list[FacePoint]) -> None:
+    query = unit_vectors(1, seed=80)[0]
+    cosines = np.stack([face.embedding for face in gallery]) @ query
+    where = FaceFilter(folder=GALLERY)
+    scores = shared.search_exact(query, limit=1000, where=where)
+    assert [score.face_id for score in scores] == [gallery[row].face_id for row in np.argsort(-cosines)]
+    found = shared.search(query, limit=1000, where=where)
+    assert [(one.face_id, one.similarity) for one in found] == [(one.face_id, one.similarity) for one in scores]
+    threshold = float(np.sort(cosines)[-5]) - 1e-6
+    assert shared.search_exact(query, limit=1000, threshold=threshold, where=where) == scores[:5]
+    assert shared.search_exact(query, limit=3, where=where) == scores[:3]
+    for wrong in ({"limit": 0}, {"limit": 1, "threshold": float("nan")}):
+        with pytest.raises(OceanoError, match="must be"):
+            shared.search_exact(query, **wrong)
+
+
 def test_a_batch_finds_for_each_query_what_a_search_finds(shared: FaceIndex, gallery: list[FacePoint]) -> None:
     queries = list(unit_vectors(40, seed=79))
     batch = shared.search_batch(queries, limit=3)
@@ -193,12 +209,25 @@ def test_a_picture_that_was_moved_is_found_in_its_new_folder_and_keeps_its_names
     faces = points(3, seed=131)
     shared.upsert(faces)
     shared.set_payload(ids_of(faces), person="Moved")
-    shared.set_path(ids_of(faces[:2]), path="/moved/far/1.jpg")
+    shared.set_paths(ids_of(faces[:2]), paths=["/moved/far/1.jpg"])
     moved, _, stayed = shared.retrieve(ids_of(faces))
     assert (moved.payload.path, moved.payload.folder) == ("/moved/far/1.jpg", ("/", "/moved", "/moved/far"))
     assert moved.payload.person == "Moved"
     assert stayed.payload.folder == faces[2].payload.folder
     assert shared.count(FaceFilter(folder="/moved")) == 2
+
+
+def test_a_picture_with_copies_is_found_in_the_folders_of_all(shared: FaceIndex) -> None:
+    faces = points(2, seed=132)
+    shared.upsert(faces)
+    shared.set_paths(ids_of(faces[:1]), paths=["/one/z.jpg", "/one/a/b.jpg", "/other/c.jpg"])
+    copied, stayed = shared.retrieve(ids_of(faces))
+    assert (copied.payload.path, copied.payload.folder) == ("/one/z.jpg", ("/", "/one", "/one/a", "/other"))
+    assert stayed.payload.folder == faces[1].payload.folder
+    for folder in ("/one", "/one/a", "/other"):
+        assert shared.count(FaceFilter(folder=folder)) == 1
+    shared.set_paths(ids_of(faces[:1]), paths=["/other/c.jpg"])
+    assert shared.count(FaceFilter(folder="/one")) == 0
 
 
 def test_retrieve_keeps_the_order_of_the_ids_and_skips_unknown_ones(

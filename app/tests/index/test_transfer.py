@@ -66,7 +66,7 @@ def test_faces_and_names_added_meanwhile_are_copied(source: MemoryIndex) -> None
         if counts.faces == 1200 and not source.retrieve(ids_of(more)):
             source.upsert(more)
             source.set_payload(ids_of(points(1)), person="Eva")
-            source.set_path(ids_of(points(4))[3:], path="/elsewhere/a.jpg")
+            source.set_paths(ids_of(points(4))[3:], paths=["/elsewhere/a.jpg", "/and/here/b.jpg"])
 
     counts = Migration(source, target, on_progress=meanwhile).run()
     assert (counts.faces, counts.copied, counts.updated) == (1205, 1205, 2)

@@ -217,7 +217,7 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows_intac
             FileRecord(os.fsdecode(b"/b\xff"), 1, 2, None, "failed", 0, "unreadable", "no"),
         ]
         assert ledger.replaced() == []
-        assert ledger._database._connection.execute("PRAGMA user_version").fetchone()[0] == 4
+        assert ledger._database._connection.execute("PRAGMA user_version").fetchone()[0] == 5
         assert ledger.mounts() == []
         ledger.close()
     ledger = Ledger(tmp_path / "l.sqlite3", "c")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from threading import Event, Thread
 import pytest
 
 from app.core.errors import OceanoError
+from app.library import watch as library_watch
 from app.library.scan import EVERYTHING, File, Folder, PathFilter, file_at
-from app.library.watch import arrivals
+from tests.support.pictures import encoded
 
 SETTLED = 0.2  # seconds
 PATIENCE = 10.0  # seconds; what is waited for comes far sooner
@@ -28,7 +30,7 @@ class Watch:
         self.lists: list[list[File]] = []
         self.failure: OceanoError | None = None
         self.stop = Event()
-        self._coming = arrivals(Folder(folder), self.stop, wanted)
+        self._coming = library_watch.Watch(Folder(folder), self.stop, wanted).arrivals()
         self._thread = Thread(target=self._take)
         self._thread.start()
         self.until(lambda: bool(self.lists))
@@ -232,7 +234,7 @@ def test_a_system_that_watches_no_more_folders_says_so(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("app.library.watch.watch", full)
     with pytest.raises(OceanoError, match="max_user_watches") as raised:
-        next(arrivals(Folder(tmp_path), Event()))
+        next(library_watch.Watch(Folder(tmp_path), Event()).arrivals())
     assert raised.value.code == "folder_unavailable"
 
 
@@ -243,3 +245,123 @@ def test_what_systems_make_is_not_told(watching: Callable[..., Watch]) -> None:
     time.sleep(3 * SETTLED)
     (watching_folder.folder / ".syncthing.2.png.tmp").rename(watching_folder.folder / "2.png")
     watching_folder.expect("2.png")
+
+
+@pytest.fixture
+def writing() -> Iterator[Callable[[Path], subprocess.Popen[bytes]]]:
+    """Keep a file open for writing in another process."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def begin(path: Path) -> subprocess.Popen[bytes]:
+        with path.open("ab") as file:
+            begun.append(subprocess.Popen(["/bin/sleep", "60"], stdout=file))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.library.watch._CHECK_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_stalled_upload_is_reported_once_when_it_is_closed(
+    watching: Callable[..., Watch], writing: Callable[[Path], subprocess.Popen[bytes]]
+) -> None:
+    watch = watching()
+    upload = watch.folder / "1.jpg"
+    writer = writing(upload)
+    time.sleep(4 * SETTLED)
+    assert watch.told == []
+    upload.write_bytes(b"all of it")
+    writer.kill()
+    watch.expect("1.jpg")
+    assert next(file.size for files in watch.lists for file in files) == len(b"all of it")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_temporary_name_is_not_reported_if_it_is_renamed_at_the_end(
+    watching: Callable[..., Watch], writing: Callable[[Path], subprocess.Popen[bytes]]
+) -> None:
+    watch = watching()
+    writer = writing(watch.folder / "1.jpg-upload")
+    time.sleep(3 * SETTLED)
+    writer.kill()
+    (watch.folder / "1.jpg-upload").rename(watch.folder / "1.jpg")
+    watch.expect("1.jpg")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_file_that_stays_open_is_reported_in_the_end(
+    watching: Callable[..., Watch],
+    writing: Callable[[Path], subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("app.library.watch.OPEN_SECONDS", 0.8)
+    watch = watching()
+    began = time.monotonic()
+    writing(watch.folder / "1.jpg")
+    watch.until(lambda: watch.told == ["1.jpg"])
+    assert time.monotonic() - began >= 0.8
+    assert "still has it open for writing" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_cut_off_picture_waits_longer(watching: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.library.watch.CUT_OFF_SECONDS", 0.9)
+    watch = watching()
+    whole = encoded(size=(300, 300), kind="JPEG")
+    (watch.folder / "stalled.jpg").write_bytes(whole[:-200])
+    (watch.folder / "whole.jpg").write_bytes(whole)
+    watch.until(lambda: watch.told == ["whole.jpg"])
+    with (watch.folder / "stalled.jpg").open("ab") as file:
+        file.write(whole[-200:])
+    watch.until(lambda: watch.told == ["whole.jpg", "stalled.jpg"])
+    (watch.folder / "broken.jpg").write_bytes(whole[:-200])
+    began = time.monotonic()
+    watch.until(lambda: watch.told == ["whole.jpg", "stalled.jpg", "broken.jpg"])
+    assert time.monotonic() - began >= 0.8
+
+
+def test_checks_of_an_open_file_are_not_repeated_at_once(
+    watching: Callable[..., Watch],
+    writing: Callable[[Path], subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked: list[str] = []
+    have_open = library_watch.Writers.have_open
+
+    def count(writers: library_watch.Writers, path: str) -> bool:
+        checked.append(path)
+        return have_open(writers, path)
+
+    monkeypatch.setattr("app.library.watch.Writers.have_open", count)
+    watch = watching()
+    writing(watch.folder / "1.jpg")
+    watch.until(lambda: bool(checked))
+    time.sleep(4 * SETTLED)
+    assert len(checked) == 1  # one in _CHECK_SECONDS
+
+
+def test_a_file_that_is_new_when_the_watch_starts_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.library.watch.STABLE_SECONDS", 0.3)
+    monkeypatch.setattr("app.library.watch._TICK_MS", 30)
+    (tmp_path / "old.jpg").touch()
+    time.sleep(0.4)
+    (tmp_path / "new.jpg").touch()
+    folder, stop = Folder(tmp_path), Event()
+    watch = library_watch.Watch(folder, stop)
+    arriving = watch.arrivals()
+    assert next(arriving) == []
+    assert [Path(file.path).name for file in watch.complete(folder.scan())] == ["old.jpg"]
+    later = next(files for files in arriving if files)
+    assert [Path(file.path).name for file in later] == ["new.jpg"]
+    stop.set()
+    assert not any(arriving)

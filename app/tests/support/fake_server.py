@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -101,14 +101,18 @@ def _done() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[int]:
+def serving(app: FastAPI, *, with_lifespan: bool = False) -> Iterator[int]:
     """Run the app on a free port, and yield the port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = int(sock.getsockname()[1])
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+        lifespan: Literal["on", "off"] = "on" if with_lifespan else "off"
+        config = uvicorn.Config(app, log_level="critical", lifespan=lifespan, proxy_headers=False)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
+        while with_lifespan and thread.is_alive() and not server.started:
+            time.sleep(0.01)
         try:
             yield port
         finally:

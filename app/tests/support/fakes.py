@@ -26,6 +26,7 @@ from app.core.types import (
     ModelPack,
     Picture,
     Pixels,
+    Score,
     ScrollPage,
 )
 from app.index.payload import conditions_of, folder_spellings
@@ -115,6 +116,13 @@ class MemoryIndex:
     ) -> list[list[Match]]:
         return [self.search(one, limit=limit, threshold=threshold, where=where) for one in embeddings]
 
+    def search_exact(
+        self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
+    ) -> list[Score]:
+        scores = [Score(point.face_id, float(embedding @ point.embedding)) for point in self._where(where)]
+        scores = [score for score in scores if threshold is None or score.similarity >= threshold]
+        return sorted(scores, key=lambda score: -score.similarity)[:limit]
+
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         found = [self.points[face_id] for face_id in face_ids if face_id in self.points]
         return [FaceRecord(one.face_id, one.payload, one.embedding if with_embedding else None) for one in found]
@@ -138,10 +146,10 @@ class MemoryIndex:
             payload = dataclasses.replace(point.payload, person=person)
             self.points[face_id] = dataclasses.replace(point, payload=payload)
 
-    def set_path(self, face_ids: Sequence[str], *, path: str) -> None:
-        for face_id in face_ids:
+    def set_paths(self, face_ids: Sequence[str], *, paths: Sequence[str]) -> None:
+        for face_id in set(face_ids) & self.points.keys():
             point = self.points[face_id]
-            payload = dataclasses.replace(point.payload, path=path, folder=folders_of(path))
+            payload = dataclasses.replace(point.payload, path=paths[0], folder=folders_of(*paths))
             self.points[face_id] = dataclasses.replace(point, payload=payload)
 
     def delete(self, face_ids: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app.demo import draw_group, draw_portrait, person_name, write_demo_gallery
 from tests.support.running import environment, ingest, service
+from tests.support.sub_path import proxied
 
 pytestmark = pytest.mark.browser
 
@@ -215,3 +216,31 @@ def test_it_works_without_javascript(browser: Browser, address: str, pictures: P
     expect(page.locator(".outline")).to_have_count(1)
     assert person_name(1) in (page.locator(".match .name").first.get_attribute("title") or "")
     context.close()
+
+
+@pytest.mark.parametrize("root", ["/oceano", "/whole"])
+@pytest.mark.parametrize("script", [True, False])
+def test_it_works_under_a_path_of_a_proxy(
+    browser: Browser, address: str, pictures: Path, tmp_path: Path, root: str, script: bool
+) -> None:
+    with proxied(tmp_path, int(address.rpartition(":")[2])) as proxy:
+        context = browser.new_context(base_url=str(proxy.base_url), java_script_enabled=script, locale="en-GB")
+        page = context.new_page()
+        answered: dict[str, int] = {}
+        page.on("response", lambda answer: answered.update({answer.url: answer.status}))
+        page.goto(f"{root}/")
+        assert page.locator("header").evaluate("header => getComputedStyle(header).display") != "block"
+        page.set_input_files("#image", pictures / "one.png")
+        if not script:
+            page.locator("#search button[type=submit]").click()
+        expect(page.locator(".outline")).to_have_count(1)
+        expect(page.locator(".match .thumb img").first).to_have_js_property("naturalWidth", 192)
+        page.locator("a[hreflang=es]").click()
+        page.goto(f"{root}/")
+        expect(page.locator("html")).to_have_attribute("lang", "es")
+        assert [cookie.get("path") for cookie in context.cookies()] == [root]
+        page.locator("a.brand").click()
+        assert page.url == f"{proxy.base_url}{root}/"
+        context.close()
+    assert {url: status for url, status in answered.items() if status != 200} == {}
+    assert {url for url in answered if not url.startswith((f"{proxy.base_url}{root}/", "blob:"))} == set()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -203,10 +204,11 @@ def test_where_antelopev2_cannot_be_downloaded_the_free_model_is_installed_and_r
         "cannot be downloaded",
         "free model opencv",
         "used commercially",
-        "models install antelopev2 --archive",
+        "models install antelopev2 (non-commercial)",
+        "add --archive antelopev2.zip",
+        "reembed --model antelopev2. It embeds all pictures again",
     ):
         assert part in done.stderr
-    assert "reembed --model antelopev2" in done.stderr
 
 
 def test_antelopev2_is_taken_where_it_can_be_downloaded(oceano: Path) -> None:
@@ -236,6 +238,36 @@ def test_an_index_of_the_free_model_is_said_where_the_settings_forgot_it(oceano:
     done = choose(oceano)
     assert done.returncode == 3
     assert "the index was made by the model opencv: set MODEL_NAME=opencv" in done.stderr
+
+
+def test_an_index_of_another_model_stops_quick_start_before_it_downloads_antelopev2(oceano: Path) -> None:
+    _index(oceano / "data" / "qdrant_storage" / "embedded", "opencv")
+    done = choose(oceano, DOWNLOAD="0")
+    assert done.returncode == 3
+    assert "set MODEL_NAME=opencv" in done.stderr
+    assert "reembed --model antelopev2" in done.stderr
+    assert "models install antelopev2" not in (oceano / "words").read_text()
+
+
+def test_two_quick_starts_at_once_choose_one_after_the_other(oceano: Path) -> None:
+    """The second reads what the first has written into .env."""
+    script = oceano / "oceano"
+    script.write_text(
+        script.read_text()
+        .replace('"models verify "*)', '"models verify antelopev2")')
+        .replace('"models install opencv")', '"models install opencv") sleep 0.5;')
+    )
+    shutil.copy(SCRIPTS[0], oceano / "quick-start.sh")
+    question = (
+        f"here='{oceano}' venv='{sys.prefix}' oceano='{script}' script='{oceano}/quick-start.sh'\n"
+        f"read_model_name() {{ model=$(setting MODEL_NAME); model=${{model:-antelopev2}}; }}\n"
+        'can_download() { false; }\nchoose_model && echo "$model"'
+    )
+    with ThreadPoolExecutor(2) as threads:
+        done = [*threads.map(lambda _: ask(question, DATA_DIR=str(oceano / "data")), range(2))]
+    assert [one.stdout for one in done] == ["opencv\n"] * 2, [one.stderr for one in done]
+    assert (oceano / ".env").read_text() == "MODEL_NAME=opencv\n"
+    assert (oceano / "words").read_text().count("models install opencv") == 1
 
 
 def test_no_demo_is_started_where_the_model_of_an_index_cannot_be_had(oceano: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from app.core import logs
 from app.core.config import Settings, load_settings
 from app.core.errors import OceanoError
 from app.main import create_app
@@ -120,4 +122,75 @@ def test_a_root_path_is_taken_without_its_last_slash(monkeypatch: pytest.MonkeyP
 def test_a_root_path_that_is_no_path_is_an_invalid_setting(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ROOT_PATH", value)
     with pytest.raises(OceanoError, match="ROOT_PATH"):
+        load_settings(None)
+
+
+def _page(settings: Settings, headers: list[tuple[str, str]], peer: str = "127.0.0.1", **changes: Any) -> str:
+    app = create_app(settings.model_copy(update=changes), FakeEngine(), MemoryIndex())
+    with TestClient(app, client=(peer, 50000)) as client:
+        return client.get("/", headers=headers).text
+
+
+@pytest.mark.parametrize(("sent", "root"), [("/oceano", "/oceano"), ("/a/b.c_d~e-f/", "/a/b.c_d~e-f"), (" /a ", "/a")])
+def test_the_prefix_of_a_trusted_proxy_is_the_root_path(settings: Settings, sent: str, root: str) -> None:
+    assert f'href="{root}/static/style.css' in _page(settings, [("X-Forwarded-Prefix", sent)])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "", "/", "oceano", "//evil.example", "/a//b", "https://evil.example", "/a b", "/a\tb", '/a"b', "/a'b", "/<b>",
+        "/a/../b", "/..", "/a, /b", "/%2e%2e", "/a?b", "/a#b", "/a\\b", "/\xe9", "/a;b", "/a:b@c", "javascript:1",
+    ],
+)  # fmt: skip
+def test_a_malformed_prefix_is_ignored(settings: Settings, sent: str) -> None:
+    page = _page(settings, [("X-Forwarded-Prefix", sent.encode("latin-1"))])  # type: ignore[list-item]
+    assert 'href="/static/style.css' in page
+    assert "evil" not in page
+
+
+def test_a_repeated_prefix_is_ignored(settings: Settings) -> None:
+    assert 'href="/static/style.css' in _page(settings, [("X-Forwarded-Prefix", "/a"), ("X-Forwarded-Prefix", "/b")])
+
+
+@pytest.mark.parametrize(
+    ("peer", "proxies", "counts"),
+    [
+        ("127.0.0.1", ("127.0.0.1", "::1"), True),
+        ("::1", ("127.0.0.1", "::1"), True),
+        ("10.0.0.5", ("127.0.0.1", "::1"), False),
+        ("10.0.0.5", ("10.0.0.0/8",), True),
+        ("11.0.0.5", ("10.0.0.0/8",), False),
+        ("11.0.0.5", ("*",), True),
+        ("a.sock", ("127.0.0.1",), False),
+        ("127.0.0.1", (), False),
+    ],
+)
+def test_only_proxies_that_are_allowed_count(
+    settings: Settings, peer: str, proxies: tuple[str, ...], counts: bool
+) -> None:
+    headers = [("X-Forwarded-Prefix", "/oceano"), ("X-Forwarded-For", "10.9.9.9")]  # the client's own address
+    root = "/oceano" if counts else ""
+    assert f'href="{root}/static/style.css' in _page(settings, headers, peer, forwarded_allow_ips=proxies)
+
+
+def test_root_path_overrides_the_header(settings: Settings) -> None:
+    assert 'href="/a/static/style.css' in _page(settings, [("X-Forwarded-Prefix", "/b")], root_path="/a")
+
+
+def test_an_allowed_proxy_names_the_client_and_the_scheme(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+    app = create_app(settings, FakeEngine(), MemoryIndex())
+    for peer, client_address, is_secure in (("127.0.0.1", "192.0.2.7", True), ("192.0.2.9", "192.0.2.9", False)):
+        caplog.clear()
+        with TestClient(app, client=(peer, 50000)) as client, caplog.at_level(logging.INFO, logger=logs.ACCESS):
+            cookie = client.get("/?lang=es", headers=headers).headers["set-cookie"]
+        assert ("Secure" in cookie) == is_secure
+        assert f"{client_address} GET '/'" in caplog.text
+
+
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.256"])
+def test_a_proxy_that_is_no_address_is_an_invalid_setting(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", value)
+    with pytest.raises(OceanoError, match="FORWARDED_ALLOW_IPS"):
         load_settings(None)

@@ -122,10 +122,11 @@ def test_search_answers_in_the_shape_of_the_design(client: TestClient, index: In
                 "matches": [
                     {
                         "face_id": "str", "image_id": "str", "similarity": "float", "person": "NoneType",
-                        "path": "str", "bbox": ["float"], "quality": "float", "flaws": [], "thumb_url": "str",
+                        "path": "str", "page": "int", "bbox": ["float"], "quality": "float", "flaws": [],
+                        "thumb_url": "str",
                     }
                 ],
-                "more": "bool",
+                "more": "bool", "next": "NoneType",
             }
         ],
         "undated_left_out": "NoneType",
@@ -414,6 +415,64 @@ def test_detect_tells_the_faces_of_a_picture(client: TestClient, index: Index) -
     took = body["took_ms"]
     assert took["total"] == pytest.approx(took["decode"] + took["detect"] + took["embed"], abs=0.02)
     assert index.asked == []
+
+
+# POST /search/more
+
+
+def _all_pages(client: TestClient, first: Any, limit: int) -> list[Any]:
+    pages = [first]
+    while pages[-1]["next"]:
+        answer = client.post("/search/more", data={"after": pages[-1]["next"], "limit": limit})
+        assert answer.status_code == 200
+        pages.append(answer.json())
+    return pages
+
+
+def test_pages_lead_to_the_last_match_without_gaps_or_doubles(client: TestClient, index: Index) -> None:
+    index.upsert([point(number) for number in range(250)] + [point(1000 + n, GREEN) for n in range(9)])
+    (face,) = _post(client, limit=20).json()["faces"]
+    assert face["more"] is True
+    pages = _all_pages(client, face, 100)
+    shown = [match["face_id"] for page in pages for match in page["matches"]]
+    assert sorted(shown) == sorted(point(number).face_id for number in range(250))
+    assert [(page["first"], page["total"]) for page in pages[1:]] == [(21, 250), (121, 250), (221, 250)]
+    assert _shape(pages[-1]) == HEAD_SHAPE | {
+        "threshold": "float", "matches": [_shape(face["matches"][0])], "first": "int", "total": "int",
+        "next": "NoneType", "took_ms": {"search": "float", "total": "float"},
+    }  # fmt: skip
+    as_multipart = client.post("/search/more", files={"after": (None, face["next"]), "limit": (None, "100")})
+    assert as_multipart.json()["matches"] == pages[1]["matches"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"after": "x" * 5000}, "cursor_invalid"),
+        ({"after": "\0\xff"}, "cursor_invalid"),
+        ({"after": "x", "limit": "0"}, "invalid_request"),
+        ({"after": "x", "threshold": "0.1"}, "invalid_request"),
+        ({"after": ["x", "y"]}, "invalid_request"),
+    ],
+    ids=str,
+)
+def test_a_page_that_cannot_be_read_is_refused(client: TestClient, fields: dict[str, Any], code: str) -> None:
+    answer = client.post("/search/more", data=fields)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+
+
+def test_other_bodies_are_no_form(client: TestClient) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    bodies: list[tuple[bytes, dict[str, str]]] = [
+        (b'{"after": "x"}', {"Content-Type": "application/json"}),
+        (b"\xff\0", {}),
+        (b"--x\r\nrubbish", kind),
+    ]
+    for body, headers in bodies:
+        answer = client.post("/search/more", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+    assert client.post("/search/more", files={"after": encoded()}).status_code == 400
 
 
 def test_detect_of_a_picture_without_faces_is_an_empty_list(client: TestClient) -> None:
@@ -769,7 +828,8 @@ def test_the_openapi_document_names_every_route_with_its_fields(client: TestClie
     document = client.get("/openapi.json").json()
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert routes == {
-        ("POST", "/search"), ("POST", "/detect"), ("POST", "/compare"), ("GET", "/faces/{face_id}"),
+        ("POST", "/search"), ("POST", "/search/more"), ("POST", "/detect"), ("POST", "/compare"),
+        ("GET", "/faces/{face_id}"),
         ("GET", "/thumbs/{face_id}"), ("GET", "/status"), ("GET", "/metrics"), ("GET", "/health"),
     }  # fmt: skip
     ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import threading
 import time
@@ -81,7 +82,55 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_answered(
     assert caplog.text.count("as many as the limit") == 1
 
 
+@pytest.mark.parametrize(
+    "first", [b"", REQUEST.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n12345")]
+)
+def test_beyond_the_limit_the_slowest_client_is_disconnected(
+    port: int, monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    monkeypatch.setattr(connections, "max_connections", lambda: 2)
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 5)
+    monkeypatch.setattr(connections, "_SPARED_SECONDS", 0.05)
+    with _connect(port) as slow, _connect(port) as faster:
+        slow.sendall(first)
+        faster.sendall(REQUEST[:-2] + b"X: " + b"y" * 500)
+        time.sleep(0.1)
+        with _connect(port) as third:
+            third.sendall(REQUEST)
+            assert third.recv(1000).startswith(b"HTTP/1.1 200")
+            assert slow.recv(1000) == b""
+            faster.sendall(b"\r\n\r\n")
+            assert faster.recv(1000).startswith(b"HTTP/1.1 200")
+
+
 def test_the_limit_is_below_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for soft, most in ((1024, 768), (100, 64)):
+    for soft, most in ((1024, 384), (100, 64)):
         monkeypatch.setattr("resource.getrlimit", lambda _, soft=soft: (soft, 1 << 20))
         assert connections.max_connections() == most
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [
+        ((1024, 4096), (4096, 4096)),
+        ((1024, 1 << 20), (1 << 16, 1 << 20)),
+        ((1024, resource.RLIM_INFINITY), (1 << 16, resource.RLIM_INFINITY)),
+        ((1024, 1024), None),
+        ((1 << 20, 1 << 20), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_the_soft_limit_on_open_files_is_raised(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int] | None
+) -> None:
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr("resource.getrlimit", lambda _: limits)
+    monkeypatch.setattr("resource.setrlimit", lambda _, to: made.append(to))
+    connections.raise_file_limit()
+    assert made == ([raised] if raised else [])
+
+
+def test_connections_that_wait_to_be_accepted_fit_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft in (100, 1024, 4096, 1 << 20):
+        monkeypatch.setattr("resource.getrlimit", lambda _, soft=soft: (soft, soft))
+        assert connections.backlog() <= connections.max_connections() / 4

@@ -19,6 +19,7 @@ from app.core import logs
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.main import create_app
+from app.web import bodies, limits
 from app.web.errors import error_response
 from app.web.limits import FORM_OVERHEAD, _drain
 from app.web.middleware import SECURITY_HEADERS
@@ -301,11 +302,64 @@ def test_a_timeout_inside_a_handler_is_not_the_time_limit(settings: Settings) ->
         assert client.get("/inner").json()["error"]["code"] == "internal"
 
 
-def test_a_client_that_sends_slowly_is_answered_504(settings: Settings) -> None:
-    app = _app(settings.model_copy(update={"request_timeout_seconds": 0.05}))
-    sent, _ = asyncio.run(_asgi(app, [HEAD, *_chunks(1, 10, last=False)]))  # and then nothing more
-    status, body, _ = _answer(sent)
-    assert (status, body["error"]["code"]) == (504, "timeout")
+def test_the_time_of_the_upload_does_not_count(settings: Settings) -> None:
+    async def echo(request: Request) -> int:
+        return len(await request.body())
+
+    async def late(request: Request) -> None:
+        await request.body()
+        await asyncio.sleep(30)
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            yield b"x"
+
+    async def run() -> list[httpx.Response]:
+        app = _app(settings.model_copy(update={"request_timeout_seconds": 0.2}), echo=echo, late=late)
+        async with _running(app) as client:
+            return [await client.post(path, content=slow_body()) for path in ("/echo", "/late")]
+
+    received, late_answer = asyncio.run(run())
+    assert (received.status_code, received.json()) == (200, 4)
+    assert (late_answer.status_code, late_answer.json()["error"]["code"]) == (504, "timeout")
+
+
+# slow bodies
+
+
+@pytest.mark.parametrize("path", ["/search", "/", "/compare"])
+def test_a_client_that_stops_sending_is_answered_408(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
+    for messages in ([], [HEAD], [HEAD, *_chunks(1, 10, last=False)]):
+        sent, _ = asyncio.run(_asgi(_app(settings), messages, path, {"accept-language": "es"}))
+        body = b"".join(message["body"] for message in sent[1:]).decode()
+        assert sent[0]["status"] == 408
+        assert "upload_too_slow" in body
+        assert "demasiado despacio" in body
+
+
+def test_a_client_that_stops_sending_a_body_that_is_too_large_is_answered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
+    for path in ("/search", "/health"):
+        sent, _ = asyncio.run(_asgi(_app(settings), _chunks(1, 10, last=False), path, {"content-length": "999999999"}))
+        assert _answer(sent)[0] == 408
+    monkeypatch.undo()
+    monkeypatch.setattr(limits, "_DRAIN_SECONDS", 0.05)
+    sent, _ = asyncio.run(_asgi(_app(settings), _chunks(1, 10, last=False), headers={"content-length": "999999999"}))
+    assert _answer(sent)[0] == 413
+
+
+def test_a_body_that_does_not_fit_beside_the_others_is_503(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BYTES_TOGETHER", 1000)
+    monkeypatch.setattr(limits, "_MIN_BODIES", 0)
+    sent, _ = asyncio.run(_asgi(_app(settings), [HEAD, *_chunks(2, 1000)]))
+    status, body, headers = _answer(sent)
+    assert (status, body["error"]["code"], headers["retry-after"]) == (503, "overloaded", "1")
 
 
 # the body limit
@@ -422,6 +476,59 @@ def test_more_requests_at_once_than_allowed_are_503_and_health_is_answered(setti
     assert refused.json()["request_id"] == refused.headers["x-request-id"]
     assert refused.headers["retry-after"] == "1"
     assert refused.headers["x-frame-options" if "x-frame-options" in refused.headers else "referrer-policy"]
+
+
+def test_requests_that_wait_for_their_body_keep_nobody_out(settings: Settings) -> None:
+    async def echo(request: Request) -> int:
+        return len(await request.body())
+
+    async def run() -> None:
+        release = asyncio.Event()
+        begun = 0
+
+        async def half_open() -> AsyncIterator[bytes]:
+            nonlocal begun
+            yield b"x"
+            begun += 1
+            await release.wait()
+            yield b"x"
+
+        async with _running(_app(settings.model_copy(update={"uvicorn_limit_concurrency": 2}), echo=echo)) as client:
+            waiting = [asyncio.create_task(client.post("/echo", content=half_open())) for _ in range(20)]
+            while begun < 20:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            for path in ("/", "/metrics", "/status"):
+                assert (await client.get(path)).status_code == 200
+            assert (await client.post("/echo", content=b"whole")).json() == 5
+            release.set()
+            answers = await asyncio.gather(*waiting)
+            assert {answer.status_code for answer in answers} <= {200, 503}
+            assert any(answer.is_success for answer in answers)
+            assert [(await client.post("/echo", content=b"whole")).json() for _ in range(3)] == [5, 5, 5]
+
+    asyncio.run(run())
+
+
+def test_a_received_request_counts_again(settings: Settings) -> None:
+    async def run() -> None:
+        release = asyncio.Event()
+        received = 0
+
+        async def wait(request: Request) -> None:
+            nonlocal received
+            await request.body()
+            received += 1
+            await release.wait()
+
+        async with _running(_app(settings.model_copy(update={"uvicorn_limit_concurrency": 2}), wait=wait)) as client:
+            waiting = [asyncio.create_task(client.post("/wait", content=b"x")) for _ in range(2)]
+            while received < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            assert (await client.get("/metrics")).status_code == 503
+            release.set()
+            assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
+
+    asyncio.run(run())
 
 
 def test_requests_that_fail_give_their_place_back(settings: Settings) -> None:

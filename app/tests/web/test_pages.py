@@ -25,6 +25,7 @@ from app.web.pages import search as pages
 from app.web.pages import views
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
+from tests.support.pictures import encoded, point
 
 Post = Callable[..., httpx.Response]
 FETCH = {"X-Requested-With": "fetch"}
@@ -346,12 +347,73 @@ def test_a_cut_list_says_that_there_are_more_and_gives_no_exact_number(post: Pos
     found.faces = (whole,)
     assert "data-full" not in post(limit="3").text
     assert ">3 matches<" in post(limit="3").text
-    found.faces = (replace(whole, more=True),)
+    found.faces = (replace(whole, next="cursor"),)
     cut = post(limit="3").text
     assert "data-full" in cut
     assert ">3 or more matches<" in cut
     assert "3 or more matches at 0.40 or above<" in cut
     assert ">3 matches<" not in cut
+
+
+def test_a_cut_list_has_a_form_that_shows_more_without_the_picture(post: Post, found: Found) -> None:
+    found.faces = (replace(face(0, matches(0.9, 0.8, 0.7)), next="cursor-7"),)
+    html = post(limit="3", threshold="0.55", clear="1").text
+    (form,) = elements(html, "form", "data-full")
+    assert form.attributes["action"].startswith("/more?lang=")
+    sent = {one.attributes["name"]: one.attributes["value"] for one in elements(html, "input", "value")}
+    assert sent["after"] == "cursor-7"
+    assert (sent["face"], sent["limit"], sent["clear"]) == ("1", "3", "1")
+    assert "hidden" not in form.attributes
+
+
+def _read_to_the_end(client: TestClient, html: str, headers: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Press "Show more" until there is no such button; return the faces shown, and the pages."""
+    pages = [html]
+    shown = re.findall(r"/thumbs/([0-9a-f-]{36})", html)
+    while forms := elements(pages[-1], "form", "data-full"):
+        fields = {
+            one.attributes["name"]: one.attributes["value"]
+            for one in elements(pages[-1], "input")
+            if one.attributes["type"] == "hidden"
+        }
+        response = client.post(forms[0].attributes["action"], data=fields, headers=headers)
+        assert response.status_code == 200
+        assert response.headers["cache-control"] == "no-store"
+        pages.append(response.text)
+        shown += re.findall(r"/thumbs/([0-9a-f-]{36})", response.text)
+    return shown, pages
+
+
+@pytest.mark.parametrize("headers", [{}, FETCH], ids=["plain", "page.js"])
+def test_show_more_leads_to_the_last_match(tmp_path: Path, headers: dict[str, str]) -> None:
+    index = MemoryIndex()
+    index.upsert([point(number) for number in range(350)])
+    with TestClient(create_app(Settings(_env_file=None, data_dir=tmp_path), FakeEngine(), index)) as client:
+        answer = client.post("/?lang=en", files={"image": encoded()}, data={"limit": "20"}, headers=headers)
+        shown, pages = _read_to_the_end(client, answer.text, headers)
+    assert sorted(shown) == sorted(index.points)
+    assert len(pages) == 5
+    assert "20 or more matches" in pages[0]
+    assert "Matches 21 to 120 of 350" in pages[1]
+    assert "Matches 321 to 350 of 350" in pages[-1]
+    assert ("<html" in pages[1]) is not bool(headers)
+    assert elements(pages[1], "", "data-known")[0].attributes["data-known"] == "350"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"after": "rubbish"}, "cursor_invalid"),
+        ({}, "cursor_invalid"),
+        ({"after": "x", "face": "no"}, "invalid_request"),
+    ],
+)
+def test_a_page_that_cannot_be_shown_says_so(client: TestClient, fields: dict[str, str], code: str) -> None:
+    for headers in ({}, FETCH):
+        response = client.post("/more?lang=es", data=fields, headers=headers)
+        assert response.status_code == 400
+        assert f'data-code="{code}"' in response.text
+    assert client.get("/more").status_code == 405
 
 
 def test_the_form_keeps_what_was_asked(post: Post, found: Found) -> None:
@@ -547,3 +609,13 @@ def test_what_a_face_lacks_is_said(post: Post, found: Found, lang: str, said: st
 def test_every_flaw_has_words(lang: str) -> None:
     assert all(translator(lang)(f"flaw.{flaw}") for flaw in FLAWS)
     assert len(FLAWS) == 4
+
+
+def test_a_match_on_a_further_page_of_its_file_names_the_page(tmp_path: Path) -> None:
+    index = MemoryIndex()
+    index.upsert([point(1), point(2, page=4)])
+    with TestClient(create_app(Settings(_env_file=None, data_dir=tmp_path), FakeEngine(), index)) as client:
+        assert re.findall(r"page \d+", client.post("/?lang=en", files={"image": encoded()}).text) == ["page 5"]
+        assert "página 5" in client.post("/?lang=es", files={"image": encoded()}).text
+        found = client.post("/search", files={"image": encoded()}).json()["faces"][0]["matches"]
+        assert sorted(match["page"] for match in found) == [0, 4]

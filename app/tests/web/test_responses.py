@@ -27,7 +27,7 @@ def test_a_match_tells_where_its_picture_lies_and_no_embedding() -> None:
     body = MatchedFace.of(Match(stored.face_id, 0.71234567, stored.payload)).model_dump(mode="json")
     assert body == {
         "face_id": stored.face_id, "image_id": f"{1:064x}", "similarity": 0.712346, "person": "Ada",
-        "path": "/photos/1.jpg", "bbox": [1.0, 2.0, 30.5, 40.25], "quality": 0.8, "flaws": [],
+        "path": "/photos/1.jpg", "page": 0, "bbox": [1.0, 2.0, 30.5, 40.25], "quality": 0.8, "flaws": [],
         "thumb_url": f"/thumbs/{stored.face_id}",
     }  # fmt: skip
 
@@ -37,8 +37,8 @@ def test_a_stored_face_is_told_whole_but_for_its_embedding() -> None:
     record = FaceRecord(stored.face_id, stored.payload, stored.embedding)
     body = FaceResponse.of(record, ["/photos/1.jpg", "/copy.jpg"], FAKE_PACK).model_dump(mode="json")
     assert set(body) == {
-        "face_id", "thumb_url", "image_id", "path", "folder", "bbox", "kps", "width", "height", "det_score", "quality",
-        "person", "taken_at", "ingested_at", "flaws", "paths", "request_id", "model",
+        "face_id", "thumb_url", "image_id", "path", "folder", "page", "bbox", "kps", "width", "height", "det_score",
+        "quality", "person", "taken_at", "ingested_at", "flaws", "paths", "request_id", "model",
     }  # fmt: skip
     assert body["folder"] == ["/", "/photos"]
     assert json.loads(json.dumps(body))["taken_at"] == "2019-07-20T20:17:40"

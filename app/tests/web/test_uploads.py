@@ -84,6 +84,22 @@ def test_a_body_that_is_no_form_is_400_and_says_what_to_send(client: TestClient,
     assert error["message"] == "send multipart/form-data with the file `image`"
 
 
+@pytest.mark.parametrize("charset", ["undefined", "idna", "unicode_escape", "utf-7", '"a', "a\x01b"])
+def test_a_charset_that_is_not_utf_8_is_400(client: TestClient, charset: str) -> None:
+    """Some codecs of Python raise errors that Starlette does not catch, others decode to lone surrogates."""
+    headers = {"Content-Type": f"{MULTIPART['Content-Type']}; charset={charset}"}
+    body = _body(_part("image", encoded()), _part("folder", b"/\\ud800", filename=None))
+    error = _error(client.post("/search", content=body, headers=headers), 400, "invalid_request")
+    assert error["message"] == "the charset of the form must be UTF-8"
+
+
+@pytest.mark.parametrize("charset", ["utf-8", '"UTF-8"', "iso-8859-1", "us-ascii"])
+def test_the_usual_charsets_of_a_form_are_accepted(client: TestClient, charset: str) -> None:
+    headers = {"Content-Type": f"{MULTIPART['Content-Type']}; charset={charset}"}
+    body = _body(_part("image", encoded()), _part("person", "Zo\u00eb".encode(), filename=None))
+    assert client.post("/search", content=body, headers=headers).status_code == 200
+
+
 def test_compare_says_which_two_files_it_wants(client: TestClient) -> None:
     error = _error(client.post("/compare"), 400, "invalid_request")
     assert error["message"] == "send multipart/form-data with the file `image_a` and `image_b`"

@@ -11,11 +11,12 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match
+from app.core.iteration import chunks
+from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match, Score
 from app.index.base import READ_POINTS, BaseIndex, unique_points
 from app.index.embedded.connections import ConnectionPool
-from app.index.embedded.protocol import Op, join_ids, pack
-from app.index.payload import chunks, conditions_of, from_stored, require_limit, to_stored, unit_rows, valid_uuids
+from app.index.embedded.protocol import Op, join_ids, pack, split_ids
+from app.index.payload import conditions_of, from_stored, require_limit, to_stored, unit_rows, valid_uuids
 
 _UPSERT_POINTS: Final = 128
 _POLL_SECONDS: Final = 0.1
@@ -56,6 +57,12 @@ class EmbeddedIndex(BaseIndex):
     ) -> list[list[Match]]:
         body = (rows.tobytes(), limit, threshold, conditions, self._ef)
         return [[_match(*hit) for hit in hits] for hits in self._pool.call(pack(Op.SEARCH, body=body))]
+
+    def _exact(self, row: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]) -> list[Score]:
+        body = (row.tobytes(), limit, threshold, conditions)
+        ids, scores = self._pool.call(pack(Op.SEARCH_EXACT, body=body))
+        similarities = np.frombuffer(scores, dtype=np.float32).clip(-1, 1).tolist()
+        return [Score(str(face_id), score) for face_id, score in zip(split_ids(ids), similarities, strict=True)]
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []

@@ -18,6 +18,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,7 @@ from typing import Any, Final
 from app.core.errors import OceanoError
 from app.index.errors import unavailable
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 ID_BYTES: Final = 16
 HANDSHAKE_SECONDS: Final = 10.0
 # sun_path holds 108 bytes with its terminator; a few bytes of margin.
@@ -48,12 +49,13 @@ class Op(enum.IntEnum):
     INFO = 10
     MAINTAIN = 11
     BACKUP = 12
+    SEARCH_EXACT = 13
     PUT = 20
     CLOSE = 21
 
 
 WRITES: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD, Op.DELETE})
-READS: Final = frozenset({Op.SEARCH, Op.RETRIEVE, Op.SCROLL, Op.COUNT, Op.FACET})
+READS: Final = frozenset({Op.SEARCH, Op.SEARCH_EXACT, Op.RETRIEVE, Op.SCROLL, Op.COUNT, Op.FACET})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,19 @@ def pack(op: Op, ids: bytes = b"", body: object = None) -> bytes:
 
 
 def unpack(message: bytes) -> Request:
-    """Split a request into its parts without unpickling the body."""
-    op, count = _HEADER.unpack_from(message)
-    end = _HEADER.size + count * ID_BYTES
-    return Request(Op(op), message[_HEADER.size : end], memoryview(message)[end:])
+    """Split a request into its parts without unpickling the body.
+
+    Raises:
+        OceanoError: `index_unavailable` if the message is not a request.
+    """
+    try:
+        op, count = _HEADER.unpack_from(message)
+        end = _HEADER.size + count * ID_BYTES
+        if end > len(message):
+            raise ValueError(f"{count} ids in {len(message)} bytes")
+        return Request(Op(op), message[_HEADER.size : end], memoryview(message)[end:])
+    except (struct.error, ValueError) as failure:
+        raise unavailable(f"The index process received an invalid request: {failure}.") from failure
 
 
 def value_reply(value: object) -> bytes:
@@ -165,6 +176,9 @@ def _handshake(sock: socket.socket, key: bytes, *steps: Callable[[Connection, by
     try:
         for step in steps:
             step(connection, key)
+    except AssertionError as failure:  # Python 3.11 asserts that the peer sends a challenge
+        connection.close()
+        raise AuthenticationError("the peer does not send a challenge") from failure
     except BaseException:
         connection.close()
         raise

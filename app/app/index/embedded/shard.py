@@ -20,7 +20,7 @@ from app.core.errors import OceanoError
 from app.core.files import sync
 from app.index.capacity import kilobytes
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import split_ids
+from app.index.embedded.protocol import join_ids, split_ids
 from app.index.embedded.storage import new_name, sync_tree
 from app.index.errors import unavailable
 
@@ -210,6 +210,33 @@ class Shard:
             else:
                 found = self._shard.query_batch(edge.QueryBatchRequest(queries))
         return [[(_uuid(hit.id), hit.score, hit.payload or {}) for hit in hits] for hits in found]
+
+    def search_exact(
+        self, vector: bytes, limit: int, threshold: float | None, where: Mapping[str, Any]
+    ) -> tuple[bytes, bytes]:
+        """Compare one vector with every point.
+
+        Args:
+            vector: one embedding.
+            limit: the most points.
+            threshold: the least cosine similarity, or None.
+            where: restricts the points.
+
+        Returns:
+            The ids of the nearest points, best first, and their scores as raw float32.
+        """
+        (query,) = self._vectors(vector)
+        request = edge.QueryRequest(
+            limit=limit,
+            query=edge.Query.Nearest(query),
+            filter=filter_of(where),
+            params=edge.SearchParams(exact=True),
+            score_threshold=threshold,
+            with_payload=False,
+        )
+        with _edge_errors():
+            hits = self._shard.query(request)
+        return join_ids(_uuid(hit.id) for hit in hits), array("f", (hit.score for hit in hits)).tobytes()
 
     def retrieve(self, ids: bytes, with_vector: bool) -> list[Record]:
         """Return the points that exist, in the order of `ids`."""

@@ -137,6 +137,8 @@ def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911 - one line
             return shard.flush()
         case Op.SEARCH:
             return shard.search(*body)
+        case Op.SEARCH_EXACT:
+            return shard.search_exact(*body)
         case Op.RETRIEVE:
             return shard.retrieve(request.ids, body)
         case Op.SCROLL:

@@ -18,10 +18,11 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match
+from app.core.iteration import chunks
+from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match, Score
 from app.index.base import READ_POINTS, BaseIndex, unique_points
 from app.index.errors import unavailable
-from app.index.payload import chunks, conditions_of, from_stored, require_limit, to_stored, unit_rows, valid_uuids
+from app.index.payload import conditions_of, from_stored, require_limit, to_stored, unit_rows, valid_uuids
 from app.index.server.retry import retry_server
 
 T = TypeVar("T")
@@ -93,6 +94,18 @@ class ServerIndex(BaseIndex):
         ]
         responses = self._request(self._client.query_batch_points, requests)
         return [[_match(hit) for hit in response.points] for response in responses]
+
+    def _exact(self, row: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]) -> list[Score]:
+        request = models.QueryRequest(
+            query=row[0].tolist(),
+            limit=limit,
+            filter=filter_of(conditions),
+            params=models.SearchParams(exact=True),
+            score_threshold=threshold,
+            with_payload=False,
+        )
+        (response,) = self._request(self._client.query_batch_points, [request])
+        return [Score(str(hit.id), min(1.0, max(-1.0, hit.score))) for hit in response.points]
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []

@@ -13,6 +13,7 @@ from app.core.types import FaceRecord
 from app.images import MEDIA_TYPE, DecoderPool
 from app.library import redrawn_thumbnail
 from app.service import Services
+from app.web.addresses import root_path_of
 from app.web.api.responses import FaceResponse
 from app.web.deps import ServicesDep
 from app.web.uploads import Decoding
@@ -23,11 +24,11 @@ router = APIRouter()
 
 
 @router.get("/faces/{face_id}")
-async def face(face_id: str, services: ServicesDep) -> FaceResponse:
+async def face(face_id: str, services: ServicesDep, request: Request) -> FaceResponse:
     """Return a stored face, and every known path of its image."""
     record = await services.lookups.run(_retrieve, services, face_id_from(face_id))
     paths = await services.lookups.run(services.ledger.paths_of, record.payload.image_id)
-    return FaceResponse.of(record, paths or [record.payload.path], services.engine.pack, services.settings.root_path)
+    return FaceResponse.of(record, paths or [record.payload.path], services.engine.pack, root_path_of(request))
 
 
 @router.get(

@@ -16,7 +16,7 @@ from app.core.errors import JsonValue, OceanoError
 from app.core.paths import absolute
 from app.core.types import FLAWS, FaceFilter, Flaw
 from app.service import DEFAULT_LIMIT, MAX_LIMIT, GroupBy
-from app.web.uploads import Upload, read_upload
+from app.web.uploads import Upload, read_fields, read_upload
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -43,6 +43,7 @@ _VALID: Final[Mapping[str, str]] = {
     "min_quality": _SHARE,
     "without": "flaws, comma-separated, of: " + ", ".join(FLAWS),
     "all_pairs": "true or false",
+    "after": "`next` of the page before",
 }  # what an error says of a wrong field
 
 
@@ -116,6 +117,31 @@ class SearchOptions(BaseModel):
         if len(self.folder) == 1:
             given["folder"] = self.folder[0]
         return FaceFilter(**given) if given else None
+
+
+class MoreOptions(BaseModel):
+    """Options of `POST /search/more`, in the form or the query string."""
+
+    model_config = ConfigDict(extra="forbid")
+    after: str = Field(description="`next` of the page before, of one face")
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="matches of this page")
+
+
+async def read_more(request: Request) -> MoreOptions:
+    """Read the fields of a request without files: a dependency.
+
+    Raises:
+        OceanoError: `invalid_request`.
+    """
+    return read_options(MoreOptions, await read_fields(request))
+
+
+MORE_FORM: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/x-www-form-urlencoded": {"schema": MoreOptions.model_json_schema()}},
+    }
+}  # for the route's `openapi_extra`
 
 
 def read_options(kind: type[Options], fields: Mapping[str, str | list[str]]) -> Options:

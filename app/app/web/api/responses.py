@@ -9,7 +9,19 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from app.core.paths import readable
-from app.core.types import BBox, Face, FaceMatches, FaceRecord, Flaw, FoundBy, Match, ModelPack, Picture, Point
+from app.core.types import (
+    BBox,
+    Face,
+    FaceMatches,
+    FaceRecord,
+    Flaw,
+    FoundBy,
+    Match,
+    MatchPage,
+    ModelPack,
+    Picture,
+    Point,
+)
 from app.web.errors import current_request_id
 
 
@@ -77,6 +89,7 @@ class MatchedFace(BaseModel):
     similarity: float = Field(description="cosine, -1 to 1")
     person: str | None
     path: str = Field(description="absolute path of the image file")
+    page: int = Field(description="page of the image file that shows the face, from 0")
     bbox: BBox = Field(description="x1, y1, x2, y2 in pixels of the upright image")
     quality: float
     flaws: list[str]
@@ -91,6 +104,7 @@ class MatchedFace(BaseModel):
             similarity=round(match.similarity, 6),
             person=match.payload.person,
             path=readable(match.payload.path),
+            page=match.payload.page,
             bbox=_rounded_box(match.payload.bbox),
             quality=round(match.payload.quality, 4),
             flaws=list(match.payload.flaws),
@@ -102,14 +116,15 @@ class SearchedFace(FoundFace):
     """A face of the query with its matches, best first."""
 
     matches: list[MatchedFace]
-    more: bool = Field(description="the index has more matches than these; to get them, raise `limit`")
+    more: bool = Field(description="the index has more matches than these")
+    next: str | None = Field(description="`after` of `POST /search/more`, for the matches after these; null at the end")
 
     @classmethod
     def with_matches(cls, found: FaceMatches, root_path: str = "") -> SearchedFace:
         """Describe a face and its matches."""
         face = FoundFace.of(found.face_index, found.face)
         matches = [MatchedFace.of(match, root_path) for match in found.matches]
-        return cls(**face.model_dump(), matches=matches, more=found.more)
+        return cls(**face.model_dump(), matches=matches, more=found.more, next=found.next)
 
 
 class SearchResponse(Response):
@@ -122,6 +137,30 @@ class SearchResponse(Response):
         description="stored faces without a date that `taken_from` or `taken_to` leaves out; null without these fields"
     )
     took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
+
+
+class MoreResponse(Response):
+    """Body of `POST /search/more`: the next page of one face's matches."""
+
+    threshold: float = Field(description="least cosine of a match, as in the search")
+    matches: list[MatchedFace]
+    first: int = Field(description="position of the first match among all matches, from 1")
+    total: int | None = Field(description="number of all matches; null if it is not known")
+    next: str | None = Field(description="`after` of the next page; null at the end")
+    took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
+
+    @classmethod
+    def of(cls, page: MatchPage, pack: ModelPack, root_path: str = "") -> MoreResponse:
+        """Describe a page."""
+        return cls(
+            model=Model.of(pack),
+            threshold=page.threshold,
+            matches=[MatchedFace.of(match, root_path) for match in page.matches],
+            first=page.first,
+            total=page.total,
+            next=page.next,
+            took_ms=rounded(page.took_ms),
+        )
 
 
 class DetectResponse(Response):
@@ -173,6 +212,7 @@ class FaceResponse(Response):
     image_id: str = Field(description="SHA-256 of the image file, hex")
     path: str = Field(description="absolute path of the image file")
     folder: list[str] = Field(description="every folder above `path`, outermost first")
+    page: int = Field(description="page of the image file that shows the face, from 0")
     bbox: BBox = Field(description="x1, y1, x2, y2 in pixels of the upright image")
     kps: list[Point]
     width: int
@@ -196,6 +236,7 @@ class FaceResponse(Response):
             image_id=stored.image_id,
             path=readable(stored.path),
             folder=[readable(folder) for folder in stored.folder],
+            page=stored.page,
             bbox=stored.bbox,
             kps=list(stored.kps),
             width=stored.width,

@@ -1,20 +1,24 @@
-"""`POST /search`, `/detect`, `/compare`."""
+"""`POST /search`, `/search/more`, `/detect`, `/compare`."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
 from app.service import Comparison, reaches
+from app.web.addresses import root_path_of
 from app.web.api.forms import (
     COMPARE_FORM,
     DETECT_FORM,
+    MORE_FORM,
     SEARCH_FORM,
     CompareOptions,
     DetectOptions,
+    MoreOptions,
     SearchOptions,
+    read_more,
 )
 from app.web.api.responses import (
     ComparedImage,
@@ -24,6 +28,7 @@ from app.web.api.responses import (
     FoundFace,
     ImageSize,
     Model,
+    MoreResponse,
     SearchedFace,
     SearchResponse,
     rounded,
@@ -36,7 +41,7 @@ router = APIRouter()
 
 @router.post("/search", openapi_extra=SEARCH_FORM.openapi)
 async def search(
-    services: ServicesDep, form: Annotated[Upload[SearchOptions], Depends(SEARCH_FORM.read)]
+    request: Request, services: ServicesDep, form: Annotated[Upload[SearchOptions], Depends(SEARCH_FORM.read)]
 ) -> SearchResponse:
     """Find the matches of every face in `image`, best first. If no face reaches `threshold`, `matches` is empty."""
     options = form.options
@@ -54,10 +59,19 @@ async def search(
         model=Model.of(services.engine.pack),
         threshold=result.threshold,
         image=ImageSize.of(form.picture),
-        faces=[SearchedFace.with_matches(found, services.settings.root_path) for found in result.faces],
+        faces=[SearchedFace.with_matches(found, root_path_of(request)) for found in result.faces],
         undated_left_out=result.undated_left_out,
         took_ms=rounded(result.took_ms),
     )
+
+
+@router.post("/search/more", openapi_extra=MORE_FORM)
+async def more(
+    request: Request, services: ServicesDep, options: Annotated[MoreOptions, Depends(read_more)]
+) -> MoreResponse:
+    """Return the next matches of one face. `after` holds the query, so the image is not sent again."""
+    page = await services.search.more(options.after, limit=options.limit)
+    return MoreResponse.of(page, services.engine.pack, root_path_of(request))
 
 
 @router.post("/detect", openapi_extra=DETECT_FORM.openapi)

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from app import __version__
 from app.metrics import CONTENT_TYPE, gpu_usage
+from app.web.addresses import root_path_of
 from app.web.api.responses import (
     Check,
     Checks,
@@ -96,4 +97,5 @@ async def metrics(services: ServicesDep) -> Response:
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> JSONResponse:
     """Return the OpenAPI document; FastAPI's own route would need no key."""
-    return JSONResponse(request.app.openapi())
+    root = root_path_of(request)
+    return JSONResponse(request.app.openapi() | ({"servers": [{"url": root}]} if root else {}))

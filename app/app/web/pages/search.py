@@ -21,6 +21,7 @@ from app.core import logs
 from app.core.errors import OceanoError
 from app.core.types import FLAWS, FaceFilter, SearchResult
 from app.service import MAX_LIMIT
+from app.web.addresses import root_path_of
 from app.web.deps import ServicesDep, services_of
 from app.web.i18n import LANGUAGES, language_of, translator
 from app.web.pages.templating import is_fetch, page_response
@@ -32,10 +33,13 @@ from app.web.pages.views import (
     SearchPage,
     error_view,
     face_view,
+    further_view,
     preview,
 )
-from app.web.uploads import Upload, read_upload
+from app.web.uploads import Upload, read_fields, read_upload
 
+_MORE: Final = 100  # matches that "Show more" adds at least: each page is an exact search
+_MAX_FACES: Final = 1_000_000
 _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
@@ -49,10 +53,11 @@ class _PageContext:
 
 
 def router() -> APIRouter:
-    """Return the routes `GET /` and `POST /`, which are not in the schema of the API."""
+    """Return the routes `GET /`, `POST /` and `POST /more`, which are not in the schema of the API."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     routes.add_api_route("/", _start, methods=["GET"])
     routes.add_api_route("/", _search, methods=["POST"])
+    routes.add_api_route("/more", _more, methods=["POST"])
     return routes
 
 
@@ -75,7 +80,7 @@ def _start(request: Request) -> HTMLResponse:
     chosen = request.query_params.get("lang")
     if chosen in LANGUAGES:
         secure = request.url.scheme == "https"
-        path = request.app.state.settings.root_path or "/"
+        path = root_path_of(request) or "/"
         response.set_cookie(
             "lang", chosen, max_age=_YEAR_SECONDS, path=path, secure=secure, httponly=True, samesite="lax"
         )
@@ -99,9 +104,25 @@ async def _search(request: Request, services: ServicesDep) -> HTMLResponse:
         return await run_in_threadpool(_results_page, request, upload, result)
 
 
+async def _more(request: Request, services: ServicesDep) -> HTMLResponse:
+    """Show the next matches of a face. The cursor in the form holds the query, so the photograph is not sent again."""
+    fields = await read_fields(request)
+    context = _read_form(request, fields)
+    number = int(_number(_last(fields, "face", "1"), "face", 1, _MAX_FACES))
+    limit = max(_MORE, context.form.limit)
+    found = await services.search.more(_last(fields, "after", ""), limit=limit, count_from=context.form.threshold)
+    shown = SearchPage(form=context.form, further=further_view(found, number, context.form), live=is_fetch(request))
+    return page_response(request, context.lang, shown)
+
+
+def _last(fields: Mapping[str, str | list[str]], name: str, default: str) -> str:
+    value = fields.get(name, default)
+    return value if isinstance(value, str) else value[-1]
+
+
 def _read_form(request: Request, sent: Mapping[str, str | list[str]]) -> _PageContext:
     """Read the form into the request's state, where `error_page` finds it; of a repeated field the last counts."""
-    fields = {name: value if isinstance(value, str) else value[-1] for name, value in sent.items()}
+    fields = {name: _last(sent, name, "") for name in sent}
     context = _PageContext(_field_language(fields) or language_of(request), _defaults(request))
     request.state.context = context
     context.form = _form(fields, context.form)

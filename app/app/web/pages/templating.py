@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from app.demo import PACK_VERSION
-from app.service import Services
+from app.web.addresses import root_path_of
 from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, translator
 from app.web.pages.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
@@ -31,7 +31,7 @@ def page_response(request: Request, lang: str, shown: SearchPage, status: int = 
         status: the HTTP status.
     """
     template = "_results.html" if is_fetch(request) else "index.html"
-    html = _render(template, services_of(request), translator(lang), shown)
+    html = _render(template, request, translator(lang), shown)
     headers = {
         "Content-Language": lang,
         "Cache-Control": "no-store" if request.method == "POST" else "no-cache",
@@ -40,15 +40,16 @@ def page_response(request: Request, lang: str, shown: SearchPage, status: int = 
     return HTMLResponse(html, status_code=status, headers=headers)
 
 
-def _render(template: str, services: Services, t: Translator, shown: SearchPage) -> str:
-    settings = services.settings
+def _render(template: str, request: Request, t: Translator, shown: SearchPage) -> str:
+    services = services_of(request)
+    settings, root = services.settings, root_path_of(request)
     max_mb = f"{settings.max_upload_mb:g}"
     page = _templates().get_template(template)
     return page.render(
         t=t,
         rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
-        root=settings.root_path,
-        static=lambda name: settings.root_path + _static(name),
+        root=root,
+        static=lambda name: root + _static(name),
         shown=shown,
         languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
         demo=services.demo,
@@ -87,7 +88,7 @@ def _templates() -> Environment:
 
 @cache
 def _static(name: str) -> str:
-    """Return the path of a static file below ROOT_PATH; it changes with the content, so browsers use no old version."""
+    """Return the path of a static file below the root; it changes with the content, so browsers use no old version."""
     digest = hashlib.sha256((_PACKAGE / "static" / name).read_bytes()).hexdigest()
     return f"/static/{name}?v={digest[:8]}"
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from app.core.errors import OceanoError
-from app.core.types import BBox, FaceMatches, Flaw, Match, Picture, SearchResult
+from app.core.types import BBox, FaceMatches, Flaw, Match, MatchPage, Picture, SearchResult
 from app.images import preview_webp
 from app.service import DEFAULT_LIMIT
 from app.web.i18n import Translator, error_message
@@ -71,6 +71,7 @@ class MatchView:
         path: the path of the file.
         person: the person's name, if known.
         hidden: whether the similarity is below the threshold.
+        page: number of the page of the file, from 1; None for a first page.
     """
 
     face_id: str
@@ -80,6 +81,7 @@ class MatchView:
     path: str
     person: str | None
     hidden: bool
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class FaceView:
         flaws: reasons for a low quality.
         matches: all matches that were found.
         shown: number of matches that are not hidden.
-        more: whether the index has more matches than these.
+        next: cursor of the matches after these; None if there are no more.
         more_shown: whether all matches are shown, and the index has more.
     """
 
@@ -111,8 +113,35 @@ class FaceView:
     flaws: tuple[Flaw, ...]
     matches: tuple[MatchView, ...]
     shown: int
-    more: bool
+    next: str | None
     more_shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherView:
+    """A page of a face's matches after the first.
+
+    Attributes:
+        number: of the face, from 1.
+        first: position of the first match among all, from 1.
+        last: position of the last match.
+        total: number of all matches that reach the threshold; None if it is not known.
+        matches: of this page.
+        next: cursor of the matches after these; None if there are no more.
+    """
+
+    number: int
+    first: int
+    last: int
+    total: int | None
+    matches: tuple[MatchView, ...]
+    next: str | None
+
+    def range(self, t: Translator) -> str:
+        """Return which matches these are."""
+        if self.total is None:
+            return t("results.range", first=t.number(self.first), last=t.number(self.last))
+        return t("results.range_of", first=t.number(self.first), last=t.number(self.last), total=t.number(self.total))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +157,10 @@ class ErrorView:
 
 @dataclass(frozen=True, slots=True)
 class SearchPage:
-    """Contents of the page: the form, and perhaps an error or faces; `live` if page.js filters by the threshold."""
+    """Contents of the page: the form, and perhaps an error, faces, or further matches of one face.
+
+    `live` if page.js filters by the threshold.
+    """
 
     form: SearchForm
     preview: PreviewView | None = None
@@ -136,6 +168,7 @@ class SearchPage:
     error: ErrorView | None = None
     took_ms: float = 0.0
     live: bool = False
+    further: FurtherView | None = None
 
 
 def preview(picture: Picture) -> PreviewView:
@@ -181,8 +214,20 @@ def face_view(found: FaceMatches, result: SearchResult, form: SearchForm) -> Fac
         flaws=found.face.flaws,
         matches=matches,
         shown=(shown := sum(not match.hidden for match in matches)),
-        more=found.more,
+        next=found.next,
         more_shown=found.more and shown == len(matches),
+    )
+
+
+def further_view(found: MatchPage, number: int, form: SearchForm) -> FurtherView:
+    """Make the view of a page after the first; `number` is the face's."""
+    return FurtherView(
+        number=number,
+        first=found.first,
+        last=found.first + len(found.matches) - 1,
+        total=found.total,
+        matches=tuple(_match_view(match, form.threshold) for match in found.matches),
+        next=found.next,
     )
 
 
@@ -206,6 +251,7 @@ def _match_view(match: Match, threshold: float) -> MatchView:
         path=str(path),
         person=_printable(match.payload.person) if match.payload.person else None,
         hidden=similarity < threshold - 1e-9,
+        page=match.payload.page + 1 if match.payload.page else None,
     )
 
 

@@ -286,6 +286,32 @@ def test_a_client_with_a_wrong_key_is_rejected_and_others_are_served(settings: S
     assert owner_pid(settings) == owner
 
 
+@pytest.mark.parametrize("message", [b"", b"\x01", b"\xff" * 40, b"\x01\xff\xff\xff\x00"])
+def test_a_message_that_is_no_request_is_an_error_with_a_code(message: bytes) -> None:
+    with pytest.raises(OceanoError, match="invalid request") as caught:
+        protocol.unpack(message)
+    assert caught.value.code == "index_unavailable"
+
+
+def test_a_listener_that_sends_no_challenge_is_rejected(tmp_path: Path) -> None:
+    """Python 3.11 raises AssertionError for it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b"\x00\x00\x00\x05hello")
+                peer.recv(100)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises((AuthenticationError, EOFError)):
+            protocol.connect(str(tmp_path / "s"), b"k" * 32)
+        thread.join()
+
+
 def test_a_silent_connection_blocks_no_client(settings: Settings) -> None:
     index = open_quick(settings)
     with socket.socket(socket.AF_UNIX) as silent:

@@ -1,0 +1,80 @@
+"""`oceano doctor`: check index, ledger and thumbnails, and repair them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from threading import Event
+from typing import Any
+
+from app.commands.console import counted, say
+from app.core.config import Settings
+from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
+from app.library import Inconsistencies
+from app.service import Repairs, open_doctor
+
+
+def run_doctor(settings: Settings, stop: Event, *, fix: bool, as_json: bool) -> int:
+    """Check, repair if asked to, and check again.
+
+    Args:
+        settings: name the index and the data folder.
+        stop: once set, the check or repair ends early.
+        fix: repair what was found.
+        as_json: print one JSON line.
+
+    Returns:
+        The exit code: 0 all is well now, 1 something is not, 130 interrupted.
+
+    Raises:
+        OceanoError: as `open_doctor`, `Doctor.check` and `Doctor.repair` do.
+    """
+    repairs: Repairs | None = None
+    with open_doctor(settings, stop, fix=fix) as doctor:
+        found = doctor.check()
+        if not as_json:
+            _say_found(found)
+        if fix and not found.is_empty and not stop.is_set():
+            repairs = doctor.repair(found)
+            if not as_json:
+                _say_repairs(repairs)
+            found = doctor.check()
+            if not as_json and not found.is_empty:
+                say("Not repaired:")
+                _say_found(found)
+    if as_json:
+        print(json.dumps(_counts(found) | {"repairs": asdict(repairs) if repairs else None}))  # noqa: T201
+    elif not found.is_empty and not fix:
+        say("Run `oceano doctor --fix` to repair this; it needs the picture files.")
+    if stop.is_set():
+        return EXIT_INTERRUPTED
+    return EXIT_OK if found.is_empty else EXIT_SOME_FAILED
+
+
+def _counts(found: Inconsistencies) -> dict[str, Any]:
+    return {name: len(value) if isinstance(value, set) else value for name, value in asdict(found).items()}
+
+
+def _say_found(found: Inconsistencies) -> None:
+    say(f"The index has {counted(found.faces, 'face')}, the ledger {counted(found.images, 'image')} with faces.")
+    for names, one, many in (
+        (found.incomplete_images, "image lacks faces in the index", "images lack faces in the index"),
+        (found.unknown_faces, "face belongs to no file of the ledger", "faces belong to no file of the ledger"),
+        (found.misplaced_images, "image has outdated paths in the index", "images have outdated paths in the index"),
+        (found.without_thumbnail, "face has no thumbnail", "faces have no thumbnail"),
+        (found.unused_thumbnails, "thumbnail belongs to no face", "thumbnails belong to no face"),
+    ):
+        if names:
+            say(f"- {len(names)} {one if len(names) == 1 else many}")
+    if found.is_empty:
+        say("Index, ledger and thumbnails agree.")
+
+
+def _say_repairs(repairs: Repairs) -> None:
+    say(
+        f"Repaired: {counted(repairs.images, 'image')} embedded again, {repairs.recorded_images} recorded, "
+        f"paths of {repairs.placed_images} corrected; {counted(repairs.drawn_thumbnails, 'thumbnail')} drawn, "
+        f"{repairs.deleted_thumbnails} deleted."
+    )
+    if repairs.images_without_file:
+        say(f"{counted(repairs.images_without_file, 'image')} without a readable file: connect the drive, then repeat.")

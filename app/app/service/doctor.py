@@ -1,0 +1,192 @@
+"""The doctor: compares index, ledger and thumbnails, and repairs what the pictures allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from threading import Event
+from typing import Final
+
+from app.core.concurrency import processors
+from app.core.config import Settings
+from app.core.errors import OceanoError
+from app.core.iteration import chunks
+from app.core.protocols import Engine, FaceIndex
+from app.images import DecoderPool, ThumbStore
+from app.ingest import DECODE_SECONDS, Ingest, IngestOptions
+from app.library import (
+    ConsistencyCheck,
+    File,
+    Inconsistencies,
+    Ledger,
+    Locations,
+    PresenceCheck,
+    file_at,
+    only_writer,
+    redrawn_thumbnail,
+)
+from app.service.factory import open_for_ingest, open_without_engine
+
+_BATCH: Final = 200
+
+
+@dataclass(slots=True)
+class Repairs:
+    """What a repair did.
+
+    Attributes:
+        images: images that were embedded again.
+        images_without_file: images that lack faces, and whose files are missing or failed.
+        recorded_images: images of unknown faces that the ledger has now.
+        placed_images: images whose paths were corrected in the index.
+        drawn_thumbnails: thumbnails that were drawn again.
+        deleted_thumbnails: thumbnails of faces that are not in the index.
+    """
+
+    images: int = 0
+    images_without_file: int = 0
+    recorded_images: int = 0
+    placed_images: int = 0
+    drawn_thumbnails: int = 0
+    deleted_thumbnails: int = 0
+
+
+class Doctor:
+    """Checks and repairs one collection; `open_doctor` makes it.
+
+    Args:
+        settings: limits and folders.
+        index: the faces.
+        ledger: the known files.
+        digest: the digest of the model.
+        engine: embeds faces again; None if only checks are wanted.
+        stop: once set, a check or a repair ends early.
+    """
+
+    def __init__(
+        self, settings: Settings, index: FaceIndex, ledger: Ledger, digest: str, engine: Engine | None, stop: Event
+    ) -> None:
+        self._settings = settings
+        self._index = index
+        self._ledger = ledger
+        self._digest = digest
+        self._engine = engine
+        self._stop = stop
+        self._thumbs = ThumbStore(settings.thumbs_dir)
+
+    def check(self) -> Inconsistencies:
+        """Compare index, ledger and thumbnails.
+
+        Raises:
+            OceanoError: `index_unavailable`, `ledger_unavailable`, `thumbs_unavailable`.
+        """
+        self._ledger.check()
+        return ConsistencyCheck(self._index, self._ledger, self._thumbs, digest=self._digest, stop=self._stop).run()
+
+    def repair(self, found: Inconsistencies) -> Repairs:
+        """Repair what a check found, as far as the pictures exist. It can be killed and run again.
+
+        Faces of unknown images stay in the index if no file contains their image: the file may be on a drive that is
+        not connected.
+
+        Raises:
+            OceanoError: as `Ingest.ingest_files` does.
+        """
+        repairs = Repairs()
+        steps: Sequence[Callable[[Inconsistencies, Repairs], None]] = (
+            self._embed_again,
+            self._record_unknown,
+            self._place,
+            self._draw_thumbnails,
+            self._delete_thumbnails,
+        )
+        for step in steps:
+            if self._stop.is_set():
+                break
+            step(found, repairs)
+        return repairs
+
+    def _embed_again(self, found: Inconsistencies, repairs: Repairs) -> None:
+        """Ingest images again that lack faces; the faces that they still have stay as they are, with their names."""
+        for image_ids in chunks(sorted(found.incomplete_images), _BATCH):
+            if self._stop.is_set():
+                return
+            paths = {image_id: self._ledger.paths_of(image_id) for image_id in image_ids}
+            files = {image_id: _existing(some) for image_id, some in paths.items()}
+            there = [image_id for image_id in image_ids if files[image_id]]
+            self._ledger.delete_images(there)
+            self._ingest(file for image_id in there for file in files[image_id])
+            done = sum(self._ledger.image(image_id) is not None for image_id in there)
+            repairs.images += done
+            repairs.images_without_file += len(image_ids) - done
+
+    def _record_unknown(self, found: Inconsistencies, repairs: Repairs) -> None:
+        """Ingest the files of faces whose image the ledger does not know; their faces are in the index already."""
+        for face_ids in chunks(sorted(found.unknown_faces), _BATCH):
+            if self._stop.is_set():
+                return
+            records = self._index.retrieve(face_ids)
+            images = {record.payload.image_id for record in records}
+            unknown = {image_id for image_id in images if self._ledger.image(image_id) is None}
+            self._ingest(_existing(sorted({record.payload.path for record in records})))
+            repairs.recorded_images += sum(self._ledger.image(image_id) is not None for image_id in unknown)
+
+    def _place(self, found: Inconsistencies, repairs: Repairs) -> None:
+        locations = Locations(self._index, self._ledger, self._thumbs, PresenceCheck(self._ledger), digest=self._digest)
+        for image_ids in chunks(sorted(found.misplaced_images - found.incomplete_images), _BATCH):
+            if self._stop.is_set():
+                return
+            locations.settle(image_ids)
+            repairs.placed_images += len(image_ids)
+
+    def _draw_thumbnails(self, found: Inconsistencies, repairs: Repairs) -> None:
+        with closing(DecoderPool(processors(), seconds=DECODE_SECONDS)) as decoders:
+            for face_ids in chunks(sorted(found.without_thumbnail), _BATCH):
+                for record in self._index.retrieve(face_ids):
+                    if self._stop.is_set():
+                        return
+                    try:
+                        redrawn_thumbnail(
+                            record, self._ledger, self._thumbs, decoders, max_pixels=self._settings.max_image_pixels
+                        )
+                    except OceanoError as failure:
+                        if failure.code != "thumbnail_missing":
+                            raise
+                    repairs.drawn_thumbnails += not self._thumbs.is_missing(record.face_id)
+
+    def _delete_thumbnails(self, found: Inconsistencies, repairs: Repairs) -> None:
+        """Delete unused thumbnails, except those of faces that were embedded again."""
+        for face_ids in chunks(sorted(found.unused_thumbnails), _BATCH):
+            used = {record.face_id for record in self._index.retrieve(face_ids)}
+            unused = [face_id for face_id in face_ids if face_id not in used]
+            self._thumbs.delete(unused)
+            repairs.deleted_thumbnails += len(unused)
+
+    def _ingest(self, files: Iterable[File]) -> None:
+        if self._engine is None:
+            raise ValueError("a repair needs an engine")
+        options = IngestOptions(
+            self._settings.max_image_pixels, min_decoded_side=self._settings.min_decoded_side, retry=True
+        )
+        Ingest(self._engine, self._index, self._ledger, self._thumbs, options, stop=self._stop).ingest_files(files)
+
+
+@contextmanager
+def open_doctor(settings: Settings, stop: Event, *, fix: bool) -> Iterator[Doctor]:
+    """Take the lock of the ledger and open the parts that a check needs, and the engine that a repair needs.
+
+    Raises:
+        OceanoError: `ingest_in_progress`, and as `open_for_ingest` or `open_without_engine` does.
+    """
+    with only_writer(settings.state_dir):
+        if fix:
+            with open_for_ingest(settings) as (engine, index, ledger):
+                yield Doctor(settings, index, ledger, engine.pack.digest, engine, stop)
+        else:
+            with open_without_engine(settings) as (pack, index, ledger):
+                yield Doctor(settings, index, ledger, pack.digest, None, stop)
+
+
+def _existing(paths: Iterable[str]) -> list[File]:
+    return [file for path in paths if (file := file_at(path)) is not None]

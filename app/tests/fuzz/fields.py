@@ -1,0 +1,96 @@
+"""Form fields and filters: a line `name=value` for each field. After a NUL: a cursor, to which a checksum is added."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+from typing import Final
+
+import numpy as np
+
+from app.core.errors import OceanoError
+from app.core.types import FaceFilter
+from app.index.payload import conditions_of, uuid_of
+from app.service.cursor import Cursor, decode_cursor, encode_cursor
+from app.web.api.forms import CompareOptions, MoreOptions, SearchOptions, read_options
+
+_DIGEST: Final = "d" * 64
+_SIZE: Final = 4
+_CHECK_BYTES: Final = 8
+
+
+def fuzz_one(data: bytes) -> None:
+    """Check the fields of every form. What is accepted must be a filter that JSON can hold."""
+    if data.startswith(b"\0"):
+        with contextlib.suppress(OceanoError):
+            _read_cursor(cursor_of(data[1:], _DIGEST))
+        return
+    fields: dict[str, str | list[str]] = {}
+    for line in data.decode("utf-8", "replace").split("\n"):
+        name, _, value = line.partition("=")
+        earlier = fields.get(name)
+        if earlier is None:
+            fields[name] = value
+        else:
+            fields[name] = [*(earlier if isinstance(earlier, list) else [earlier]), value]
+    for kind in (SearchOptions, CompareOptions, MoreOptions):
+        try:
+            options = read_options(kind, fields)
+            if isinstance(options, SearchOptions):
+                json.dumps(conditions_of(options.where()), allow_nan=False, ensure_ascii=False).encode("utf-8")
+            if isinstance(options, MoreOptions):
+                _read_cursor(options.after)
+        except OceanoError as failure:
+            assert failure.status < 500, failure
+            json.dumps(failure.details, allow_nan=False).encode("utf-8")
+    try:
+        uuid_of(next(iter(fields)))
+    except OceanoError as failure:
+        assert failure.status < 500, failure
+
+
+def cursor_of(body: bytes, digest: str) -> str:
+    """Return a cursor with the right checksum, which anybody can compute."""
+    check = hashlib.sha256(digest.encode() + b"\0" + body).digest()[:_CHECK_BYTES]
+    return base64.urlsafe_b64encode(check + body).rstrip(b"=").decode()
+
+
+def body_of(cursor: str) -> bytes:
+    """Return a cursor without its checksum."""
+    return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[_CHECK_BYTES:]
+
+
+def _read_cursor(text: str) -> None:
+    cursor = decode_cursor(text, _DIGEST, _SIZE)
+    conditions_of(cursor.where)
+    encode_cursor(cursor, _DIGEST)
+
+
+def _seeds() -> list[bytes]:
+    unit = np.array([1, 0, 0, 0], np.float32)
+    where = FaceFilter(person="Ada", folder=("/a", "/b"), taken_from="2021", min_quality=0.5, without=("blurred",))
+    cursor = encode_cursor(Cursor(unit, 0.4, where, "person", 20, (0.5, "0" * 32), ("1" * 32,), (0.4, 7)), _DIGEST)
+    times = (
+        "2021",
+        "2021-06",
+        "2021-06-30",
+        "2021-06-30T18:00:00.123456+02:00",
+        "2021-06-30 18:00Z",
+        "9999",
+        "0001-01",
+    )
+    return [
+        b"\0" + body_of(cursor),
+        f"after={cursor}\nlimit=5".encode(),
+        b"threshold=0.5\nall_pairs=true",
+        "folder=/photos/caf\u00e9\nfolder=/a/../b//c\nperson=Ada\ngroup_by=person".encode(),
+        b"image_id=" + b"a" * 64,
+        b"min_det_score=0.5\nmin_quality=1e-3\nwithout=blurred, extreme_pose\nmax_faces=7",
+        *(f"taken_from={text}\ntaken_to={text}\ningested_to={text}".encode() for text in times),
+        b"b4bcb87b-e13f-525b-af1d-300634da898e",
+    ]
+
+
+SEEDS: Final = _seeds()

@@ -1,0 +1,119 @@
+"""The doctor: what it finds where index, ledger and thumbnails disagree, and what it repairs."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from app.core.config import Settings
+from app.library.consistency import Inconsistencies
+from app.service.doctor import Doctor
+from tests.library.test_ingest import Bench
+from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+
+
+class Case(Bench):
+    """An ingested folder of eight pictures with a face each, and a doctor."""
+
+    def __init__(self, settings: Settings, engine: FakeEngine, index: MemoryIndex, pictures: Path) -> None:
+        super().__init__(settings, engine, index)
+        self.pictures = pictures
+        self.stop = Event()
+        self.doctor = Doctor(settings, index, self.ledger, FAKE_PACK.digest, engine, self.stop)
+        self.run(pictures)
+        self.faces = sorted(index.points)
+
+    def repaired(self) -> Inconsistencies:
+        """What is left after a repair."""
+        self.doctor.repair(self.doctor.check())
+        return self.doctor.check()
+
+
+@pytest.fixture
+def case(settings: Settings, engine: FakeEngine, index: MemoryIndex, colour_pictures: Path) -> Case:
+    return Case(settings, engine, index, colour_pictures)
+
+
+def test_after_an_ingest_all_agree(case: Case) -> None:
+    found = case.doctor.check()
+    assert found.is_empty
+    assert (found.faces, found.images) == (8, 8)
+
+
+def test_lost_faces_are_embedded_again(case: Case) -> None:
+    before = dict(case.index.points)
+    case.index.delete(case.faces[:3])
+    found = case.doctor.check()
+    assert len(found.incomplete_images) == len(found.unused_thumbnails) == 3
+    repairs = case.doctor.repair(found)
+    assert (repairs.images, repairs.images_without_file, repairs.deleted_thumbnails) == (3, 0, 0)
+    assert case.doctor.check().is_empty
+    assert case.index.points.keys() == before.keys()
+
+
+def test_faces_of_a_deleted_file_cannot_be_embedded_again(case: Case) -> None:
+    face_id = case.faces[0]
+    Path(case.index.points[face_id].payload.path).unlink()
+    case.index.delete([face_id])
+    repairs = case.doctor.repair(case.doctor.check())
+    assert (repairs.images, repairs.images_without_file) == (0, 1)
+    assert len(case.doctor.check().incomplete_images) == 1
+    assert case.ledger.totals().faces == 8, "the drive may be connected again"
+
+
+def test_a_face_that_the_ledger_does_not_know_is_recorded(case: Case) -> None:
+    payload = case.index.points[case.faces[0]].payload
+    case.ledger.delete_images([payload.image_id])
+    found = case.doctor.check()
+    assert found.unknown_faces == {case.faces[0]}
+    assert case.doctor.repair(found).recorded_images == 1
+    assert case.doctor.check().is_empty
+
+
+def test_a_face_whose_file_is_gone_and_unknown_stays_in_the_index(case: Case) -> None:
+    payload = case.index.points[case.faces[0]].payload
+    Path(payload.path).unlink()
+    case.ledger.delete_images([payload.image_id])
+    assert case.repaired().unknown_faces == {case.faces[0]}
+    assert case.faces[0] in case.index.points
+
+
+def test_more_faces_than_the_ledger_counts_are_unknown(case: Case) -> None:
+    point = case.index.points[case.faces[0]]
+    other = str(uuid.uuid4())
+    case.index.points[other] = replace(point, face_id=other)
+    assert case.doctor.check().unknown_faces == {other}
+
+
+def test_outdated_paths_are_corrected(case: Case) -> None:
+    path = case.index.points[case.faces[0]].payload.path
+    case.index.set_paths([case.faces[0]], paths=["/elsewhere/0.png"])
+    assert len(case.doctor.check().misplaced_images) == 1
+    assert case.repaired().is_empty
+    assert case.index.points[case.faces[0]].payload.path == path
+
+
+def test_missing_and_empty_thumbnails_are_drawn_and_unused_ones_deleted(case: Case) -> None:
+    case.thumbs.delete([case.faces[0]])
+    case.thumbs.path(case.faces[1]).write_bytes(b"")
+    other = str(uuid.uuid4())
+    case.thumbs.write(other, b"x")
+    (case.thumbs.path(other).parent / "notes.jpg").write_bytes(b"not a thumbnail")
+    found = case.doctor.check()
+    assert found.without_thumbnail == set(case.faces[:2])
+    assert found.unused_thumbnails == {other}
+    assert case.repaired().is_empty
+    assert case.thumbs.read(case.faces[0])
+    assert (case.thumbs.path(other).parent / "notes.jpg").exists()
+
+
+def test_an_interrupted_check_and_repair_change_nothing(case: Case) -> None:
+    case.index.delete(case.faces[:3])
+    found = case.doctor.check()
+    case.stop.set()
+    assert case.doctor.repair(found).images == 0
+    assert case.doctor.check().faces == 0
