@@ -43,6 +43,9 @@ class Metrics:
         self.index_copies_missing = Gauge(
             "oceano_index_copies_missing", "Copies of shards that are missing or out of date, on a cluster", **registry
         )
+        self.index_damaged_files = Gauge(
+            "oceano_index_damaged_files", "Files of the embedded index that were damaged on the disk", **registry
+        )
         self.index_maintaining = Gauge("oceano_index_maintaining", "1 while a graph is being built", **registry)
         self.ledger_files = Gauge("oceano_ledger_files", "Files in the ledger", ["status"], **registry)
         ProcessCollector(registry=self.registry)

@@ -30,7 +30,7 @@ def run_doctor(settings: Settings, stop: Event, *, fix: bool, as_json: bool) -> 
         OceanoError: as `open_doctor`, `Doctor.check` and `Doctor.repair` do.
     """
     repairs: Repairs | None = None
-    with open_doctor(settings, stop, fix=fix) as doctor:
+    with open_doctor(settings, stop, fix=fix, on_rebuilt=lambda faces: _say_rebuilt(faces, as_json=as_json)) as doctor:
         found = doctor.check()
         if not as_json:
             _say_found(found)
@@ -55,9 +55,15 @@ def _counts(found: Inconsistencies) -> dict[str, Any]:
     return {name: len(value) if isinstance(value, set) else value for name, value in asdict(found).items()}
 
 
+def _say_rebuilt(faces: int, *, as_json: bool) -> None:
+    if not as_json:
+        say(f"Files of the index were damaged. It was built again with {counted(faces, 'face')} that could be read.")
+
+
 def _say_found(found: Inconsistencies) -> None:
     say(f"The index has {counted(found.faces, 'face')}, the ledger {counted(found.images, 'image')} with faces.")
     for names, one, many in (
+        (found.damaged_faces, "face is damaged in the index", "faces are damaged in the index"),
         (found.incomplete_images, "image lacks faces in the index", "images lack faces in the index"),
         (found.unknown_faces, "face belongs to no file of the ledger", "faces belong to no file of the ledger"),
         (found.misplaced_images, "image has outdated paths in the index", "images have outdated paths in the index"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -281,6 +281,16 @@ class FaceIndex(Protocol):
         Raises:
             OceanoError: `invalid_request` if `limit` is below 1 or a time of the filter is not ISO 8601;
                 `index_unavailable`.
+        """
+        ...
+
+    def damaged_faces(self) -> Iterator[str]:
+        """Read every face, and yield the ids of those whose embedding or payload was damaged in the index.
+
+        Searches leave such faces out. To repair one, delete it, and insert it again.
+
+        Raises:
+            OceanoError: `index_unavailable`.
         """
         ...
 

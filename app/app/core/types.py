@@ -245,6 +245,7 @@ class IndexInfo:
         maintaining: a graph is being built.
         disk_bytes: size on disk; None for a server, which does not report it.
         copies_missing: copies of shards on a cluster (REPLICATION_FACTOR) that are missing or out of date.
+        damaged_files: files of an embedded index that were damaged on the disk since its graph was built.
     """
 
     kind: Literal["embedded", "server"]
@@ -255,6 +256,7 @@ class IndexInfo:
     maintaining: bool
     disk_bytes: int | None
     copies_missing: int = 0
+    damaged_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)

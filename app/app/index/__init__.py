@@ -36,10 +36,12 @@ __all__ = [
     "active_collection",
     "alias_path",
     "collection_exists",
+    "damaged_files",
     "index_exists",
     "is_same",
     "open_index",
     "open_model_collection",
+    "rebuild_index",
     "remove_restore_leftovers",
     "restore_embedded",
     "restored_copy",
@@ -78,8 +80,10 @@ def alias_path(root: Path, alias: str) -> Path:
 
 
 def index_exists(settings: Settings) -> bool:
-    """Return whether the embedded index of the settings exists."""
-    return alias_path(settings.embedded_dir, settings.qdrant_collection).exists()
+    """Return whether the embedded index of the settings exists; one whose folder was deleted does not."""
+    from app.index.embedded.alias import has_index
+
+    return has_index(alias_path(settings.embedded_dir, settings.qdrant_collection))
 
 
 def active_collection(settings: Settings) -> dict[str, str] | None:
@@ -120,6 +124,39 @@ def wait_until_left(settings: Settings) -> None:
 
     for folder in settings.embedded_dir.glob("*/"):
         wait(folder)
+
+
+def damaged_files(settings: Settings, pack: ModelPack) -> list[str]:
+    """Return the files of an embedded index that were damaged since its graph was built; an empty list for a server.
+
+    Reads all of these files; the index may be in use.
+
+    Raises:
+        OceanoError: `index_unavailable` if the folder of the index is damaged.
+    """
+    if settings.qdrant_url:
+        return []
+    from app.core.types import collection_name
+    from app.index.embedded.rebuild import damaged_files as damaged
+
+    return damaged(settings.embedded_dir / collection_name(settings.qdrant_collection, pack))
+
+
+def rebuild_index(settings: Settings, pack: ModelPack) -> int:
+    """Build an embedded index again from the faces that can be read; the graph follows when it is opened.
+
+    Returns:
+        The number of faces that were kept.
+
+    Raises:
+        OceanoError: `index_in_use` if a process uses the index, `index_unavailable`, `disk_full`.
+    """
+    from app.core.types import collection_name
+    from app.index.embedded.options import OwnerOptions
+    from app.index.embedded.rebuild import rebuild
+
+    folder = settings.embedded_dir / collection_name(settings.qdrant_collection, pack)
+    return rebuild(OwnerOptions(folder, pack.embedding_size))
 
 
 def restore_embedded(settings: Settings, folder: Path) -> None:

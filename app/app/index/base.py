@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from app.core.iteration import chunks
 from app.core.paths import folders_of
 from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, Match, Score, ScrollPage
-from app.index.payload import conditions_of, require_limit, require_threshold, unit_rows, uuid_of
+from app.index.payload import (
+    conditions_of,
+    from_stored,
+    is_readable,
+    is_similarity,
+    is_unit,
+    require_limit,
+    require_threshold,
+    unit_rows,
+    uuid_of,
+)
+
+_log = logging.getLogger(__name__)
 
 # The embedded index's worker handles one request at a time. These limits, and the size of its batches of writes, keep a
 # request below about 50 ms, so that searches do not wait long.
 READ_POINTS: Final = 1000
 _SEARCH_VECTORS: Final = 16
+
+
+StoredFace = tuple[str, Mapping[str, Any], Floats]
+"""Id, stored values and embedding of a face, as they are in the index, perhaps damaged."""
 
 
 class BaseIndex(ABC):
@@ -75,6 +92,16 @@ class BaseIndex(ABC):
             if next_offset is None or len(records) >= limit:
                 return ScrollPage(tuple(records), next_offset)
 
+    def damaged_faces(self) -> Iterator[str]:
+        offset: str | None = None
+        while True:
+            page, offset = self._stored_page(READ_POINTS, offset)
+            for face_id, stored, embedding in page:
+                if not (is_readable(stored) and is_unit(embedding)):
+                    yield face_id
+            if offset is None:
+                return
+
     def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
         self._set_fields(face_ids, {"person": person})
 
@@ -98,6 +125,10 @@ class BaseIndex(ABC):
         """Return at most `limit` (READ_POINTS or less) faces from the id `offset` on, and the next offset."""
 
     @abstractmethod
+    def _stored_page(self, limit: int, offset: str | None) -> tuple[list[StoredFace], str | None]:
+        """Return ids, stored values and embeddings as `_page` does, whether they are damaged or not."""
+
+    @abstractmethod
     def _set_fields(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
         """Set payload fields of the faces that exist."""
 
@@ -112,3 +143,25 @@ def unique_points(points: Sequence[FacePoint]) -> dict[uuid.UUID, FacePoint]:
     for point in points:
         unique.setdefault(uuid_of(point.face_id), point)
     return unique
+
+
+def matches_of(hits: Iterable[tuple[str, float, Mapping[str, Any]]]) -> list[Match]:
+    """Convert ids, scores and stored values to matches; damaged ones are left out and logged."""
+    matches = []
+    for face_id, score, stored in hits:
+        if is_similarity(score) and is_readable(stored):
+            matches.append(Match(face_id, min(1.0, max(-1.0, score)), from_stored(stored)))
+        else:
+            _log.error("the face %s in the index is damaged; run `oceano doctor --fix`", face_id)
+    return matches
+
+
+def records_of(found: Iterable[tuple[str, Mapping[str, Any], Floats | None]]) -> list[FaceRecord]:
+    """Convert ids, stored values and embeddings to records; damaged ones are left out and logged."""
+    records = []
+    for face_id, stored, embedding in found:
+        if is_readable(stored):
+            records.append(FaceRecord(face_id, from_stored(stored), embedding))
+        else:
+            _log.error("the face %s in the index is damaged; run `oceano doctor --fix`", face_id)
+    return records

@@ -22,6 +22,8 @@ from app.core.types import FaceFilter, FacePayload, Floats
 T = TypeVar("T")
 
 _NORM_TOLERANCE: Final = 1e-3
+_STORED_NORM_TOLERANCE: Final = 1e-2
+_SCORE_TOLERANCE: Final = 1e-2
 _MAX_SPELLINGS: Final = 256  # of one folder
 _YEAR_OR_MONTH: Final = re.compile(r"[0-9]{4}(-[0-9]{2})?")
 
@@ -122,6 +124,25 @@ def from_stored(stored: Mapping[str, Any]) -> FacePayload:
         flaws=tuple(stored.get("flaws", ())),
         page=int(stored.get("page") or 0),
     )
+
+
+def is_readable(stored: Mapping[str, Any]) -> bool:
+    """Return whether stored values can be converted to a payload; damaged ones cannot."""
+    try:
+        from_stored(stored)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def is_similarity(score: float) -> bool:
+    """Return whether a score is a cosine; a damaged vector gives others, or NaN."""
+    return abs(score) <= 1 + _SCORE_TOLERANCE
+
+
+def is_unit(embedding: Floats) -> bool:
+    """Return whether a stored embedding has norm 1; a damaged one has another, or NaN."""
+    return bool(abs(float(np.linalg.norm(embedding)) - 1) <= _STORED_NORM_TOLERANCE)
 
 
 def conditions_of(where: FaceFilter | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Inconsistencies:
     Attributes:
         faces: faces in the index.
         images: images with faces in the ledger.
+        damaged_faces: faces of the index whose embedding or data is damaged.
         incomplete_images: images of the ledger that lack faces in the index.
         unknown_faces: faces of the index whose image is not in the ledger, or has fewer faces there.
         misplaced_images: images whose path or folders in the index are not those of the ledger.
@@ -34,6 +35,7 @@ class Inconsistencies:
 
     faces: int = 0
     images: int = 0
+    damaged_faces: set[str] = field(default_factory=set)
     incomplete_images: set[str] = field(default_factory=set)
     unknown_faces: set[str] = field(default_factory=set)
     misplaced_images: set[str] = field(default_factory=set)
@@ -44,7 +46,8 @@ class Inconsistencies:
     def is_empty(self) -> bool:
         """Whether all agree."""
         return not (
-            self.incomplete_images
+            self.damaged_faces
+            or self.incomplete_images
             or self.unknown_faces
             or self.misplaced_images
             or self.without_thumbnail
@@ -78,6 +81,10 @@ class ConsistencyCheck:
             OceanoError: `index_unavailable`, `ledger_unavailable`, `thumbs_unavailable`.
         """
         self._found = Inconsistencies()
+        for face_id in self._index.damaged_faces():
+            self._found.damaged_faces.add(face_id)
+            if self._stop.is_set():
+                break
         offset = None
         while not self._stop.is_set():
             page = self._index.scroll(limit=_PAGE_FACES, offset=offset)

@@ -13,7 +13,9 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import Engine, FaceIndex
+from app.core.types import ModelPack, face_id_of
 from app.images import DecoderPool, ThumbStore
+from app.index import damaged_files, open_index, rebuild_index
 from app.ingest import DECODE_SECONDS, Ingest, IngestOptions
 from app.library import (
     ConsistencyCheck,
@@ -26,7 +28,7 @@ from app.library import (
     only_writer,
     redrawn_thumbnail,
 )
-from app.service.factory import open_for_ingest, open_without_engine
+from app.service.factory import find_model, open_for_ingest, open_without_engine
 
 _BATCH: Final = 200
 
@@ -95,6 +97,7 @@ class Doctor:
         """
         repairs = Repairs()
         steps: Sequence[Callable[[Inconsistencies, Repairs], None]] = (
+            self._replace_damaged,
             self._embed_again,
             self._record_unknown,
             self._place,
@@ -106,6 +109,30 @@ class Doctor:
                 break
             step(found, repairs)
         return repairs
+
+    def _replace_damaged(self, found: Inconsistencies, repairs: Repairs) -> None:
+        """Delete damaged faces whose picture exists, and ingest it again; names that can be read stay."""
+        for face_ids in chunks(sorted(found.damaged_faces), _BATCH):
+            if self._stop.is_set():
+                return
+            readable = {record.face_id: record.payload for record in self._index.retrieve(face_ids)}
+            images = {payload.image_id for payload in readable.values()} | found.incomplete_images
+            lost = {
+                face_id: image_id
+                for image_id in images
+                for face_id in self._face_ids(image_id)
+                if face_id in face_ids and _existing(self._ledger.paths_of(image_id))
+            }
+            self._index.delete(list(lost))
+            self._embed_again(Inconsistencies(incomplete_images=set(lost.values())), repairs)
+            found.incomplete_images -= set(lost.values())
+            for face_id, payload in readable.items():
+                if face_id in lost and payload.person is not None:
+                    self._index.set_payload([face_id], person=payload.person)
+
+    def _face_ids(self, image_id: str) -> list[str]:
+        image = self._ledger.image(image_id)
+        return [face_id_of(image_id, self._digest, place) for place in range(image.faces if image else 0)]
 
     def _embed_again(self, found: Inconsistencies, repairs: Repairs) -> None:
         """Ingest images again that lack faces; the faces that they still have stay as they are, with their names."""
@@ -173,19 +200,53 @@ class Doctor:
 
 
 @contextmanager
-def open_doctor(settings: Settings, stop: Event, *, fix: bool) -> Iterator[Doctor]:
+def open_doctor(
+    settings: Settings, stop: Event, *, fix: bool, on_rebuilt: Callable[[int], None] = lambda _: None
+) -> Iterator[Doctor]:
     """Take the lock of the ledger and open the parts that a check needs, and the engine that a repair needs.
 
+    Args:
+        settings: name the index and the data folder.
+        stop: once set, checks and repairs end early.
+        fix: build an index with damaged files again, and load the engine.
+        on_rebuilt: called with the number of faces that were kept, if the index was built again.
+
     Raises:
-        OceanoError: `ingest_in_progress`, and as `open_for_ingest` or `open_without_engine` does.
+        OceanoError: `ingest_in_progress`, `index_unavailable` if files are damaged and not `fix`, and as
+            `open_for_ingest` or `open_without_engine` does.
     """
     with only_writer(settings.state_dir):
+        pack = find_model(settings)
+        if damaged := _damaged_files(settings, pack):
+            if not fix:
+                raise OceanoError(
+                    "index_unavailable",
+                    f"files of the index were damaged on the disk: {', '.join(damaged[:3])}; restore a backup, or run "
+                    "`oceano doctor --fix`",
+                    details={"damaged": [*damaged]},
+                )
+            on_rebuilt(rebuild_index(settings, pack))
         if fix:
             with open_for_ingest(settings) as (engine, index, ledger):
                 yield Doctor(settings, index, ledger, engine.pack.digest, engine, stop)
         else:
             with open_without_engine(settings) as (pack, index, ledger):
                 yield Doctor(settings, index, ledger, pack.digest, None, stop)
+
+
+def _damaged_files(settings: Settings, pack: ModelPack) -> list[str]:
+    """The damaged files of the index: those that were built, and those that opening it compares."""
+    if damaged := damaged_files(settings, pack):
+        return damaged
+    try:
+        with closing(open_index(settings, pack)) as index:
+            index.count()
+    except OceanoError as failure:
+        names = failure.details.get("damaged")
+        if not isinstance(names, list):
+            raise
+        return [str(name) for name in names]
+    return []
 
 
 def _existing(paths: Iterable[str]) -> list[File]:

@@ -101,6 +101,8 @@ class Monitor:
     def _index_answered(self, info: IndexInfo) -> None:
         if not self.snapshot.index_at and not info.points:
             _log.warning(_EMPTY, info.collection)
+        if info.damaged_files and (self.snapshot.index is None or not self.snapshot.index.damaged_files):
+            _log.error("%d files of the index were damaged on the disk; run `oceano doctor --fix`", info.damaged_files)
         self.snapshot.index, self.snapshot.index_error, self.snapshot.index_at = info, "", time.monotonic()
         self._metrics.index_points.set(info.points)
         self._metrics.index_indexed.set(info.indexed)
@@ -108,6 +110,7 @@ class Monitor:
             self._metrics.index_bytes.set(info.disk_bytes)
         self._metrics.index_maintaining.set(info.maintaining)
         self._metrics.index_copies_missing.set(info.copies_missing)
+        self._metrics.index_damaged_files.set(info.damaged_files)
 
     def _index_failed(self, message: str) -> None:
         if self.snapshot.index_error != message:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ from app.core.types import (
     Score,
     ScrollPage,
 )
-from app.index.payload import conditions_of, folder_spellings
+from app.index.payload import conditions_of, folder_spellings, is_unit
 
 FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64, 512)
 
@@ -139,6 +139,11 @@ class MemoryIndex:
         ids = [face_id for face_id in ids if offset is None or face_id >= offset]
         page = tuple(self.retrieve(ids[:limit], with_embedding=with_embedding))
         return ScrollPage(page, ids[limit] if len(ids) > limit else None)
+
+    def damaged_faces(self) -> Iterator[str]:
+        for face_id, point in self.points.items():
+            if not is_unit(point.embedding):
+                yield face_id
 
     def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
         for face_id in face_ids:

@@ -790,7 +790,7 @@ def test_status_tells_model_device_index_ingest_versions_and_uptime(client: Test
         "engine": {"healthy": True, "cosine": 1.0, "message": ""},
         "index": {
             "ok": True, "kind": "embedded", "collection": "faces__fake__ffffffff", "points": 0, "indexed": 0,
-            "segments": 1, "maintaining": False, "disk_bytes": 0, "copies_missing": 0,
+            "segments": 1, "maintaining": False, "disk_bytes": 0, "copies_missing": 0, "damaged_files": 0,
         },
         "ingest": {"done": 0, "no_face": 0, "failed": 0, "duplicate": 0, "faces": 0},
     }  # fmt: skip

@@ -14,6 +14,7 @@ OWN = {
     "oceano_stage_seconds", "oceano_faces_found", "oceano_errors", "oceano_engine_healthy", "oceano_index_up",
     "oceano_index_points", "oceano_index_indexed_points", "oceano_index_disk_bytes", "oceano_index_maintaining",
     "oceano_index_copies_missing",
+    "oceano_index_damaged_files",
     "oceano_ledger_files", "oceano_memory_available_bytes", "oceano_cpu_count", "oceano_gpu_memory_used_bytes",
     "oceano_gpu_memory_total_bytes", "oceano_gpu_utilisation",
 }  # fmt: skip

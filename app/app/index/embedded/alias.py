@@ -16,6 +16,7 @@ from app.core.types import ModelPack, collection_name
 from app.index import alias_path
 from app.index.embedded.client import EmbeddedIndex
 from app.index.embedded.connections import ConnectionPool
+from app.index.embedded.folder import is_lost, mark_new, require_collection
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.storage import current_shard
 from app.index.errors import model_mismatch, storage_failure, unavailable
@@ -60,7 +61,15 @@ def open_embedded_collection(settings: Settings, pack: ModelPack, **options: Any
         OceanoError: see `app.index.open_model_collection`.
     """
     _create_folder(settings.embedded_dir)
-    return _start_owner(_client(settings, _new_alias(settings, pack), pack.embedding_size, options))
+    alias = _new_alias(settings, pack)
+    path = alias_path(settings.embedded_dir, settings.qdrant_collection)
+    try:
+        with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
+            active = read_alias(path)
+            _prepare_folder(settings, alias, is_new=active is None or active["collection"] != alias["collection"])
+    except OSError as failure:
+        raise storage_failure(failure, f"{settings.embedded_dir} cannot be read or written") from failure
+    return _start_owner(_client(settings, alias, pack.embedding_size, options))
 
 
 def activate_embedded(settings: Settings, pack: ModelPack) -> None:
@@ -99,15 +108,31 @@ def _new_alias(settings: Settings, pack: ModelPack) -> dict[str, Any]:
 
 
 def _choose_alias(settings: Settings, pack: ModelPack, path: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the alias; write a new one if there is none, or if its collection is empty and of another model."""
+    """Return the alias; write a new one if there is none, or if its collection is empty and of another model.
+
+    A collection's folder exists before an alias names it, so an alias without a folder means that it was deleted.
+    """
     with locked(path.with_name(f"{settings.qdrant_collection}.lock")):
         alias = read_alias(path)
+        if alias is not None:
+            _prepare_folder(settings, alias, is_new=False)
         if alias is None or alias["digest"] != pack.digest:
             if alias is not None:
                 _require_empty(settings, alias, pack, options)
             alias = _new_alias(settings, pack)
+            _prepare_folder(settings, alias, is_new=True)
             write_atomic(path, _alias_text(alias))
         return alias
+
+
+def _prepare_folder(settings: Settings, alias: dict[str, Any], *, is_new: bool) -> None:
+    """Create the folder of a new collection; require the folder and shard of one that an alias names."""
+    folder = settings.embedded_dir / alias["collection"]
+    if is_new:
+        _create_folder(folder)
+        mark_new(folder)
+    else:
+        require_collection(folder)
 
 
 def _alias_text(alias: dict[str, Any]) -> str:
@@ -140,10 +165,25 @@ def read_alias(path: Path) -> dict[str, Any] | None:
     return dict(found)
 
 
+def has_index(path: Path) -> bool:
+    """Return whether an alias file exists and its collection was not deleted; a damaged file counts as an index.
+
+    Args:
+        path: as `app.index.alias_path` returns it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        alias = read_alias(path)
+    except OceanoError:
+        return True
+    return alias is not None and not is_lost(path.parent / alias["collection"])
+
+
 def _client(settings: Settings, alias: dict[str, Any], size: int, options: dict[str, Any]) -> EmbeddedIndex:
     collection = alias["collection"]
     folder = settings.embedded_dir / collection
-    _create_folder(folder)
     owner_options = dataclasses.replace(
         OwnerOptions(folder, size, hnsw_m=settings.hnsw_m, hnsw_ef_construct=settings.hnsw_ef_construct), **options
     )
@@ -161,7 +201,7 @@ def _require_empty(settings: Settings, alias: dict[str, Any], pack: ModelPack, o
     """Raise `index_model_mismatch` if the collection of another model holds faces."""
     points = 0
     folder = settings.embedded_dir / alias["collection"]
-    if folder.is_dir() and current_shard(folder) is not None:
+    if current_shard(folder) is not None:
         index = _client(settings, alias, alias["embedding_size"], options)
         try:
             points = index.count()

@@ -11,6 +11,7 @@ from app.core.errors import OceanoError
 from app.core.files import free_bytes, sync, write_atomic
 from app.core.locks import locked
 from app.index import alias_path
+from app.index.embedded.integrity import require_frozen_files
 from app.index.embedded.protocol import Op, pack, read_reply
 from app.index.embedded.storage import (
     copy_folder,
@@ -50,6 +51,7 @@ def backup(
             read_reply(supervisor.call(pack(Op.FLUSH)))
             _require_space(supervisor.shard, supervisor.shard.parent)
             copy_folder(supervisor.shard, snapshot, link_frozen=True)
+        require_frozen_files(snapshot)
         target.parent.mkdir(parents=True, exist_ok=True)
         _require_space(snapshot, target.parent)
         partial.mkdir(mode=0o700)
@@ -83,11 +85,13 @@ def restore(source: Path, target: Path, name: str) -> None:
     Raises:
         OceanoError: `index_in_use` if the alias exists, `disk_full`, `index_unavailable`.
     """
+    from app.index.embedded.alias import has_index  # imports NumPy, which the owner does not need
+
     file = alias_path(target, name)
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(file.with_name(f"{name}.lock")):
-            if file.exists():
+            if has_index(file):
                 raise OceanoError("index_in_use", f"Another process created an index in {target}. Run it again.")
             _require_space(source, target)
             for folder in source.iterdir():

@@ -232,6 +232,7 @@ class Build:
                 self._replay(worker, done)
                 read_reply(worker.call(pack(Op.FLUSH)))
                 self._require_same_count(worker)
+                self._supervisor.guard.require()
                 with contextlib.suppress(OSError):
                     set_current(new_shard)
                 if current_shard(new_shard.parent) != new_shard:

@@ -13,10 +13,10 @@ import numpy as np
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match, Score
-from app.index.base import READ_POINTS, BaseIndex, unique_points
+from app.index.base import READ_POINTS, BaseIndex, StoredFace, matches_of, records_of, unique_points
 from app.index.embedded.connections import ConnectionPool
 from app.index.embedded.protocol import Op, join_ids, pack, split_ids
-from app.index.payload import conditions_of, from_stored, require_limit, to_stored, unit_rows, valid_uuids
+from app.index.payload import conditions_of, is_similarity, require_limit, to_stored, unit_rows, valid_uuids
 
 _UPSERT_POINTS: Final = 128
 _POLL_SECONDS: Final = 0.1
@@ -56,19 +56,20 @@ class EmbeddedIndex(BaseIndex):
         self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
     ) -> list[list[Match]]:
         body = (rows.tobytes(), limit, threshold, conditions, self._ef)
-        return [[_match(*hit) for hit in hits] for hits in self._pool.call(pack(Op.SEARCH, body=body))]
+        found = self._pool.call(pack(Op.SEARCH, body=body))
+        return [matches_of((str(face_id), score, stored) for face_id, score, stored in hits) for hits in found]
 
     def _exact(self, row: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]) -> list[Score]:
         body = (row.tobytes(), limit, threshold, conditions)
         ids, scores = self._pool.call(pack(Op.SEARCH_EXACT, body=body))
-        similarities = np.frombuffer(scores, dtype=np.float32).clip(-1, 1).tolist()
-        return [Score(str(face_id), score) for face_id, score in zip(split_ids(ids), similarities, strict=True)]
+        pairs = zip(split_ids(ids), np.frombuffer(scores, dtype=np.float32).tolist(), strict=True)
+        return [Score(str(face_id), min(1.0, max(-1.0, score))) for face_id, score in pairs if is_similarity(score)]
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []
         for ids in chunks(valid_uuids(face_ids), READ_POINTS):
             found = self._pool.call(pack(Op.RETRIEVE, join_ids(ids), with_embedding))
-            records.extend(_record(*record) for record in found)
+            records += records_of(map(_converted, found))
         return records
 
     def _page(
@@ -76,7 +77,13 @@ class EmbeddedIndex(BaseIndex):
     ) -> tuple[list[FaceRecord], str | None]:
         body = (limit, offset and uuid.UUID(offset), conditions, with_embedding)
         found, next_offset = self._pool.call(pack(Op.SCROLL, body=body))
-        return [_record(*record) for record in found], None if next_offset is None else str(next_offset)
+        return records_of(map(_converted, found)), None if next_offset is None else str(next_offset)
+
+    def _stored_page(self, limit: int, offset: str | None) -> tuple[list[StoredFace], str | None]:
+        body: tuple[Any, ...] = (limit, offset and uuid.UUID(offset), {}, True)
+        found, next_offset = self._pool.call(pack(Op.SCROLL, body=body))
+        page: list[StoredFace] = [(str(face_id), stored, _embedding(vector)) for face_id, stored, vector in found]
+        return page, None if next_offset is None else str(next_offset)
 
     def _set_fields(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
         for ids in chunks(valid_uuids(face_ids), READ_POINTS):
@@ -127,10 +134,12 @@ class EmbeddedIndex(BaseIndex):
         self._pool.close()
 
 
-def _match(face_id: uuid.UUID, score: float, stored: Mapping[str, Any]) -> Match:
-    return Match(str(face_id), min(1.0, max(-1.0, score)), from_stored(stored))
+def _converted(
+    found: tuple[uuid.UUID, Mapping[str, Any], bytes | None],
+) -> tuple[str, Mapping[str, Any], Floats | None]:
+    face_id, stored, vector = found
+    return str(face_id), stored, None if vector is None else _embedding(vector)
 
 
-def _record(face_id: uuid.UUID, stored: Mapping[str, Any], vector: bytes | None) -> FaceRecord:
-    embedding = None if vector is None else np.frombuffer(vector, dtype=np.float32).copy()
-    return FaceRecord(str(face_id), from_stored(stored), embedding)
+def _embedding(vector: bytes) -> Floats:
+    return np.frombuffer(vector, dtype=np.float32).copy()

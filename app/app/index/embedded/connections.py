@@ -19,6 +19,7 @@ from typing import Any, Final
 import app
 from app.core.errors import OceanoError
 from app.core.locks import locked, try_lock
+from app.index.embedded.folder import LOCK, fingerprint, replaced
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import PROTOCOL, connect, read_reply
 from app.index.embedded.storage import read_key
@@ -43,6 +44,7 @@ class ConnectionPool:
     def __init__(self, options: OwnerOptions, log_file: Path | None) -> None:
         self._options = options
         self._log_file = log_file
+        self._fingerprint: tuple[int, bytes] | None = None  # of the folder to which this client first connected
         self._closed = False
         self._reset()
         reset = weakref.WeakMethod(self._reset)
@@ -142,6 +144,9 @@ class ConnectionPool:
 
     def _try_connect(self) -> Connection | None:
         """Return a connection, or None if no owner listens."""
+        found = fingerprint(self._options.folder)
+        if self._fingerprint and self._fingerprint != found:  # an owner of another folder must not start or be used
+            raise replaced(self._options.folder)
         owner = self._owner_info()
         if "socket" not in owner:
             return None
@@ -157,18 +162,20 @@ class ConnectionPool:
                 f"{owner['pid']}); this model's have {self._options.embedding_size}.",
             )
         try:
-            return connect(owner["socket"], read_key(self._options.folder))
+            connection = connect(owner["socket"], read_key(self._options.folder))
         except AuthenticationError as failure:
             raise unavailable(
                 f"The index process rejects the key in {self._options.folder / 'owner.key'}."
             ) from failure
         except (EOFError, OSError):
             return None
+        self._fingerprint = found
+        return connection
 
     def _start_owner(self, deadline: float) -> None:
         """Start an owner if none is running, and wait until it listens or exits. The caller holds the start lock."""
         folder = self._options.folder
-        lock = try_lock(folder / "owner.lock")
+        lock = try_lock(folder / LOCK)
         if lock is None:
             return
         (folder / "owner.json").unlink(missing_ok=True)

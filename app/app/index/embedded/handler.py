@@ -15,6 +15,7 @@ from typing import Any, Final
 from app.core.errors import OceanoError
 from app.core.files import free_bytes
 from app.index.embedded.backup import backup
+from app.index.embedded.integrity import FrozenCheck
 from app.index.embedded.maintenance import Maintenance
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import (
@@ -48,6 +49,7 @@ class RequestHandler:
         self._options = options
         self._supervisor = supervisor
         self._write_lock = threading.Lock()  # held while the shard changes and while it is copied
+        self._integrity = FrozenCheck(lambda: supervisor.shard)
         self.maintenance = Maintenance(options, supervisor, self._write_lock, lock)
 
     def open(self) -> None:
@@ -57,6 +59,7 @@ class RequestHandler:
             OceanoError: the shard cannot be opened.
         """
         self._supervisor.worker()
+        self._integrity.start()
         self.maintenance.build_if_due(at_start=True)
 
     def handle(self, message: bytes) -> bytes:
@@ -66,6 +69,7 @@ class RequestHandler:
             OceanoError: the owner cannot handle the request. An error of the worker is in the reply.
         """
         request = unpack(message)
+        self._supervisor.guard.require()
         if request.op in READS:
             return self._supervisor.call(message)
         if request.op in WRITES:
@@ -88,6 +92,7 @@ class RequestHandler:
 
     def close(self) -> None:
         """Cancel a running build, wait for the current write, and close the worker, which flushes."""
+        self._integrity.close()
         self.maintenance.stop()
         with self._write_lock:
             self._supervisor.close()
@@ -104,7 +109,8 @@ class RequestHandler:
         return reply
 
     def _make_durable(self) -> None:
-        """Sync all writes that have been replied to."""
+        """Sync all writes that have been replied to; fail if another folder has the index's name by then."""
+        self._supervisor.guard.require()
         shard = self._supervisor.shard
         try:
             sync_log(shard)
@@ -112,6 +118,7 @@ class RequestHandler:
             if shard != self._supervisor.shard:
                 return  # a build replaced the shard; the new one was flushed with all these writes
             raise storage_failure(failure, "The index's log cannot be written") from failure
+        self._supervisor.guard.require()
 
     def _require_space(self) -> None:
         """Reject a write before the disk is full: Edge maps its files, so a page without a block raises SIGBUS."""
@@ -132,5 +139,6 @@ class RequestHandler:
             "segments": segments,
             "maintaining": self.maintenance.running,
             "disk_bytes": disk_bytes(self._supervisor.shard),
+            "damaged_files": len(self._integrity.damaged),
             "failure": self.maintenance.failure,
         }

@@ -25,6 +25,7 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.core.files import write_atomic
 from app.core.locks import try_lock
+from app.index.embedded.folder import LOCK
 from app.index.embedded.handler import RequestHandler
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import PROTOCOL, accept_client, error_reply, socket_paths
@@ -37,6 +38,7 @@ log = logging.getLogger("app.index.embedded.owner")
 _BACKLOG: Final = 512
 _FIRST_CLIENT_SECONDS: Final = 10.0
 _LOCK_SECONDS: Final = 2.0
+_CHECK_SECONDS: Final = 1.0  # how often the owner looks whether the folder is still its own
 
 
 def main(arguments: list[str]) -> int:
@@ -72,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 def _take_lock(folder: Path) -> int | None:
     deadline = time.monotonic() + _LOCK_SECONDS
-    while (lock := try_lock(folder / "owner.lock")) is None and time.monotonic() < deadline:
+    while (lock := try_lock(folder / LOCK)) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     return lock
 
@@ -96,7 +98,8 @@ class Owner:
         remove_leftovers(folder)
         self._listener, self._path = _listen(folder)
         shard = current_shard(folder) or folder / new_name("shard")
-        self._handler = RequestHandler(options, WorkerSupervisor(shard, options, lock), lock)
+        self._supervisor = WorkerSupervisor(shard, options, lock)
+        self._handler = RequestHandler(options, self._supervisor, lock)
         self._clients = 0
         self._last_change = time.monotonic() + _FIRST_CLIENT_SECONDS
         self._count_lock = threading.Lock()
@@ -122,8 +125,9 @@ class Owner:
             self._accept_clients(self._listener)
         finally:
             self._listener.close()
-            self._path.unlink(missing_ok=True)
-            (self._options.folder / "owner.json").unlink(missing_ok=True)
+            if self._supervisor.guard.intact:  # otherwise these files may be another owner's
+                self._path.unlink(missing_ok=True)
+                (self._options.folder / "owner.json").unlink(missing_ok=True)
             self._handler.close()
             log.info("owner %d exits", os.getpid())
 
@@ -137,11 +141,13 @@ class Owner:
             selector.register(listener, selectors.EVENT_READ)
             selector.register(self._wake_reading, selectors.EVENT_READ)
             while not self._stopping and (timeout := self._timeout()) > 0:
-                for event, _ in selector.select(timeout):
+                for event, _ in selector.select(min(timeout, _CHECK_SECONDS)):
                     if event.fileobj is listener:
                         self._accept(listener)
                     else:
                         self._wake_reading.recv(4096)
+                if self._supervisor.kill_if_replaced():
+                    log.error("%s was deleted or replaced; requests fail until it is back", self._options.folder)
 
     def _accept(self, listener: socket.socket) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import uuid
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +20,13 @@ import qdrant_edge as edge
 from app.core.errors import OceanoError
 from app.core.files import sync
 from app.index.capacity import kilobytes
+from app.index.embedded.integrity import record_closed, require_undamaged
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import join_ids, split_ids
 from app.index.embedded.storage import new_name, sync_tree
 from app.index.errors import unavailable
+
+_log = logging.getLogger("app.index.embedded.worker")
 
 # Facets are not `exact`, which takes 15 us per value. Edge cuts each segment's list at the limit, so a request asks
 # for more values than it returns.
@@ -113,12 +117,13 @@ class Shard:
         self.unflushed = 0
 
     @classmethod
-    def open(cls, folder: Path, options: OwnerOptions) -> Shard:
+    def open(cls, folder: Path, options: OwnerOptions, *, checked: bool = True) -> Shard:
         """Load a shard; create an empty one if the folder does not exist.
 
         Args:
             folder: the shard's folder.
             options: the owner's options.
+            checked: compare the files with their checksums.
 
         Raises:
             OceanoError: `index_unavailable` if the shard is damaged or open elsewhere, `disk_full`, `invalid_setting`
@@ -131,6 +136,8 @@ class Shard:
             if not any((folder / "segments").glob("*/segment.json")):  # Edge would create an empty shard
                 raise unavailable(f"{folder} is damaged; restore the index from a backup.")
             _require_size(folder, options.embedding_size)
+            if checked:
+                require_undamaged(folder)
             return cls(edge.EdgeShard.load(str(folder), config), folder, options.embedding_size)
 
     def upsert(self, ids: bytes, vectors: bytes, payloads: Sequence[dict[str, Any]], *, overwrite: bool) -> None:
@@ -305,10 +312,14 @@ class Shard:
             return self._shard.optimize()
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close, and record the checksums of the files."""
         self.flush()
         with _edge_errors():
             self._shard.close()
+        try:
+            record_closed(self._folder)
+        except OSError as failure:  # such as a full disk: the next opening then compares less
+            _log.warning("checksums of %s were not recorded: %s", self._folder, failure)
 
     def _vectors(self, raw: bytes) -> Iterator[list[float]]:
         numbers = array("f")

@@ -4,6 +4,7 @@ faces__antelopev2__4ab1d643/
     current             the name of the current shard's folder; replaced atomically
     shard-1f0c52aa/     the shard
     build-…, backup-…   temporary copies; after a kill, the next owner removes them
+    new                 until a new collection has its shard
     owner.key  owner.lock  owner.sock  owner.json
 """
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
+from app.index.embedded.folder import FolderGuard, mark_complete, require_collection
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import Op, pack, read_reply
 from app.index.embedded.storage import POINTER, set_current
-from app.index.errors import unavailable
+from app.index.errors import storage_failure, unavailable
 
 log = logging.getLogger("app.index.embedded.owner")
 
@@ -31,6 +32,10 @@ _ATTEMPTS: Final = 3
 
 class WorkerGone(Exception):
     """The worker exited before it replied."""
+
+
+class WorkerStuck(WorkerGone):
+    """The worker did not reply in time and was killed."""
 
 
 class WorkerProcess:
@@ -61,7 +66,8 @@ class WorkerProcess:
 
         Raises:
             OceanoError: the error that the worker reports.
-            WorkerGone: the worker exited or did not open the shard within LOAD_SECONDS.
+            WorkerGone: the worker exited.
+            WorkerStuck: it did not open the shard within LOAD_SECONDS.
         """
         read_reply(self._receive(LOAD_SECONDS))
 
@@ -69,7 +75,8 @@ class WorkerProcess:
         """Send a packed request and return the packed reply.
 
         Raises:
-            WorkerGone: the worker exited or did not reply within CALL_SECONDS.
+            WorkerGone: the worker exited.
+            WorkerStuck: it did not reply within CALL_SECONDS.
         """
         with self._request_lock:
             try:
@@ -104,6 +111,7 @@ class WorkerProcess:
             if not self._connection.poll(seconds):
                 log.error("worker %d did not reply within %.0f s and is killed", self._process.pid, seconds)
                 self.kill()
+                raise WorkerStuck
             return self._connection.recv_bytes()
         except (EOFError, OSError) as failure:
             raise WorkerGone from failure
@@ -112,6 +120,8 @@ class WorkerProcess:
 class WorkerSupervisor:
     """Sends requests for the shard to the current worker and restarts a worker that crashed. Safe for threads.
 
+    `guard` notices when the collection's folder is deleted, renamed or replaced; no request runs then.
+
     Args:
         shard: the folder of the current shard, or of the shard to create.
         options: the owner's options.
@@ -119,6 +129,7 @@ class WorkerSupervisor:
     """
 
     def __init__(self, shard: Path, options: OwnerOptions, lock: int) -> None:
+        self.guard = FolderGuard(options.folder)
         self._options = options
         self._lock = lock
         self._change = threading.Lock()
@@ -140,6 +151,7 @@ class WorkerSupervisor:
             OceanoError: `index_unavailable` after the last attempt, `disk_full`, or see `worker`.
         """
         for _ in range(_ATTEMPTS):
+            self.guard.require()
             worker = self.worker()
             try:
                 return worker.call(message)
@@ -151,16 +163,39 @@ class WorkerSupervisor:
         """Return the current worker; start one if there is none.
 
         Raises:
-            OceanoError: the shard cannot be opened.
+            OceanoError: the shard cannot be opened, or its folder was deleted or replaced.
         """
         with self._change:
             if self._worker is None:
                 if self._failure and time.monotonic() - self._failure[0] < _START_FAILURE_SECONDS:
                     raise self._failure[1]
-                self._worker = self._start(self._shard)
-                if not (self._shard.parent / POINTER).exists():  # a new index
-                    set_current(self._shard)
+                self.guard.require()
+                try:
+                    self._worker = self._open_current()
+                except OceanoError as failure:
+                    self._failure = (time.monotonic(), failure)
+                    raise
+                self._failure = None
             return self._worker
+
+    def kill_if_replaced(self) -> bool:
+        """Kill the worker if the folder was deleted, renamed or replaced, before it writes into another folder.
+
+        If the folder is put back, the next request starts a worker, which reads the log: no write is lost.
+
+        Returns:
+            Whether a worker was killed.
+        """
+        # While a worker opens the shard, `_change` is held for minutes; the next check kills it then.
+        if self._worker is None or self.guard.intact or not self._change.acquire(blocking=False):
+            return False
+        try:
+            worker, self._worker = self._worker, None
+        finally:
+            self._change.release()
+        if worker is not None:
+            worker.kill()
+        return worker is not None
 
     def start_worker(self, shard: Path) -> WorkerProcess:
         """Start a worker with another shard, to be passed to `replace`.
@@ -181,27 +216,46 @@ class WorkerSupervisor:
             return previous
 
     def close(self) -> None:
-        """Close the current worker, if any."""
+        """Close the current worker, if any; kill it if the folder was deleted, renamed or replaced."""
         with self._change:
-            if self._worker is not None:
-                self._worker.close()
-                self._worker = None
+            worker, self._worker = self._worker, None
+            if worker is not None:
+                worker.close() if self.guard.intact else worker.kill()
+
+    def _open_current(self) -> WorkerProcess:
+        """Start a worker with the current shard; only a new index may lack it."""
+        folder = self._shard.parent
+        require_collection(folder, self._shard)
+        worker = self._start(self._shard)
+        try:
+            if not (folder / POINTER).exists():
+                set_current(self._shard)
+            mark_complete(folder)
+        except OSError as failure:
+            worker.kill()
+            raise storage_failure(failure, f"The index in {folder} cannot be written") from failure
+        return worker
 
     def _start(self, shard: Path) -> WorkerProcess:
-        worker = WorkerProcess(shard, self._options, self._lock)
-        try:
-            worker.wait_ready()
-        except WorkerGone:
-            worker.kill()
-            failure = unavailable(f"The index worker exited while opening {shard.name}; see the index log.")
-        except OceanoError as raised:
-            worker.kill()
-            failure = raised
-        else:
-            self._failure = None
-            return worker
-        self._failure = (time.monotonic(), failure)
-        raise failure
+        """Start a worker and wait until it has opened the shard; start another if it exits without an error."""
+        for _ in range(_ATTEMPTS):
+            worker = WorkerProcess(shard, self._options, self._lock)
+            try:
+                worker.wait_ready()
+            except WorkerStuck:
+                raise unavailable(
+                    f"The index worker did not open {shard.name} within {LOAD_SECONDS:.0f} s; see the index log."
+                ) from None
+            except WorkerGone:
+                worker.kill()
+                log.error("the worker exited unexpectedly while opening %s", shard.name)
+                _require_disk_space(worker)
+            except OceanoError:
+                worker.kill()
+                raise
+            else:
+                return worker
+        raise unavailable(f"The index worker crashed {_ATTEMPTS} times while opening {shard.name}; see the index log.")
 
     def _discard(self, worker: WorkerProcess) -> None:
         """Drop a worker that crashed, unless it has been replaced already."""
@@ -211,8 +265,13 @@ class WorkerSupervisor:
             self._worker = None
         worker.kill()
         log.error("the worker of %s exited unexpectedly", worker.shard.name)
-        if worker.killed_by_full_disk:
-            raise OceanoError("disk_full", "The disk of the index is full. Free some space and try again.")
+        _require_disk_space(worker)
+
+
+def _require_disk_space(worker: WorkerProcess) -> None:
+    """Raise `disk_full` if a full disk ended the worker."""
+    if worker.killed_by_full_disk:
+        raise OceanoError("disk_full", "The disk of the index is full. Free some space and try again.")
 
 
 def command(task: str, options: OwnerOptions, shard: Path, number: int) -> list[str]:

@@ -311,6 +311,7 @@ class IndexStatus(BaseModel):
     maintaining: bool = Field(description="a graph is being built")
     disk_bytes: int | None
     copies_missing: int = Field(description="copies of shards that a cluster lacks")
+    damaged_files: int = Field(description="files of an embedded index that were damaged on the disk")
 
 
 class IndexUnavailable(BaseModel):
