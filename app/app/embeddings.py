@@ -78,6 +78,7 @@ class FaceEngine:
         one_thread_each = many and not placement.on_cuda
         self._concurrency = processors() if one_thread_each else settings.gpu_concurrency
         threads = 1 if placement.on_cuda else max(1, processors() // self._concurrency)
+        self._many = many
         self._placement = Placement(placement.providers, placement.reason, threads, settings.precision)
         self._batches = _CUDA_BATCHES if placement.on_cuda else _CPU_BATCHES
         self._gate = threading.BoundedSemaphore(self._concurrency)
@@ -159,6 +160,8 @@ class FaceEngine:
                 _log.error("the engine is unhealthy, reloading the model: %s", health.message)
                 health = self._reload(health)
             self._health = health
+            if health.healthy:
+                self._release_memory(self._models)
             return health
 
     def _analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None) -> list[list[Face]]:
@@ -245,6 +248,17 @@ class FaceEngine:
                 message = f"{name} drifted: the cosine of its reference output to that of start-up is {cosine:.4f}"
                 return EngineHealth(False, cosine, message)
         return EngineHealth(True, min(cosines))
+
+    def _release_memory(self, models: _Models) -> None:
+        """Return memory of large pictures between the requests of a service; an ingest would need it again."""
+        if self._many or self._placement.on_cuda:
+            return
+        try:
+            with self._gate:
+                models.detector.network.release_memory()
+                models.recogniser.release_memory()
+        except Exception as failure:  # noqa: BLE001 - the next check finds a network that does not run
+            _log.warning("the memory of large pictures was not released: %r", failure)
 
     def _run_references(self, models: _Models) -> tuple[Floats, Floats]:
         """Unit vectors: the embedding of the reference crop, and the detector's raw outputs on an enlarged one."""

@@ -243,3 +243,15 @@ def test_a_damaged_model_file_is_model_corrupt(demo_pack: ModelPack, tmp_path: P
     with pytest.raises(OceanoError) as raised:
         FaceEngine(dataclasses.replace(demo_pack, recogniser=broken), _settings())
     assert raised.value.code == "model_corrupt"
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_check_of_a_service_releases_the_memory_of_large_pictures(
+    demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    engine = FaceEngine(demo_pack, Settings(_env_file=None, device="cpu"), many=many)
+    released: list[str] = []
+    release = Network.release_memory
+    monkeypatch.setattr(Network, "release_memory", lambda self: (release(self), released.append(self.graph.role)))
+    assert engine.check().healthy
+    assert released == ([] if many else ["detector", "recogniser"])
