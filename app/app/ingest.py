@@ -25,10 +25,11 @@ from typing import Final, TypeVar
 
 from app.core.concurrency import Budget, in_order, processors
 from app.core.errors import OceanoError
+from app.core.iteration import chunks
 from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
 from app.core.retry import RETRY_SECONDS, retry_index
-from app.core.types import face_id_of
+from app.core.types import face_ids_of
 from app.images import DecoderPool, ThumbStore
 from app.library.batches import Batch, BatchProcessor, Outcomes
 from app.library.ledger import FileRecord, Ledger
@@ -292,9 +293,8 @@ class Ingest:
 
     def _replace_raw_pairs(self, partners: Mapping[str, str]) -> None:
         """Let the JPEG beside a raw file take its place, if an earlier ingest took the raw file."""
-        pairs = list(partners.items())
-        for start in range(0, len(pairs), RAW_PAIRS_AT_ONCE):
-            self._ledger.replace_by_partners(dict(pairs[start : start + RAW_PAIRS_AT_ONCE]))
+        for pairs in chunks(partners.items(), RAW_PAIRS_AT_ONCE):
+            self._ledger.replace_by_partners(dict(pairs))
 
     def count_left_out(self) -> None:
         """Count what the scans of the folder left out so far."""
@@ -337,8 +337,7 @@ class Ingest:
         lost, unsettled = [], []
         for image in self._ledger.images():
             image_id = str(image.image_id)
-            ids = [face_id_of(image_id, self._engine.pack.digest, position) for position in range(image.faces)]
-            found = self._index.retrieve(ids)
+            found = self._index.retrieve(face_ids_of(image_id, self._engine.pack.digest, image.faces))
             if len(found) < image.faces:
                 lost.append(image_id)
             elif any(face.payload.path != readable(image.path) for face in found):

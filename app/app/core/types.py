@@ -383,6 +383,11 @@ def face_id_of(image_id: str, model_digest: str, face_index: int) -> str:
     return str(uuid.uuid5(FACE_NAMESPACE, f"{image_id}:{model_digest}:{face_index}"))
 
 
+def face_ids_of(image_id: str, model_digest: str, faces: int) -> list[str]:
+    """Return the ids of all faces of an image, in canonical order; the arguments are those of `face_id_of`."""
+    return [face_id_of(image_id, model_digest, face_index) for face_index in range(faces)]
+
+
 def collection_name(alias: str, pack: ModelPack) -> str:
     """Return the full name of a model's collection, such as `faces__antelopev2__4ab1d643`.
 

@@ -7,12 +7,12 @@ from types import MappingProxyType
 from typing import Final
 
 from app.core.errors import OceanoError
-from app.images import gif
+from app.images import gif, heif
 from app.images.formats import SNIFF_BYTES, sniff
 from app.images.jpeg import is_truncated, read_header
 from app.images.tiff import is_cut_off as tiff_is_cut_off
 
-_MAX_PARTS: Final = 100_000  # chunks of a PNG, boxes of a HEIF file
+_MAX_PARTS: Final = 100_000  # chunks of a PNG
 
 
 def is_cut_off(data: bytes) -> bool:
@@ -50,14 +50,8 @@ def _png_is_cut_off(data: bytes) -> bool:
 def _boxes_are_cut_off(data: bytes) -> bool:
     """Return whether the boxes of a HEIF file are longer than the file, or their contents have not begun."""
     position, has_contents = 0, False
-    for _ in range(_MAX_PARTS):
-        if position >= len(data):
-            break
-        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
-        if length == 1:  # a length of 64 bits follows
-            length = int.from_bytes(data[position + 8 : position + 16], "big")
+    for kind, _, position in heif.boxes(data):  # noqa: B007 - the end of the last box
         has_contents = has_contents or kind in (b"meta", b"moov")
-        position = position + max(length, 8) if length else len(data)  # 0: to the end of the file
     return position > len(data) or not has_contents
 
 

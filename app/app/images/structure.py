@@ -16,12 +16,8 @@ from PIL import Image
 
 from app.images.heif import item_count, register_heif
 from app.images.jpeg import read_header
-from app.images.tiff import directories
+from app.images.tiff import check_tags, directories
 
-_MAX_TAGS: Final = 1000  # of a TIFF directory; a photograph has about 50
-_MAX_VALUES: Final = 1_000_000  # numbers of a tag; a photograph of 64 megapixels has 8,000 strips
-_BYTE_KINDS: Final = frozenset({1, 2, 6, 7})  # of tags: previews, metadata of programs
-_MAX_DIRECTORIES: Final = 100  # that are checked
 _MAX_ITEMS: Final = 2000  # of a HEIF or AVIF file; a photograph of 48 megapixels has 192 tiles
 _PNG_SIZE: Final = struct.Struct(">II")
 _PNG_HEADER: Final = 16  # offset of the size
@@ -40,9 +36,9 @@ def check_structure(data: bytes, name: str) -> None:
         ValueError: it has too many parts.
     """
     if name == "TIFF":
-        _check_tags(data)
-    elif name in ("HEIF", "AVIF"):
-        _check_items(data)
+        check_tags(data)
+    elif name in ("HEIF", "AVIF") and (items := item_count(data)) > _MAX_ITEMS:
+        raise ValueError(f"it has {items:,} parts; a photograph has at most {_MAX_ITEMS:,}")
 
 
 def declared_pixels(data: bytes, name: str | None, page: int = 0) -> int:
@@ -105,30 +101,3 @@ _SIZES: Final[Mapping[str, Callable[[bytes], tuple[int, int]]]] = {
     "TIFF": _tiff_size,
     "HEIF": _heif_size,
 }
-
-
-def _check_tags(data: bytes) -> None:
-    order, is_big = "<" if data[:2] == b"II" else ">", b"+" in data[2:4]
-    forms = ("HHQQ", "Q", "Q") if is_big else ("HHII", "H", "I")
-    entry, count, link = (struct.Struct(order + form) for form in forms)
-    seen: set[int] = set()
-    try:
-        (offset,) = link.unpack_from(data, 8 if is_big else 4)
-        while offset and offset not in seen and len(seen) < _MAX_DIRECTORIES:
-            seen.add(offset)
-            (tags,) = count.unpack_from(data, offset)
-            if tags > _MAX_TAGS:
-                raise ValueError(f"a directory has {tags:,} tags; a photograph has at most {_MAX_TAGS:,}")
-            start = offset + count.size
-            for at in range(start, start + tags * entry.size, entry.size):
-                tag, kind, values, _ = entry.unpack_from(data, at)
-                if kind not in _BYTE_KINDS and values > _MAX_VALUES:
-                    raise ValueError(f"tag {tag} has {values:,} values")
-            (offset,) = link.unpack_from(data, start + tags * entry.size)
-    except struct.error:
-        return  # a damaged directory; decoders read those before it
-
-
-def _check_items(data: bytes) -> None:
-    if (items := item_count(data)) > _MAX_ITEMS:
-        raise ValueError(f"it has {items:,} parts; a photograph has at most {_MAX_ITEMS:,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,10 @@ _CR2: Final = b"CR"  # bytes 8 and 9 of Canon's raw files
 _TYPES: Final[Mapping[int, tuple[int, str]]] = MappingProxyType(
     {1: (1, "B"), 3: (2, "H"), 4: (4, "I"), 13: (4, "I"), 16: (8, "Q"), 18: (8, "Q")}
 )
+_BYTE_TYPES: Final = frozenset({1, 2, 6, 7})  # such as previews, and metadata of programs
+_MOST_TAGS: Final = 1000  # a file with a directory of more is refused
+_MOST_VALUES: Final = 1_000_000  # of a tag that holds no bytes; a photograph of 64 megapixels has 8,000 strips
+_CHECKED_DIRECTORIES: Final = 100
 _MAX_DIRECTORIES: Final = 1000
 _MAX_ENTRIES: Final = 512  # of one directory; a photograph has about 50
 _MAX_VALUES: Final = 16  # of one entry; further ones are left out
@@ -136,6 +141,29 @@ def directories(data: bytes) -> list[Directory]:
         if is_page:
             waiting.append((following, True))
     return found
+
+
+def check_tags(data: bytes) -> None:
+    """Refuse a file with directories that no photograph has: decoders read them slowly.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        ValueError: a directory has too many tags, or a tag too many values.
+    """
+    layout, seen = _Layout(data), set[int]()
+    offset = layout.first_directory()
+    with contextlib.suppress(struct.error):  # a damaged directory; decoders read those before it
+        while offset and offset not in seen and len(seen) < _CHECKED_DIRECTORIES:
+            seen.add(offset)
+            tags, start, offset = layout.header(offset)
+            if tags > _MOST_TAGS:
+                raise ValueError(f"a directory has {tags:,} tags; a photograph has at most {_MOST_TAGS:,}")
+            for place in range(tags):
+                tag, kind, values, _ = layout.entry(start, place)
+                if kind not in _BYTE_TYPES and values > _MOST_VALUES:
+                    raise ValueError(f"tag {tag} has {values:,} values")
 
 
 def further_pages(images: list[Directory]) -> list[Directory]:
@@ -249,16 +277,34 @@ class _Layout:
         Raises:
             struct.error: the directory is not within the file.
         """
-        (entries,) = self._count.unpack_from(self._data, offset)
-        start = offset + self._count.size
+        entries, start, following = self.header(offset)
         tags: dict[int, tuple[int, ...]] = {}
-        for at in range(start, start + min(entries, _MAX_ENTRIES) * self._entry.size, self._entry.size):
-            tag, kind, count, field = self._entry.unpack_from(self._data, at)
+        for place in range(min(entries, _MAX_ENTRIES)):
+            tag, kind, count, field = self.entry(start, place)
             if tag in _TAGS and kind in _TYPES:
                 tags.setdefault(tag, self._values(kind, count, field, with_last=with_last))
+        return tags, following
+
+    def header(self, offset: int) -> tuple[int, int, int]:
+        """Return the number of entries of a directory, where they begin, and the offset of the next one (0: none).
+
+        Raises:
+            struct.error: the directory is not within the file.
+        """
+        (entries,) = self._count.unpack_from(self._data, offset)
+        start = offset + self._count.size
         end = start + entries * self._entry.size
         following = self._offset.unpack_from(self._data, end)[0] if end + self._offset.size <= len(self._data) else 0
-        return tags, int(following)
+        return entries, start, int(following)
+
+    def entry(self, start: int, place: int) -> tuple[int, int, int, bytes]:
+        """Return tag, type, number of values and value field of an entry.
+
+        Raises:
+            struct.error: the entry is not within the file.
+        """
+        tag, kind, count, field = self._entry.unpack_from(self._data, start + place * self._entry.size)
+        return tag, kind, count, field
 
     def _values(self, kind: int, count: int, field: bytes, *, with_last: bool) -> tuple[int, ...]:
         size, letter = _TYPES[kind]

@@ -137,9 +137,11 @@ def damaged_files(settings: Settings, pack: ModelPack) -> list[str]:
     if settings.qdrant_url:
         return []
     from app.core.types import collection_name
-    from app.index.embedded.rebuild import damaged_files as damaged
+    from app.index.embedded.integrity import damaged_frozen_files
+    from app.index.embedded.storage import current_shard
 
-    return damaged(settings.embedded_dir / collection_name(settings.qdrant_collection, pack))
+    shard = current_shard(settings.embedded_dir / collection_name(settings.qdrant_collection, pack))
+    return [] if shard is None else damaged_frozen_files(shard)
 
 
 def rebuild_index(settings: Settings, pack: ModelPack) -> int:

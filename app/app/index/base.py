@@ -13,12 +13,11 @@ from app.core.paths import folders_of
 from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, Match, Score, ScrollPage
 from app.index.payload import (
     conditions_of,
-    from_stored,
-    is_readable,
-    is_similarity,
-    is_unit,
+    is_intact,
+    payload_of,
     require_limit,
     require_threshold,
+    similarity_of,
     unit_rows,
     uuid_of,
 )
@@ -31,8 +30,8 @@ READ_POINTS: Final = 1000
 _SEARCH_VECTORS: Final = 16
 
 
-StoredFace = tuple[str, Mapping[str, Any], Floats]
-"""Id, stored values and embedding of a face, as they are in the index, perhaps damaged."""
+StoredFace = tuple[str, Mapping[str, Any], Floats | None]
+"""Id, stored values and embedding (if read) of a face, as they are in the index, perhaps damaged."""
 
 
 class BaseIndex(ABC):
@@ -88,16 +87,16 @@ class BaseIndex(ABC):
         while True:
             part = min(limit - len(records), READ_POINTS)
             found, next_offset = self._page(part, next_offset, conditions, with_embedding)
-            records += found
+            records += records_of(found)
             if next_offset is None or len(records) >= limit:
                 return ScrollPage(tuple(records), next_offset)
 
     def damaged_faces(self) -> Iterator[str]:
         offset: str | None = None
         while True:
-            page, offset = self._stored_page(READ_POINTS, offset)
+            page, offset = self._page(READ_POINTS, offset, {}, with_embedding=True)
             for face_id, stored, embedding in page:
-                if not (is_readable(stored) and is_unit(embedding)):
+                if not is_intact(stored, embedding):
                     yield face_id
             if offset is None:
                 return
@@ -121,12 +120,8 @@ class BaseIndex(ABC):
     @abstractmethod
     def _page(
         self, limit: int, offset: str | None, conditions: dict[str, Any], with_embedding: bool
-    ) -> tuple[list[FaceRecord], str | None]:
+    ) -> tuple[list[StoredFace], str | None]:
         """Return at most `limit` (READ_POINTS or less) faces from the id `offset` on, and the next offset."""
-
-    @abstractmethod
-    def _stored_page(self, limit: int, offset: str | None) -> tuple[list[StoredFace], str | None]:
-        """Return ids, stored values and embeddings as `_page` does, whether they are damaged or not."""
 
     @abstractmethod
     def _set_fields(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
@@ -149,19 +144,35 @@ def matches_of(hits: Iterable[tuple[str, float, Mapping[str, Any]]]) -> list[Mat
     """Convert ids, scores and stored values to matches; damaged ones are left out and logged."""
     matches = []
     for face_id, score, stored in hits:
-        if is_similarity(score) and is_readable(stored):
-            matches.append(Match(face_id, min(1.0, max(-1.0, score)), from_stored(stored)))
+        similarity, payload = similarity_of(score), payload_of(stored)
+        if similarity is None or payload is None:
+            _log_damaged(face_id)
         else:
-            _log.error("the face %s in the index is damaged; run `oceano doctor --fix`", face_id)
+            matches.append(Match(face_id, similarity, payload))
     return matches
 
 
-def records_of(found: Iterable[tuple[str, Mapping[str, Any], Floats | None]]) -> list[FaceRecord]:
-    """Convert ids, stored values and embeddings to records; damaged ones are left out and logged."""
+def scores_of(hits: Iterable[tuple[str, float]]) -> list[Score]:
+    """Convert ids and scores; damaged ones are left out and logged."""
+    scores = []
+    for face_id, score in hits:
+        if (similarity := similarity_of(score)) is None:
+            _log_damaged(face_id)
+        else:
+            scores.append(Score(face_id, similarity))
+    return scores
+
+
+def records_of(found: Iterable[StoredFace]) -> list[FaceRecord]:
+    """Convert stored faces to records; damaged ones are left out and logged."""
     records = []
     for face_id, stored, embedding in found:
-        if is_readable(stored):
-            records.append(FaceRecord(face_id, from_stored(stored), embedding))
+        if (payload := payload_of(stored)) is None:
+            _log_damaged(face_id)
         else:
-            _log.error("the face %s in the index is damaged; run `oceano doctor --fix`", face_id)
+            records.append(FaceRecord(face_id, payload, embedding))
     return records
+
+
+def _log_damaged(face_id: str) -> None:
+    _log.error("the face %s in the index is damaged; run `oceano doctor --fix`", face_id)

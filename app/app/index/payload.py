@@ -126,23 +126,27 @@ def from_stored(stored: Mapping[str, Any]) -> FacePayload:
     )
 
 
-def is_readable(stored: Mapping[str, Any]) -> bool:
-    """Return whether stored values can be converted to a payload; damaged ones cannot."""
+def payload_of(stored: Mapping[str, Any]) -> FacePayload | None:
+    """Convert stored values to a payload as `from_stored` does; None if they are damaged."""
     try:
-        from_stored(stored)
+        return from_stored(stored)
     except (KeyError, TypeError, ValueError):
-        return False
-    return True
+        return None
 
 
-def is_similarity(score: float) -> bool:
-    """Return whether a score is a cosine; a damaged vector gives others, or NaN."""
-    return abs(score) <= 1 + _SCORE_TOLERANCE
+def similarity_of(score: float) -> float | None:
+    """Return the cosine of a score, between -1 and 1; None if a damaged vector gave another number, or NaN."""
+    return min(1.0, max(-1.0, score)) if abs(score) <= 1 + _SCORE_TOLERANCE else None
 
 
 def is_unit(embedding: Floats) -> bool:
     """Return whether a stored embedding has norm 1; a damaged one has another, or NaN."""
     return bool(abs(float(np.linalg.norm(embedding)) - 1) <= _STORED_NORM_TOLERANCE)
+
+
+def is_intact(stored: Mapping[str, Any], embedding: Floats | None) -> bool:
+    """Return whether a stored face can be read: its values are those of a payload, and its embedding has norm 1."""
+    return embedding is not None and is_unit(embedding) and payload_of(stored) is not None
 
 
 def conditions_of(where: FaceFilter | None) -> dict[str, Any]:

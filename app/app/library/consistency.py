@@ -9,7 +9,7 @@ from typing import Final
 from app.core.iteration import chunks
 from app.core.paths import folders_of, readable
 from app.core.protocols import FaceIndex
-from app.core.types import FaceRecord, face_id_of
+from app.core.types import FaceRecord, face_ids_of
 from app.images import ThumbStore
 from app.library.ledger import Ledger
 from app.library.locations import representative
@@ -104,8 +104,7 @@ class ConsistencyCheck:
             found.without_thumbnail.add(face_id)
         files = self._ledger.files_of(payload.image_id)
         chosen = representative(files)
-        ids = (face_id_of(payload.image_id, self._digest, place) for place in range(chosen.faces if chosen else 0))
-        if chosen is None or face_id not in ids:
+        if chosen is None or face_id not in face_ids_of(payload.image_id, self._digest, chosen.faces):
             found.unknown_faces.add(face_id)
             return
         paths = (readable(file.path) for file in files)
@@ -118,9 +117,9 @@ class ConsistencyCheck:
                 return
             self._found.images += len(images)
             ids = {
-                face_id_of(str(image.image_id), self._digest, place): str(image.image_id)
+                face_id: str(image.image_id)
                 for image in images
-                for place in range(image.faces)
+                for face_id in face_ids_of(str(image.image_id), self._digest, image.faces)
             }
             known = {record.face_id for record in self._index.retrieve(list(ids))}
             self._found.incomplete_images |= {image for face_id, image in ids.items() if face_id not in known}

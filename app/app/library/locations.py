@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from app.core.paths import folders_of, readable
 from app.core.protocols import FaceIndex
-from app.core.types import face_id_of
+from app.core.types import face_ids_of
 from app.images import ThumbStore
 from app.library.ledger import FileRecord, Ledger
 from app.library.presence import Presence, PresenceCheck, former_spellings
@@ -155,7 +155,7 @@ class Locations:
 
     def write(self, placements: Sequence[Placement]) -> None:
         """Write the paths of images to the index, where they differ; durable on return."""
-        ids = {placement.image_id: self.face_ids(placement.image_id, placement.faces) for placement in placements}
+        ids = {placement.image_id: self._face_ids(placement.image_id, placement.faces) for placement in placements}
         all_ids = [face_id for some in ids.values() for face_id in some]
         if not all_ids:
             return
@@ -177,13 +177,12 @@ class Locations:
         Args:
             images: the numbers of faces by image.
         """
-        if face_ids := [face_id for image_id, faces in images.items() for face_id in self.face_ids(image_id, faces)]:
+        if face_ids := [face_id for image_id, faces in images.items() for face_id in self._face_ids(image_id, faces)]:
             self._thumbs.delete(face_ids)
             self._retry(lambda: self._index.delete(face_ids))
 
-    def face_ids(self, image_id: str, faces: int) -> list[str]:
-        """Return the ids of an image's faces."""
-        return [face_id_of(image_id, self._digest, position) for position in range(faces)]
+    def _face_ids(self, image_id: str, faces: int) -> list[str]:
+        return face_ids_of(image_id, self._digest, faces)
 
 
 def with_faces(file: FileRecord, faces: int) -> FileRecord:

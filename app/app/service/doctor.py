@@ -13,7 +13,7 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import Engine, FaceIndex
-from app.core.types import ModelPack, face_id_of
+from app.core.types import ModelPack, face_ids_of
 from app.images import DecoderPool, ThumbStore
 from app.index import damaged_files, open_index, rebuild_index
 from app.ingest import DECODE_SECONDS, Ingest, IngestOptions
@@ -132,7 +132,7 @@ class Doctor:
 
     def _face_ids(self, image_id: str) -> list[str]:
         image = self._ledger.image(image_id)
-        return [face_id_of(image_id, self._digest, place) for place in range(image.faces if image else 0)]
+        return face_ids_of(image_id, self._digest, image.faces if image else 0)
 
     def _embed_again(self, found: Inconsistencies, repairs: Repairs) -> None:
         """Ingest images again that lack faces; the faces that they still have stay as they are, with their names."""

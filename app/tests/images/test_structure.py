@@ -57,11 +57,17 @@ def test_a_tiff_with_megabytes_of_bytes_in_a_tag_passes() -> None:
     check_structure(_with_tags([(37724, 7, 30_000_000, 0)]), "TIFF")
 
 
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
 @pytest.mark.parametrize("version", [0, 1])
 def test_a_heif_file_of_too_many_items_is_refused(version: int) -> None:
     def file(items: int) -> bytes:
         count = struct.pack(">H" if version == 0 else ">I", items)
-        return b"\0\0\0\x18ftypavif\0\0\0\0avifmif1" + b"\0\0\0\x20iinf" + bytes((version, 0, 0, 0)) + count
+        listing = _box(b"iinf", bytes((version, 0, 0, 0)) + count)
+        handler = _box(b"hdlr", bytes(8) + b"pict" + bytes(12) + b"iinf\0")  # a name that looks like a box
+        return _box(b"ftyp", b"avif\0\0\0\0avifmif1") + _box(b"meta", bytes(4) + handler + listing)
 
     check_structure(file(400), "AVIF")
     with pytest.raises(ValueError, match="15,625 parts"):

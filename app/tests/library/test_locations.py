@@ -88,13 +88,6 @@ def bench(settings: Any, engine: FakeEngine, index: MemoryIndex) -> Located:
     return Located(settings, engine, index)
 
 
-@pytest.fixture
-def pictures(bench: Located, colour_pictures: Path) -> Path:
-    """The folder of eight pictures, ingested."""
-    assert bench.run(colour_pictures).done == 8
-    return colour_pictures
-
-
 def test_a_copy_is_found_in_its_folder_too(bench: Located, pictures: Path, tmp_path: Path) -> None:
     far, hard = tmp_path / "far" / "away", pictures / "hard"
     for folder in (far, hard):

@@ -10,23 +10,19 @@ from PIL import Image
 
 from app.core.config import Settings
 from app.core.types import face_id_of
-from app.images import DecoderPool, ThumbStore
+from app.images import DecoderPool
 from app.ingest import Ingest, IngestCounts, IngestOptions
-from app.library import Ledger, redrawn_thumbnail
+from app.library import redrawn_thumbnail
+from tests.library.test_ingest import Bench as AnyBench
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 
 _COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
 
 
-class Bench:
-    """An ingest with all its parts."""
+class Bench(AnyBench):
+    """The same, with all pages on demand."""
 
-    def __init__(self, settings: Settings, engine: FakeEngine, index: MemoryIndex) -> None:
-        self.engine, self.index = engine, index
-        self.ledger = Ledger(settings.state_dir / "ledger.sqlite3", "faces__fake__ffffffff")
-        self.thumbs = ThumbStore(settings.thumbs_dir)
-
-    def run(self, folder: Path, *, all_pages: bool = False) -> IngestCounts:
+    def run(self, folder: Path, *, all_pages: bool = False) -> IngestCounts:  # type: ignore[override]
         options = IngestOptions(max_pixels=100_000, all_pages=all_pages, retry_seconds=0.1)
         return Ingest(self.engine, self.index, self.ledger, self.thumbs, options).run(folder)
 

@@ -81,13 +81,6 @@ def bench(settings: Settings, engine: FakeEngine, index: MemoryIndex) -> Pruned:
     return Pruned(settings, engine, index)
 
 
-@pytest.fixture
-def pictures(bench: Pruned, colour_pictures: Path) -> Path:
-    """The folder of eight pictures, ingested."""
-    assert bench.run(colour_pictures).done == 8
-    return colour_pictures
-
-
 def _fail_at(monkeypatch: pytest.MonkeyPatch, call: str, path: Path, number: int) -> None:
     """Let `os.lstat` or `os.scandir` of this path fail."""
     real: Callable[..., object] = getattr(os, call)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.core.config import Settings
-from app.images import ThumbStore
 from app.ingest import Ingest, IngestCounts, IngestOptions
-from app.library import Folder, Ledger, PathFilter
+from app.library import Folder, PathFilter
+from tests.library.test_ingest import Bench as AnyBench
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.pictures import encoded
 
@@ -93,15 +93,10 @@ def test_a_folder_is_listed_once_for_all_its_raw_files(tmp_path: Path, monkeypat
     assert len(listed) <= 4  # one for the pairs; the others for the scan and its checks
 
 
-class Bench:
-    """An ingest with all its parts."""
+class Bench(AnyBench):
+    """The same, with raw pairs on demand."""
 
-    def __init__(self, settings: Settings, engine: FakeEngine, index: MemoryIndex) -> None:
-        self.engine, self.index = engine, index
-        self.ledger = Ledger(settings.state_dir / "ledger.sqlite3", "faces__fake__ffffffff")
-        self.thumbs = ThumbStore(settings.thumbs_dir)
-
-    def run(self, folder: Path, *, raw_pairs: bool = False) -> IngestCounts:
+    def run(self, folder: Path, *, raw_pairs: bool = False) -> IngestCounts:  # type: ignore[override]
         options = IngestOptions(max_pixels=1_000_000, retry_seconds=0.1)
         ingest = Ingest(self.engine, self.index, self.ledger, self.thumbs, options)
         return ingest.run(folder, PathFilter(raw_pairs=raw_pairs))

@@ -16,7 +16,7 @@ from app.core.types import ModelPack, collection_name
 from app.index import alias_path
 from app.index.embedded.client import EmbeddedIndex
 from app.index.embedded.connections import ConnectionPool
-from app.index.embedded.folder import is_lost, mark_new, require_collection
+from app.index.embedded.folder_guard import is_lost, mark_new, require_collection
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.storage import current_shard
 from app.index.errors import model_mismatch, storage_failure, unavailable

@@ -13,10 +13,10 @@ import numpy as np
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match, Score
-from app.index.base import READ_POINTS, BaseIndex, StoredFace, matches_of, records_of, unique_points
+from app.index.base import READ_POINTS, BaseIndex, StoredFace, matches_of, records_of, scores_of, unique_points
 from app.index.embedded.connections import ConnectionPool
 from app.index.embedded.protocol import Op, join_ids, pack, split_ids
-from app.index.payload import conditions_of, is_similarity, require_limit, to_stored, unit_rows, valid_uuids
+from app.index.payload import conditions_of, require_limit, to_stored, unit_rows, valid_uuids
 
 _UPSERT_POINTS: Final = 128
 _POLL_SECONDS: Final = 0.1
@@ -62,28 +62,21 @@ class EmbeddedIndex(BaseIndex):
     def _exact(self, row: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]) -> list[Score]:
         body = (row.tobytes(), limit, threshold, conditions)
         ids, scores = self._pool.call(pack(Op.SEARCH_EXACT, body=body))
-        pairs = zip(split_ids(ids), np.frombuffer(scores, dtype=np.float32).tolist(), strict=True)
-        return [Score(str(face_id), min(1.0, max(-1.0, score))) for face_id, score in pairs if is_similarity(score)]
+        return scores_of(zip(map(str, split_ids(ids)), np.frombuffer(scores, dtype=np.float32).tolist(), strict=True))
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []
         for ids in chunks(valid_uuids(face_ids), READ_POINTS):
             found = self._pool.call(pack(Op.RETRIEVE, join_ids(ids), with_embedding))
-            records += records_of(map(_converted, found))
+            records += records_of(map(_stored_face, found))
         return records
 
     def _page(
         self, limit: int, offset: str | None, conditions: dict[str, Any], with_embedding: bool
-    ) -> tuple[list[FaceRecord], str | None]:
+    ) -> tuple[list[StoredFace], str | None]:
         body = (limit, offset and uuid.UUID(offset), conditions, with_embedding)
         found, next_offset = self._pool.call(pack(Op.SCROLL, body=body))
-        return records_of(map(_converted, found)), None if next_offset is None else str(next_offset)
-
-    def _stored_page(self, limit: int, offset: str | None) -> tuple[list[StoredFace], str | None]:
-        body: tuple[Any, ...] = (limit, offset and uuid.UUID(offset), {}, True)
-        found, next_offset = self._pool.call(pack(Op.SCROLL, body=body))
-        page: list[StoredFace] = [(str(face_id), stored, _embedding(vector)) for face_id, stored, vector in found]
-        return page, None if next_offset is None else str(next_offset)
+        return [*map(_stored_face, found)], None if next_offset is None else str(next_offset)
 
     def _set_fields(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
         for ids in chunks(valid_uuids(face_ids), READ_POINTS):
@@ -134,12 +127,6 @@ class EmbeddedIndex(BaseIndex):
         self._pool.close()
 
 
-def _converted(
-    found: tuple[uuid.UUID, Mapping[str, Any], bytes | None],
-) -> tuple[str, Mapping[str, Any], Floats | None]:
+def _stored_face(found: tuple[uuid.UUID, Mapping[str, Any], bytes | None]) -> StoredFace:
     face_id, stored, vector = found
-    return str(face_id), stored, None if vector is None else _embedding(vector)
-
-
-def _embedding(vector: bytes) -> Floats:
-    return np.frombuffer(vector, dtype=np.float32).copy()
+    return str(face_id), stored, None if vector is None else np.frombuffer(vector, dtype=np.float32).copy()

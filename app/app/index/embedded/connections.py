@@ -19,10 +19,10 @@ from typing import Any, Final
 import app
 from app.core.errors import OceanoError
 from app.core.locks import locked, try_lock
-from app.index.embedded.folder import LOCK, fingerprint, replaced
+from app.index.embedded.folder_guard import fingerprint, replaced
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import PROTOCOL, connect, read_reply
-from app.index.embedded.storage import read_key
+from app.index.embedded.storage import LOCK, read_key
 from app.index.errors import storage_failure, unavailable
 
 CONNECTIONS: Final = 8

@@ -12,12 +12,13 @@ Holes of sparse files count as zeros. Edge's log is left out; Edge has checksums
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,7 @@ OPENING_BYTES: Final = 256_000_000  # are read while a shard is opened or closed
 FIRST_CHECK_SECONDS: Final = 60.0  # after the index was opened
 CHECK_SECONDS: Final = 24 * 3600.0
 CHECK_BYTES_PER_SECOND: Final = 50_000_000
-_CHUNK: Final = 1 << 20
-_PAGE: Final = 4096
+_BLOCK: Final = 1 << 16  # bytes; zlib releases the GIL for blocks of this size
 
 Sums = dict[str, list[int]]
 """Size in bytes and checksum of files, by their path relative to the shard."""
@@ -176,39 +176,27 @@ def _data_bytes(path: Path) -> int:
 
 
 def _checksum(path: Path, pause: Callable[[int], object] = lambda _: None) -> int:
-    """CRC-32 of the pages of a file that are not zero, with their positions."""
-    checksum = 0
+    """CRC-32 of the blocks of a file that are not zero, with their positions; holes are not read."""
+    checksum = position = 0
     with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        for start, end in _extents(file.fileno(), size):
-            position = start // _PAGE * _PAGE
-            file.seek(position)
-            while position < end and (part := file.read(min(_CHUNK, size - position))):
-                if part.count(0) != len(part):
-                    checksum = _add(checksum, position, part)
-                position += len(part)
-                pause(len(part))
+        while (start := _next_data(file.fileno(), position)) is not None:
+            position = start // _BLOCK * _BLOCK
+            block = os.pread(file.fileno(), _BLOCK, position)
+            if block.count(0) != len(block):
+                checksum = zlib.crc32(block, zlib.crc32(position.to_bytes(8, "little"), checksum))
+            position += _BLOCK
+            pause(len(block))
     return checksum
 
 
-def _add(checksum: int, position: int, part: bytes) -> int:
-    for offset in range(0, len(part), _PAGE):
-        page = part[offset : offset + _PAGE]
-        if page.count(0) != len(page):
-            checksum = zlib.crc32(page.rstrip(b"\0"), zlib.crc32((position + offset).to_bytes(8, "little"), checksum))
-    return checksum
-
-
-def _extents(handle: int, size: int) -> Iterator[tuple[int, int]]:
-    """Start and end of the parts of a file that are not holes."""
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(handle, position, os.SEEK_DATA)
-        except OSError:  # only a hole up to the end
-            return
-        position = os.lseek(handle, start, os.SEEK_HOLE)
-        yield start, position
+def _next_data(handle: int, position: int) -> int | None:
+    """Position of the next byte that is not in a hole; None if there is none."""
+    try:
+        return os.lseek(handle, position, os.SEEK_DATA)
+    except OSError as failure:
+        if failure.errno == errno.ENXIO:
+            return None
+        raise
 
 
 def _read(shard: Path) -> dict[str, Sums]:

@@ -25,11 +25,10 @@ from typing import Final
 from app.core.errors import OceanoError
 from app.core.files import write_atomic
 from app.core.locks import try_lock
-from app.index.embedded.folder import LOCK
 from app.index.embedded.handler import RequestHandler
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import PROTOCOL, accept_client, error_reply, socket_paths
-from app.index.embedded.storage import current_shard, new_name, read_key, remove_leftovers
+from app.index.embedded.storage import LOCK, current_shard, new_name, read_key, remove_leftovers
 from app.index.embedded.supervisor import WorkerSupervisor
 from app.index.errors import storage_failure, unavailable
 

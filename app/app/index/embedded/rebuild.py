@@ -19,13 +19,12 @@ import numpy as np
 
 from app.core.errors import OceanoError
 from app.core.locks import try_lock
-from app.index.embedded.integrity import damaged_frozen_files
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import join_ids
 from app.index.embedded.shard import Shard
-from app.index.embedded.storage import current_shard, new_name, set_current, wait_until_left
+from app.index.embedded.storage import LOCK, current_shard, new_name, set_current, wait_until_left
 from app.index.errors import unavailable
-from app.index.payload import is_readable, is_unit
+from app.index.payload import is_intact
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def rebuild(options: OwnerOptions) -> int:
         OceanoError: `index_in_use`, `index_unavailable`.
     """
     wait_until_left(options.folder)
-    lock = try_lock(options.folder / "owner.lock")
+    lock = try_lock(options.folder / LOCK)
     if lock is None:
         raise OceanoError("index_in_use", f"A process uses the index in {options.folder}; stop Oceano.")
     try:
@@ -61,16 +60,6 @@ def rebuild(options: OwnerOptions) -> int:
         raise unavailable(f"The index in {options.folder} could not be built again; see the log.")
     finally:
         os.close(lock)
-
-
-def damaged_files(folder: Path) -> list[str]:
-    """Return the files of a collection's graph and vectors that were changed since they were built; reads all.
-
-    Args:
-        folder: the collection's folder; processes may use it.
-    """
-    shard = current_shard(folder) if folder.is_dir() else None
-    return damaged_frozen_files(shard) if shard is not None else []
 
 
 def _run(options: OwnerOptions, source: Path | None, target: Path) -> int | None:
@@ -103,7 +92,7 @@ def _copy(source: Shard, target: Shard) -> int:
         good = [
             (face_id, payload, vector)
             for face_id, payload, vector in page
-            if vector is not None and is_readable(payload) and is_unit(np.frombuffer(vector, dtype=np.float32))
+            if vector is not None and is_intact(payload, np.frombuffer(vector, dtype=np.float32))
         ]
         if good:
             vectors = b"".join(vector for _, _, vector in good)

@@ -27,6 +27,8 @@ from app.core.locks import try_lock
 from app.index.errors import unavailable
 
 POINTER: Final = "current"
+LOCK: Final = "owner.lock"
+KEY: Final = "owner.key"
 # Edge writes these files once, during a build, and only reads them afterwards, so a copy may use hard links.
 # tests/index/embedded/test_maintenance.py deletes, names, inserts and builds, and compares the bytes.
 FROZEN: Final = frozenset({"matrix.dat", "quantized.data", "links_compressed.bin", "links.bin", "graph.bin"})
@@ -70,7 +72,7 @@ def wait_until_left(folder: Path, seconds: float = 60.0) -> None:
         OceanoError: `index_in_use` after the timeout.
     """
     deadline = time.monotonic() + seconds
-    while (handle := try_lock(folder / "owner.lock")) is None:
+    while (handle := try_lock(folder / LOCK)) is None:
         if time.monotonic() > deadline:
             raise OceanoError("index_in_use", f"A process is still using the index in {folder}.")
         time.sleep(0.05)
@@ -90,7 +92,7 @@ def read_key(folder: Path, *, create: bool = False) -> bytes:
     Raises:
         OceanoError: `index_unavailable` if the key is missing or has another length.
     """
-    path = folder / "owner.key"
+    path = folder / KEY
     if create and not path.exists():
         write_atomic(path, os.urandom(32), mode=0o600)
     key = path.read_bytes() if path.exists() else b""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
-from app.index.embedded.folder import FolderGuard, mark_complete, require_collection
+from app.index.embedded.folder_guard import FolderGuard, mark_complete, require_collection
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import Op, pack, read_reply
 from app.index.embedded.storage import POINTER, set_current

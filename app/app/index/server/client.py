@@ -20,9 +20,9 @@ from qdrant_client import QdrantClient, models
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.types import FaceFilter, FacePoint, FaceRecord, Floats, IndexInfo, Match, Score
-from app.index.base import READ_POINTS, BaseIndex, StoredFace, matches_of, records_of, unique_points
+from app.index.base import READ_POINTS, BaseIndex, StoredFace, matches_of, records_of, scores_of, unique_points
 from app.index.errors import unavailable
-from app.index.payload import conditions_of, is_similarity, require_limit, to_stored, unit_rows, valid_uuids
+from app.index.payload import conditions_of, require_limit, to_stored, unit_rows, valid_uuids
 from app.index.server.retry import retry_server
 
 T = TypeVar("T")
@@ -107,21 +107,19 @@ class ServerIndex(BaseIndex):
             with_payload=False,
         )
         (response,) = self._request(self._client.query_batch_points, [request])
-        return [
-            Score(str(hit.id), min(1.0, max(-1.0, hit.score))) for hit in response.points if is_similarity(hit.score)
-        ]
+        return scores_of((str(hit.id), hit.score) for hit in response.points)
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []
         for ids in chunks(map(str, valid_uuids(face_ids)), READ_POINTS):
             found = self._request(self._client.retrieve, ids, True, with_embedding)
             by_id = {str(point.id): point for point in found}
-            records += records_of(_converted(by_id[face_id]) for face_id in ids if face_id in by_id)
+            records += records_of(_stored_face(by_id[face_id]) for face_id in ids if face_id in by_id)
         return records
 
     def _page(
         self, limit: int, offset: str | None, conditions: dict[str, Any], with_embedding: bool
-    ) -> tuple[list[FaceRecord], str | None]:
+    ) -> tuple[list[StoredFace], str | None]:
         found, next_offset = self._request(
             self._client.scroll,
             filter_of(conditions),
@@ -130,16 +128,7 @@ class ServerIndex(BaseIndex):
             with_payload=True,
             with_vectors=with_embedding,
         )
-        return records_of(map(_converted, found)), None if next_offset is None else str(next_offset)
-
-    def _stored_page(self, limit: int, offset: str | None) -> tuple[list[StoredFace], str | None]:
-        found, next_offset = self._request(
-            self._client.scroll, None, limit, offset=offset, with_payload=True, with_vectors=True
-        )
-        page: list[StoredFace] = [
-            (str(record.id), record.payload or {}, np.asarray(record.vector, dtype=np.float32)) for record in found
-        ]
-        return page, None if next_offset is None else str(next_offset)
+        return [*map(_stored_face, found)], None if next_offset is None else str(next_offset)
 
     def _set_fields(self, face_ids: Sequence[str], fields: dict[str, Any]) -> None:
         for ids in chunks(map(str, valid_uuids(face_ids)), READ_POINTS):
@@ -246,6 +235,6 @@ def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
     return models.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 
-def _converted(found: models.Record) -> tuple[str, Mapping[str, Any], Floats | None]:
+def _stored_face(found: models.Record) -> StoredFace:
     embedding = None if found.vector is None else np.asarray(found.vector, dtype=np.float32)
     return str(found.id), found.payload or {}, embedding

@@ -17,7 +17,7 @@ from app.index.base import matches_of, records_of
 from app.index.embedded import integrity
 from app.index.embedded.integrity import CHECKSUMS, FrozenCheck, damaged_frozen_files, require_frozen_files
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.rebuild import damaged_files, rebuild
+from app.index.embedded.rebuild import rebuild
 from app.index.embedded.shard import Shard
 from app.index.embedded.storage import FROZEN, current_shard, set_current
 from app.index.payload import is_unit, to_stored
@@ -167,7 +167,7 @@ def test_of_a_large_index_only_the_small_files_are_read_at_the_start(
     monkeypatch.setattr(integrity, "OPENING_BYTES", 100_000)
     Shard.open(folder, options).close()
     assert damaged_frozen_files(folder) == [str(frozen.relative_to(folder))]
-    assert damaged_files(options.folder) == [str(frozen.relative_to(folder))]
+    assert damaged_frozen_files(current_shard(options.folder) or folder) == [str(frozen.relative_to(folder))]
     with pytest.raises(OceanoError, match="damaged on the disk"):
         require_frozen_files(folder)
 

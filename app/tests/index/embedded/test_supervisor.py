@@ -14,7 +14,7 @@ import pytest
 from app.core.errors import OceanoError
 from app.core.locks import try_lock
 from app.index.embedded import supervisor as module
-from app.index.embedded.folder import mark_new
+from app.index.embedded.folder_guard import mark_new
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import Op, pack, read_reply
 from app.index.embedded.supervisor import WorkerSupervisor, command

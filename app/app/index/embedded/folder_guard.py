@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
-from app.index.embedded.storage import POINTER
+from app.index.embedded.storage import KEY, LOCK, POINTER
 from app.index.errors import unavailable
 
-LOCK: Final = "owner.lock"
 _NEW: Final = "new"  # a file in a collection that has no shard yet; without it, a missing shard is an error
-_KEY: Final = "owner.key"
 
 
 class FolderGuard:
@@ -64,7 +62,7 @@ def fingerprint(folder: Path) -> tuple[int, bytes] | None:
         OSError: the key cannot be read.
     """
     try:
-        return folder.stat().st_ino, (folder / _KEY).read_bytes()
+        return folder.stat().st_ino, (folder / KEY).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
 

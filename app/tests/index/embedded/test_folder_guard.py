@@ -16,7 +16,7 @@ from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.index import alias_path, index_exists, restore_embedded
 from app.index.embedded.alias import open_embedded, open_embedded_collection
-from app.index.embedded.folder import FolderGuard
+from app.index.embedded.folder_guard import FolderGuard
 from tests.index.conftest import (
     OTHER_PACK,
     PACK,
