@@ -104,7 +104,11 @@ class ConsistencyCheck:
             found.without_thumbnail.add(face_id)
         files = self._ledger.files_of(payload.image_id)
         chosen = representative(files)
-        if chosen is None or face_id not in face_ids_of(payload.image_id, self._digest, chosen.faces):
+        if chosen is None:
+            if self._ledger.replaced_faces(payload.image_id) is None:
+                found.unknown_faces.add(face_id)
+            return  # its file became one that cannot be read: the faces stay until a prune
+        if face_id not in face_ids_of(payload.image_id, self._digest, chosen.faces):
             found.unknown_faces.add(face_id)
             return
         paths = (readable(file.path) for file in files)

@@ -89,6 +89,13 @@ def test_more_faces_than_the_ledger_counts_are_unknown(case: Case) -> None:
     assert case.doctor.check().unknown_faces == {other}
 
 
+def test_faces_of_a_file_that_became_unreadable_are_kept_and_no_fault(case: Case) -> None:
+    Path(case.index.points[case.faces[0]].payload.path).write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    assert case.run(case.pictures).failed == 1
+    assert case.doctor.check().is_empty
+    assert case.faces[0] in case.index.points
+
+
 def test_outdated_paths_are_corrected(case: Case) -> None:
     path = case.index.points[case.faces[0]].payload.path
     case.index.set_paths([case.faces[0]], paths=["/elsewhere/0.png"])
