@@ -75,7 +75,7 @@ class ConsistencyCheck:
         self._found = Inconsistencies()
 
     def run(self) -> Inconsistencies:
-        """Compare all; takes about a minute per million faces.
+        """Compare all.
 
         Raises:
             OceanoError: `index_unavailable`, `ledger_unavailable`, `thumbs_unavailable`.

@@ -55,9 +55,9 @@ def place(files: Sequence[FileRecord], presence: Mapping[str, Presence], former:
         former: has the status and the number of faces of the image.
     """
     chosen = min(files, key=lambda file: (presence[file.path], file.status not in ("done", "no_face"), file.status))
-    heir = replace(chosen, status=former.status, faces=former.faces, reason=former.reason, message=former.message)
+    surviving = replace(chosen, status=former.status, faces=former.faces, reason=former.reason, message=former.message)
     others = [file for file in files if file is not chosen]
-    changes = [heir] if heir != chosen else []
+    changes = [surviving] if surviving != chosen else []
     for file in others:
         if file.status in ("done", "no_face"):
             changes.append(replace(file, status="duplicate", faces=0, reason=None, message=None))

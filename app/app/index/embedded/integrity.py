@@ -95,7 +95,7 @@ class _StoppedError(Exception):
 
 
 class FrozenCheck:
-    """Checks the frozen files of the current shard beside the work: at the start, and then once a day.
+    """Checks the frozen files of the current shard in the background: a minute after the start, then once a day.
 
     Args:
         shard: returns the current shard.
