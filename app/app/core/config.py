@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -102,6 +102,12 @@ class Settings(BaseSettings):
     ingest_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="folders that REST may ingest, comma-separated"
     )
+    library_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="folders whose photographs may be shown and downloaded, comma-separated; "
+        "empty: all ingested ones if UVICORN_HOST is this machine, else none",
+    )
+    preview_cache_mb: int = Field(2048, ge=0, description="megabytes (10^6 bytes) of previews that are kept on disk")
 
     @field_validator("uvicorn_workers")
     @classmethod
@@ -125,7 +131,15 @@ class Settings(BaseSettings):
             raise ValueError(f"must be auto, off, or a number from 2 to {MOST_TILES}")
         return int(text)
 
-    @field_validator("cors_origins", "allowed_hosts", "forwarded_allow_ips", "api_keys", "ingest_roots", mode="before")
+    @field_validator(
+        "cors_origins",
+        "allowed_hosts",
+        "forwarded_allow_ips",
+        "api_keys",
+        "ingest_roots",
+        "library_roots",
+        mode="before",
+    )
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -174,7 +188,7 @@ class Settings(BaseSettings):
             raise ValueError("each key must have at least 16 characters")
         return value
 
-    @field_validator("ingest_roots")
+    @field_validator("ingest_roots", "library_roots")
     @classmethod
     def _absolute_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         value = tuple(_expanded(root) for root in value)
@@ -241,6 +255,19 @@ class Settings(BaseSettings):
         if value and not _HEADER.fullmatch(value):  # it is sent in a header
             raise ValueError("must be plain ASCII, without control characters, and without spaces at either end")
         return value
+
+    @property
+    def shown_roots(self) -> tuple[Path, ...] | None:
+        """Folders whose photographs may be shown; None: all ingested photographs may be."""
+        return None if not self.library_roots and self.is_local else self.library_roots
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return ip_address(self.uvicorn_host).is_loopback
+        except ValueError:
+            return self.uvicorn_host.lower() == "localhost"
 
     @property
     def logs_dir(self) -> Path:

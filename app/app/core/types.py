@@ -8,8 +8,8 @@ model pack (antelopev2: 512, opencv: 128); their L2 norm is 1, so the dot produc
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -29,6 +29,24 @@ DEFAULT_THRESHOLD: Final = 0.4  # of an unknown model pack
 
 
 @dataclass(frozen=True, slots=True)
+class Strangers:
+    """The cosine similarities of different people with a model.
+
+    Attributes:
+        mean: their mean.
+        deviation: their standard deviation.
+        measured: whether these are of this model; if not, they are cautious defaults.
+    """
+
+    mean: float = 0.02
+    deviation: float = 0.1
+    measured: bool = False
+
+
+UNMEASURED: Final = Strangers()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPack:
     """A verified model pack: the ONNX files of a detector and of a recogniser.
 
@@ -41,6 +59,7 @@ class ModelPack:
             compute the same embeddings.
         embedding_size: D, the length of an embedding.
         threshold: default lowest cosine similarity of a match.
+        strangers: the similarities of different people.
     """
 
     name: str
@@ -50,6 +69,7 @@ class ModelPack:
     digest: str
     embedding_size: int
     threshold: float = DEFAULT_THRESHOLD
+    strangers: Strangers = UNMEASURED
 
     @property
     def short_digest(self) -> str:
@@ -72,6 +92,7 @@ class Picture:
         decode_full: decodes the image again at `full_scale`; None if `pixels` has it.
         full_scale: the largest scale within the limit of pixels; less than 1 for an image that exceeds the limit.
         frames: number of frames or pages of the file, of which this is the first.
+        details: camera and exposure, see `app.images.details`.
     """
 
     image_id: str
@@ -84,6 +105,7 @@ class Picture:
     decode_full: Callable[[], Pixels] | None = None
     full_scale: float = 1.0
     frames: int = 1
+    details: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pages(self) -> int:
@@ -142,6 +164,7 @@ class FacePayload:
         ingested_at: time of the ingest in ISO 8601.
         flaws: as in `Face`; empty for faces that older versions stored.
         page: page of the image file that shows the face, from 0.
+        phash: perceptual hash of the image, 16 hex digits; None for faces that older versions stored.
     """
 
     image_id: str
@@ -158,6 +181,7 @@ class FacePayload:
     ingested_at: str
     flaws: tuple[str, ...] = ()
     page: int = 0
+    phash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,70 +324,6 @@ class EngineHealth:
     healthy: bool
     cosine: float
     message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FaceMatches:
-    """A face of the query image with its matches.
-
-    Attributes:
-        face_index: position of the face in canonical order (bbox x1, then y1), from 0.
-        face: the face.
-        matches: best first.
-        next: cursor of the matches after these; None if there are no more.
-    """
-
-    face_index: int
-    face: Face
-    matches: tuple[Match, ...]
-    next: str | None = None
-
-    @property
-    def more(self) -> bool:
-        """Whether the index has more matches than these."""
-        return self.next is not None
-
-
-@dataclass(frozen=True, slots=True)
-class MatchPage:
-    """Further matches of one face.
-
-    Attributes:
-        matches: best first.
-        first: position of the first match among all matches, from 1.
-        total: number of all matches; None if it was not counted.
-        next: cursor of the matches after these; None if there are no more.
-        threshold: lowest cosine similarity of a match.
-        took_ms: milliseconds of each stage, and "total".
-    """
-
-    matches: tuple[Match, ...]
-    first: int
-    total: int | None
-    next: str | None
-    threshold: float
-    took_ms: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The result of a search with an image.
-
-    Attributes:
-        width: width of the upright query image in pixels.
-        height: height of the upright query image in pixels.
-        threshold: lowest cosine similarity of a match.
-        faces: the faces of the query image with their matches.
-        took_ms: milliseconds of each stage, and "total".
-        undated_left_out: faces without a date that a filter on `taken_at` leaves out; None without this filter.
-    """
-
-    width: int
-    height: int
-    threshold: float
-    faces: tuple[FaceMatches, ...]
-    took_ms: dict[str, float]
-    undated_left_out: int | None = None
 
 
 FACE_NAMESPACE: Final = uuid.UUID("a579510d-68e7-51d9-862f-fea30fcc201c")

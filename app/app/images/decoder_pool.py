@@ -110,6 +110,7 @@ class DecoderPool:
             full,
             reply["full_scale"],
             reply["frames"],
+            reply["details"],
         )
 
     def close(self) -> None:

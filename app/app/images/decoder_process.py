@@ -100,6 +100,7 @@ def _described(picture: Picture) -> dict[str, Any]:
         "scale": picture.scale,
         "full_scale": picture.full_scale,
         "frames": picture.frames,
+        "details": dict(picture.details),
     }
 
 

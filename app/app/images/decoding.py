@@ -20,6 +20,7 @@ from app.images import gif
 from app.images.damage import DECODER_ERRORS
 from app.images.dates import Metadata, taken_at
 from app.images.depth import decode_wide, eight_bits
+from app.images.details import details_of
 from app.images.formats import FORMATS, SNIFF_BYTES, sniff
 from app.images.heif import has_rotation, register_heif
 from app.images.jpeg import DIVISORS, JpegHeader, check_scans, jpeg_pixels, read_header
@@ -157,6 +158,7 @@ def _decode_jpeg(
         cache(partial(read, smallest)) if divisor > smallest else None,
         full_scale=1 / smallest,
         frames=1 if outer else 1 + len(mp_pages(data, header)),
+        details=details_of(outer or metadata),
     )
 
 
@@ -258,7 +260,16 @@ def _whole(
     """The picture of pixels at full size, not rotated yet."""
     pixels = _upright(pixels, orientation or 1)
     height, width = pixels.shape[:2]
-    return Picture(image_id, pixels, name, taken_at(metadata), width, height, frames=max(1, frames))
+    return Picture(
+        image_id,
+        pixels,
+        name,
+        taken_at(metadata),
+        width,
+        height,
+        frames=max(1, frames),
+        details=details_of(metadata),
+    )
 
 
 def _loaded(image: Image.Image, wide: bytes | None = None) -> Pixels:

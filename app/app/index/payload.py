@@ -24,6 +24,7 @@ T = TypeVar("T")
 _NORM_TOLERANCE: Final = 1e-3
 _STORED_NORM_TOLERANCE: Final = 1e-2
 _SCORE_TOLERANCE: Final = 1e-2
+_HASH_DIGITS: Final = 16
 _MAX_SPELLINGS: Final = 256  # of one folder
 _YEAR_OR_MONTH: Final = re.compile(r"[0-9]{4}(-[0-9]{2})?")
 
@@ -88,6 +89,7 @@ def unit_rows(embeddings: Sequence[Floats], size: int) -> Floats:
 
 def to_stored(payload: FacePayload) -> dict[str, Any]:
     """Convert a payload to the values that an index stores: those of JSON."""
+    optional = {"page": payload.page or None, "phash": payload.phash}
     return {
         "image_id": payload.image_id,
         "path": payload.path,
@@ -102,7 +104,7 @@ def to_stored(payload: FacePayload) -> dict[str, Any]:
         "taken_at": payload.taken_at,
         "ingested_at": payload.ingested_at,
         "flaws": list(payload.flaws),
-    } | ({"page": payload.page} if payload.page else {})
+    } | {name: value for name, value in optional.items() if value is not None}
 
 
 def from_stored(stored: Mapping[str, Any]) -> FacePayload:
@@ -123,7 +125,17 @@ def from_stored(stored: Mapping[str, Any]) -> FacePayload:
         ingested_at=stored["ingested_at"],
         flaws=tuple(stored.get("flaws", ())),
         page=int(stored.get("page") or 0),
+        phash=_hash(stored.get("phash")),
     )
+
+
+def _hash(stored: Any) -> str | None:
+    if stored is None:
+        return None
+    if len(stored) != _HASH_DIGITS:
+        raise ValueError("no perceptual hash")
+    int(stored, 16)
+    return str(stored)
 
 
 def payload_of(stored: Mapping[str, Any]) -> FacePayload | None:

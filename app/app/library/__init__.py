@@ -5,6 +5,7 @@ from app.library.consistency import ConsistencyCheck, Inconsistencies
 from app.library.ledger import FileRecord, Ledger, Totals, only_writer, restore_marker_path
 from app.library.locations import Locations
 from app.library.originals import redrawn_thumbnail
+from app.library.pictures import ImageFile, Neighbours, OpenedFile, Pictures, StoredImage
 from app.library.presence import PresenceCheck
 from app.library.prune import PruneCounts, Pruning
 from app.library.reader import has_read_pages
@@ -16,13 +17,18 @@ __all__ = [
     "File",
     "FileRecord",
     "Folder",
+    "ImageFile",
     "Inconsistencies",
     "Ledger",
     "Locations",
+    "Neighbours",
+    "OpenedFile",
     "PathFilter",
+    "Pictures",
     "PresenceCheck",
     "PruneCounts",
     "Pruning",
+    "StoredImage",
     "Totals",
     "Watch",
     "file_at",

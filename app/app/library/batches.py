@@ -12,7 +12,7 @@ from app.core.errors import OceanoError
 from app.core.paths import folders_of, readable
 from app.core.protocols import Engine
 from app.core.types import Face, FacePayload, FacePoint, Picture, face_id_of
-from app.images import ThumbStore, face_thumbnail
+from app.images import ThumbStore, face_thumbnail, phash_of
 from app.library.ledger import FileRecord
 from app.library.reader import Reader, ReadResult, all_pages_message, failure_record, file_record, first_page_message
 from app.library.scan import File
@@ -210,6 +210,7 @@ class BatchProcessor:
         path = readable(file.path)
         folder = folders_of(path)
         thumbs = [face_thumbnail(picture, face.bbox) for face in faces]  # all before any is written: one may fail
+        phash = phash_of(picture.pixels) if faces else None
         points = []
         for at, (face, thumb) in enumerate(zip(faces, thumbs, strict=True), position):
             face_id = face_id_of(picture.image_id, self._engine.pack.digest, at)
@@ -229,6 +230,7 @@ class BatchProcessor:
                 ingested_at=now,
                 flaws=face.flaws,
                 page=page,
+                phash=phash,
             )
             points.append(FacePoint(face_id, face.embedding, payload))
         return points

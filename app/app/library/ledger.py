@@ -179,6 +179,25 @@ class Ledger:
         """Return all paths of an image, sorted."""
         return [record.path for record in self.files_of(image_id)]
 
+    def beside(self, path: str, *, after: bool) -> str | None:
+        """Return the image with faces whose file is the next one in a folder, or the one before; None at the end.
+
+        Args:
+            path: a file.
+            after: the next file by name, else the one before.
+        """
+        folder = os.fsencode(path.rpartition("/")[0]) + b"/"
+        order, compare = ("ASC", ">") if after else ("DESC", "<")
+        rows = self._database.rows(
+            "SELECT image_id FROM files AS file WHERE collection = ? AND path > ? AND path < ? "  # noqa: S608
+            f"AND path {compare} ? AND instr(substr(path, ?), X'2F') = 0 "
+            "AND (status = 'done' OR (status = 'duplicate' AND EXISTS (SELECT 1 FROM files AS one WHERE "
+            "one.collection = file.collection AND one.image_id = file.image_id AND one.status = 'done'))) "
+            f"ORDER BY path {order} LIMIT 1",
+            (self._collection, folder, folder[:-1] + b"0", os.fsencode(path), len(folder) + 1),
+        )
+        return rows[0][0] if rows else None
+
     def record(
         self,
         records: Sequence[FileRecord],

@@ -27,7 +27,7 @@ from app.core.onnx_graph import (
     look,
     onnx_files,
 )
-from app.core.types import DEFAULT_THRESHOLD, ModelPack
+from app.core.types import DEFAULT_THRESHOLD, UNMEASURED, ModelPack
 from app.packs.known import KNOWN_PACKS, KnownPack, Wheel, known_file
 
 # Both are part of a pack's digest: the version of the preprocessing, and the preprocessing of families that were added
@@ -298,6 +298,7 @@ def compare(pack_dir: PackDir, pins: Pins, *, rehash: bool = False) -> tuple[Mod
         hashlib.sha256(text.encode()).hexdigest(),
         recogniser.embedding_size,
         known.threshold if known else DEFAULT_THRESHOLD,
+        known.strangers if known else UNMEASURED,
     )
     return pack, found
 

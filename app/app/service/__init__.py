@@ -1,7 +1,8 @@
 """The running parts: built from the settings, searched, monitored; jobs that the command line and the page share."""
 
-from app.service.cursor import MAX_CURSOR_CHARS, GroupBy
+from app.service.cursor import MAX_CURSOR_CHARS, decode_query, encode_query
 from app.service.doctor import Doctor, Repairs, open_doctor
+from app.service.examples import Example, combine_pictures
 from app.service.factory import (
     Services,
     build_engine,
@@ -13,21 +14,63 @@ from app.service.factory import (
     open_without_engine,
 )
 from app.service.ingest_job import IngestJob, IngestRequest, open_ingest_job, preview_prune
-from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, Search, reaches
+from app.service.kept import DEFAULT_DAYS, MAX_DAYS, KeptSearch, KeptSearches
+from app.service.paging import reaches
+from app.service.query import (
+    Conditions,
+    FaceMatches,
+    Facets,
+    GroupBy,
+    ListedMatch,
+    MatchPage,
+    Query,
+    ResultPage,
+    SearchResult,
+    Sort,
+    combined,
+)
+from app.service.results import Results
+from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, Search
+from app.service.shown import Shown
+from app.service.sureness import SURENESSES, Bands, Sureness, bands_of
 
 __all__ = [
+    "DEFAULT_DAYS",
     "DEFAULT_LIMIT",
     "MAX_CURSOR_CHARS",
+    "MAX_DAYS",
     "MAX_LIMIT",
+    "SURENESSES",
+    "Bands",
     "Comparison",
+    "Conditions",
     "Doctor",
+    "Example",
+    "FaceMatches",
+    "Facets",
     "GroupBy",
     "IngestJob",
     "IngestRequest",
+    "KeptSearch",
+    "KeptSearches",
+    "ListedMatch",
+    "MatchPage",
+    "Query",
     "Repairs",
+    "ResultPage",
+    "Results",
     "Search",
+    "SearchResult",
     "Services",
+    "Shown",
+    "Sort",
+    "Sureness",
+    "bands_of",
     "build_engine",
+    "combine_pictures",
+    "combined",
+    "decode_query",
+    "encode_query",
     "find_model",
     "indexed_model",
     "open_doctor",

@@ -13,12 +13,16 @@ from app.core.concurrency import Threads
 from app.core.config import Settings
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack, collection_name
-from app.images import ThumbStore
+from app.images import PreviewStore, ThumbStore
 from app.index import active_collection, open_index
-from app.library import Ledger
+from app.library import Ledger, Pictures
 from app.metrics import Metrics
+from app.service.kept import KeptSearches
 from app.service.monitor import Monitor
+from app.service.results import Results
 from app.service.search import Search
+from app.service.shown import Shown
+from app.service.sureness import Bands, bands_of
 
 DEMO_PACK: Final = "demo"
 LOOKUP_THREADS: Final = 16
@@ -37,18 +41,36 @@ class Services:
     search: Search
     monitor: Monitor
     metrics: Metrics
+    pictures: Pictures
+    shown: Shown
     started: float = field(default_factory=time.time)
     lookups: Threads = field(default_factory=lambda: Threads(LOOKUP_THREADS, "lookup"))
+    kept: KeptSearches = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Open the kept searches, and let the monitor delete those whose time is over."""
+        self.kept = KeptSearches(self.settings.state_dir)
+        self.monitor.kept = self.kept
 
     @property
     def demo(self) -> bool:
         """True if the model is the demo pack, which finds drawn people only."""
         return self.engine.pack.name == DEMO_PACK
 
+    @property
+    def results(self) -> Results:
+        """The lists of matches in the index."""
+        return self.search.results
+
+    @property
+    def bands(self) -> Bands:
+        """What similarities mean with this model and this many faces."""
+        return bands_of(self.engine.pack, self.monitor.faces_indexed or 0, self.monitor.strangers)
+
     def close(self) -> None:
         """Close every part, even if closing one of them fails."""
         with contextlib.ExitStack() as stack:
-            for part in (self.ledger, self.index, self.search, self.lookups, self.monitor):
+            for part in (self.kept, self.ledger, self.index, self.search, self.lookups, self.monitor):
                 stack.callback(part.close)
 
 
@@ -72,6 +94,8 @@ def open_services(
         opened.callback(index.close)
         ledger = open_ledger(settings, engine.pack)
         opened.pop_all()
+    pictures = Pictures(index, ledger, settings.shown_roots)
+    previews = PreviewStore(settings.thumbs_dir / "previews", settings.preview_cache_mb * 1_000_000)
     return Services(
         settings,
         engine,
@@ -81,6 +105,8 @@ def open_services(
         Search(engine, index, metrics, threads=max(4, 2 * settings.gpu_concurrency)),
         Monitor(engine, index, ledger, metrics),
         metrics,
+        pictures,
+        Shown(pictures, previews, settings.max_image_pixels),
     )
 
 

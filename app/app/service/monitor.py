@@ -13,9 +13,11 @@ from typing import Final
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
-from app.core.types import IndexInfo
+from app.core.types import IndexInfo, Strangers
 from app.library import Ledger, Totals
 from app.metrics import Metrics
+from app.service.kept import KeptSearches
+from app.service.strangers import LEAST_IMAGES, sampled_strangers
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +28,10 @@ POLL_SECONDS: Final = 2.0
 INDEX_TIMEOUT_SECONDS: Final = 5.0
 ENGINE_POLL_SECONDS: Final = 60.0
 STALE_SECONDS: Final = 10.0
+KEPT_POLL_SECONDS: Final = 600.0
+STRANGERS_POLL_SECONDS: Final = 20.0
+
+_GROWN: Final = 1.3  # times as many faces as when strangers were measured: measure again
 
 
 @dataclass(slots=True)
@@ -47,6 +53,11 @@ class Monitor:
         index: asked for its size every `POLL_SECONDS`.
         ledger: counted every `POLL_SECONDS`, a large one less often.
         metrics: the gauges to set.
+
+    Attributes:
+        snapshot: the last known state.
+        kept: searches that are deleted when their time is over; None: none.
+        strangers: the similarities of different people in this index; None if they are not known yet.
     """
 
     def __init__(self, engine: Engine, index: FaceIndex, ledger: Ledger, metrics: Metrics) -> None:
@@ -60,6 +71,10 @@ class Monitor:
         self._engine_checked = False
         self._ledger_checked = False
         self.snapshot = Snapshot()
+        self.kept: KeptSearches | None = None
+        self._strangers_thread = Threads(1, "monitor-strangers")
+        self._strangers_faces = 0  # in the index when they were measured
+        self.strangers: Strangers | None = None
 
     @property
     def index_ok(self) -> bool:
@@ -77,6 +92,8 @@ class Monitor:
             loops.create_task(self._repeat(self.check_index))
             loops.create_task(self._repeat(self.check_ledger))
             loops.create_task(self._repeat(self.check_engine))
+            loops.create_task(self._repeat(self.check_kept))
+            loops.create_task(self._repeat(self.check_strangers))
 
     async def check_index(self) -> float:
         """Ask the index once, for at most `INDEX_TIMEOUT_SECONDS`; after a timeout the old state stays until stale.
@@ -153,6 +170,29 @@ class Monitor:
         self._engine_checked = True
         return ENGINE_POLL_SECONDS
 
+    async def check_kept(self) -> float:
+        """Delete the kept searches whose time is over.
+
+        Returns:
+            Seconds until the next check.
+        """
+        if self.kept is not None:
+            await self._ledger_thread.run(self.kept.delete_ended)
+        return KEPT_POLL_SECONDS
+
+    async def check_strangers(self) -> float:
+        """Measure the similarities of strangers if the index has grown or shrunk much since they were measured.
+
+        Returns:
+            Seconds until the next check.
+        """
+        faces = self.faces_indexed or 0
+        if faces >= LEAST_IMAGES and not self._strangers_faces / _GROWN < faces < self._strangers_faces * _GROWN:
+            with contextlib.suppress(OceanoError):  # measured at the next check
+                self.strangers = await self._strangers_thread.run(sampled_strangers, self._index, self._engine.pack)
+                self._strangers_faces = faces
+        return STRANGERS_POLL_SECONDS if faces else POLL_SECONDS
+
     @staticmethod
     async def _repeat(check: Callable[[], Awaitable[float]]) -> None:
         while True:
@@ -166,5 +206,5 @@ class Monitor:
     def close(self) -> None:
         """Stop the threads; a call that hangs ends on its own."""
         with contextlib.ExitStack() as stack:
-            for threads in (self._index_thread, self._ledger_thread, self._engine_thread):
+            for threads in (self._index_thread, self._ledger_thread, self._engine_thread, self._strangers_thread):
                 stack.callback(threads.close)

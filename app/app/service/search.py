@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Unpack
 
 from app.core.boxes import area
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
-from app.core.types import Face, FaceFilter, FaceMatches, Floats, Match, MatchPage, Picture, SearchResult
+from app.core.types import Face, Floats, Picture
 from app.metrics import Metrics
-from app.service.cursor import Cursor, GroupBy, decode_cursor, encode_cursor
-from app.service.folders import require_known_folders
+from app.service.cursor import Cursor, Position, decode_cursor, encode_cursor
 from app.service.paging import DECIMALS as _DECIMALS
-from app.service.paging import SLACK as _SLACK
-from app.service.paging import further_matches
+from app.service.query import Conditions, FaceMatches, MatchPage, Query, SearchResult
+from app.service.results import Results
 
 DEFAULT_LIMIT: Final = 20  # matches per face
 MAX_LIMIT: Final = 1000
-MAX_FETCHED: Final = 10_000  # matches fetched for one face to find enough groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +59,6 @@ class Comparison:
         return FacePair(one, other, round(float(self.a[one].embedding @ self.b[other].embedding), _DECIMALS))
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
-    limit: int
-    threshold: float
-    max_faces: int | None
-    where: FaceFilter | None
-    group_by: GroupBy | None
-
-
 class Search:
     """Finds faces in pictures and their matches in the index, in worker threads off the event loop.
 
@@ -79,6 +69,10 @@ class Search:
         index: holds the faces to compare with.
         metrics: counts faces and stages.
         threads: pictures in work at once; further calls wait in a queue.
+
+    Attributes:
+        results: the lists of matches in the index.
+        threads: as above.
     """
 
     def __init__(self, engine: Engine, index: FaceIndex, metrics: Metrics, *, threads: int) -> None:
@@ -86,6 +80,7 @@ class Search:
         self._index = index
         self._metrics = metrics
         self._threads = Threads(threads, "search")
+        self.results = Results(index, engine.pack, metrics)
         self.threads = threads
 
     async def run(
@@ -95,9 +90,8 @@ class Search:
         limit: int,
         threshold: float,
         max_faces: int | None = None,
-        where: FaceFilter | None = None,
-        group_by: GroupBy | None = None,
         took_ms: dict[str, float] | None = None,
+        **conditions: Unpack[Conditions],
     ) -> SearchResult:
         """Search for every face of a picture.
 
@@ -106,9 +100,8 @@ class Search:
             limit: matches per face.
             threshold: least cosine of a match, -1 to 1.
             max_faces: search for this many of the largest faces only; None: for all.
-            where: which stored faces count; None: all.
-            group_by: keep the best match of each image or person only. Faces without a name are not grouped.
             took_ms: stages before the search, such as "decode"; updated.
+            conditions: as in `Query`.
 
         Returns:
             Faces in canonical order, each with its matches, best first. Similarities are rounded to six decimals, and
@@ -117,9 +110,10 @@ class Search:
         Raises:
             OceanoError: `face_not_found`, `folder_unknown`, `engine_unhealthy`, `index_unavailable`.
         """
-        query = _Query(limit, threshold, max_faces, where, group_by)
+        took_ms = {} if took_ms is None else took_ms
+        query_of = partial(Query, threshold=threshold, **conditions)
         with self._metrics.waiting.track_inprogress():
-            return await self._threads.run(self._run, picture, query, {} if took_ms is None else took_ms)
+            return await self._threads.run(self._run, picture, query_of, limit, max_faces, took_ms)
 
     async def detect(self, picture: Picture, *, took_ms: dict[str, float] | None = None) -> list[Face]:
         """Return the faces of a picture in canonical order; no face is an empty list.
@@ -145,17 +139,20 @@ class Search:
             found.append(tuple(faces))
         return Comparison(*found)
 
-    async def more_like(
-        self, embedding: Floats, *, limit: int, threshold: float, where: FaceFilter | None = None
-    ) -> list[Match]:
-        """Return the matches of one embedding of shape (D,), best first.
+    async def find(
+        self, queries: Sequence[Query], *, limit: int, took_ms: dict[str, float] | None = None
+    ) -> list[MatchPage]:
+        """Return the first pages of queries that differ only in their embeddings, in few requests to the index.
+
+        Args:
+            queries: at least one.
+            limit: matches of each page.
+            took_ms: stages before the search, such as "decode"; updated.
 
         Raises:
-            OceanoError: `index_unavailable`.
+            OceanoError: `folder_unknown`, `index_unavailable`.
         """
-        query = _Query(limit, threshold, None, where, None)
-        found, _ = (await self._threads.run(self._search, [embedding], query))[0]
-        return found
+        return await self._threads.run(self._find, queries, limit, {} if took_ms is None else took_ms)
 
     async def more(self, after: str, *, limit: int, count_from: float = -1.0) -> MatchPage:
         """Return the next page of a face's matches.
@@ -173,11 +170,18 @@ class Search:
     def close(self) -> None:
         """Drop waiting calls; those in work end on their own."""
         self._threads.close()
+        self.results.close()
 
-    def _run(self, picture: Picture, query: _Query, took_ms: dict[str, float]) -> SearchResult:
+    def _run(
+        self,
+        picture: Picture,
+        query_of: Callable[[Floats], Query],
+        limit: int,
+        max_faces: int | None,
+        took_ms: dict[str, float],
+    ) -> SearchResult:
         before_ms = sum(took_ms.values())
         start = time.perf_counter()
-        require_known_folders(self._index, query.where)
         faces = self._detect(picture, took_ms)
         if not faces:
             raise OceanoError(
@@ -185,53 +189,60 @@ class Search:
                 "no face was found in the picture",
                 details={"width": picture.width, "height": picture.height},
             )
-        positions = _largest(faces, query.max_faces)
+        positions = _largest(faces, max_faces)
+        queries = [query_of(faces[position].embedding) for position in positions]
         search_start = time.perf_counter()
-        matches = self._search([faces[position].embedding for position in positions], query)
-        undated = self._undated(query.where)
+        with self._metrics.stage.labels("search").time():
+            pages = self.results.first_pages(queries, limit)
         took_ms["search"] = (time.perf_counter() - search_start) * 1000
         took_ms["total"] = before_ms + (time.perf_counter() - start) * 1000
         return SearchResult(
             width=picture.width,
             height=picture.height,
-            threshold=query.threshold,
+            threshold=queries[0].threshold,
             faces=tuple(
-                FaceMatches(
-                    position, faces[position], tuple(found), self._next(faces[position], found, query) if more else None
-                )
-                for position, (found, more) in zip(positions, matches, strict=True)
+                FaceMatches(position, faces[position], page.matches, self._cursor(query, following))
+                for position, query, (page, following) in zip(positions, queries, pages, strict=True)
             ),
             took_ms=took_ms,
-            undated_left_out=undated,
+            undated_left_out=pages[0][0].undated_left_out,
         )
+
+    def _find(self, queries: Sequence[Query], limit: int, took_ms: dict[str, float]) -> list[MatchPage]:
+        before_ms = sum(milliseconds for stage, milliseconds in took_ms.items() if stage != "total")
+        start = time.perf_counter()
+        with self._metrics.stage.labels("search").time():
+            pages = self.results.first_pages(queries, limit)
+        took_ms["search"] = took_ms.get("search", 0.0) + (time.perf_counter() - start) * 1000
+        took_ms["total"] = before_ms + (time.perf_counter() - start) * 1000
+        return [
+            MatchPage(
+                matches=page.matches,
+                first=page.first,
+                total=page.total,
+                next=self._cursor(query, following),
+                threshold=query.threshold,
+                took_ms=took_ms,
+                undated_left_out=page.undated_left_out,
+            )
+            for query, (page, following) in zip(queries, pages, strict=True)
+        ]
 
     def _more(self, after: str, limit: int, count_from: float) -> MatchPage:
-        start = time.perf_counter()
         pack = self._engine.pack
         cursor = decode_cursor(after, pack.digest, pack.embedding_size)
-        with self._metrics.stage.labels("search").time():
-            found = further_matches(self._index, cursor, limit, count_from=count_from)
-        milliseconds = (time.perf_counter() - start) * 1000
+        page, following = self.results.page_at(cursor.query, cursor.position, limit, count_from)
         return MatchPage(
-            matches=found.matches,
-            first=cursor.shown + 1,
-            total=found.total,
-            next=None if found.next is None else encode_cursor(found.next, pack.digest),
-            threshold=cursor.threshold,
-            took_ms={"search": milliseconds, "total": milliseconds},
+            matches=page.matches,
+            first=page.first,
+            total=page.total,
+            next=self._cursor(cursor.query, following),
+            threshold=cursor.query.threshold,
+            took_ms=page.took_ms,
         )
 
-    def _next(self, face: Face, found: Sequence[Match], query: _Query) -> str:
-        """Return the cursor after a first page."""
-        seen = tuple(match.face_id for match in found)
-        cursor = Cursor(face.embedding, query.threshold, query.where, query.group_by, len(found), None, seen)
-        return encode_cursor(cursor, self._engine.pack.digest)
-
-    def _undated(self, where: FaceFilter | None) -> int | None:
-        """Count the faces without a date that a filter on `taken_at` leaves out."""
-        if where is None or (where.taken_from is None and where.taken_to is None):
-            return None
-        return self._index.count(replace(where, taken_from=None, taken_to=None, undated=True))
+    def _cursor(self, query: Query, following: Position | None) -> str | None:
+        return None if following is None else encode_cursor(Cursor(query, following), self._engine.pack.digest)
 
     def _detect(self, picture: Picture, took_ms: dict[str, float]) -> list[Face]:
         timings: dict[str, float] = {}
@@ -243,35 +254,6 @@ class Search:
             took_ms[stage] = took_ms.get(stage, 0.0) + milliseconds
         return faces
 
-    def _search(self, embeddings: Sequence[Floats], query: _Query) -> list[tuple[list[Match], bool]]:
-        """Return the matches of each embedding, and whether there are more.
-
-        Fetches one more than asked for; when grouping even more, until there are enough groups or no more matches.
-        """
-        wanted = query.limit + 1
-        fetch = wanted if query.group_by is None else min(MAX_FETCHED, 4 * wanted)
-        while True:
-            with self._metrics.stage.labels("search").time():
-                found = self._index.search_batch(
-                    embeddings, limit=fetch, threshold=query.threshold - _SLACK, where=query.where
-                )
-            kept = [_reaching(matches, query.threshold) for matches in found]
-            is_cut = [len(matches) == fetch for matches in kept]
-            if query.group_by is not None:
-                kept = [_best_of_each(matches, query.group_by) for matches in kept]
-                too_few = any(len(best) < wanted and cut for best, cut in zip(kept, is_cut, strict=True))
-                if too_few and fetch < MAX_FETCHED:
-                    fetch = min(MAX_FETCHED, 4 * fetch)
-                    continue
-            return [
-                (best[: query.limit], cut or len(best) > query.limit) for best, cut in zip(kept, is_cut, strict=True)
-            ]
-
-
-def reaches(similarity: float, threshold: float) -> bool:
-    """Return whether a similarity, rounded as in results, is at or above a threshold."""
-    return similarity >= round(threshold, _DECIMALS)
-
 
 def _largest(faces: Sequence[Face], count: int | None) -> list[int]:
     """Positions of the `count` largest faces, in canonical order."""
@@ -279,16 +261,3 @@ def _largest(faces: Sequence[Face], count: int | None) -> list[int]:
     if count is None or count >= len(positions):
         return positions
     return sorted(sorted(positions, key=lambda position: area(faces[position].bbox), reverse=True)[:count])
-
-
-def _reaching(matches: Sequence[Match], threshold: float) -> list[Match]:
-    """Round the similarities and keep those that reach the threshold."""
-    rounded = [Match(match.face_id, round(match.similarity, _DECIMALS), match.payload) for match in matches]
-    return [match for match in rounded if reaches(match.similarity, threshold)]
-
-
-def _best_of_each(matches: Sequence[Match], group_by: GroupBy) -> list[Match]:
-    best: dict[str, Match] = {}
-    for match in matches:
-        best.setdefault(getattr(match.payload, group_by) or match.face_id, match)
-    return list(best.values())

@@ -1,0 +1,90 @@
+"""Results as CSV, JSON and lists of paths, made row by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Final
+
+from app.core.paths import readable
+from app.service.query import ListedMatch
+from app.service.sureness import Bands
+
+_COLUMNS: Final = (
+    "path", "folder", "taken_at", "similarity", "sureness", "person", "face_id", "image_id",
+    "x1", "y1", "x2", "y2", "width", "height", "page", "group_size",
+)  # fmt: skip
+_BOM: Final = b"\xef\xbb\xbf"  # without it, Excel reads UTF-8 as Latin-1
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by spreadsheets
+
+
+def csv_rows(matches: Iterable[ListedMatch], bands: Bands) -> Iterator[bytes]:
+    """Yield a CSV file (RFC 4180, UTF-8 with a byte order mark), a line for each match."""
+    yield _BOM + _line(_COLUMNS)
+    for listed in matches:
+        row = _row(listed, bands)
+        yield _line([_harmless(row[name]) for name in _COLUMNS])
+
+
+def json_rows(matches: Iterable[ListedMatch], bands: Bands) -> Iterator[bytes]:
+    """Yield a JSON array with an object for each match; the names are those of the CSV file."""
+    separator = b"["
+    for listed in matches:
+        yield separator + b"\n" + json.dumps(_row(listed, bands), ensure_ascii=False).encode("utf-8")
+        separator = b","
+    yield b"\n]\n" if separator == b"," else b"[]\n"
+
+
+def path_lines(matches: Iterable[ListedMatch], *, end: bytes = b"\n") -> Iterator[bytes]:
+    """Yield the path of each image once, as the bytes of the file system.
+
+    Args:
+        matches: the matches.
+        end: of a line; b"\\0" for names that contain a line break.
+    """
+    seen: set[str] = set()
+    for listed in matches:
+        payload = listed.match.payload
+        if payload.image_id not in seen:
+            seen.add(payload.image_id)
+            yield os.fsencode(payload.path) + end
+
+
+def _row(listed: ListedMatch, bands: Bands) -> dict[str, str | int | float | None]:
+    match, stored = listed.match, listed.match.payload
+    x1, y1, x2, y2 = (round(value, 1) for value in stored.bbox)
+    path = readable(stored.path)
+    return {
+        "path": path,
+        "folder": str(PurePosixPath(path).parent),
+        "taken_at": stored.taken_at,
+        "similarity": round(match.similarity, 6),
+        "sureness": bands.of(match.similarity),
+        "person": stored.person,
+        "face_id": match.face_id,
+        "image_id": stored.image_id,
+        "x1": x1,
+        "y1": y1,
+        "x2": x2,
+        "y2": y2,
+        "width": stored.width,
+        "height": stored.height,
+        "page": stored.page,
+        "group_size": listed.group_size,
+    }
+
+
+def _harmless(value: str | float | None) -> str:
+    """Return the text of a cell; one that spreadsheets would run begins with an apostrophe."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+
+
+def _line(cells: Iterable[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode("utf-8", "replace")

@@ -1,0 +1,227 @@
+"""Kept searches: embeddings of a person and one crop, stored on purpose, with a name and an end date."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from app.core.database import Database
+from app.core.errors import OceanoError
+from app.core.types import Floats
+
+DEFAULT_DAYS: Final = 30
+MAX_DAYS: Final = 365
+MAX_NAME: Final = 200
+MAX_CROP_BYTES: Final = 64_000
+
+_FILE: Final = "searches.sqlite3"
+_ID_BYTES: Final = 12
+_COLUMNS: Final = "id, name, embeddings, size, crop, model_digest, filters, created, ends"
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS searches (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    embeddings BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    crop BLOB,
+    model_digest TEXT NOT NULL,
+    filters TEXT NOT NULL,
+    created TEXT NOT NULL,
+    ends TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS searches_by_end ON searches (ends);
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptSearch:
+    """A search that someone kept.
+
+    Attributes:
+        kept_id: in its address; cannot be guessed.
+        name: given by the user.
+        embeddings: of the examples of the person, each float32, (D,), with norm 1.
+        crop: a JPEG file of the first example, or None.
+        model_digest: of the model that made the embeddings; they can be compared with its own only.
+        filters: the query string of the filters.
+        created: when it was kept, UTC.
+        ends: when it is deleted, UTC.
+    """
+
+    kept_id: str
+    name: str
+    embeddings: tuple[Floats, ...]
+    crop: bytes | None
+    model_digest: str
+    filters: str
+    created: datetime
+    ends: datetime
+
+    def require_model(self, digest: str) -> None:
+        """Raise OceanoError `index_model_mismatch` if another model than `digest` made the embeddings."""
+        if self.model_digest != digest:
+            raise OceanoError(
+                "index_model_mismatch",
+                f"the search {self.name!r} was kept with another face model, so its faces cannot be compared with "
+                "those of the current one; search with the photograph again",
+                details={"cause": "kept_other_model"},
+            )
+
+
+class KeptSearches:
+    """The kept searches of a service, in a file of their own. Safe to call from several threads.
+
+    Searches whose time is over are deleted when the file is opened, at every call, and by `delete_ended`, which the
+    monitor calls. Their bytes in the file are overwritten.
+
+    Args:
+        state_dir: the folder of the file.
+
+    Raises:
+        OceanoError: `ledger_unavailable` or `disk_full`, from every method.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._database = Database(state_dir / _FILE, schema=_SCHEMA, version=1)
+        self._database.rows("PRAGMA secure_delete = ON")
+        self.delete_ended()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    def keep(
+        self,
+        name: str,
+        embeddings: Sequence[Floats],
+        *,
+        model_digest: str,
+        crop: bytes | None = None,
+        filters: str = "",
+        days: int = DEFAULT_DAYS,
+    ) -> KeptSearch:
+        """Store a search.
+
+        Args:
+            name: 1 to MAX_NAME characters.
+            embeddings: at least one, each float32, (D,).
+            model_digest: of the model that made them.
+            crop: a JPEG file of at most MAX_CROP_BYTES.
+            filters: a query string.
+            days: how long, 1 to MAX_DAYS.
+
+        Raises:
+            OceanoError: `invalid_request` if an argument is not as described.
+        """
+        name = " ".join(name.split())
+        if not 1 <= len(name) <= MAX_NAME:
+            raise _invalid("name", f"a name of 1 to {MAX_NAME} characters")
+        if not 1 <= days <= MAX_DAYS:
+            raise _invalid("days", f"a number of days from 1 to {MAX_DAYS}")
+        if not embeddings:
+            raise _invalid("query", "a search for at least one face")
+        if crop is not None and (len(crop) > MAX_CROP_BYTES or not crop.startswith(b"\xff\xd8\xff")):
+            raise _invalid("crop", f"a JPEG file of at most {MAX_CROP_BYTES // 1000} kB")
+        now = _now()
+        kept = KeptSearch(
+            secrets.token_urlsafe(_ID_BYTES),
+            name,
+            tuple(embeddings),
+            crop,
+            model_digest,
+            filters,
+            now,
+            now + timedelta(days=days),
+        )
+        rows = np.stack(kept.embeddings).astype("<f4")
+        self.delete_ended()
+        with self._database.transaction() as connection:
+            connection.execute(
+                f"INSERT INTO searches ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+                (
+                    kept.kept_id,
+                    name,
+                    rows.tobytes(),
+                    rows.shape[1],
+                    crop,
+                    model_digest,
+                    filters,
+                    kept.created.isoformat(),
+                    kept.ends.isoformat(),
+                ),
+            )
+        return kept
+
+    def get(self, kept_id: str) -> KeptSearch:
+        """Read a search.
+
+        Raises:
+            OceanoError: `not_found` if there is none, or its time is over.
+        """
+        self.delete_ended()
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM searches WHERE id = ?", (kept_id,))  # noqa: S608
+        if not rows:
+            raise OceanoError(
+                "not_found",
+                "this search is not kept: its time is over, or it was deleted",
+                details={"cause": "kept_ended"},
+            )
+        return _kept(rows[0])
+
+    def all(self, *, limit: int = 100) -> list[KeptSearch]:
+        """Return the searches, the newest first."""
+        self.delete_ended()
+        query = f"SELECT {_COLUMNS} FROM searches ORDER BY created DESC, id LIMIT ?"  # noqa: S608 - a constant
+        return [_kept(row) for row in self._database.rows(query, (limit,))]
+
+    def delete(self, kept_id: str) -> None:
+        """Delete a search; one that is not there is ignored."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM searches WHERE id = ?", (kept_id,))
+
+    def delete_ended(self) -> int:
+        """Delete the searches whose time is over, and return their number."""
+        now = _now().isoformat()
+        if not self._database.rows("SELECT 1 FROM searches WHERE ends <= ? LIMIT 1", (now,)):
+            return 0
+        with self._database.transaction() as connection:
+            return connection.execute("DELETE FROM searches WHERE ends <= ?", (now,)).rowcount
+
+    def backup(self, folder: Path) -> None:
+        """Write a consistent copy of the file into a folder."""
+        self._database.backup(folder / _FILE)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _kept(row: Sequence[object]) -> KeptSearch:
+    kept_id, name, embeddings, size, crop, model_digest, filters, created, ends = row
+    assert isinstance(embeddings, bytes) and isinstance(size, int)  # noqa: S101 - by the schema
+    vectors = np.frombuffer(embeddings, "<f4").astype(np.float32).reshape(-1, size)
+    return KeptSearch(
+        str(kept_id),
+        str(name),
+        tuple(vectors),
+        crop if isinstance(crop, bytes) else None,
+        str(model_digest),
+        str(filters),
+        datetime.fromisoformat(str(created)),
+        datetime.fromisoformat(str(ends)),
+    )
+
+
+def _invalid(field: str, valid: str) -> OceanoError:
+    return OceanoError("invalid_request", f"{field} must be {valid}", details={"field": field})

@@ -1,0 +1,197 @@
+"""What a search asks for, and what it returns: the types that the service, the API, the pages and the exports share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+import numpy as np
+
+from app.core.types import Face, FaceFilter, Floats, Match
+
+Sort = Literal["similarity", "newest", "oldest"]
+GroupBy = Literal["image_id", "person", "day", "alike"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A search for one person.
+
+    Attributes:
+        embedding: of the person, float32, (D,), with norm 1; see `combined` for several photographs.
+        threshold: lowest cosine similarity of a match, -1 to 1.
+        where: which stored faces count; None: all.
+        sort: the order of the matches. By time, images without a date are last.
+        group_by: keep the best match of each image, person, day or set of near-identical images only. Faces without a
+            person or a date are not grouped.
+        min_face: least length of the shorter side of a face's bounding box, in pixels; None: any.
+        unlike: embeddings of other persons, as `embedding`; a face that resembles one of them at least as much as the
+            query is left out.
+        together: embeddings of further persons, as `embedding`; only images that show all of them match, each with a
+            face of its own that reaches the threshold.
+    """
+
+    embedding: Floats
+    threshold: float
+    where: FaceFilter | None = None
+    sort: Sort = "similarity"
+    group_by: GroupBy | None = None
+    min_face: int | None = None
+    unlike: tuple[Floats, ...] = ()
+    together: tuple[Floats, ...] = ()
+
+
+class Conditions(TypedDict, total=False):
+    """The optional fields of `Query`, as keyword arguments."""
+
+    where: FaceFilter | None
+    sort: Sort
+    group_by: GroupBy | None
+    min_face: int | None
+    unlike: tuple[Floats, ...]
+    together: tuple[Floats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMatch:
+    """A match in a list of results.
+
+    Attributes:
+        match: the stored face.
+        group_size: number of matches in its group, with itself; 1 without `group_by`.
+        together: the faces of the further persons in the same image, in the order of `Query.together`.
+    """
+
+    match: Match
+    group_size: int = 1
+    together: tuple[Match, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """A page of results.
+
+    Attributes:
+        matches: in the order of the query.
+        first: position of the first match in the whole list, from 1.
+        total: number of all matches (of groups with `group_by`); None if it was not counted.
+        next: where the next page begins, for `after`; None at the end.
+        undated_left_out: faces without a date that a filter on `taken_at` leaves out; None without this filter.
+        took_ms: milliseconds of each stage, and "total".
+    """
+
+    matches: tuple[ListedMatch, ...]
+    first: int
+    total: int | None
+    next: str | None
+    undated_left_out: int | None = None
+    took_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facets:
+    """Counts of all matches of a query, before grouping.
+
+    Attributes:
+        total: number of matches.
+        is_cut: there are more matches than were counted.
+        years: matches by year of the photograph, such as {"2021": 17}, earliest first.
+        undated: matches without a date.
+        folders: matches by folder, as many as the query asked for, most matches first.
+        similarities: of the matches, float32, best first.
+    """
+
+    total: int
+    is_cut: bool
+    years: dict[str, int]
+    undated: int
+    folders: dict[str, int]
+    similarities: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class FaceMatches:
+    """A face of the query image with its matches.
+
+    Attributes:
+        face_index: position of the face in canonical order (bbox x1, then y1), from 0.
+        face: the face.
+        matches: the first page, in the order of the query.
+        next: cursor of the matches after these; None if there are no more.
+    """
+
+    face_index: int
+    face: Face
+    matches: tuple[ListedMatch, ...]
+    next: str | None = None
+
+    @property
+    def more(self) -> bool:
+        """Whether the index has more matches than these."""
+        return self.next is not None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchPage:
+    """Further matches of one face.
+
+    Attributes:
+        matches: in the order of the query.
+        first: position of the first match among all matches, from 1.
+        total: number of all matches; None if it was not counted.
+        next: cursor of the matches after these; None if there are no more.
+        threshold: lowest cosine similarity of a match.
+        took_ms: milliseconds of each stage, and "total".
+        undated_left_out: of a first page, as in `ResultPage`.
+    """
+
+    matches: tuple[ListedMatch, ...]
+    first: int
+    total: int | None
+    next: str | None
+    threshold: float
+    took_ms: dict[str, float]
+    undated_left_out: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The result of a search with an image.
+
+    Attributes:
+        width: width of the upright query image in pixels.
+        height: height of the upright query image in pixels.
+        threshold: lowest cosine similarity of a match.
+        faces: the faces of the query image with their matches.
+        took_ms: milliseconds of each stage, and "total".
+        undated_left_out: faces without a date that a filter on `taken_at` leaves out; None without this filter.
+    """
+
+    width: int
+    height: int
+    threshold: float
+    faces: tuple[FaceMatches, ...]
+    took_ms: dict[str, float]
+    undated_left_out: int | None = None
+
+
+def combined(embeddings: Sequence[Floats]) -> Floats:
+    """Return one embedding for several photographs of a person: their mean, scaled to norm 1.
+
+    This is the template pooling of IJB-B and IJB-C (Whitelam et al. 2017). The similarity of strangers to it is
+    distributed as to a single embedding, that of the same person is higher, so a threshold keeps its meaning.
+
+    Args:
+        embeddings: at least one, float32, (D,), each with norm 1.
+
+    Returns:
+        float32, (D,), with norm 1; for one embedding, that embedding.
+    """
+    if len(embeddings) == 1:
+        return embeddings[0]
+    mean = np.mean(np.stack(embeddings), axis=0, dtype=np.float64)
+    norm = float(np.linalg.norm(mean))
+    if norm < 1e-6:  # opposite vectors; faces are never that different
+        return embeddings[0]
+    return np.asarray(mean / norm, dtype=np.float32)

@@ -1,0 +1,271 @@
+"""Results of a query: its pages, its counts, and all of its matches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from app.core.concurrency import Threads
+from app.core.errors import OceanoError
+from app.core.iteration import chunks
+from app.core.protocols import FaceIndex
+from app.core.types import FaceRecord, Floats, Match, ModelPack
+from app.metrics import Metrics
+from app.service.cursor import START, Position, decode_position, encode_position, encode_query
+from app.service.folders import require_known_folders
+from app.service.paging import DECIMALS, SLACK, further_matches, rank_all, reaches
+from app.service.query import Facets, ListedMatch, Query, ResultPage
+from app.service.ranked import RankedList, Row, all_matches, arranged, facets_of
+
+_THREADS: Final = 4
+_MAX_ROWS: Final = 200_000  # of all cached lists; about 500 bytes each
+_FRESH_SECONDS: Final = 30.0  # a first page is not older
+_KEPT_SECONDS: Final = 600.0  # a further page continues the list of the first one
+_MAX_EXPORTED: Final = 1_000_000
+_READ: Final = 500
+
+
+class Results:
+    """Lists of matches. Its methods may be called from several threads.
+
+    Args:
+        index: holds the faces.
+        pack: the model pack of the index.
+        metrics: counts the time of searches.
+    """
+
+    def __init__(self, index: FaceIndex, pack: ModelPack, metrics: Metrics) -> None:
+        self._index = index
+        self._digest = pack.digest
+        self._metrics = metrics
+        self._threads = Threads(_THREADS, "results")
+        self._lists = _ListCache()
+
+    async def page(self, query: Query, *, limit: int, after: str | None = None, count_from: float = -1.0) -> ResultPage:
+        """Return a page of the results.
+
+        In the order of similarity, the first page comes from the graph of the index and is approximate; every other
+        page is exact.
+
+        Args:
+            query: the query.
+            limit: matches of the page.
+            after: `next` of the page before; None: the first page.
+            count_from: lowest similarity of the matches that `total` counts, for further pages in the order of
+                similarity.
+
+        Raises:
+            OceanoError: `cursor_invalid`, `folder_unknown`, `index_unavailable`.
+        """
+        position = START if after is None else decode_position(after, query, self._digest)
+        found, following = await self._threads.run(self.page_at, query, position, limit, count_from)
+        return found if following is None else replace(found, next=encode_position(following, query, self._digest))
+
+    async def facets(self, query: Query, *, folders: int = 50) -> Facets:
+        """Count all matches of a query by year and folder; `sort` and `group_by` do not matter.
+
+        Args:
+            query: the query.
+            folders: maximum number of folders.
+
+        Raises:
+            OceanoError: `index_unavailable`.
+        """
+        found = await self._threads.run(self._all, query, _FRESH_SECONDS)
+        return await self._threads.run(facets_of, found, folders)
+
+    def matches(self, query: Query, *, limit: int | None = None) -> Iterator[ListedMatch]:
+        """Yield all matches of a query in its order, from an exact search; blocks while it reads.
+
+        Args:
+            query: the query.
+            limit: the largest number of matches; None: all.
+
+        Raises:
+            OceanoError: `folder_unknown`, `index_unavailable`.
+        """
+        require_known_folders(self._index, query.where)
+        if _needs_list(query):
+            for part in chunks(self._listed(query, _KEPT_SECONDS).rows[:limit], _READ):
+                yield from self._read(part)
+            return
+        wanted = _MAX_EXPORTED if limit is None else limit
+        ranking = rank_all(self._index, query.embedding, query.threshold, query.where, wanted + 1)
+        for ranks in chunks(ranking.ranks[:wanted], _READ):
+            payloads = {one.face_id: one.payload for one in self._index.retrieve([face_id for _, face_id in ranks])}
+            for value, face_id in ranks:
+                if face_id in payloads:
+                    yield ListedMatch(Match(face_id, -value, payloads[face_id]))
+
+    async def embeddings_of(self, face_ids: Sequence[str]) -> list[Floats]:
+        """Return the embeddings of stored faces, float32, (D,), in their order.
+
+        Raises:
+            OceanoError: `face_unknown` if one is not in the index; `index_unavailable`.
+        """
+        records = await self._threads.run(self._records, face_ids)
+        return [record.embedding for record in records if record.embedding is not None]
+
+    def close(self) -> None:
+        """Drop waiting calls; those in work end on their own."""
+        self._threads.close()
+
+    def page_at(
+        self, query: Query, position: Position, limit: int, count_from: float = -1.0
+    ) -> tuple[ResultPage, Position | None]:
+        """Return a page and the position of the next one; blocking. Arguments and errors are those of `page`."""
+        start = time.perf_counter()
+        with self._metrics.stage.labels("search").time():
+            if position == START:
+                ((page, following),) = self.first_pages([query], limit)
+            elif _needs_list(query):
+                page, following = self._list_page(query, position, limit)
+            else:
+                found = further_matches(self._index, query, position, limit, count_from=count_from)
+                listed = tuple(map(ListedMatch, found.matches))
+                page, following = ResultPage(listed, position.shown + 1, found.total, None), found.next
+        milliseconds = (time.perf_counter() - start) * 1000
+        return replace(page, took_ms={"search": milliseconds, "total": milliseconds}), following
+
+    def first_pages(self, queries: Sequence[Query], limit: int) -> list[tuple[ResultPage, Position | None]]:
+        """Return the first pages of queries that differ only in their embeddings; blocking, in few requests.
+
+        Args:
+            queries: at least one.
+            limit: matches of each page.
+
+        Raises:
+            OceanoError: `folder_unknown`, `index_unavailable`.
+        """
+        first = queries[0]
+        require_known_folders(self._index, first.where)
+        if _needs_list(first):
+            pages = [self._list_page(query, START, limit) for query in queries]
+        else:
+            found = self._index.search_batch(
+                [query.embedding for query in queries],
+                limit=limit + 1,
+                threshold=first.threshold - SLACK,
+                where=first.where,
+            )
+            pages = [_approximate_page(matches, query, limit) for query, matches in zip(queries, found, strict=True)]
+        undated = self._undated(first)
+        return [(replace(page, undated_left_out=undated), following) for page, following in pages]
+
+    def _list_page(self, query: Query, position: Position, limit: int) -> tuple[ResultPage, Position | None]:
+        found = self._listed(query, _FRESH_SECONDS if position == START else _KEPT_SECONDS)
+        start = 0 if position.rank is None else _after(found, position.rank)
+        rows = found.rows[start : start + limit]
+        following = None
+        if start + limit < len(found.rows):
+            following = Position(position.shown + len(rows), found.rank(rows[-1]))
+        return ResultPage(tuple(self._read(rows)), position.shown + 1, len(found.rows), None), following
+
+    def _listed(self, query: Query, seconds: float) -> RankedList:
+        if query.sort == "similarity" and query.group_by is None:
+            return self._all(query, seconds)
+        key = encode_query(query, self._digest)
+        return self._lists.get(key, seconds, lambda: arranged(self._all(query, seconds), query.sort, query.group_by))
+
+    def _all(self, query: Query, seconds: float) -> RankedList:
+        plain = replace(query, sort="similarity", group_by=None)
+        key = encode_query(plain, self._digest)
+        return self._lists.get(key, seconds, lambda: all_matches(self._index, plain))
+
+    def _read(self, rows: Sequence[Row]) -> Iterator[ListedMatch]:
+        wanted = [face_id for row in rows for face_id in (row.face_id, *(one.face_id for one in row.together))]
+        payloads = {record.face_id: record.payload for record in self._index.retrieve(wanted)}
+        for row in rows:
+            together = [
+                Match(one.face_id, one.similarity, payloads[one.face_id])
+                for one in row.together
+                if one.face_id in payloads
+            ]
+            if row.face_id in payloads and len(together) == len(row.together):  # else deleted meanwhile
+                match = Match(row.face_id, row.similarity, payloads[row.face_id])
+                yield ListedMatch(match, row.group_size, tuple(together))
+
+    def _records(self, face_ids: Sequence[str]) -> list[FaceRecord]:
+        records = self._index.retrieve(face_ids, with_embedding=True)
+        known = {record.face_id for record in records}
+        for face_id in face_ids:
+            if face_id not in known:
+                raise OceanoError("face_unknown", "no face with this id is in the index", details={"face_id": face_id})
+        return records
+
+    def _undated(self, query: Query) -> int | None:
+        """Count the faces without a date that a filter on `taken_at` leaves out."""
+        where = query.where
+        if where is None or (where.taken_from is None and where.taken_to is None):
+            return None
+        return self._index.count(replace(where, taken_from=None, taken_to=None, undated=True))
+
+
+def _needs_list(query: Query) -> bool:
+    """Return whether a query asks for something that the index does not know."""
+    plain = query.sort == "similarity" and query.group_by is None and query.min_face is None
+    return not plain or bool(query.unlike) or bool(query.together)
+
+
+def _approximate_page(found: Sequence[Match], query: Query, limit: int) -> tuple[ResultPage, Position | None]:
+    rounded = (replace(match, similarity=round(match.similarity, DECIMALS)) for match in found)
+    matches = [match for match in rounded if reaches(match.similarity, query.threshold)]
+    page, is_cut = matches[:limit], len(matches) > limit
+    following = Position(len(page), None, tuple(match.face_id for match in page)) if is_cut else None
+    return ResultPage(tuple(map(ListedMatch, page)), 1, None if is_cut else len(page), None), following
+
+
+def _after(found: RankedList, rank: tuple[float, str]) -> int:
+    """Return the number of rows up to and including a rank."""
+    low, high = 0, len(found.rows)
+    while low < high:
+        middle = (low + high) // 2
+        if found.rank(found.rows[middle]) <= rank:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+class _ListCache:
+    """The lists used last, up to `_MAX_ROWS` rows; each is built once, however many ask for it at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._building: dict[str, threading.Lock] = {}
+        self._lists: OrderedDict[str, tuple[float, RankedList]] = OrderedDict()
+
+    def get(self, key: str, seconds: float, build: Callable[[], RankedList]) -> RankedList:
+        """Return the list of a key, built at most `seconds` ago."""
+        with self._lock:
+            building = self._building.setdefault(key, threading.Lock())
+        with building:
+            if (known := self._known(key, seconds)) is not None:
+                return known
+            try:
+                found = build()
+                self._add(key, found)
+                return found
+            finally:
+                with self._lock:
+                    self._building.pop(key, None)
+
+    def _known(self, key: str, seconds: float) -> RankedList | None:
+        with self._lock:
+            built, found = self._lists.get(key, (0.0, None))
+            if found is None or time.monotonic() - built > seconds:
+                return None
+            self._lists.move_to_end(key)
+            self._building.pop(key, None)
+            return found
+
+    def _add(self, key: str, found: RankedList) -> None:
+        with self._lock:
+            self._lists[key] = (time.monotonic(), found)
+            self._lists.move_to_end(key)
+            while len(self._lists) > 1 and sum(len(one.rows) for _, one in self._lists.values()) > _MAX_ROWS:
+                self._lists.popitem(last=False)

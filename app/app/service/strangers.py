@@ -1,0 +1,86 @@
+"""Measures the similarities of strangers on a sample of the index.
+
+The model's own numbers come from other photographs. Those of the index count for its people and its cameras.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from app.core.protocols import FaceIndex
+from app.core.types import Floats, ModelPack, Strangers
+
+LEAST_IMAGES: Final = 2000  # of a sample
+
+_FACES: Final = 3000  # of a sample; 9 million pairs, 6 kB each face
+_PAGE: Final = 50  # faces that are read from one place of the index
+_FEW_PEOPLE: Final = 0.01  # of all pairs reach the threshold: the pairs of few people say little about others
+_MAD_TO_DEVIATION: Final = 1.4826  # of a normal distribution
+_TAIL: Final = 0.99
+_TAIL_DEVIATIONS: Final = 2.3263  # above the mean, where a normal distribution has 0.99 below
+
+
+def sampled_strangers(index: FaceIndex, pack: ModelPack, *, seed: int = 0) -> Strangers | None:
+    """Compare faces of different images with each other; blocking, takes about a second.
+
+    Pairs of one person are few and most of them reach the threshold, so pairs that do are left out. Mean and deviation
+    are the median and the scaled median absolute deviation, which the remaining pairs of one person hardly change. The
+    upper end is what decides about false matches: if it reaches further than that of a normal distribution, the
+    deviation is that of the upper end.
+
+    Args:
+        index: holds the faces.
+        pack: its model.
+        seed: of the random places that are read.
+
+    Returns:
+        None if there are too few images, or so few people that more than one pair in a hundred is of one person.
+
+    Raises:
+        OceanoError: `index_unavailable`.
+    """
+    embeddings = _sample(index, seed)
+    return None if len(embeddings) < LEAST_IMAGES else fitted(embeddings, pack.threshold)
+
+
+def fitted(embeddings: Floats, threshold: float) -> Strangers | None:
+    """Fit the similarities of different people.
+
+    Args:
+        embeddings: faces of different images, float32, (N, D), each with norm 1.
+        threshold: lowest similarity of a match.
+
+    Returns:
+        None if more than one pair in a hundred reaches the threshold.
+    """
+    places = np.triu_indices(len(embeddings), 1)
+    similarities = (embeddings @ embeddings.T)[places]
+    below = similarities[similarities < threshold]
+    if len(below) < (1 - _FEW_PEOPLE) * len(similarities):
+        return None
+    mean, upper = np.quantile(below, [0.5, _TAIL])
+    deviation = _MAD_TO_DEVIATION * float(np.median(np.abs(below - mean)))
+    return Strangers(float(mean), max(deviation, float(upper - mean) / _TAIL_DEVIATIONS), measured=True)
+
+
+def _sample(index: FaceIndex, seed: int) -> Floats:
+    """Return the embeddings of faces at random places, one of each image; (N, D)."""
+    of_images: dict[str, Floats] = {}
+    for place in _places(seed):
+        for record in index.scroll(limit=_PAGE, offset=place, with_embedding=True).records:
+            if record.embedding is not None:
+                of_images.setdefault(record.payload.image_id, record.embedding)
+        if len(of_images) >= _FACES:
+            break
+    return np.stack(list(of_images.values())[:_FACES]) if of_images else np.empty((0, 0), np.float32)
+
+
+def _places(seed: int) -> Iterator[str]:
+    """Yield random ids; those of faces are distributed evenly, because they are hashes."""
+    random = np.random.default_rng(seed)
+    for _ in range(3 * _FACES // _PAGE):  # some read the same faces in a small index
+        yield str(uuid.UUID(bytes=random.bytes(16)))
