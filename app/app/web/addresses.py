@@ -26,7 +26,7 @@ def allowed_hosts(settings: Settings) -> frozenset[str] | None:
     """
     if "*" in settings.allowed_hosts:
         return None
-    if settings.api_keys or not _is_loopback(settings.uvicorn_host):
+    if settings.api_keys or not settings.is_local:
         return frozenset(settings.allowed_hosts) or None
     return frozenset((*_LOOPBACK_NAMES, settings.uvicorn_host.lower(), *settings.allowed_hosts))
 
@@ -125,13 +125,6 @@ class HeadAsGet:
             await self._app(as_get, receive, send_head)
         finally:
             scope.update(as_get | {"method": "HEAD"})  # the route, for metrics
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _without_port(host: str) -> str:

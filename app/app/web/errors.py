@@ -23,7 +23,9 @@ _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 5  # for temporary errors without a retry_after
 
-_PAGES: Final = ("/", "/more")
+_PAGES: Final = frozenset({"/", "/results", "/kept", "/export"})
+_BELOW_PAGES: Final = ("/face/", "/photo/", "/kept/", "/results/", "/help/")
+_BELOW_PAGES_GET: Final = (*_BELOW_PAGES, "/search/")  # a POST there is of the API
 # Always JSON: the page would reveal data without a key, and cannot render after an internal error.
 _ALWAYS_JSON: Final = frozenset({"unauthorized", "host_not_allowed", "internal"})
 
@@ -56,7 +58,7 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
         request: decides the form and the language.
         headers: additional headers.
     """
-    if request.scope["path"] in _PAGES and error.code not in _ALWAYS_JSON:
+    if _is_page(request) and error.code not in _ALWAYS_JSON:
         response: Response = request.app.state.error_page(request, error)
     else:
         response = _error_json(error, request)
@@ -67,6 +69,11 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="Oceano", charset="UTF-8"'
     return response
+
+
+def _is_page(request: Request) -> bool:
+    path: str = request.scope["path"]
+    return path in _PAGES or path.startswith(_BELOW_PAGES_GET if request.method == "GET" else _BELOW_PAGES)
 
 
 async def send_error(error: OceanoError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ FORM_OVERHEAD: Final = 64_000  # bytes of a multipart body that are not files
 _DRAIN_FACTOR: Final = 8  # of a body that is too large, up to this many times the limit is read and discarded
 _METHODS_WITH_BODY: Final = ("POST", "PUT", "PATCH")  # routes of other methods do not read a body, so would never count
 _DRAIN_SECONDS: Final = 30.0
-_MIN_BODIES: Final = 4  # of the largest size fit at the same time, whatever MAX_UPLOAD_MB is
+_MIN_FILES: Final = 8  # of the largest size fit at the same time, whatever MAX_UPLOAD_MB is
 
 
 class ConcurrencyLimit:
@@ -96,6 +96,8 @@ def _has_body(headers: Headers) -> bool:
 class TimeLimit:
     """Answers a request that takes too long with 504 `timeout`; waiting for its body does not count.
 
+    A response that has begun may last as long as it goes on: the limit then counts for each part of its body.
+
     Args:
         app: the next application.
         seconds: the time limit.
@@ -127,9 +129,14 @@ class TimeLimit:
             is_complete = not message.get("more_body", False)
             return message
 
+        async def progressing(message: Message) -> None:
+            await tracked(message)
+            if not limit.expired():
+                limit.reschedule(loop.time() + self._seconds)
+
         try:
             async with asyncio.timeout(self._seconds) as limit:
-                await self._app(scope, untimed, tracked)
+                await self._app(scope, untimed, progressing)
         except TimeoutError:
             if tracked.begun or not limit.expired():
                 raise
@@ -157,7 +164,7 @@ class BodyLimit:
         self._max_file_bytes = max_file_bytes
         self._files_by_path = files_by_path
         largest = max_file_bytes * max(1, *files_by_path.values()) + FORM_OVERHEAD
-        most = max(bodies.BYTES_TOGETHER, _MIN_BODIES * largest)
+        most = max(bodies.BYTES_TOGETHER, _MIN_FILES * max_file_bytes, largest)
         self._bodies = bodies.Bodies(most, bodies.MIN_RATE, bodies.STALL_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 _CLIENT_DISCONNECTED: Final = 499  # in log and metrics, as in nginx: the client left before the response
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_FILES_BY_PATH: Final[Mapping[str, int]] = {"/compare": 2, "/search": 10, "/results": 10, "/": 10}
 
 
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
@@ -45,7 +46,7 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
 
 def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add all middleware; the last one added is the outermost."""
-    app.add_middleware(BodyLimit, max_file_bytes=settings.max_upload_bytes, files_by_path={"/compare": 2})
+    app.add_middleware(BodyLimit, max_file_bytes=settings.max_upload_bytes, files_by_path=_FILES_BY_PATH)
     app.add_middleware(TimeLimit, seconds=settings.request_timeout_seconds)
     app.add_middleware(ConcurrencyLimit, max_requests=settings.uvicorn_limit_concurrency)
     app.add_middleware(HeadAsGet)

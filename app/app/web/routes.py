@@ -10,12 +10,15 @@ from fastapi.staticfiles import StaticFiles
 
 from app.web import api
 from app.web.auth import require_key
+from app.web.pages import export, help, kept, photo, results
 from app.web.pages import search as pages
+from app.web.pages.error_pages import error_page
 
 
 def add_routes(app: FastAPI) -> None:
     """Add all routes to the application, and the page that shows an error."""
     app.include_router(api.router())
-    app.include_router(pages.router(), dependencies=[Depends(require_key)])
+    for part in (results, kept, photo, export, help, pages):
+        app.include_router(part.router(), dependencies=[Depends(require_key)])
     app.mount("/static", StaticFiles(directory=Path(str(resources.files("app") / "static"))), name="static")
-    app.state.error_page = pages.error_page
+    app.state.error_page = error_page

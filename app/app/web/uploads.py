@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -23,7 +23,7 @@ from app.images import DecoderPool
 from app.service import MAX_CURSOR_CHARS
 from app.web.errors import too_large
 
-_MAX_FIELDS: Final = 40
+_MAX_FIELDS: Final = 100
 _MAX_FIELD_BYTES: Final = 64_000  # fields are kept in memory
 _CHARSETS: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"latin-1"})
 _DECODE_SECONDS: Final = 4.0  # for one upload, in a decoder process
@@ -47,6 +47,33 @@ class Upload(Generic[Options]):
     def picture(self) -> Picture:
         """The only picture of an upload of one file."""
         (picture,) = self.pictures
+        return picture
+
+
+@dataclass(frozen=True, slots=True)
+class Photographs(Generic[Options]):
+    """The photographs of one field, which are decoded one after another, and the other fields of the request.
+
+    Attributes:
+        options: made of the other fields.
+        files: the photographs that are not decoded yet; a large one is in a temporary file.
+        took_ms: as in `Upload`.
+    """
+
+    options: Options
+    files: list[UploadFile]
+    took_ms: dict[str, float]
+    _request: Request
+
+    async def decode_next(self) -> Picture:
+        """Decode the next photograph; drop it before the next call, because it may take 200 MB.
+
+        Raises:
+            OceanoError: `invalid_image`, `unsupported_image`, `image_too_large`.
+        """
+        file = self.files.pop(0)
+        picture, milliseconds = await _decoded(self._request, await file.read())
+        self.took_ms["decode"] = self.took_ms.get("decode", 0.0) + milliseconds
         return picture
 
 
@@ -107,6 +134,52 @@ async def read_upload(
         yield Upload(tuple(pictures), options, {"decode": decode_ms})
 
 
+@asynccontextmanager
+async def read_photographs(
+    request: Request, name: str, most: int, read_options: Callable[[Mapping[str, str | list[str]]], Options]
+) -> AsyncIterator[Photographs[Options]]:
+    """Read a form with any number of photographs in one field, or with none.
+
+    Args:
+        request: its body is a form, multipart or URL-encoded.
+        name: the field; a file chooser in which nothing was chosen counts as none.
+        most: the largest number of photographs.
+        read_options: as in `read_upload`.
+
+    Raises:
+        OceanoError: `invalid_request`, `image_too_large`, `disk_full`, and what `read_options` raises.
+    """
+    settings = request.app.state.settings
+    decoding: Decoding = request.app.state.decoding
+    _check_charset(request)
+    async with AsyncExitStack() as held:
+        with _explained():
+            form = await request.form(max_files=most, max_fields=_MAX_FIELDS, max_part_size=MAX_CURSOR_CHARS)
+        held.push_async_callback(form.close)
+        files = _photographs(form, name, settings.max_upload_bytes)
+        options = read_options(_text_fields(request, form))
+        if files:
+            await held.enter_async_context(decoding.slots)
+        yield Photographs(options, files, {}, request)
+
+
+async def _decoded(request: Request, data: bytes) -> tuple[Picture, float]:
+    """Decode a file; returns the picture, and the milliseconds that it took."""
+    settings = request.app.state.settings
+    decoding: Decoding = request.app.state.decoding
+    start = time.perf_counter()
+    work = partial(
+        decoding.decoders.decode,
+        data,
+        max_pixels=settings.max_image_pixels,
+        min_decoded_side=settings.min_decoded_side,
+    )
+    picture = await decoding.threads.run(work)
+    milliseconds = (time.perf_counter() - start) * 1000
+    request.app.state.metrics.stage.labels("decode").observe(milliseconds / 1000)
+    return picture, milliseconds
+
+
 async def read_fields(request: Request) -> dict[str, str | list[str]]:
     """Read a form without files, multipart or URL-encoded.
 
@@ -132,10 +205,23 @@ async def _parsed_form(request: Request, names: Sequence[str]) -> AsyncIterator[
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise OceanoError("invalid_request", f"send multipart/form-data with the file {_quoted(names)}")
     _check_charset(request)
-    try:
-        async with request.form(max_files=len(names), max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES) as form:
+    async with _form(request, max_files=len(names), max_part_size=_MAX_FIELD_BYTES) as form:
+        yield form
+
+
+@asynccontextmanager
+async def _form(request: Request, *, max_files: int, max_part_size: int) -> AsyncIterator[FormData]:
+    with _explained():
+        async with request.form(max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=max_part_size) as form:
             yield form
-    except HTTPException as failure:  # Starlette's parser
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn the errors of Starlette's parser, and those of the temporary files, into errors of ours."""
+    try:
+        yield
+    except HTTPException as failure:
         raise OceanoError("invalid_request", str(failure.detail)) from failure
     except OSError as failure:  # a large upload is kept in a temporary file
         if is_full(failure):
@@ -173,6 +259,19 @@ def _files(form: FormData, names: Sequence[str], max_bytes: int) -> list[UploadF
             "invalid_request", f"the file {_quoted(missing)} is missing or empty", details={"missing": [*missing]}
         )
     return [sent[name] for name in names]
+
+
+def _photographs(form: FormData, name: str, max_bytes: int) -> list[UploadFile]:
+    sent = [(field, file) for field, file in form.multi_items() if isinstance(file, UploadFile)]
+    files = [(field, file) for field, file in sent if file.size or file.filename]
+    if any((file.size or 0) > max_bytes for _, file in files):
+        raise too_large(max_bytes)
+    for field, file in files:
+        if field != name:
+            raise OceanoError("invalid_request", f"this request has no file `{field[:64]}`, only {_quoted([name])}")
+        if not file.size:
+            raise OceanoError("invalid_request", f"a file {_quoted([name])} is empty", details={"empty": [name]})
+    return [file for _, file in files]
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -3,70 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.core.errors import JsonValue, OceanoError
-from app.core.paths import absolute
-from app.core.types import FLAWS, FaceFilter, Flaw
-from app.service import DEFAULT_LIMIT, MAX_LIMIT, GroupBy
-from app.web.uploads import Upload, read_fields, read_upload
+from app.core.types import FLAWS, FaceFilter
+from app.service import DEFAULT_LIMIT, MAX_LIMIT, GroupBy, Sort
+from app.web.api.fields import (
+    MAX_EXAMPLES,
+    VALID,
+    ChosenFaces,
+    ExampleIds,
+    FacePlaces,
+    Flaws,
+    Folders,
+    IsoTime,
+    OtherIds,
+    Vectors,
+)
+from app.web.uploads import Photographs, Upload, read_fields, read_photographs, read_upload
 
 Options = TypeVar("Options", bound=BaseModel)
 
-_MAX_FOLDERS: Final = 20
-_ISO_TIME: Final = (
-    r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?)?)?$"
-)
-_TIME: Final = "a year, month, day or time, such as 2021, 2021-06, 2021-06-30 or 2021-06-30T18:00:00+02:00"
-_COSINE: Final = "a number from -1 to 1"
-_SHARE: Final = "a number from 0 to 1"
-_VALID: Final[Mapping[str, str]] = {
-    "limit": f"a whole number from 1 to {MAX_LIMIT}",
-    "threshold": _COSINE,
-    "max_faces": "a whole number from 1 to 1000",
-    "group_by": "image_id or person",
-    "person": "a name of at most 200 characters",
-    "folder": f"an absolute path of at most 4096 characters, such as /photos/2021; at most {_MAX_FOLDERS} of them",
-    "image_id": "a SHA-256 of 64 hexadecimal digits in lower case",
-    "taken_from": _TIME,
-    "taken_to": _TIME,
-    "ingested_from": _TIME,
-    "ingested_to": _TIME,
-    "min_det_score": _SHARE,
-    "min_quality": _SHARE,
-    "without": "flaws, comma-separated, of: " + ", ".join(FLAWS),
-    "all_pairs": "true or false",
-    "after": "`next` of the page before",
-}  # what an error says of a wrong field
-
-
-def _is_a_time(text: str) -> str:
-    datetime.fromisoformat((text + "-01-01")[:10] if len(text) < len("2021-06-30") else text)
-    return text
-
-
-IsoTime = Annotated[str, StringConstraints(pattern=_ISO_TIME), AfterValidator(_is_a_time)]
-
-
-def _absolute(folders: tuple[str, ...]) -> tuple[str, ...]:
-    if len(folders) > _MAX_FOLDERS or any(not folder.startswith("/") or len(folder) > 4096 for folder in folders):
-        raise ValueError("no absolute paths")
-    return tuple(absolute(Path(folder)) for folder in folders)
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _comma_separated(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+_REPEATABLE: Final = frozenset({"folder", "face_id", "embedding", "face", "with_face", "with_face_id", "not_face_id"})
+_FILTERS: Final = frozenset(FaceFilter.__dataclass_fields__)
 
 
 class DetectOptions(BaseModel):
@@ -85,38 +49,62 @@ class CompareOptions(BaseModel):
     all_pairs: bool = Field(False, description="compare all faces of `image_a` with all of `image_b`, too")
 
 
-class SearchOptions(BaseModel):
-    """Options of `POST /search`, in the form or the query string."""
+class PersonOptions(BaseModel):
+    """Options of every search for a person: examples of the person, conditions, and the order of the matches."""
 
     model_config = ConfigDict(extra="forbid")
-    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="matches per face")
+    face_id: ExampleIds = Field((), description="stored face of the person. Several fields: one combined query")
+    embedding: Vectors = Field(
+        (),
+        description="embedding of the person by the same model, a JSON array of numbers. Several fields: as `face_id`",
+    )
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="matches of a page")
     threshold: float | None = Field(
         None, ge=-1, le=1, description="least cosine of a match; left out: the model's default"
     )
-    max_faces: int | None = Field(None, ge=1, le=1000, description="search only the largest faces")
-    group_by: GroupBy | None = Field(None, description="only the best match of each")
+    sort: Sort = Field("similarity", description="order of the matches; by time, those without a date are last")
+    group_by: GroupBy | None = Field(
+        None, description="only the first match of each image, person, day or set of near-identical images"
+    )
+    min_face: int | None = Field(None, ge=1, le=10_000, description="least shorter side of a stored face, in pixels")
+    with_face_id: OtherIds = Field((), description="stored face of a further person who must be in the same image")
+    not_face_id: OtherIds = Field((), description="stored face of another person; leaves out what resembles it more")
     person: str | None = Field(None, max_length=200, description="only faces with this name")
-    folder: Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_absolute)] = Field(
+    folder: Folders = Field(
         (), description="only pictures in or below this folder; absolute. Several fields: in or below any of them"
     )
     image_id: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="only faces of this image")
     taken_from: IsoTime | None = Field(None, description="taken at or after; year, month, day or time, ISO 8601")
     taken_to: IsoTime | None = Field(None, description="taken at or before; a year, month or day includes all of it")
+    undated: bool = Field(False, description="only faces of images without a date")
     ingested_from: IsoTime | None = Field(None, description="ingested at or after, as `taken_from`")
     ingested_to: IsoTime | None = Field(None, description="ingested at or before, as `taken_to`")
     min_det_score: float | None = Field(None, ge=0, le=1, description="least det_score of a stored face")
     min_quality: float | None = Field(None, ge=0, le=1, description="least quality of a stored face")
-    without: Annotated[tuple[Flaw, ...], BeforeValidator(_comma_separated)] = Field(
+    without: Flaws = Field(
         (), description="leave out stored faces with any of these flaws, comma-separated: " + ", ".join(FLAWS)
     )
 
     def where(self) -> FaceFilter | None:
         """Return the filter of these options; None if there is none."""
-        others = {"limit", "threshold", "max_faces", "group_by"}
-        given = self.model_dump(exclude=others, exclude_none=True, exclude_defaults=True)
+        given = self.model_dump(include={*_FILTERS}, exclude_none=True, exclude_defaults=True)
         if len(self.folder) == 1:
             given["folder"] = self.folder[0]
         return FaceFilter(**given) if given else None
+
+
+class SearchOptions(PersonOptions):
+    """Options of `POST /search`, in the form or the query string."""
+
+    max_faces: int | None = Field(
+        None, ge=1, le=1000, description="search only the largest faces; for one `image` and no other example"
+    )
+    face: ChosenFaces = Field(
+        (), description="which face of an `image` is meant, as image_index:face_index; one field for each image"
+    )
+    with_face: FacePlaces = Field(
+        (), description="face of an `image` that shows a further person who must be in the same image, as `face`"
+    )
 
 
 class MoreOptions(BaseModel):
@@ -134,6 +122,11 @@ async def read_more(request: Request) -> MoreOptions:
         OceanoError: `invalid_request`.
     """
     return read_options(MoreOptions, await read_fields(request))
+
+
+async def read_person(request: Request) -> PersonOptions:
+    """Read the options of a search without images: a dependency; as `read_more`."""
+    return read_options(PersonOptions, await read_fields(request))
 
 
 MORE_FORM: Final[dict[str, Any]] = {
@@ -154,7 +147,13 @@ def read_options(kind: type[Options], fields: Mapping[str, str | list[str]]) -> 
     Raises:
         OceanoError: `invalid_request`; its details name every wrong field.
     """
-    given = {name: value for name, value in fields.items() if name != "lang" and "".join(value).strip()}
+    return check_options(
+        kind, {name: value for name, value in fields.items() if name != "lang" and "".join(value).strip()}
+    )
+
+
+def check_options(kind: type[Options], given: Mapping[str, object]) -> Options:
+    """Check fields, as texts or as JSON values; arguments and errors are those of `read_options`."""
     try:
         return kind.model_validate(given)
     except ValidationError as failure:
@@ -171,9 +170,9 @@ def _what_is_valid(error: ErrorDetails, kind: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         known = ", ".join(kind.model_fields)
         return f"is no field of this request; its fields are: {known}" if known else "this request has no such field"
-    if isinstance(error["input"], list) and name != "folder":
-        return f"was sent several times; it must be {_VALID[name]}"
-    return f"must be {_VALID[name]}"
+    if isinstance(error["input"], list) and name not in _REPEATABLE:
+        return f"was sent several times; it must be {VALID[name]}"
+    return f"must be {VALID[name]}"
 
 
 class ImageForm(Generic[Options]):
@@ -205,6 +204,32 @@ class ImageForm(Generic[Options]):
         return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": body}}}}
 
 
-SEARCH_FORM: Final = ImageForm(SearchOptions, "image")
 DETECT_FORM: Final = ImageForm(DetectOptions, "image")
 COMPARE_FORM: Final = ImageForm(CompareOptions, "image_a", "image_b")
+
+
+async def read_search(request: Request) -> AsyncIterator[Photographs[SearchOptions]]:
+    """Yield the images, not decoded yet, and the checked options of `POST /search`: a dependency.
+
+    Raises:
+        OceanoError: as `read_photographs`.
+    """
+    async with read_photographs(request, "image", MAX_EXAMPLES, partial(read_options, SearchOptions)) as sent:
+        yield sent
+
+
+def _search_form() -> dict[str, Any]:
+    """Return what OpenAPI says of the body of `POST /search`."""
+    images = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_EXAMPLES}
+    properties = {"image": images} | SearchOptions.model_json_schema()["properties"]
+    schema = {"type": "object", "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def _form_of(options: type[BaseModel]) -> dict[str, Any]:
+    schema = options.model_json_schema()
+    return {"requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": schema}}}}
+
+
+SEARCH_FORM: Final = _search_form()  # for the route's `openapi_extra`
+PERSON_FORM: Final = _form_of(PersonOptions)

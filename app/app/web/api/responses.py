@@ -12,16 +12,14 @@ from app.core.paths import readable
 from app.core.types import (
     BBox,
     Face,
-    FaceMatches,
     FaceRecord,
     Flaw,
     FoundBy,
-    Match,
-    MatchPage,
     ModelPack,
     Picture,
     Point,
 )
+from app.service import Sureness
 from app.web.errors import current_request_id
 
 
@@ -72,94 +70,12 @@ class FoundFace(BaseModel):
         """Describe a face, coordinates in hundredths of pixels, scores in ten-thousandths."""
         return cls(
             face_index=position,
-            bbox=_rounded_box(face.bbox),
+            bbox=rounded_box(face.bbox),
             kps=[(round(x, 2), round(y, 2)) for x, y in face.kps],
             det_score=round(face.det_score, 4),
             quality=round(face.quality, 4),
             flaws=list(face.flaws),
             found_by=face.found_by,
-        )
-
-
-class MatchedFace(BaseModel):
-    """A stored face that resembles a face of the query."""
-
-    face_id: str
-    image_id: str = Field(description="SHA-256 of the image file, hex")
-    similarity: float = Field(description="cosine, -1 to 1")
-    person: str | None
-    path: str = Field(description="absolute path of the image file")
-    page: int = Field(description="page of the image file that shows the face, from 0")
-    bbox: BBox = Field(description="x1, y1, x2, y2 in pixels of the upright image")
-    quality: float
-    flaws: list[str]
-    thumb_url: str
-
-    @classmethod
-    def of(cls, match: Match, root_path: str = "") -> MatchedFace:
-        """Describe a match."""
-        return cls(
-            face_id=match.face_id,
-            image_id=match.payload.image_id,
-            similarity=round(match.similarity, 6),
-            person=match.payload.person,
-            path=readable(match.payload.path),
-            page=match.payload.page,
-            bbox=_rounded_box(match.payload.bbox),
-            quality=round(match.payload.quality, 4),
-            flaws=list(match.payload.flaws),
-            thumb_url=thumb_url(match.face_id, root_path),
-        )
-
-
-class SearchedFace(FoundFace):
-    """A face of the query with its matches, best first."""
-
-    matches: list[MatchedFace]
-    more: bool = Field(description="the index has more matches than these")
-    next: str | None = Field(description="`after` of `POST /search/more`, for the matches after these; null at the end")
-
-    @classmethod
-    def with_matches(cls, found: FaceMatches, root_path: str = "") -> SearchedFace:
-        """Describe a face and its matches."""
-        face = FoundFace.of(found.face_index, found.face)
-        matches = [MatchedFace.of(match, root_path) for match in found.matches]
-        return cls(**face.model_dump(), matches=matches, more=found.more, next=found.next)
-
-
-class SearchResponse(Response):
-    """Body of `POST /search`."""
-
-    threshold: float = Field(description="least cosine of a match")
-    image: ImageSize
-    faces: list[SearchedFace]
-    undated_left_out: int | None = Field(
-        description="stored faces without a date that `taken_from` or `taken_to` leaves out; null without these fields"
-    )
-    took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
-
-
-class MoreResponse(Response):
-    """Body of `POST /search/more`: the next page of one face's matches."""
-
-    threshold: float = Field(description="least cosine of a match, as in the search")
-    matches: list[MatchedFace]
-    first: int = Field(description="position of the first match among all matches, from 1")
-    total: int | None = Field(description="number of all matches; null if it is not known")
-    next: str | None = Field(description="`after` of the next page; null at the end")
-    took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
-
-    @classmethod
-    def of(cls, page: MatchPage, pack: ModelPack, root_path: str = "") -> MoreResponse:
-        """Describe a page."""
-        return cls(
-            model=Model.of(pack),
-            threshold=page.threshold,
-            matches=[MatchedFace.of(match, root_path) for match in page.matches],
-            first=page.first,
-            total=page.total,
-            next=page.next,
-            took_ms=rounded(page.took_ms),
         )
 
 
@@ -185,6 +101,7 @@ class ComparedPair(BaseModel):
     face_b: int = Field(description="`face_index` in `image_b`")
     similarity: float = Field(description="cosine, -1 to 1")
     above_threshold: bool
+    sureness: Sureness | None = Field(description="as in `CompareResponse`")
 
 
 class CompareResponse(Response):
@@ -193,6 +110,9 @@ class CompareResponse(Response):
     threshold: float = Field(description="least cosine of the same person")
     similarity: float = Field(description="cosine of the largest face of each image, -1 to 1")
     above_threshold: bool = Field(description="`similarity` is `threshold` or more; no proof that it is one person")
+    sureness: Sureness | None = Field(
+        description="what the similarity would mean for a match in the index, see `GET /status`; null below `threshold`"
+    )
     same_person: bool = Field(description="the same as `above_threshold`", json_schema_extra={"deprecated": True})
     a: ComparedImage
     b: ComparedImage
@@ -337,6 +257,19 @@ class IngestUnavailable(BaseModel):
     message: str
 
 
+class BandsStatus(BaseModel):
+    """Which similarities are a very likely or likely match in this index; the others need a close look."""
+
+    very_likely: float = Field(description="least similarity at which 0.01 strangers are expected in the whole index")
+    likely: float = Field(description="least similarity at which 1 stranger is expected in the whole index")
+    mean: float = Field(description="mean similarity of different people")
+    deviation: float = Field(description="standard deviation of the same")
+    faces: int = Field(description="number of faces in the index")
+    source: Literal["default", "model", "index"] = Field(
+        description="where mean and deviation come from: a cautious default, measurements of the model, or this index"
+    )
+
+
 class Versions(BaseModel):
     """Versions of the running software."""
 
@@ -350,6 +283,7 @@ class StatusResponse(Response):
     demo: bool = Field(description="the model is the demo pack, which finds drawn people only")
     embedding_size: int = Field(description="dimensions of an embedding")
     threshold: float = Field(description="the model's default least cosine of a match")
+    bands: BandsStatus
     device: DeviceStatus
     engine: EngineStatus
     index: IndexStatus | IndexUnavailable
@@ -374,6 +308,7 @@ def rounded(took_ms: Mapping[str, float]) -> dict[str, float]:
     return {stage: round(milliseconds, 2) for stage, milliseconds in took_ms.items()}
 
 
-def _rounded_box(box: BBox) -> BBox:
+def rounded_box(box: BBox) -> BBox:
+    """Round coordinates to hundredths of pixels."""
     x1, y1, x2, y2 = box
     return round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)

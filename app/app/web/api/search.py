@@ -1,4 +1,4 @@
-"""`POST /search`, `/search/more`, `/detect`, `/compare`."""
+"""`POST /search`, `/search/more`, `/faces/{face_id}/search`, `/detect`, `/compare`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
-from app.service import Comparison, reaches
+from app.core.types import Picture
+from app.service import Bands, Comparison, Services, Sureness, reaches
 from app.web.addresses import root_path_of
+from app.web.api.examples import Person, conditions_of, faces_of, person_of, stored_embeddings
+from app.web.api.faces import face_id_from
 from app.web.api.forms import (
     COMPARE_FORM,
     DETECT_FORM,
     MORE_FORM,
+    PERSON_FORM,
     SEARCH_FORM,
     CompareOptions,
     DetectOptions,
     MoreOptions,
+    PersonOptions,
     SearchOptions,
     read_more,
+    read_person,
+    read_search,
 )
+from app.web.api.matches import CombinedMatches, MoreResponse, SearchedFace, SearchResponse
 from app.web.api.responses import (
     ComparedImage,
     ComparedPair,
@@ -28,50 +36,101 @@ from app.web.api.responses import (
     FoundFace,
     ImageSize,
     Model,
-    MoreResponse,
-    SearchedFace,
-    SearchResponse,
     rounded,
 )
 from app.web.deps import ServicesDep
-from app.web.uploads import Upload
+from app.web.uploads import Photographs, Upload
 
 router = APIRouter()
 
 
-@router.post("/search", openapi_extra=SEARCH_FORM.openapi)
+@router.post("/search", openapi_extra=SEARCH_FORM)
 async def search(
-    request: Request, services: ServicesDep, form: Annotated[Upload[SearchOptions], Depends(SEARCH_FORM.read)]
+    request: Request, services: ServicesDep, sent: Annotated[Photographs[SearchOptions], Depends(read_search)]
 ) -> SearchResponse:
-    """Find the matches of every face in `image`, best first. If no face reaches `threshold`, `matches` is empty."""
-    options = form.options
-    threshold = services.engine.pack.threshold if options.threshold is None else options.threshold
-    result = await services.search.run(
-        form.picture,
-        limit=options.limit,
-        threshold=threshold,
-        max_faces=options.max_faces,
-        where=options.where(),
-        group_by=options.group_by,
-        took_ms=form.took_ms,
-    )
-    return SearchResponse(
-        model=Model.of(services.engine.pack),
-        threshold=result.threshold,
-        image=ImageSize.of(form.picture),
-        faces=[SearchedFace.with_matches(found, root_path_of(request)) for found in result.faces],
-        undated_left_out=result.undated_left_out,
-        took_ms=rounded(result.took_ms),
-    )
+    """Find the matches of every face of one `image`, or of one person whom several examples show together.
+
+    Examples are `image`, `face_id` and `embedding`, 1 to 10 altogether. With one `image` and no other example, `faces`
+    has the matches of each of its faces. Else `combined` has those of one query: the mean of the examples' embeddings.
+    In an image of several faces, the one that resembles the other examples most is meant, unless `face` names one. If
+    all images show several faces, the largest of the first one is meant. If no face reaches `threshold`, `matches` is
+    empty.
+    """
+    options = sent.options
+    alone = len(sent.files) == 1 and not (options.face_id or options.embedding or options.face or options.with_face)
+    if alone:
+        return await _every_face(request, services, sent)
+    one = len(sent.files) == 1
+    images = await faces_of(services, sent)
+    stored = await services.lookups.run(stored_embeddings, services, [options])
+    person = person_of(options, stored, services.engine.pack, [image.faces for image in images])
+    size = images[0].size if one else None
+    return await _combined(request, services, person, options.limit, sent.took_ms, size)
+
+
+@router.post("/faces/{face_id}/search", openapi_extra=PERSON_FORM)
+async def search_from_face(
+    request: Request, services: ServicesDep, face_id: str, options: Annotated[PersonOptions, Depends(read_person)]
+) -> SearchResponse:
+    """Find the matches of a stored face, together with further examples. The face itself is among the matches."""
+    face_ids = dict.fromkeys((face_id_from(face_id), *options.face_id))
+    options = options.model_copy(update={"face_id": tuple(face_ids)})
+    stored = await services.lookups.run(stored_embeddings, services, [options])
+    return await _combined(request, services, person_of(options, stored, services.engine.pack), options.limit, {})
 
 
 @router.post("/search/more", openapi_extra=MORE_FORM)
 async def more(
     request: Request, services: ServicesDep, options: Annotated[MoreOptions, Depends(read_more)]
 ) -> MoreResponse:
-    """Return the next matches of one face. `after` holds the query, so the image is not sent again."""
+    """Return the next matches of a face or a combined query. `after` holds the query, so nothing is sent again."""
     page = await services.search.more(options.after, limit=options.limit)
-    return MoreResponse.of(page, services.engine.pack, root_path_of(request))
+    return MoreResponse.of(page, services, root_path_of(request))
+
+
+async def _every_face(request: Request, services: Services, sent: Photographs[SearchOptions]) -> SearchResponse:
+    options = sent.options
+    stored = await services.lookups.run(stored_embeddings, services, [options])
+    conditions = conditions_of(options, stored)
+    picture: Picture = await sent.decode_next()
+    result = await services.search.run(
+        picture,
+        limit=options.limit,
+        threshold=services.engine.pack.threshold if options.threshold is None else options.threshold,
+        max_faces=options.max_faces,
+        took_ms=sent.took_ms,
+        **conditions,
+    )
+    bands = services.bands
+    return SearchResponse(
+        model=Model.of(services.engine.pack),
+        threshold=result.threshold,
+        image=ImageSize.of(picture),
+        faces=[SearchedFace.with_matches(found, bands, root_path_of(request)) for found in result.faces],
+        combined=None,
+        undated_left_out=result.undated_left_out,
+        took_ms=rounded(result.took_ms),
+    )
+
+
+async def _combined(
+    request: Request,
+    services: Services,
+    person: Person,
+    limit: int,
+    took_ms: dict[str, float],
+    size: ImageSize | None = None,
+) -> SearchResponse:
+    (page,) = await services.search.find([person.query], limit=limit, took_ms=took_ms)
+    return SearchResponse(
+        model=Model.of(services.engine.pack),
+        threshold=page.threshold,
+        image=size,
+        faces=[],
+        combined=CombinedMatches.of(person.examples, page, services.bands, root_path_of(request)),
+        undated_left_out=page.undated_left_out,
+        took_ms=rounded(page.took_ms),
+    )
 
 
 @router.post("/detect", openapi_extra=DETECT_FORM.openapi)
@@ -95,18 +154,22 @@ async def compare(
     """Compare the largest face of `image_a` with the largest of `image_b`; with `all_pairs` every face with every."""
     threshold = services.engine.pack.threshold if form.options.threshold is None else form.options.threshold
     comparison = await services.search.compare(*form.pictures, took_ms=form.took_ms)
-    return await run_in_threadpool(_compared, form, comparison, threshold, Model.of(services.engine.pack))
+    return await run_in_threadpool(_compared, form, comparison, threshold, services)
 
 
-def _compared(form: Upload[CompareOptions], comparison: Comparison, threshold: float, model: Model) -> CompareResponse:
+def _compared(
+    form: Upload[CompareOptions], comparison: Comparison, threshold: float, services: Services
+) -> CompareResponse:
+    bands = services.bands
     largest = comparison.largest
     is_above = reaches(largest.similarity, threshold)
     a, b = form.pictures
     return CompareResponse(
-        model=model,
+        model=Model.of(services.engine.pack),
         threshold=threshold,
         similarity=largest.similarity,
         above_threshold=is_above,
+        sureness=_sureness(bands, largest.similarity, threshold),
         same_person=is_above,
         a=ComparedImage(image=ImageSize.of(a), face=FoundFace.of(largest.a, comparison.a[largest.a])),
         b=ComparedImage(image=ImageSize.of(b), face=FoundFace.of(largest.b, comparison.b[largest.b])),
@@ -118,6 +181,7 @@ def _compared(form: Upload[CompareOptions], comparison: Comparison, threshold: f
                 face_b=pair.b,
                 similarity=pair.similarity,
                 above_threshold=reaches(pair.similarity, threshold),
+                sureness=_sureness(bands, pair.similarity, threshold),
             )
             for pair in comparison.pairs
         ]
@@ -125,6 +189,10 @@ def _compared(form: Upload[CompareOptions], comparison: Comparison, threshold: f
         else None,
         took_ms=_with_total(form.took_ms),
     )
+
+
+def _sureness(bands: Bands, similarity: float, threshold: float) -> Sureness | None:
+    return bands.of(similarity) if reaches(similarity, threshold) else None
 
 
 def _with_total(took_ms: dict[str, float]) -> dict[str, float]:

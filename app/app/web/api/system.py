@@ -14,6 +14,7 @@ from app import __version__
 from app.metrics import CONTENT_TYPE, gpu_usage
 from app.web.addresses import root_path_of
 from app.web.api.responses import (
+    BandsStatus,
     Check,
     Checks,
     DeviceStatus,
@@ -59,12 +60,21 @@ async def status(services: ServicesDep) -> StatusResponse:
     snapshot = services.monitor.snapshot
     engine = services.engine.health
     pack = services.engine.pack
+    bands = services.bands
     gpus = await anyio.to_thread.run_sync(gpu_usage)
     return StatusResponse(
         model=Model.of(pack),
         demo=services.demo,
         embedding_size=pack.embedding_size,
         threshold=pack.threshold,
+        bands=BandsStatus(
+            very_likely=bands.very_likely,
+            likely=bands.likely,
+            mean=round(bands.mean, 4),
+            deviation=round(bands.deviation, 4),
+            faces=bands.faces,
+            source=bands.source,
+        ),
         device=DeviceStatus(**asdict(services.engine.device), gpus=[GpuStatus(**asdict(gpu)) for gpu in gpus]),
         engine=EngineStatus(healthy=engine.healthy, cosine=finite(engine.cosine), message=engine.message),
         index=(

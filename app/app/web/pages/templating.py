@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
@@ -15,10 +17,49 @@ from markupsafe import escape
 from app.demo import PACK_VERSION
 from app.web.addresses import root_path_of
 from app.web.deps import services_of
-from app.web.i18n import LANGUAGES, Translator, translator
+from app.web.i18n import LANGUAGES, Translator, language_of, translator
 from app.web.pages.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
 
 _PACKAGE: Final = Path(__file__).parents[2]
+_YEAR_SECONDS: Final = 365 * 24 * 3600
+
+
+def render(
+    request: Request,
+    template: str,
+    context: Mapping[str, Any],
+    *,
+    status: int = 200,
+    part: str | None = None,
+    lang: str | None = None,
+) -> HTMLResponse:
+    """Render a page, or a part of it for a request of a script.
+
+    Args:
+        request: the request.
+        template: of the whole page; extends base.html.
+        context: values of the template, besides those that every page has.
+        status: the HTTP status.
+        part: the template for a request with `X-Requested-With: fetch`; None: the whole page.
+        lang: one of `LANGUAGES`; None: that of the request.
+    """
+    lang = lang or language_of(request)
+    name = part if part and is_fetch(request) else template
+    html = _templates().get_template(name).render(**_shared(request, translator(lang)), **context)
+    headers = {
+        "Content-Language": lang,
+        "Cache-Control": "no-store" if request.method == "POST" else "no-cache",
+        "Vary": "Accept-Language, Cookie, X-Requested-With",
+    }
+    response = HTMLResponse(html, status_code=status, headers=headers)
+    chosen = request.query_params.get("lang")
+    if chosen in LANGUAGES and request.method == "GET":
+        secure = request.url.scheme == "https"
+        path = root_path_of(request) or "/"
+        response.set_cookie(
+            "lang", chosen, max_age=_YEAR_SECONDS, path=path, secure=secure, httponly=True, samesite="lax"
+        )
+    return response
 
 
 def page_response(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
@@ -30,38 +71,43 @@ def page_response(request: Request, lang: str, shown: SearchPage, status: int = 
         shown: the contents.
         status: the HTTP status.
     """
-    template = "_results.html" if is_fetch(request) else "index.html"
-    html = _render(template, request, translator(lang), shown)
-    headers = {
-        "Content-Language": lang,
-        "Cache-Control": "no-store" if request.method == "POST" else "no-cache",
-        "Vary": "Accept-Language, Cookie, X-Requested-With",
+    context = {
+        "shown": shown,
+        "thresholds": (THRESHOLD_MIN, THRESHOLD_MAX),
+        "limits": sorted({*LIMITS, shown.form.limit}),
     }
-    return HTMLResponse(html, status_code=status, headers=headers)
+    return render(request, "index.html", context, status=status, part="_results.html", lang=lang)
 
 
-def _render(template: str, request: Request, t: Translator, shown: SearchPage) -> str:
+def _shared(request: Request, t: Translator) -> dict[str, Any]:
+    """Return the values that every template has."""
     services = services_of(request)
     settings, root = services.settings, root_path_of(request)
     max_mb = f"{settings.max_upload_mb:g}"
-    page = _templates().get_template(template)
-    return page.render(
-        t=t,
-        rich=lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
-        root=root,
-        static=lambda name: root + _static(name),
-        shown=shown,
-        languages={lang: translator(lang)("language.name") for lang in LANGUAGES},
-        demo=services.demo,
-        demo_version=PACK_VERSION,
-        model=services.engine.pack.name,
-        faces_indexed=services.monitor.faces_indexed,
-        thresholds=(THRESHOLD_MIN, THRESHOLD_MAX),
-        limits=sorted({*LIMITS, shown.form.limit}),
-        max_mb=max_mb,
-        max_bytes=settings.max_upload_bytes,
-        problems=_problems(t, max_mb),
-    )
+    return {
+        "t": t,
+        "rich": lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
+        "root": root,
+        "static": lambda name: root + _static(name),
+        "path": request.scope["path"],
+        "languages": {lang: (translator(lang)("language.name"), _address_in(request, lang)) for lang in LANGUAGES},
+        "demo": services.demo,
+        "demo_version": PACK_VERSION,
+        "model": services.engine.pack.name,
+        "faces_indexed": services.monitor.faces_indexed,
+        "max_mb": max_mb,
+        "max_bytes": settings.max_upload_bytes,
+        "problems": _problems(t, max_mb),
+    }
+
+
+def _address_in(request: Request, lang: str) -> str:
+    """Return the address of the page in another language; of the start page for a form that was sent."""
+    root = root_path_of(request)
+    if request.method != "GET":
+        return f"{root}/?lang={lang}"
+    items = [(name, value) for name, value in request.query_params.multi_items() if name != "lang"]
+    return f"{root}{quote(request.scope['path'])}?{urlencode([*items, ('lang', lang)])}"
 
 
 def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:

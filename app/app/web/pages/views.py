@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from app.core.errors import OceanoError
-from app.core.types import BBox, FaceMatches, Flaw, Match, MatchPage, Picture, SearchResult
+from app.core.types import BBox, Flaw, Match, Picture
 from app.images import preview_webp
-from app.service import DEFAULT_LIMIT
+from app.service import DEFAULT_LIMIT, FaceMatches, MatchPage, SearchResult
 from app.web.i18n import Translator, error_message
 
 THRESHOLD_MIN: Final = 0.2
@@ -192,7 +192,7 @@ def face_view(found: FaceMatches, result: SearchResult, form: SearchForm) -> Fac
         result: the result that it belongs to.
         form: the threshold hides matches.
     """
-    matches = tuple(_match_view(match, form.threshold) for match in found.matches)
+    matches = tuple(_match_view(listed.match, form.threshold) for listed in found.matches)
     x1, y1, x2, y2 = found.face.bbox
     longest = max(result.width, result.height)
     # the badge scales with the picture, but does not cover a small face
@@ -226,7 +226,7 @@ def further_view(found: MatchPage, number: int, form: SearchForm) -> FurtherView
         first=found.first,
         last=found.first + len(found.matches) - 1,
         total=found.total,
-        matches=tuple(_match_view(match, form.threshold) for match in found.matches),
+        matches=tuple(_match_view(listed.match, form.threshold) for listed in found.matches),
         next=found.next,
     )
 

@@ -1,0 +1,465 @@
+// The result page: filters without a new page, counts that come later, "Show more", selection, and searches with
+// photographs that store.js keeps. The server renders all HTML; this module inserts it and fills in values.
+
+const { begin, forget, read, root, write } = globalThis.oceano;
+const $ = (selector, within = document) => within.querySelector(selector);
+const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+const result = $("#result");
+const status = $("#status");
+const { key, maxBytes } = result.dataset;
+const language = document.documentElement.lang;
+const narrow = matchMedia("(max-width: 59.99rem)");
+
+let search = null; // what the browser keeps of the search with this key
+let running = null; // the AbortController of the request in progress
+let path = location.pathname;
+
+/* requests */
+
+async function send(address, options) {
+  const headers = { "X-Requested-With": "fetch", Accept: "text/html" };
+  const response = await fetch(address, { headers, ...options });
+  const text = await response.text();
+  const parsed = document.createElement("template");
+  if (/html/.test(response.headers.get("Content-Type"))) parsed.innerHTML = text;
+  return $("[data-outcome]", parsed.content) ? parsed.content : strange(response, text);
+}
+
+// A response that is not a page: the server or a proxy rejected the request early.
+function strange(response, text) {
+  let told = {};
+  try {
+    told = JSON.parse(text) ?? {};
+  } catch {
+    // not from Oceano: only the status is known
+  }
+  const code = told.error?.code ?? { 413: "image_too_large", 503: "overloaded" }[response.status];
+  const shown = problem(code, told.error?.message);
+  const message = $("[data-message]", shown);
+  message.textContent = message.textContent.replace("{status}", response.status);
+  $("[data-problem-code]", shown).textContent = code ?? `HTTP ${response.status}`;
+  const id = told.request_id ?? response.headers.get("X-Request-ID") ?? "";
+  $("[data-request-id]", shown).textContent = id;
+  $("[data-request-id]", shown).parentElement.hidden = !id;
+  return shown;
+}
+
+function problem(code, message) {
+  const known = document.getElementById(`problem-${code}`);
+  const shown = (known ?? $("#problem-unexpected")).content.cloneNode(true);
+  if (!known && message) $("[data-message]", shown).textContent = message;
+  return shown;
+}
+
+// The form of a search with photographs: tokens of the faces that are known, and photographs that are new.
+function formOf(query) {
+  const body = new FormData();
+  for (const [name, value] of new URLSearchParams(query)) if (name !== "lang") body.append(name, value);
+  body.set("key", key);
+  if (search.face && !body.has("face")) body.set("face", search.face); // the one that the server chose
+  for (const { query: token, crop } of search.tokens) {
+    body.append("query", token);
+    body.append("crop", crop);
+  }
+  for (const file of search.files.slice(search.files.length - search.pending)) body.append("image", file);
+  return body;
+}
+
+const ask = (address, part, signal) =>
+  key
+    ? send(`${root}results${part}?lang=${language}`, { method: "POST", body: formOf(address.search), signal })
+    : send(`${address.pathname}${part}${address.search}`, { signal });
+
+/* show a result */
+
+async function load(address, { focus = true } = {}) {
+  running?.abort();
+  const mine = (running = new AbortController());
+  const before = [...result.childNodes];
+  if (key && search.pending) showScan();
+  else result.ariaBusy = "true";
+  let content;
+  try {
+    if (key && search.files.some((file) => file.size > Number(maxBytes))) content = problem("image_too_large");
+    else content = await ask(address, "", mine.signal);
+    if (key) content = (await remember(content, address, mine.signal)) ?? content;
+  } catch (failure) {
+    if (!mine.signal.aborted) content = problem("network");
+  }
+  if (running !== mine) return;
+  running = null;
+  if (mine.signal.aborted) cancelled(before);
+  else place(content, focus);
+}
+
+// Keep the tokens of the faces; if they were made by another model, send the photographs again.
+async function remember(content, address, signal) {
+  const wrong = $("[data-problem-code]", content)?.textContent;
+  if (wrong === "cursor_invalid" && search.pending < search.files.length) {
+    Object.assign(search, { tokens: [], pending: search.files.length, photograph: "" });
+    return ask(address, "", signal).then((again) => remember(again, address, signal).then((kept) => kept ?? again));
+  }
+  if (wrong || !$("#rail", content)) return null;
+  const crops = $$("#rail [name=crop]", content);
+  search.tokens = $$("#rail [name=query]", content).map((token, at) => ({ query: token.value, crop: crops[at].value }));
+  search.face = $("#rail [name=face]", content)?.value ?? "";
+  search.pending = 0;
+  search.lang = language;
+  const photograph = $("[data-photograph]", content);
+  if (photograph) search.photograph = photograph.outerHTML;
+  else if (search.files.length > 1) search.photograph = "";
+  await write(search).catch(() => {});
+  return null;
+}
+
+function place(content, focus) {
+  result.replaceChildren(content);
+  result.ariaBusy = "false";
+  const empty = $("[data-photograph-place]", result);
+  if (empty && search?.photograph) {
+    const kept = document.createElement("template");
+    kept.innerHTML = search.photograph;
+    empty.replaceWith(kept.content);
+  }
+  ready();
+  if (focus) {
+    $("[data-focus]", result)?.focus({ preventScroll: true });
+    window.scrollTo({ top: 0 });
+  }
+  status.textContent = $("[data-focus]", result)?.textContent.trim() ?? "";
+}
+
+function showScan() {
+  const loading = $("#loading").content.cloneNode(true);
+  const picture = $("[data-local]", loading);
+  picture.addEventListener("error", () => picture.remove()); // the browser does not support the format
+  picture.src = URL.createObjectURL(search.files.at(-1));
+  picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
+  status.textContent = $("h2", loading).textContent;
+  result.replaceChildren(loading);
+  result.ariaBusy = "true";
+}
+
+function cancelled(before) {
+  if (!before.some((node) => node.matches?.("[data-outcome]"))) return location.assign(root);
+  if (search?.tokens.length) search.files.length -= search.pending; // those that were being added
+  if (search) search.pending = 0;
+  result.replaceChildren(...before);
+  result.ariaBusy = "false";
+  status.textContent = status.dataset.cancelled;
+}
+
+// Everything that depends on the markup of a result that was just put into the page.
+function ready() {
+  const filters = $("[data-filters]", result);
+  if (filters && narrow.matches) filters.open = false;
+  const size = new URLSearchParams(location.search).get("size");
+  if (size) showSize(size);
+  for (const link of $$(".languages a")) {
+    const address = new URL(location.href);
+    address.searchParams.set("lang", link.lang);
+    link.href = address.href;
+  }
+  $("#add-image", result)?.addEventListener("change", ({ target }) => add([...target.files]));
+  selected();
+  count();
+}
+
+/* counts of all matches */
+
+async function count() {
+  const page = $(".result-page", result);
+  if (page?.dataset.counted !== "no" || (!key && !page.dataset.address)) return;
+  let counts = null;
+  try {
+    counts = await ask(new URL(location.href), "/facets");
+  } catch {
+    // the page is complete without them
+  }
+  if (!page.isConnected) return;
+  page.dataset.counted = "yes";
+  for (const skeleton of $$("[data-facet] > .skeleton", page)) skeleton.remove();
+  if (!counts || !$("[data-outcome=facets]", counts)) return;
+  for (const part of $$("[data-into]", counts)) $(`[data-facet="${part.dataset.into}"]`, page)?.replaceChildren(...part.childNodes);
+  for (const one of $$("[data-choice-count]", counts)) {
+    const tab = $(`[data-choice="${one.dataset.choiceCount}"]`, page);
+    if (tab) tab.textContent = one.textContent;
+  }
+}
+
+/* filters: the address changes, the page stays */
+
+function go(address) {
+  if (address.href !== location.href) history.pushState(null, "", address);
+  load(address);
+}
+
+function submit(form, submitter) {
+  const fields = new URLSearchParams();
+  const slider = form.elements.least;
+  for (const [name, value] of new FormData(form)) {
+    const isDefault = name === "least" && value === slider.dataset.default;
+    if (typeof value === "string" && value && !isDefault && !["query", "crop", "key"].includes(name)) fields.append(name, value);
+  }
+  if (submitter?.name === "drop") {
+    const place = Number(submitter.value) - 1;
+    if (search.files.length === search.tokens.length) search.files.splice(place, 1);
+    search.tokens.splice(place, 1);
+  }
+  const address = new URL(location.href);
+  address.search = fields;
+  go(address);
+}
+
+function add(files) {
+  const form = $("#add", result);
+  if (!form || !files.length) return false;
+  const fields = new URLSearchParams();
+  const tokens = [];
+  for (const [name, value] of new FormData(form)) {
+    if (name === "query") tokens.push({ query: value, crop: "" });
+    else if (name === "crop") tokens.at(-1).crop = value;
+    else if (name !== "image" && value) fields.append(name, value);
+  }
+  if (!key) {
+    begin(files, fields, tokens).catch(() => form.requestSubmit());
+    return true;
+  }
+  search.tokens = tokens;
+  search.face = "";
+  search.files.push(...files);
+  search.pending = files.length;
+  const address = new URL(location.href);
+  for (const name of ["face", "beside", "after"]) address.searchParams.delete(name);
+  go(address);
+  return true;
+}
+
+result.addEventListener("change", ({ target }) => {
+  if (target.matches("[data-auto]")) target.form.requestSubmit();
+  if (target.matches("[name=id]")) selected();
+});
+result.addEventListener("input", ({ target }) => {
+  if (target.id === "least") $("output", target.parentElement).textContent = target.value;
+});
+result.addEventListener("submit", (event) => {
+  const isSoft = event.target.id === "rail" && $(".result-page", result).dataset.address;
+  if (!isSoft) return;
+  event.preventDefault();
+  submit(event.target, event.submitter);
+});
+result.addEventListener("oceano:files", (event) => {
+  if (event.target.closest(".rail") && add(event.detail)) event.preventDefault();
+});
+
+/* more matches */
+
+let isEndless = false; // once more matches were asked for, the next ones come while scrolling
+const nearEnd = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && showMore(false), { rootMargin: "1200px" });
+
+async function showMore(focus) {
+  const link = $("[data-more]", result);
+  if (!link || link.ariaBusy === "true" || !link.href) return;
+  const where = link.closest("[data-more-place]");
+  link.ariaBusy = "true";
+  let content;
+  try {
+    content = await ask(new URL(link.href), "");
+  } catch {
+    content = problem("network");
+  }
+  if (!link.isConnected) return; // another result was loaded
+  link.ariaBusy = "false";
+  const failed = $("[data-failed]", result);
+  const grid = $("[data-grid]", content);
+  if (!grid) {
+    failed.textContent = $("[data-message]", content)?.textContent ?? "";
+    failed.hidden = false;
+    return;
+  }
+  failed.hidden = true;
+  const days = $$(".day", result);
+  const items = [...grid.children];
+  if (items[0].matches(".day") && days.length && items[0].textContent === days.at(-1).textContent) items.shift(); // the same day goes on
+  $("[data-grid]", result).append(...items);
+  const next = $("[data-more-place]", content);
+  if (next) where.replaceWith(next);
+  else where.replaceWith($(".end", content) ?? "");
+  isEndless = true;
+  nearEnd.disconnect();
+  if (next) nearEnd.observe(next);
+  if (focus) items.find((item) => item.matches(".card"))?.querySelector("a").focus({ preventScroll: true });
+  status.textContent = status.dataset.shown.replace("{n}", $$("[data-grid] > .card", result).length);
+}
+
+/* size of the cards */
+
+function showSize(size) {
+  const grid = $("[data-grid]", result);
+  if (grid) grid.className = `grid grid-${size}`;
+  for (const link of $$(".size", result)) {
+    if (link.classList.contains(`size-${size}`)) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+  for (const link of $$("a[href]:not(.outline)", result)) {
+    const address = new URL(link.href);
+    if (address.pathname !== path || link.matches(".size")) continue;
+    address.searchParams.set("size", size);
+    link.href = address.href;
+  }
+  const rail = $("#rail", result);
+  if (!rail) return;
+  const field = rail.elements.namedItem("size") ?? rail.appendChild(Object.assign(document.createElement("input"), { type: "hidden", name: "size" }));
+  field.value = size;
+}
+
+/* selection and export */
+
+function selected() {
+  const n = $$("[name=id]:checked", result).length;
+  const bar = $("[data-selection]", result);
+  if (!bar) return;
+  bar.hidden = n === 0;
+  const text = (n === 1 ? status.dataset.selectedOne : status.dataset.selectedOther).replace("{n}", n);
+  $("[data-selected]", bar).textContent = text;
+  if (n) status.textContent = text;
+  const scope = $("[data-export-scope]", result);
+  if (scope) scope.textContent = n === 0 ? scope.dataset.all : (n === 1 ? scope.dataset.one : scope.dataset.other).replace("{n}", n);
+  size();
+}
+
+const select = (is) => {
+  for (const box of $$("[name=id]", result)) box.checked = is;
+  selected();
+};
+
+result.addEventListener("oceano:select", ({ target }) => {
+  const box = $("[name=id]", target);
+  box.checked = !box.checked;
+  selected();
+});
+
+result.addEventListener("oceano:preview", ({ target }) => {
+  const shown = $("#preview");
+  const link = $(".card-link", target);
+  const image = new URL(link.href).pathname.split("/").at(-1);
+  $("img", shown).src = `${root}images/${image}/preview?width=1280`;
+  $("a", shown).href = link.href;
+  shown.showModal();
+});
+
+// The size of the files is told before they are loaded.
+async function size() {
+  const told = $("[data-export-size]", result);
+  const form = $("#export", result);
+  if (!told || !$("#export-menu", result).open) return;
+  told.hidden = true;
+  const fields = new FormData(form);
+  if (!["zip", "previews"].includes(fields.get("format"))) return;
+  fields.set("estimate", "1");
+  const isPost = form.method === "post";
+  try {
+    const response = await fetch(isPost ? form.action : `${form.action}?${new URLSearchParams(fields)}`, isPost ? { method: "POST", body: new URLSearchParams(fields) } : {});
+    if (!response.ok) return;
+    const { text } = await response.json();
+    told.textContent = text;
+    told.hidden = !text;
+  } catch {
+    // the export itself will say what is wrong
+  }
+}
+
+/* menus, buttons, links */
+
+document.addEventListener("toggle", ({ target }) => {
+  if (!target.matches?.("[data-menu]") || !target.open) return;
+  for (const other of $$("[data-menu][open]")) if (other !== target && !other.contains(target)) other.open = false;
+  if (target.id === "export-menu") size();
+}, true);
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  const menu = $("[data-menu][open]");
+  if (menu) {
+    menu.open = false;
+    $("summary", menu).focus();
+  } else running?.abort();
+});
+
+document.addEventListener("click", (event) => {
+  const { target } = event;
+  for (const menu of $$("[data-menu][open]")) if (!menu.contains(target)) menu.open = false;
+  const button = target.closest("button");
+  if (button) return pressed(button);
+  const link = target.closest("a");
+  if (!link || !result.contains(link) || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey || event.button) return;
+  const address = new URL(link.href.baseVal ?? link.href, location.href);
+  if (link.dataset.face) {
+    address.href = location.href;
+    for (const name of ["beside", "after"]) address.searchParams.delete(name);
+    address.searchParams.set("face", link.dataset.face);
+  }
+  if (address.pathname !== path || address.hash) return;
+  event.preventDefault();
+  if ("more" in link.dataset) showMore(true);
+  else if ("size" in link.dataset) {
+    const chosen = address.searchParams.get("size") ?? "m";
+    const here = new URL(location.href);
+    here.searchParams.set("size", chosen);
+    history.replaceState(null, "", here);
+    showSize(chosen);
+  } else go(address);
+});
+
+async function pressed(button) {
+  const { dataset } = button;
+  if ("cancel" in dataset) running?.abort();
+  if ("retry" in dataset) load(new URL(location.href));
+  if ("selectAll" in dataset) select(true);
+  if ("selectNone" in dataset) select(false);
+  if ("open" in dataset) setTimeout(() => ($("#export-menu", result).open = true)); // after this click closed the others
+  if ("copy" in dataset) copy(button);
+  if ("forget" in dataset) {
+    await forget(key);
+    location.assign(root);
+  }
+}
+
+async function copy(button) {
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+  } catch {
+    copyThePlainWay(button.dataset.copy); // navigator.clipboard needs HTTPS
+  }
+  status.textContent = status.dataset.copied;
+  const menu = button.closest("[data-menu]");
+  if (menu) menu.open = false;
+}
+
+function copyThePlainWay(text) {
+  const give = (event) => {
+    event.clipboardData.setData("text/plain", text);
+    event.preventDefault();
+  };
+  document.addEventListener("copy", give, { once: true });
+  document.execCommand("copy");
+}
+
+result.addEventListener("change", ({ target }) => target.name === "format" && size());
+
+/* begin */
+
+window.addEventListener("popstate", () => load(new URL(location.href), { focus: false }));
+
+async function openSearch() {
+  search = await read(key).catch(() => null);
+  if (!search) return place($("#gone").content.cloneNode(true), true);
+  const isAlone = search.files.length === 1 && search.photograph;
+  if (search.lang !== language && isAlone) Object.assign(search, { tokens: [], pending: 1, photograph: "" }); // its texts
+  if (!search.tokens.length && !new URLSearchParams(location.search).has("example")) search.pending = search.files.length;
+  return load(new URL(location.href));
+}
+
+if (key) openSearch();
+else ready();

@@ -1,0 +1,144 @@
+"""Exports of a result: tables, lists of paths, archives and contact sheets, sent while they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from app.core.errors import OceanoError
+from app.core.types import FacePayload
+from app.service import SURENESSES, ListedMatch, Query, Services, decode_query
+from app.service.export import MAX_ON_SHEET, archive, archive_size, contact_sheet, csv_rows, json_rows, path_lines
+from app.web.deps import ServicesDep
+from app.web.i18n import Translator, language_of, translator
+from app.web.pages.filters import Fields, read_filters
+from app.web.pages.form_fields import all_of, last_of, query_fields
+from app.web.pages.kept import open_kept
+from app.web.pages.result_page import query_of
+from app.web.pages.results import asked_of_faces, face_id_of
+from app.web.uploads import Decoding, read_fields
+
+_PREVIEW_WIDTH: Final = 2048
+_KINDS: Final = {
+    "csv": ("csv", "text/csv; charset=utf-8"),
+    "json": ("json", "application/json"),
+    "paths": ("txt", "text/plain; charset=utf-8"),
+    "zip": ("zip", "application/zip"),
+    "previews": ("zip", "application/zip"),
+    "pdf": ("pdf", "application/pdf"),
+}
+
+
+def router() -> APIRouter:
+    """Return the routes, which are not in the schema of the API."""
+    routes = APIRouter(include_in_schema=False)
+    routes.add_api_route("/face/{face_id}/export", _of_face, methods=["GET"])
+    routes.add_api_route("/kept/{kept_id}/export", _of_kept, methods=["GET"])
+    routes.add_api_route("/export", _of_token, methods=["POST"])
+    return routes
+
+
+async def _of_face(request: Request, face_id: str, services: ServicesDep) -> Response:
+    fields = query_fields(request)
+    filters = read_filters(fields)
+    asked = await asked_of_faces(services, [face_id_of(face_id), *filters.examples])
+    return await _export(request, services, await query_of(services, asked, filters), fields)
+
+
+async def _of_kept(request: Request, kept_id: str, services: ServicesDep) -> Response:
+    opened = await open_kept(request, kept_id, services)
+    query = await query_of(services, opened.asked, opened.place.filters)
+    return await _export(request, services, query, query_fields(request))
+
+
+async def _of_token(request: Request, services: ServicesDep) -> Response:
+    """Export the result of photographs that were sent; the token in the form has their embeddings."""
+    fields = await read_fields(request)
+    filters, pack = read_filters(fields), services.engine.pack
+    sent = decode_query(last_of(fields, "query"), pack.digest, pack.embedding_size)
+    face_ids = [*filters.together, *filters.unlike]
+    embeddings = await services.results.embeddings_of(face_ids) if face_ids else []
+    together, unlike = embeddings[: len(filters.together)], embeddings[len(filters.together) :]
+    query = filters.query(sent.embedding, threshold=pack.threshold, together=(*sent.together, *together), unlike=unlike)
+    return await _export(request, services, query, fields)
+
+
+async def _export(request: Request, services: Services, query: Query, fields: Fields) -> Response:
+    kind, t = last_of(fields, "format") or "csv", translator(language_of(request))
+    if kind not in _KINDS:
+        names = ", ".join(_KINDS)
+        raise OceanoError("invalid_request", f"format must be one of {names}", details={"field": "format"})
+    matches = _chosen(services.results.matches(query), frozenset(all_of(fields, "id")))
+    if last_of(fields, "estimate"):
+        return JSONResponse({"text": await run_in_threadpool(_estimate, services, matches, kind, t)})
+    suffix, media_type = _KINDS[kind]
+    name = f"oceano-{datetime.now(UTC).date().isoformat()}.{suffix}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    if kind == "pdf":
+        pdf = await run_in_threadpool(_sheet, services, matches, t)
+        return Response(pdf, media_type=media_type, headers=headers)
+    parts = _parts(kind, matches, services, request)
+    # the first part is made before the response begins, so that an error has its status
+    first = await run_in_threadpool(next, parts, b"")
+    return StreamingResponse(_joined(first, parts), media_type=media_type, headers=headers)
+
+
+def _chosen(matches: Iterator[ListedMatch], face_ids: frozenset[str]) -> Iterator[ListedMatch]:
+    """Yield the selected matches; all if none is selected."""
+    left = len(face_ids)
+    for listed in matches:
+        if not face_ids or listed.match.face_id in face_ids:
+            yield listed
+            left -= 1
+            if face_ids and left == 0:
+                return
+
+
+def _parts(kind: str, matches: Iterable[ListedMatch], services: Services, request: Request) -> Iterator[bytes]:
+    if kind == "csv":
+        return csv_rows(matches, services.bands)
+    if kind == "json":
+        return json_rows(matches, services.bands)
+    if kind == "paths":
+        return path_lines(matches)
+    decoding: Decoding = request.app.state.decoding
+    draw = partial(_preview, services, decoding) if kind == "previews" else None
+    return archive(matches, services.pictures, draw=draw)
+
+
+def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _preview(services: Services, decoding: Decoding, payload: FacePayload) -> bytes:
+    files = services.pictures.files(payload.image_id, payload.path)
+    return services.shown.preview(decoding.decoders, payload.image_id, files, _PREVIEW_WIDTH, payload.page)
+
+
+def _estimate(services: Services, matches: Iterable[ListedMatch], kind: str, t: Translator) -> str:
+    """Return how many photographs an archive has, and how large it is; previews are not drawn to find out."""
+    count, size = archive_size(matches, services.pictures)
+    key = "export.size" if kind == "zip" else "export.files"
+    return t.count(key, count, size=_readable_size(size))
+
+
+def _readable_size(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.1f} {unit}" if unit == "GB" else f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _sheet(services: Services, matches: Iterable[ListedMatch], t: Translator) -> bytes:
+    found: Sequence[ListedMatch] = [listed for listed, _ in zip(matches, range(MAX_ON_SHEET), strict=False)]
+    words = {sureness: t(f"sureness.{sureness}") for sureness in SURENESSES}
+    title = t("export.sheet_title", n=t.number(len(found)), date=datetime.now(UTC).date().isoformat())
+    return contact_sheet(found, services.thumbs, services.bands, words, title)

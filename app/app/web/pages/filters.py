@@ -1,0 +1,269 @@
+"""The filters of a result: read from a query string or a form, turned into a query, written as a query string.
+
+The result pages and the exports use the same names, so an address of one works for the other.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import date
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
+from urllib.parse import urlencode
+
+from app.core.errors import OceanoError
+from app.core.paths import absolute
+from app.core.types import FLAWS, FaceFilter, Floats
+from app.service import GroupBy, Query, Sort
+
+Size = Literal["s", "m", "l"]
+Fields = Mapping[str, "str | Sequence[str]"]
+
+LEAST_MIN: Final = 0.2
+LEAST_MAX: Final = 0.9
+MAX_EXAMPLES: Final = 10
+
+_GROUPS: Final[Mapping[str, GroupBy]] = MappingProxyType(
+    {"image": "image_id", "person": "person", "day": "day", "alike": "alike"}
+)
+_MAX_FOLDERS: Final = 20
+_MAX_PATH: Final = 4096
+_MAX_SIDE: Final = 10_000
+_MAX_AFTER: Final = 10_000
+_DATE: Final = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a result shows, and in which order.
+
+    Attributes:
+        folders: absolute paths; images in or below any of them.
+        taken_from: earliest day, as a year, month or day of ISO 8601; empty: any.
+        taken_to: latest day, inclusive, as `taken_from`.
+        undated: only images without a date.
+        min_face: least length of the shorter side of a face's bounding box, in pixels; None: any.
+        clear: leave out faces with a flaw.
+        least: lowest cosine similarity, LEAST_MIN to LEAST_MAX; None: the model's own.
+        sort: the order of the matches.
+        group: one card per image, person, day or set of near-identical images; None: one per face.
+        examples: face_ids, further examples of the person.
+        together: face_ids of persons who must be in the same image.
+        unlike: face_ids of persons who are not meant.
+        after: where the page begins, `ResultPage.next` of the page before; empty: at the first match.
+        size: of the cards: small, medium, large.
+    """
+
+    folders: tuple[str, ...] = ()
+    taken_from: str = ""
+    taken_to: str = ""
+    undated: bool = False
+    min_face: int | None = None
+    clear: bool = False
+    least: float | None = None
+    sort: Sort = "similarity"
+    group: str | None = None
+    examples: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
+    after: str = ""
+    size: Size = "m"
+
+    def where(self) -> FaceFilter | None:
+        """Return the filter of the index; None if there is none."""
+        given = FaceFilter(
+            folder=self.folders[0] if len(self.folders) == 1 else self.folders or None,
+            taken_from=self.taken_from or None,
+            taken_to=self.taken_to or None,
+            undated=self.undated,
+            without=FLAWS if self.clear else (),
+        )
+        return None if given == FaceFilter() else given
+
+    def query(
+        self, embedding: Floats, *, threshold: float, together: Sequence[Floats] = (), unlike: Sequence[Floats] = ()
+    ) -> Query:
+        """Return the query for a person.
+
+        Args:
+            embedding: of the person, all examples combined, float32, (D,).
+            threshold: the model's, used unless `least` is set.
+            together: embeddings of the faces in `together`.
+            unlike: embeddings of the faces in `unlike`.
+        """
+        return Query(
+            embedding,
+            threshold if self.least is None else self.least,
+            self.where(),
+            self.sort,
+            None if self.group is None else _GROUPS[self.group],
+            self.min_face,
+            tuple(unlike),
+            tuple(together),
+        )
+
+    def pairs(self, **changes: Any) -> list[tuple[str, str]]:
+        """Return the names and values of all filters that are not at their default, with `changes` to attributes."""
+        changed = replace(self, **changes) if changes else self
+        pairs: list[tuple[str, str]] = []
+        for attribute, name in _NAMES.items():
+            value = getattr(changed, attribute)
+            if value == _DEFAULTS[attribute]:
+                continue
+            values = value if isinstance(value, tuple | list) else (value,)
+            pairs += [(name, _text(one)) for one in values]
+        return pairs
+
+    def query_string(self, **changes: Any) -> str:
+        """Return the query string of these filters, without "?", with `changes` to attributes.
+
+        It has no `after` unless `changes` name one: another filter begins at the first match.
+        """
+        return urlencode(self.pairs(**({"after": ""} | changes)), encoding="utf-8", errors="surrogatepass")
+
+
+_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "folders": "folder",
+        "taken_from": "from",
+        "taken_to": "to",
+        "undated": "undated",
+        "min_face": "min_face",
+        "clear": "clear",
+        "least": "least",
+        "sort": "sort",
+        "group": "group",
+        "examples": "example",
+        "together": "with",
+        "unlike": "not",
+        "after": "after",
+        "size": "size",
+    }
+)
+FILTER_NAMES: Final = frozenset(_NAMES.values())
+_DEFAULTS: Final[Mapping[str, object]] = MappingProxyType({field.name: field.default for field in fields(Filters)})
+
+
+def read_filters(sent: Fields) -> Filters:
+    """Read the filters of a query string or a form; blank and other fields are skipped.
+
+    Args:
+        sent: a field that was sent several times has a list; of one with a single value, the last counts.
+
+    Raises:
+        OceanoError: `invalid_request` with the field and its value.
+    """
+    start, end = (_date(_last(sent, name), name) for name in ("from", "to"))
+    if start and end and start[: len(end)] > end[: len(start)]:
+        raise _wrong("from", start, f"not later than to={end}")
+    return Filters(
+        folders=_folders(_all(sent, "folder")),
+        taken_from=start,
+        taken_to=end,
+        undated=bool(_last(sent, "undated")),
+        min_face=_side(_last(sent, "min_face")),
+        clear=bool(_last(sent, "clear")),
+        least=_least(_last(sent, "least")),
+        sort=_one_of(_last(sent, "sort"), "sort", get_args(Sort)) or "similarity",
+        group=_one_of(_last(sent, "group"), "group", tuple(_GROUPS)) or None,
+        examples=_face_ids(sent, "example", MAX_EXAMPLES - 1),
+        together=_face_ids(sent, "with", MAX_EXAMPLES),
+        unlike=_face_ids(sent, "not", MAX_EXAMPLES),
+        after=_after(_last(sent, "after")),
+        size=_one_of(_last(sent, "size"), "size", get_args(Size)) or "m",
+    )
+
+
+def _all(sent: Fields, name: str) -> list[str]:
+    value = sent.get(name, ())
+    values = [value] if isinstance(value, str) else value
+    return [one.strip() for one in values if one.strip()]
+
+
+def _last(sent: Fields, name: str) -> str:
+    values = _all(sent, name)
+    return values[-1] if values else ""
+
+
+def _text(value: object) -> str:
+    if value is True:
+        return "1"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _folders(paths: Sequence[str]) -> tuple[str, ...]:
+    for path in paths:
+        if not path.startswith("/") or len(path) > _MAX_PATH:
+            raise _wrong("folder", path, f"an absolute path of at most {_MAX_PATH} characters, such as /photos/2021")
+    folders = tuple(dict.fromkeys(absolute(Path(path)) for path in paths))
+    if len(folders) > _MAX_FOLDERS:
+        raise _wrong("folder", folders[-1], f"one of at most {_MAX_FOLDERS} folders")
+    return folders
+
+
+def _date(text: str, name: str) -> str:
+    try:
+        if text and _DATE.fullmatch(text):
+            date.fromisoformat((text + "-01-01")[:10])
+            return text
+    except ValueError:
+        pass
+    if text:
+        raise _wrong(name, text, "a year, month or day, such as 2021, 2021-06 or 2021-06-30")
+    return ""
+
+
+def _side(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= _MAX_SIDE:
+        raise _wrong("min_face", text, f"a number of pixels from 1 to {_MAX_SIDE}")
+    return int(text)
+
+
+def _least(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not LEAST_MIN <= number <= LEAST_MAX:
+        raise _wrong("least", text, f"a number from {LEAST_MIN:g} to {LEAST_MAX:g}")
+    return round(number, 2)
+
+
+def _one_of(text: str, name: str, values: Sequence[str]) -> Any:
+    if text and text not in values:
+        raise _wrong(name, text, f"one of {', '.join(values)}")
+    return text
+
+
+def _face_ids(sent: Fields, name: str, most: int) -> tuple[str, ...]:
+    given = _all(sent, name)
+    try:
+        face_ids = tuple(dict.fromkeys(str(uuid.UUID(one)) for one in given))
+    except ValueError:
+        raise _wrong(name, ", ".join(given), "the id of an indexed face") from None
+    if len(face_ids) > most:
+        raise _wrong(name, face_ids[-1], f"one of at most {most} faces")
+    return face_ids
+
+
+def _after(text: str) -> str:
+    if len(text) > _MAX_AFTER:
+        raise OceanoError("cursor_invalid", "`after` is not of a page of these matches")
+    return text
+
+
+def _wrong(name: str, value: str, valid: str) -> OceanoError:
+    return OceanoError(
+        "invalid_request",
+        f"{name} must be {valid}",
+        details={"field": name, "value": value[:64].encode("utf-8", "replace").decode()},
+    )

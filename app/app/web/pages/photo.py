@@ -1,0 +1,195 @@
+"""`GET /photo/{image_id}`: one photograph, its faces and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from app.core.errors import OceanoError
+from app.core.types import FaceRecord
+from app.images import PREVIEW_WIDTHS
+from app.library import Neighbours, StoredImage
+from app.service import Services, Sureness
+from app.web.api.images import image_id_from
+from app.web.deps import ServicesDep
+from app.web.i18n import Translator, language_of, translator
+from app.web.pages.form_fields import last_of, query_fields
+from app.web.pages.result_views import day_text, printable, two_decimals
+from app.web.pages.results import face_id_of
+from app.web.pages.templating import render
+from app.web.uploads import Decoding
+
+_ORIGINS: Final = ("/face/", "/kept/", "/search/")  # results, to which the page leads back
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFace:
+    """A face of the photograph; the outline is in pixels of the upright image."""
+
+    face_id: str
+    number: int
+    box: tuple[float, float, float, float]
+    name: str
+    is_chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why the photograph is in a result: both faces, and what their similarity means."""
+
+    query_face: str
+    face: str
+    similarity: str
+    sureness: Sureness
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A file of the photograph."""
+
+    path: str
+    name: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoView:
+    """Contents of the page.
+
+    Attributes:
+        image_id: the image.
+        width: of the upright image in pixels.
+        height: of the upright image in pixels.
+        widths: of the previews that are not larger than the image.
+        faces: in canonical order.
+        why: None if the page was not opened from a result.
+        back: address of the result; empty if there is none.
+        day: of the photograph, in words; empty if it has no date.
+        time: of the photograph, such as 10:42; empty if it has no date.
+        name: of the file.
+        folder: of the file.
+        copies: all files that contain the image.
+        size: of the file in bytes.
+        details: of the camera.
+        shown: the photograph can be shown; if not, `problem` says why.
+        problem: an error; None if there is none.
+        in_folder: the photographs before and after it in its folder.
+        in_time: the photographs before and after it in time.
+        alike: near-identical images, each with a face to show.
+        ingested: day of the ingest, in words.
+    """
+
+    image_id: str
+    width: int
+    height: int
+    widths: tuple[int, ...]
+    faces: tuple[PhotoFace, ...]
+    why: Why | None
+    back: str
+    day: str
+    time: str
+    name: str
+    folder: str
+    copies: tuple[Copy, ...]
+    size: int
+    details: Mapping[str, str]
+    shown: bool
+    problem: OceanoError | None
+    in_folder: Neighbours
+    in_time: Neighbours
+    alike: tuple[tuple[str, str], ...]
+    ingested: str
+
+
+def router() -> APIRouter:
+    """Return the route, which is not in the schema of the API."""
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+    routes.add_api_route("/photo/{image_id}", _photo, methods=["GET"])
+    return routes
+
+
+async def _photo(request: Request, image_id: str, services: ServicesDep) -> HTMLResponse:
+    fields = query_fields(request)
+    chosen = last_of(fields, "face")
+    chosen = face_id_of(chosen) if chosen else ""
+    back = _origin(last_of(fields, "from"))
+    decoding: Decoding = request.app.state.decoding
+    image = await services.lookups.run(services.pictures.get, image_id_from(image_id))
+    async with decoding.slots:
+        details = await decoding.threads.run(services.shown.details, decoding.decoders, image.image_id, image.files)
+    view = await services.lookups.run(_view, services, image, details, chosen, back, translator(language_of(request)))
+    return render(request, "photo.html", {"photo": view})
+
+
+def _origin(sent: str) -> str:
+    """Return the address of a result; empty for any other, which a link of another site may contain."""
+    return sent if sent.startswith(_ORIGINS) and "\\" not in sent and "//" not in sent.partition("?")[0] else ""
+
+
+def _view(
+    services: Services, image: StoredImage, details: Mapping[str, str], chosen: str, back: str, t: Translator
+) -> PhotoView:
+    pictures = services.pictures
+    path = PurePosixPath(printable(image.path))
+    return PhotoView(
+        image_id=image.image_id,
+        width=image.width,
+        height=image.height,
+        widths=tuple(width for width in PREVIEW_WIDTHS if width <= image.width) or PREVIEW_WIDTHS[:1],
+        faces=tuple(_face(number, record, chosen) for number, record in enumerate(image.faces, 1)),
+        why=_why(services, chosen, back),
+        back=back,
+        day=day_text(image.taken_at, t),
+        time=(image.taken_at or "")[11:16],
+        name=path.name,
+        folder=str(path.parent),
+        copies=tuple(_copies(image)),
+        size=image.files[0].size if image.files else 0,
+        details=details,
+        shown=(problem := _problem(services, image)) is None,
+        problem=problem,
+        in_folder=pictures.neighbours(image, "folder"),
+        in_time=pictures.neighbours(image, "time"),
+        alike=tuple((one.image_id, one.faces[0].face_id) for one in pictures.alike(image)),
+        ingested=day_text(image.ingested_at, t),
+    )
+
+
+def _face(number: int, record: FaceRecord, chosen: str) -> PhotoFace:
+    x1, y1, x2, y2 = record.payload.bbox
+    box = (round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1))
+    name = printable(record.payload.person) if record.payload.person else ""
+    return PhotoFace(record.face_id, number, box, name, record.face_id == chosen)
+
+
+def _copies(image: StoredImage) -> Sequence[Copy]:
+    paths = [PurePosixPath(printable(file.path)) for file in image.files] or [PurePosixPath(printable(image.path))]
+    return [Copy(str(path), path.name, str(path.parent)) for path in paths]
+
+
+def _why(services: Services, chosen: str, back: str) -> Why | None:
+    """Compare the face with the one that the result starts from."""
+    start = back.removeprefix("/face/").partition("?")[0] if back.startswith("/face/") else ""
+    if not chosen or not start:
+        return None
+    records = services.index.retrieve([face_id_of(start), chosen], with_embedding=True)
+    embeddings = {record.face_id: record.embedding for record in records}
+    one, other = embeddings.get(start), embeddings.get(chosen)
+    if one is None or other is None or start == chosen:
+        return None
+    similarity = float(one @ other)
+    return Why(start, chosen, two_decimals(similarity), services.bands.of(similarity))
+
+
+def _problem(services: Services, image: StoredImage) -> OceanoError | None:
+    """Return why the original cannot be shown; None if it can."""
+    try:
+        services.pictures.open_original(image.image_id, image.files).close()
+    except OceanoError as failure:
+        return failure
+    return None

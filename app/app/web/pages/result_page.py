@@ -1,0 +1,157 @@
+"""Asks the service for a result and its counts, and makes the view that the page shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from fastapi.concurrency import run_in_threadpool
+
+from app.service import Query, ResultPage, Services, encode_query
+from app.web.i18n import Translator
+from app.web.pages.asked import Asked
+from app.web.pages.filters import LEAST_MIN, Filters
+from app.web.pages.result_views import (
+    BandView,
+    FacetsView,
+    KeptView,
+    Place,
+    ResultView,
+    band_views,
+    cards,
+    crop_view,
+    example_views,
+    facets_view,
+    photograph_view,
+    spans,
+    two_decimals,
+)
+
+PAGE: Final = 100  # cards
+FOLDERS: Final = 200
+COUNTED: Final = 100  # matches of a face of the photograph, for its tab
+
+
+async def query_of(services: Services, asked: Asked, filters: Filters) -> Query:
+    """Return the query of the persons and the filters.
+
+    Raises:
+        OceanoError: `face_unknown` if a face of the filters is not in the index, `index_unavailable`.
+    """
+    face_ids = [*filters.together, *filters.unlike]
+    embeddings = await services.results.embeddings_of(face_ids) if face_ids else []
+    with_indexed, unlike = embeddings[: len(filters.together)], embeddings[len(filters.together) :]
+    return filters.query(
+        asked.embedding,
+        threshold=services.engine.pack.threshold,
+        together=(*asked.companions, *with_indexed),
+        unlike=unlike,
+    )
+
+
+async def result_view(
+    services: Services,
+    asked: Asked,
+    place: Place,
+    t: Translator,
+    *,
+    kept: KeptView | None = None,
+    same: str = "",
+    took_ms: float = 0.0,
+    with_facets: bool = False,
+) -> ResultView:
+    """Search, and make the view of the page.
+
+    Args:
+        services: the running service.
+        asked: the persons.
+        place: the address and the filters.
+        t: the language.
+        kept: the kept search whose result it is.
+        same: image_id of the face that the result starts from; empty for none.
+        took_ms: milliseconds before the search, such as of decoding.
+        with_facets: count all matches, too.
+
+    Raises:
+        OceanoError: `cursor_invalid`, `face_unknown`, `folder_unknown`, `index_unavailable`.
+    """
+    filters = place.filters
+    pack, bands = services.engine.pack, services.bands
+    query = await query_of(services, asked, filters)
+    page = await services.results.page(query, limit=PAGE, after=filters.after or None)
+    counted, ticks = await facets_of(services, query, filters) if with_facets else (None, None)
+    first, last = spans(page)
+    return ResultView(
+        place=place,
+        examples=example_views(asked.examples, place),
+        choices=tuple(crop_view(one, number) for number, one in enumerate(asked.choices, 1)),
+        photograph=await run_in_threadpool(photograph_view, asked),
+        cards=tuple(cards(page.matches, bands, filters, t, same)),
+        first=first,
+        last=last,
+        total=counted.total if counted and not counted.is_cut and filters.group is None else page.total,
+        next=page.next,
+        undated_left_out=page.undated_left_out,
+        closest="" if page.matches or filters.after else await _closest(services, query),
+        least=two_decimals(query.threshold),
+        bands=ticks or band_views(bands, pack.threshold, filters, None),
+        facets=counted,
+        took_ms=round(took_ms + page.took_ms.get("total", 0.0)),
+        token="" if all(one.face_id for one in asked.examples) else _export_token(asked, query, pack.digest),
+        kept=kept,
+    )
+
+
+async def facets_of(services: Services, query: Query, filters: Filters) -> tuple[FacetsView, tuple[BandView, ...]]:
+    """Count all matches: by year without the filter by date, by folder without the filter by folder.
+
+    Returns:
+        The counts, and the ticks of the rail with the number of matches of each sureness.
+
+    Raises:
+        OceanoError: as `result_view`.
+    """
+    threshold = services.engine.pack.threshold
+    plain = replace(query, sort="similarity", group_by=None)
+    counted = await services.results.facets(plain, folders=FOLDERS)
+    years = folders = counted
+    if filters.taken_from or filters.taken_to or filters.undated:
+        where = replace(filters, taken_from="", taken_to="", undated=False).where()
+        years = await services.results.facets(replace(plain, where=where), folders=1)
+    if filters.folders:
+        folders = await services.results.facets(
+            replace(plain, where=replace(filters, folders=()).where()), folders=FOLDERS
+        )
+    similarities = counted.similarities
+    if query.threshold > threshold:
+        similarities = (await services.results.facets(replace(plain, threshold=threshold), folders=1)).similarities
+    ticks = band_views(services.bands, threshold, filters, similarities)
+    return facets_view(counted, years, folders, filters), ticks
+
+
+async def counts_of_choices(services: Services, asked: Asked, filters: Filters) -> list[str]:
+    """Return the number of matches of each face of the photograph, such as "7" or "100+"; empty without choices."""
+    if not asked.choices:
+        return []
+    query = replace(await query_of(services, asked, filters), together=())
+    queries = [replace(query, embedding=one.embedding) for one in asked.choices]
+    pages = await run_in_threadpool(services.results.first_pages, queries, COUNTED)
+    return [_counted(page, page.next is not None or after is not None) for page, after in pages]
+
+
+def _counted(page: ResultPage, is_more: bool) -> str:
+    return str(page.total) if page.total is not None else f"{len(page.matches)}{'+' if is_more else ''}"
+
+
+async def _closest(services: Services, query: Query) -> str:
+    """Return the highest similarity of any face that meets the filters; empty if none resembles the person."""
+    if query.threshold <= LEAST_MIN:
+        return ""
+    lower = replace(query, threshold=LEAST_MIN, sort="similarity", group_by=None)
+    page = await services.results.page(lower, limit=1)
+    return two_decimals(page.matches[0].match.similarity) if page.matches else ""
+
+
+def _export_token(asked: Asked, query: Query, digest: str) -> str:
+    """Return the persons as one token; the filters are sent beside it."""
+    return encode_query(Query(asked.embedding, query.threshold, together=asked.companions), digest)
