@@ -20,6 +20,7 @@ import typer
 
 from app import __version__
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OceanoError
+from app.core.native_output import divert_warnings
 
 if TYPE_CHECKING:
     from app.core.config import Settings
@@ -47,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         is unavailable; 130 interrupted.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        divert_warnings()
     command = typer.main.get_command(cli)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as for stderr, so that any file name can be printed

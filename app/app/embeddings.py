@@ -16,7 +16,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from app.core.concurrency import processors
+from app.core.concurrency import FairGate, processors
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point
@@ -81,7 +81,7 @@ class FaceEngine:
         self._many = many
         self._placement = Placement(placement.providers, placement.reason, threads, settings.precision)
         self._batches = _CUDA_BATCHES if placement.on_cuda else _CPU_BATCHES
-        self._gate = threading.BoundedSemaphore(self._concurrency)
+        self._gate = FairGate(self._concurrency)
         self._checking = threading.Lock()
         cv2.setNumThreads(1)  # OpenCV's threads would compete with those of the sessions and the ingest
         self._models = self._load(pack)
@@ -266,17 +266,15 @@ class FaceEngine:
         detector = models.detector.network
         size = detector.graph.input_size or (_REFERENCE_SIDE, _REFERENCE_SIDE)
         picture = cv2.resize(_reference_crop(), size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
-        with self._gate:
-            outputs = [output.ravel() for _, _, arrays in detector.batches([picture]) for output in arrays]
+        outputs = [output.ravel() for _, _, arrays in detector.batches([picture], self._gate) for output in arrays]
         numbers = np.concatenate(outputs)
         return embedding, numbers / max(float(np.linalg.norm(numbers)), 1e-12)
 
     def _embed(self, recogniser: Network, crops: Sequence[Pixels]) -> list[Floats]:
         """Unit embeddings of crops, in batches. Raises OceanoError `engine_unhealthy`."""
         embeddings: list[Floats] = []
-        with self._gate:
-            for part, _, (raw,) in recogniser.batches(crops):
-                embeddings += _unit(raw[: part.stop - part.start], self._pack.embedding_size)
+        for part, _, (raw,) in recogniser.batches(crops, self._gate):
+            embeddings += _unit(raw[: part.stop - part.start], self._pack.embedding_size)
         return embeddings
 
 

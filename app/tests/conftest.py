@@ -57,7 +57,9 @@ def _decode_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.
     if request.node.get_closest_marker("decoders"):
         return
 
-    def decode_here(self: DecoderPool, data: bytes, *, name: str = "", **options: Any) -> Picture:
+    def decode_here(
+        self: DecoderPool, data: bytes, *, name: str = "", admission: object = None, **options: Any
+    ) -> Picture:
         return decode(data, **options)
 
     monkeypatch.setattr(DecoderPool, "decode", decode_here)

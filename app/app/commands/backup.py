@@ -35,7 +35,7 @@ from app.index import (
 from app.index.capacity import amount, plan
 from app.index.transfer import Migration
 from app.library import only_writer, read_manifest, require_undamaged, restore_marker_path, write_manifest
-from app.service import find_model, open_ledger
+from app.service import KeptSearches, find_model, open_ledger
 
 _PARTIAL_NAME: Final = re.compile(r"\..+\.(?P<pid>[0-9]+)\.partial", re.DOTALL)
 _PARTS: Final = frozenset({"state", "qdrant_storage", "thumbs", "logs", "models", "backup.json"})
@@ -76,6 +76,7 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
             partial.mkdir(mode=0o700)
             backup_settings.state_dir.mkdir(mode=0o700)
             ledger.backup(backup_settings.state_dir / "ledger.sqlite3")
+            _back_up_kept_searches(settings, backup_settings)
             faces = _back_up_index(settings, backup_settings, pack, index, stop)
         if stop.is_set():
             say("interrupted: no backup was made")
@@ -138,11 +139,24 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
         except OSError as failure:
             raise _storage_failure(failure, settings.data_dir) from failure
         ledger.merge(backup_settings.state_dir / "ledger.sqlite3")
+        _restore_kept_searches(settings, backup_settings)
         restore_marker.unlink()
         with closing(open_index(settings, pack)) as index:
             faces = index.count()
     say(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the ledger")
     return EXIT_OK
+
+
+def _back_up_kept_searches(settings: Settings, backup_settings: Settings) -> None:
+    with closing(KeptSearches(settings.state_dir)) as kept:
+        kept.backup(backup_settings.state_dir)
+
+
+def _restore_kept_searches(settings: Settings, backup_settings: Settings) -> None:
+    """Add the kept searches of a backup, if it has any: those of older versions have no such file."""
+    if KeptSearches.exists(backup_settings.state_dir):
+        with closing(KeptSearches(settings.state_dir)) as kept:
+            kept.merge(backup_settings.state_dir)
 
 
 def _back_up_index(

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -164,3 +164,89 @@ class Reservations:
                 with self._changed:
                     self._reserved -= size
                     self._changed.notify_all()
+
+
+class Admission:
+    """What one request has reserved, for one image after another; safe to use from several threads.
+
+    It holds one reservation at a time, the largest so far, so that two requests of two images never wait for each
+    other.
+
+    Args:
+        reservations: the budget.
+        wait_seconds: how long to wait for a reservation; None: as long as it takes.
+    """
+
+    def __init__(self, reservations: Reservations, wait_seconds: float | None) -> None:
+        self._reservations = reservations
+        self._wait_seconds = wait_seconds
+        self._held = ExitStack()
+        self._size = 0
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def take(self, size: int, *, wait: bool = True) -> bool:
+        """Hold at least `size` bytes until `release`; a smaller reservation is returned first.
+
+        Args:
+            size: in bytes.
+            wait: False: do not wait for others.
+
+        Returns:
+            Whether they are reserved; False after `close`.
+        """
+        if size <= self._size:
+            return not self._closed
+        self.release()
+        with ExitStack() as stack:
+            if not stack.enter_context(self._reservations.reserve(size, self._wait_seconds if wait else 0)):
+                return False
+            with self._lock:
+                if self._closed:  # while this thread waited, its request was given up
+                    return False
+                self._held, self._size = stack.pop_all(), size
+            return True
+
+    def release(self) -> None:
+        """Return what is held."""
+        with self._lock:
+            held, self._held, self._size = self._held, ExitStack(), 0
+        held.close()
+
+    def close(self) -> None:
+        """Return what is held, and reserve nothing more."""
+        self._closed = True
+        self.release()
+
+
+class FairGate:
+    """A semaphore that threads enter in the order in which they came.
+
+    `threading.Semaphore` often lets a thread that leaves and comes back enter before those that wait, so that one
+    large image keeps small ones waiting until its last run.
+
+    Args:
+        places: how many threads may be inside.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: deque[threading.Lock] = deque()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._free:  # then nobody waits
+                self._free -= 1
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()  # released by the thread that leaves its place to this one
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1

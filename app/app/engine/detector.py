@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby, islice
@@ -16,7 +16,7 @@ from app.core.onnx_graph import Family
 from app.core.types import Floats, FoundBy, Picture
 from app.engine import scrfd, yunet
 from app.engine.alignment import fit_of
-from app.engine.fallbacks import ALL_TURNS, UPSIDE_DOWN, View, direct, rotated_face, views
+from app.engine.fallbacks import ALL_TURNS, UPSIDE_DOWN, View, direct, rotated_face, shrunk, views
 from app.engine.found import Found, clipped, consistent, merged, same_faces
 from app.engine.frames import NO_DETECTIONS, Detections, Frame, fit
 from app.engine.runtime import Network
@@ -115,13 +115,15 @@ class FaceDetector:
     Args:
         network: the detector's network.
         settings: for DET_SIZE, DET_THRESHOLD, FALLBACKS and TILES.
-        gate: limits the runs of networks at the same time.
+        gate: entered for each run of the network; limits those at the same time.
         trim: leave out the black margin of a frame, if the network accepts any input size. A margin takes as long as
             an image of its size. Without it, detections differ by at most a tenth of a pixel (cosine of the embeddings
             at least 0.9998).
     """
 
-    def __init__(self, network: Network, settings: Settings, gate: threading.BoundedSemaphore, *, trim: bool) -> None:
+    def __init__(
+        self, network: Network, settings: Settings, gate: AbstractContextManager[object], *, trim: bool
+    ) -> None:
         self.network = network
         self._size = network.graph.input_size or settings.det_size
         self._tiles: int | Literal["auto", "off"] = settings.tiles
@@ -185,8 +187,13 @@ class FaceDetector:
 
     def _run_fallbacks(self, picture: Picture, tiled: bool) -> list[Found]:
         """The faces of the first fallback that finds any; tiles replace the larger view."""
-        fallbacks = (fallback for fallback in self._fallbacks if not (tiled and fallback == "larger"))
-        return next((faces for fallback in fallbacks if (faces := self._run_fallback(fallback, picture))), [])
+        small = shrunk(picture, self._size)  # once for all views: shrinking a huge image takes longer than the detector
+        for fallback in self._fallbacks:
+            if tiled and fallback == "larger":
+                continue
+            if faces := self._run_fallback(fallback, picture if fallback == "larger" else small):
+                return faces
+        return []
 
     def _recheck_border(self, picture: Picture, faces: list[Found]) -> list[Found]:
         """If all faces are uncertain, replace them by those within a border, unless that loses one or scores less."""
@@ -279,11 +286,10 @@ class FaceDetector:
 
     def _run(self, frames: Sequence[Frame], threshold: float) -> list[Detections]:
         results: list[Detections] = []
-        with self._gate:
-            for part, padded, outputs in self.network.batches([frame.pixels for frame in frames]):
-                batch = list(frames[part])
-                batch += batch[:1] * (padded - len(batch))
-                results += self._profile.read_outputs(outputs, batch, threshold)[: part.stop - part.start]
+        for part, padded, outputs in self.network.batches([frame.pixels for frame in frames], self._gate):
+            batch = list(frames[part])
+            batch += batch[:1] * (padded - len(batch))
+            results += self._profile.read_outputs(outputs, batch, threshold)[: part.stop - part.start]
         return results
 
 

@@ -84,10 +84,11 @@ def views(fallback: FoundBy, picture: Picture, size: tuple[int, int]) -> Iterato
 
 def _border(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
     """Add a black border of half the longer side, for a face that fills the frame."""
-    small, scale = _shrunk(picture, size)
+    picture = shrunk(picture, size)
+    small = picture.pixels
     border = max(small.shape[:2]) // 2
     framed = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    yield View(framed.astype(np.uint8, copy=False), size, _scaling(scale, -border))
+    yield View(framed.astype(np.uint8, copy=False), size, _scaling(picture.scale, -border))
 
 
 def _larger(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
@@ -103,8 +104,8 @@ def _larger(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
 
 def _rotated(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
     """Rotate by 90, 180 and 270 degrees, for an image on its side whose EXIF does not say so."""
-    small, scale = _shrunk(picture, size)
-    return (_rotation(small, size, _scaling(scale), turn) for turn in ALL_TURNS)
+    picture = shrunk(picture, size)
+    return (_rotation(picture.pixels, size, _scaling(picture.scale), turn) for turn in ALL_TURNS)
 
 
 def rotated_face(
@@ -169,10 +170,10 @@ def _rotation(pixels: Pixels, size: tuple[int, int], matrix: Floats, turn: int) 
 
 def _contrast(picture: Picture, size: tuple[int, int]) -> Iterator[View]:
     """Raise the local contrast (CLAHE on the lightness), for dark images."""
-    small, scale = _shrunk(picture, size)
-    lab = cv2.cvtColor(small, cv2.COLOR_BGR2LAB)
+    picture = shrunk(picture, size)
+    lab = cv2.cvtColor(picture.pixels, cv2.COLOR_BGR2LAB)
     lab[:, :, 0] = cv2.createCLAHE(clipLimit=4.0, tileGridSize=(8, 8)).apply(np.ascontiguousarray(lab[:, :, 0]))
-    yield View(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR).astype(np.uint8, copy=False), size, _scaling(scale))
+    yield View(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR).astype(np.uint8, copy=False), size, _scaling(picture.scale))
 
 
 _VIEWS: Final[dict[FoundBy, Callable[[Picture, tuple[int, int]], Iterator[View]]]] = {
@@ -188,15 +189,20 @@ def _scaling(scale: float, offset: float = 0.0) -> Floats:
     return np.array([[1, 0, offset], [0, 1, offset]], np.float32) / np.float32(scale)
 
 
-def _shrunk(picture: Picture, size: tuple[int, int]) -> tuple[Pixels, float]:
-    """Shrink the image to the detector's longer side, so that views of a huge image need little memory.
+def shrunk(picture: Picture, size: tuple[int, int]) -> Picture:
+    """Shrink an image to the detector's longer side, so that views of a huge image need little time and memory.
 
-    Returns the pixels and their scale relative to the full image.
+    Args:
+        picture: the image.
+        size: (width, height) of the detector's input in pixels.
+
+    Returns:
+        The image with pixels of a smaller scale, or the same.
     """
-    pixels = picture.pixels
-    height, width = pixels.shape[:2]
+    height, width = picture.pixels.shape[:2]
     scale = min(1.0, max(size) / max(height, width))
     if scale == 1:
-        return pixels, picture.scale
+        return picture
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(pixels, inner, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False), picture.scale * scale
+    pixels = cv2.resize(picture.pixels, inner, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return replace(picture, pixels=pixels, scale=picture.scale * scale)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +40,7 @@ _BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 _CUDA: Final[Mapping[str, str]] = MappingProxyType(
     {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 )
+_NO_GATE: Final = nullcontext()
 _PROBE_SIDE: Final = 128  # a multiple of every detector's strides
 _OUT_OF_MEMORY: Final = ("out of memory", "failed to allocate", "alloc_failed", "cudaerrormemoryallocation", "bfcarena")
 
@@ -172,13 +174,16 @@ class Network:
             return _is_out_of_memory(failure)  # says nothing about the graph
         return bool(np.allclose(together[0], alone, rtol=1e-2, atol=1e-2 * float(np.abs(alone).max())))
 
-    def batches(self, pictures: Sequence[Pixels]) -> Iterator[tuple[slice, int, list[Floats]]]:
+    def batches(
+        self, pictures: Sequence[Pixels], gate: AbstractContextManager[object] = _NO_GATE
+    ) -> Iterator[tuple[slice, int, list[Floats]]]:
         """Run the model on images, one batch at a time.
 
         If the device runs out of memory, the batch size is halved permanently.
 
         Args:
             pictures: images of one size, BGR, uint8, (H, W, 3).
+            gate: entered for each run, so that the images of other callers come between.
 
         Yields:
             The batch as a slice of `pictures`, its size after padding with black images at the end, and the outputs.
@@ -193,8 +198,10 @@ class Network:
             batch = list(pictures[start : start + count])
             if padded > count:
                 batch += [np.zeros_like(batch[0])] * (padded - count)
+            blob = blob_of(batch, self.graph)
             try:
-                outputs = self.run(blob_of(batch, self.graph))
+                with gate:
+                    outputs = self.run(blob)
             except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
                 if not _is_out_of_memory(failure) or self._max_batch == 1:
                     raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -197,6 +199,22 @@ class KeptSearches:
     def backup(self, folder: Path) -> None:
         """Write a consistent copy of the file into a folder."""
         self._database.backup(folder / _FILE)
+
+    @staticmethod
+    def exists(state_dir: Path) -> bool:
+        """Return whether a folder has a file of kept searches."""
+        return (state_dir / _FILE).is_file()
+
+    def merge(self, state_dir: Path) -> None:
+        """Add the searches of another folder's file; those that are known stay as they are."""
+        copy = self.path.with_name(f".{_FILE}.{os.getpid()}.merge")  # SQLite attaches no name that is not UTF-8
+        try:
+            shutil.copyfile(state_dir / _FILE, copy)
+            with self._database.transaction(attached=copy) as connection:
+                connection.execute(f"INSERT OR IGNORE INTO searches SELECT {_COLUMNS} FROM attached.searches")  # noqa: S608
+        finally:
+            copy.unlink(missing_ok=True)
+        self.delete_ended()
 
     def close(self) -> None:
         """Close the file."""

@@ -17,7 +17,7 @@ from app.core.types import IndexInfo, Strangers
 from app.library import Ledger, Totals
 from app.metrics import Metrics
 from app.service.kept import KeptSearches
-from app.service.strangers import LEAST_IMAGES, sampled_strangers
+from app.service.strangers import LEAST_FACES, sampled_strangers
 
 _log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Monitor:
             Seconds until the next check.
         """
         faces = self.faces_indexed or 0
-        if faces >= LEAST_IMAGES and not self._strangers_faces / _GROWN < faces < self._strangers_faces * _GROWN:
+        if faces >= LEAST_FACES and not self._strangers_faces / _GROWN < faces < self._strangers_faces * _GROWN:
             with contextlib.suppress(OceanoError):  # measured at the next check
                 self.strangers = await self._strangers_thread.run(sampled_strangers, self._index, self._engine.pack)
                 self._strangers_faces = faces

@@ -122,6 +122,25 @@ def rank_all(index: FaceIndex, embedding: Floats, threshold: float, where: FaceF
     return Ranking(ranks[: bisect_right(ranks, end, key=lambda rank: rank[0])], is_cut=False)
 
 
+def rank_at_least(index: FaceIndex, query: Query, count: int) -> list[Rank]:
+    """Rank the matches of a query by an exact search.
+
+    Args:
+        index: holds the faces.
+        query: in the order of similarity, with no other conditions than its filter.
+        count: number of the most similar matches that are surely among the ranks, if there are so many.
+
+    Raises:
+        OceanoError: `index_unavailable`.
+    """
+    fetch = count + _SPARE
+    while True:
+        ranking = rank_all(index, query.embedding, query.threshold, query.where, fetch)
+        if len(ranking.ranks) >= count or not ranking.is_cut:
+            return ranking.ranks
+        fetch *= _GROWTH
+
+
 def _after(ranks: list[Rank], position: Position) -> list[Rank]:
     seen = set(position.seen)
     start = 0 if position.rank is None else bisect_right(ranks, position.rank)

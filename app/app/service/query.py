@@ -41,6 +41,12 @@ class Query:
     unlike: tuple[Floats, ...] = ()
     together: tuple[Floats, ...] = ()
 
+    @property
+    def needs_list(self) -> bool:
+        """Whether the query asks for something that the index does not know, so that all matches are listed."""
+        is_plain = self.sort == "similarity" and self.group_by is None and self.min_face is None
+        return not is_plain or bool(self.unlike) or bool(self.together)
+
 
 class Conditions(TypedDict, total=False):
     """The optional fields of `Query`, as keyword arguments."""
@@ -180,7 +186,8 @@ def combined(embeddings: Sequence[Floats]) -> Floats:
     """Return one embedding for several photographs of a person: their mean, scaled to norm 1.
 
     This is the template pooling of IJB-B and IJB-C (Whitelam et al. 2017). The similarity of strangers to it is
-    distributed as to a single embedding, that of the same person is higher, so a threshold keeps its meaning.
+    distributed as to a single embedding, that of the same person is higher, so a threshold keeps its meaning; the mean
+    finds more than the best single one (docs/numbers.md).
 
     Args:
         embeddings: at least one, float32, (D,), each with norm 1.

@@ -6,7 +6,7 @@ An exact search ranks the matches. Their payloads are read once and reduced to w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -18,15 +18,16 @@ from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.types import FacePayload, FaceRecord, Floats, Score
 from app.images import ALIKE_DISTANCE
-from app.service.paging import rank_all
+from app.service.paging import DECIMALS, rank_all
 from app.service.query import Facets, GroupBy, Query, Sort
 
 MAX_LISTED: Final = 50_000  # the most similar matches that a list has
-UNDATED: Final = 1e18  # sorts after every date
+UNDATED: Final = 1e12  # sorts after every date
 
 _READ: Final = 1000  # payloads at a time
-_BANDS: Final = 8  # hashes that differ in fewer bits have one of so many parts in common
-_BAND_BITS: Final = 8
+_PARTS: Final = 4  # of a perceptual hash
+_PART_BITS: Final = 16
+_FLIPS: Final = (0, *(1 << bit for bit in range(_PART_BITS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +96,20 @@ def all_matches(index: FaceIndex, query: Query) -> RankedList:
             if similarities.get(face_id, 2.0) <= -value:
                 del similarities[face_id]
     rows = [row for part in chunks(list(similarities), _READ) for row in _rows(index, part, similarities, query)]
-    for embedding in query.together:
-        rows = _with_person(index, rows, embedding, query)
+    if query.together:
+        rows = _together(index, rows, query)
     return RankedList(tuple(rows), ranking.is_cut)
 
 
 def arranged(found: RankedList, sort: Sort, group_by: GroupBy | None) -> RankedList:
-    """Sort rows, and keep the first of each group."""
-    rows: Sequence[Row] = found.rows
-    if sort != "similarity":
-        rows = sorted(rows, key=lambda row: (_RANKS[sort](row), -row.similarity, row.face_id))
-    if group_by is not None:
-        rows = _grouped(rows, group_by)
+    """Keep the most similar row of each group, and sort what is left.
+
+    Args:
+        found: ungrouped rows by similarity.
+        sort: the order.
+        group_by: what makes a group; None: every row is kept.
+    """
+    rows = found.rows if group_by is None else _grouped(found.rows, group_by)
     ranked = RankedList((), found.is_cut, sort)
     return replace(ranked, rows=tuple(sorted(rows, key=ranked.rank)))
 
@@ -132,9 +135,14 @@ def facets_of(found: RankedList, folders: int) -> Facets:
 
 _RANKS: Final[Mapping[Sort, Callable[[Row], float]]] = {
     "similarity": lambda row: -row.similarity,
-    "newest": lambda row: UNDATED if row.seconds is None else -row.seconds,
-    "oldest": lambda row: UNDATED if row.seconds is None else row.seconds,
+    "newest": lambda row: _undated(row) if row.seconds is None else -row.seconds,
+    "oldest": lambda row: _undated(row) if row.seconds is None else row.seconds,
 }
+
+
+def _undated(row: Row) -> float:
+    """Undated rows are in the order of similarity."""
+    return UNDATED + round((1 - row.similarity) * 10**DECIMALS)
 
 
 def _rows(index: FaceIndex, face_ids: Sequence[str], similarities: Mapping[str, float], query: Query) -> Iterable[Row]:
@@ -172,24 +180,55 @@ def _seconds(taken_at: str | None) -> float | None:
         return None
 
 
-def _with_person(index: FaceIndex, rows: Sequence[Row], embedding: Floats, query: Query) -> list[Row]:
-    """Keep the rows whose image also shows this person, with a face that no other person has."""
-    ranking = rank_all(index, embedding, query.threshold, query.where, MAX_LISTED)
-    similarities = {face_id: -value for value, face_id in ranking.ranks}
+def _together(index: FaceIndex, rows: Sequence[Row], query: Query) -> list[Row]:
+    """Keep the rows whose image also shows all further persons, each with a face that no other person has."""
     images = {row.image_id for row in rows}
-    by_image: dict[str, list[Score]] = {}
-    for part in chunks(list(similarities), _READ):
-        for record in index.retrieve(part):
-            image_id = record.payload.image_id
-            if image_id in images and _is_large(record.payload, query.min_face):
-                by_image.setdefault(image_id, []).append(Score(record.face_id, similarities[record.face_id]))
+    persons = [_by_image(index, embedding, images, query) for embedding in query.together]
     kept = []
     for row in rows:
-        used = {row.face_id, *(score.face_id for score in row.together)}
-        free = (score for score in by_image.get(row.image_id, ()) if score.face_id not in used)
-        if best := max(free, key=lambda score: score.similarity, default=None):
-            kept.append(replace(row, together=(*row.together, best)))
+        candidates = [
+            [score for score in person.get(row.image_id, ()) if score.face_id != row.face_id] for person in persons
+        ]
+        if (faces := _assigned(candidates)) is not None:
+            kept.append(replace(row, together=faces))
     return kept
+
+
+def _by_image(index: FaceIndex, embedding: Floats, images: Container[str], query: Query) -> dict[str, list[Score]]:
+    """Return the matches of a person on some images, best first."""
+    ranking = rank_all(index, embedding, query.threshold, query.where, MAX_LISTED)
+    similarities = {face_id: -value for value, face_id in ranking.ranks}
+    found: dict[str, list[Score]] = {}
+    for part in chunks(list(similarities), _READ):
+        for record in index.retrieve(part):
+            if record.payload.image_id in images and _is_large(record.payload, query.min_face):
+                score = Score(record.face_id, similarities[record.face_id])
+                found.setdefault(record.payload.image_id, []).append(score)
+    return found
+
+
+def _assigned(candidates: Sequence[Sequence[Score]]) -> tuple[Score, ...] | None:
+    """Give each person a face of its own, if all can have one (augmenting paths).
+
+    Args:
+        candidates: the faces that each person could be, best first.
+    """
+    owners: dict[str, tuple[int, Score]] = {}
+
+    def give(person: int, tried: set[str]) -> bool:
+        for score in candidates[person]:
+            if score.face_id in tried:
+                continue
+            tried.add(score.face_id)
+            owner = owners.get(score.face_id)
+            if owner is None or give(owner[0], tried):
+                owners[score.face_id] = (person, score)
+                return True
+        return False
+
+    if not all(give(person, set()) for person in range(len(candidates))):
+        return None
+    return tuple(score for _, score in sorted(owners.values(), key=lambda owned: owned[0]))
 
 
 def _grouped(rows: Sequence[Row], group_by: GroupBy) -> list[Row]:
@@ -212,36 +251,48 @@ def _group(row: Row, group_by: GroupBy) -> Hashable:
 
 
 class _Alike:
-    """Groups near-identical images: a row joins the first group whose first image is the same or looks the same."""
+    """Groups near-identical images: a row joins the group of its image.
+
+    A new image joins the group whose first image looks most like it. Of two hashes that differ in at most seven bits,
+    one of the four parts differs in at most one bit, so only images with such a part are compared.
+    """
 
     def __init__(self) -> None:
         self._by_image: dict[str, int] = {}
-        self._hashes: list[int] = []
-        self._by_band: dict[tuple[int, int], list[int]] = {}
+        self._hashes: list[int] = []  # of the first image of each group
+        self._by_part: list[dict[int, list[int]]] = [{} for _ in range(_PARTS)]
 
     def group(self, row: Row) -> int:
         """Return the number of the row's group."""
         known = self._by_image.get(row.image_id)
         if known is None:
-            known = self._similar(row.phash)
-            if known is None:
-                known = self._add(row.phash)
+            known = self._most_similar(row.phash)
+            known = self._add(row.phash) if known is None else known
             self._by_image[row.image_id] = known
         return known
 
-    def _similar(self, phash: int | None) -> int | None:
+    def _most_similar(self, phash: int | None) -> int | None:
         if phash is None:
             return None
-        candidates = sorted({one for band in _bands(phash) for one in self._by_band.get(band, ())})
-        return next((one for one in candidates if (self._hashes[one] ^ phash).bit_count() <= ALIKE_DISTANCE), None)
+        found = {
+            number
+            for part, numbers in zip(_parts(phash), self._by_part, strict=True)
+            for flip in _FLIPS
+            for number in numbers.get(part ^ flip, ())
+        }
+        apart, nearest = min(
+            (((self._hashes[one] ^ phash).bit_count(), one) for one in found), default=(_PART_BITS, -1)
+        )
+        return nearest if apart <= ALIKE_DISTANCE else None
 
     def _add(self, phash: int | None) -> int:
         number = len(self._hashes)
         self._hashes.append(phash or 0)
-        for band in _bands(phash) if phash is not None else ():
-            self._by_band.setdefault(band, []).append(number)
+        if phash is not None:
+            for part, numbers in zip(_parts(phash), self._by_part, strict=True):
+                numbers.setdefault(part, []).append(number)
         return number
 
 
-def _bands(phash: int) -> Iterable[tuple[int, int]]:
-    return ((band, phash >> (band * _BAND_BITS) & 0xFF) for band in range(_BANDS))
+def _parts(phash: int) -> list[int]:
+    return [phash >> (_PART_BITS * part) & (2**_PART_BITS - 1) for part in range(_PARTS)]

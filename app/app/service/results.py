@@ -17,7 +17,7 @@ from app.core.types import FaceRecord, Floats, Match, ModelPack
 from app.metrics import Metrics
 from app.service.cursor import START, Position, decode_position, encode_position, encode_query
 from app.service.folders import require_known_folders
-from app.service.paging import DECIMALS, SLACK, further_matches, rank_all, reaches
+from app.service.paging import DECIMALS, SLACK, further_matches, rank_at_least, reaches
 from app.service.query import Facets, ListedMatch, Query, ResultPage
 from app.service.ranked import RankedList, Row, all_matches, arranged, facets_of
 
@@ -89,13 +89,12 @@ class Results:
             OceanoError: `folder_unknown`, `index_unavailable`.
         """
         require_known_folders(self._index, query.where)
-        if _needs_list(query):
+        if query.needs_list:
             for part in chunks(self._listed(query, _KEPT_SECONDS).rows[:limit], _READ):
                 yield from self._read(part)
             return
         wanted = _MAX_EXPORTED if limit is None else limit
-        ranking = rank_all(self._index, query.embedding, query.threshold, query.where, wanted + 1)
-        for ranks in chunks(ranking.ranks[:wanted], _READ):
+        for ranks in chunks(rank_at_least(self._index, query, wanted)[:wanted], _READ):
             payloads = {one.face_id: one.payload for one in self._index.retrieve([face_id for _, face_id in ranks])}
             for value, face_id in ranks:
                 if face_id in payloads:
@@ -122,7 +121,7 @@ class Results:
         with self._metrics.stage.labels("search").time():
             if position == START:
                 ((page, following),) = self.first_pages([query], limit)
-            elif _needs_list(query):
+            elif query.needs_list:
                 page, following = self._list_page(query, position, limit)
             else:
                 found = further_matches(self._index, query, position, limit, count_from=count_from)
@@ -143,7 +142,7 @@ class Results:
         """
         first = queries[0]
         require_known_folders(self._index, first.where)
-        if _needs_list(first):
+        if first.needs_list:
             pages = [self._list_page(query, START, limit) for query in queries]
         else:
             found = self._index.search_batch(
@@ -163,7 +162,8 @@ class Results:
         following = None
         if start + limit < len(found.rows):
             following = Position(position.shown + len(rows), found.rank(rows[-1]))
-        return ResultPage(tuple(self._read(rows)), position.shown + 1, len(found.rows), None), following
+        total = None if found.is_cut else len(found.rows)
+        return ResultPage(tuple(self._read(rows)), position.shown + 1, total, None), following
 
     def _listed(self, query: Query, seconds: float) -> RankedList:
         if query.sort == "similarity" and query.group_by is None:
@@ -203,12 +203,6 @@ class Results:
         if where is None or (where.taken_from is None and where.taken_to is None):
             return None
         return self._index.count(replace(where, taken_from=None, taken_to=None, undated=True))
-
-
-def _needs_list(query: Query) -> bool:
-    """Return whether a query asks for something that the index does not know."""
-    plain = query.sort == "similarity" and query.group_by is None and query.min_face is None
-    return not plain or bool(query.unlike) or bool(query.together)
 
 
 def _approximate_page(found: Sequence[Match], query: Query, limit: int) -> tuple[ResultPage, Position | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -14,14 +15,14 @@ import numpy as np
 from app.core.protocols import FaceIndex
 from app.core.types import Floats, ModelPack, Strangers
 
-LEAST_IMAGES: Final = 2000  # of a sample
+LEAST_FACES: Final = 2000  # of an index
 
-_FACES: Final = 3000  # of a sample; 9 million pairs, 6 kB each face
+_LEAST_IMAGES: Final = 1000  # of a sample
+_FACES: Final = 2000  # of a sample; 2 million pairs, about 50 MB
 _PAGE: Final = 50  # faces that are read from one place of the index
 _FEW_PEOPLE: Final = 0.01  # of all pairs reach the threshold: the pairs of few people say little about others
 _MAD_TO_DEVIATION: Final = 1.4826  # of a normal distribution
-_TAIL: Final = 0.99
-_TAIL_DEVIATIONS: Final = 2.3263  # above the mean, where a normal distribution has 0.99 below
+_LEAST_TAIL: Final = 1e-4  # of all pairs; 200 pairs of a sample
 
 
 def sampled_strangers(index: FaceIndex, pack: ModelPack, *, seed: int = 0) -> Strangers | None:
@@ -29,8 +30,9 @@ def sampled_strangers(index: FaceIndex, pack: ModelPack, *, seed: int = 0) -> St
 
     Pairs of one person are few and most of them reach the threshold, so pairs that do are left out. Mean and deviation
     are the median and the scaled median absolute deviation, which the remaining pairs of one person hardly change. The
-    upper end is what decides about false matches: if it reaches further than that of a normal distribution, the
-    deviation is that of the upper end.
+    upper end decides about false matches, and may be heavier than that of a normal distribution: then the deviation is
+    that of the upper end. As many pairs are taken as the upper end as reach the threshold, at least 1 in 10,000: the
+    few pairs of one person below the threshold are then a small part of them.
 
     Args:
         index: holds the faces.
@@ -44,7 +46,7 @@ def sampled_strangers(index: FaceIndex, pack: ModelPack, *, seed: int = 0) -> St
         OceanoError: `index_unavailable`.
     """
     embeddings = _sample(index, seed)
-    return None if len(embeddings) < LEAST_IMAGES else fitted(embeddings, pack.threshold)
+    return None if len(embeddings) < _LEAST_IMAGES else fitted(embeddings, pack.threshold)
 
 
 def fitted(embeddings: Floats, threshold: float) -> Strangers | None:
@@ -57,14 +59,22 @@ def fitted(embeddings: Floats, threshold: float) -> Strangers | None:
     Returns:
         None if more than one pair in a hundred reaches the threshold.
     """
-    places = np.triu_indices(len(embeddings), 1)
-    similarities = (embeddings @ embeddings.T)[places]
+    similarities = np.concatenate([row[place + 1 :] for place, row in enumerate(embeddings @ embeddings.T)])
     below = similarities[similarities < threshold]
-    if len(below) < (1 - _FEW_PEOPLE) * len(similarities):
-        return None
-    mean, upper = np.quantile(below, [0.5, _TAIL])
-    deviation = _MAD_TO_DEVIATION * float(np.median(np.abs(below - mean)))
-    return Strangers(float(mean), max(deviation, float(upper - mean) / _TAIL_DEVIATIONS), measured=True)
+    matches = 1 - len(below) / len(similarities)
+    return None if matches > _FEW_PEOPLE else fit(below, max(matches, _LEAST_TAIL))
+
+
+def fit(similarities: Floats, tail: float = _FEW_PEOPLE) -> Strangers:
+    """Fit the similarities of pairs of different people.
+
+    Args:
+        similarities: float32, (N,).
+        tail: share of the pairs that counts as the upper end.
+    """
+    mean, upper = np.quantile(similarities, [0.5, 1 - tail])
+    deviation = _MAD_TO_DEVIATION * float(np.median(np.abs(similarities - mean)))
+    return Strangers(float(mean), max(deviation, float(upper - mean) / NormalDist().inv_cdf(1 - tail)), measured=True)
 
 
 def _sample(index: FaceIndex, seed: int) -> Floats:

@@ -1,56 +1,57 @@
-// Keys of every page: `/` to search, `?` for help, arrows within a grid. Pages listen to `oceano:select` (X) and
-// `oceano:preview` (Space) of a card.
+// Keys of every page: `/` to search, `?` for help; in a grid the arrows, Home, End, PgUp and PgDn, and one tab stop.
+// Pages listen to `oceano:select` (X) and `oceano:preview` (Space) of a card.
 
 const typing = (element) => element.closest("input:not([type=checkbox], [type=radio]), select, textarea, [contenteditable]");
 const help = document.getElementById("keys");
+const root = document.documentElement;
 
-document.documentElement.classList.add("js");
+root.classList.add("js");
+try {
+  root.classList.toggle("returning", localStorage.getItem("oceano:seen") === "yes");
+  localStorage.setItem("oceano:seen", "yes");
+} catch {
+  // storage is blocked: every visit is the first
+}
 
 for (const button of document.querySelectorAll("[data-keys-open]")) button.addEventListener("click", () => help.showModal());
 
-function searchFirst() {
-  const target = document.querySelector("[data-search-first]");
-  if (target) target.focus();
-  else document.querySelector("[data-key-search]").click();
+// The card that is `by` rows away; cards of a row have the same top.
+function inRow(cards, card, by) {
+  const box = card.getBoundingClientRect();
+  const order = by > 0 ? cards.slice(cards.indexOf(card) + 1) : cards.slice(0, cards.indexOf(card)).reverse();
+  let best;
+  let top = box.top;
+  let rows = 0;
+  for (const one of order) {
+    const { left, top: mine } = one.getBoundingClientRect();
+    if (Math.abs(mine - top) > 4) {
+      if (rows === Math.abs(by)) break;
+      rows += 1;
+      top = mine;
+      best = undefined;
+    }
+    if (rows && (!best || Math.abs(left - box.left) < Math.abs(best.left - box.left))) best = { one, left };
+  }
+  return best?.one;
 }
 
-// The card that is `by` rows or columns away; cards of a row have the same top.
 function neighbour(cards, card, key) {
   const at = cards.indexOf(card);
-  const rtl = getComputedStyle(card).direction === "rtl";
-  if (key === "ArrowLeft" || key === "ArrowRight") return cards[at + ((key === "ArrowRight") !== rtl ? 1 : -1)];
+  const forward = getComputedStyle(card).direction === "rtl" ? "ArrowLeft" : "ArrowRight";
+  if (key === "ArrowLeft" || key === "ArrowRight") return cards[at + (key === forward ? 1 : -1)];
   if (key === "Home") return cards[0];
   if (key === "End") return cards.at(-1);
-  const box = card.getBoundingClientRect();
-  const down = key === "ArrowDown";
-  const others = down ? cards.slice(at + 1) : cards.slice(0, at).reverse();
-  const row = others.find((one) => (down ? one.getBoundingClientRect().top > box.top + 4 : one.getBoundingClientRect().top < box.top - 4));
-  if (!row) return undefined;
-  const top = row.getBoundingClientRect().top;
-  const inRow = [];
-  for (const one of others.slice(others.indexOf(row))) {
-    if (Math.abs(one.getBoundingClientRect().top - top) > 4) break;
-    inRow.push(one);
-  }
-  const distance = (one) => Math.abs(one.getBoundingClientRect().left - box.left);
-  return inRow.reduce((best, one) => (distance(one) < distance(best) ? one : best));
+  const page = Math.max(1, Math.floor(innerHeight / card.offsetHeight) - 1);
+  return inRow(cards, card, { ArrowUp: -1, ArrowDown: 1, PageUp: -page, PageDown: page }[key]);
 }
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
-  if (event.key === "/") searchFirst();
-  else if (event.key === "?") help.showModal();
-  else if (!inGrid(event)) return;
-  event.preventDefault();
-});
 
 function inGrid({ target, key }) {
   const grid = target.closest("[data-grid]");
   const card = target.closest(".card");
   if (!grid || !card) return false;
-  if (/^(Arrow|Home|End)/.test(key)) {
+  if (/^(Arrow|Home|End|Page)/.test(key)) {
     const next = neighbour([...grid.querySelectorAll(".card")], card, key);
-    next?.querySelector("a")?.focus();
+    next?.querySelector("a").focus({ preventScroll: true });
     next?.scrollIntoView({ block: "nearest" });
     return Boolean(next);
   }
@@ -60,3 +61,29 @@ function inGrid({ target, key }) {
   card.dispatchEvent(new CustomEvent(`oceano:${name}`, { bubbles: true }));
   return true;
 }
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
+  if (event.key === "/") document.querySelector("[data-search-first], [data-key-search]").focus();
+  else if (event.key === "?") help.showModal();
+  else if (!inGrid(event)) return;
+  event.preventDefault();
+});
+
+// One tab stop for a whole grid: only the card that had the focus last, and its buttons, can be reached with Tab.
+const current = new WeakMap(); // of a grid: that card, and the number of cards when all others left the tab order
+
+const inOrder = (card, is) => {
+  for (const stop of card.querySelectorAll("a, button, input, summary")) stop.tabIndex = is ? 0 : -1;
+};
+
+document.addEventListener("focusin", ({ target }) => {
+  const card = target.closest("[data-grid] > .card");
+  const grid = card?.parentElement;
+  const last = current.get(grid);
+  if (!card || last?.card === card) return;
+  const cards = grid.childElementCount;
+  for (const one of last?.cards === cards ? [last.card] : grid.querySelectorAll(":scope > .card")) inOrder(one, false);
+  inOrder(card, true);
+  current.set(grid, { card, cards });
+});

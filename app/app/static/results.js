@@ -1,6 +1,8 @@
 // The result page: filters without a new page, counts that come later, "Show more", selection, and searches with
 // photographs that store.js keeps. The server renders all HTML; this module inserts it and fills in values.
 
+import { copy } from "./copy.js";
+
 const { begin, forget, read, root, write } = globalThis.oceano;
 const $ = (selector, within = document) => within.querySelector(selector);
 const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -156,14 +158,33 @@ function ready() {
   if (filters && narrow.matches) filters.open = false;
   const size = new URLSearchParams(location.search).get("size");
   if (size) showSize(size);
+  languageLinks();
+  rememberList();
+  $("#add-image", result)?.addEventListener("change", ({ target }) => add([...target.files]));
+  selected();
+  count();
+}
+
+// The page of a photograph leads to the next one of this list.
+function rememberList() {
+  const list = $$(".card-link", result).map((link) => {
+    const { pathname, searchParams } = new URL(link.href);
+    return [pathname.split("/").at(-1), searchParams.get("face"), searchParams.get("s")];
+  });
+  try {
+    sessionStorage.setItem("oceano:list", JSON.stringify(list));
+  } catch {
+    // storage is full or not allowed
+  }
+}
+
+// The address changes without a new page, and the links to other languages with it.
+function languageLinks() {
   for (const link of $$(".languages a")) {
     const address = new URL(location.href);
     address.searchParams.set("lang", link.lang);
     link.href = address.href;
   }
-  $("#add-image", result)?.addEventListener("change", ({ target }) => add([...target.files]));
-  selected();
-  count();
 }
 
 /* counts of all matches */
@@ -199,7 +220,7 @@ function submit(form, submitter) {
   const fields = new URLSearchParams();
   const slider = form.elements.least;
   for (const [name, value] of new FormData(form)) {
-    const isDefault = name === "least" && value === slider.dataset.default;
+    const isDefault = name === "least" && Number(value) === Number(slider.dataset.default);
     if (typeof value === "string" && value && !isDefault && !["query", "crop", "key"].includes(name)) fields.append(name, value);
   }
   if (submitter?.name === "drop") {
@@ -287,6 +308,7 @@ async function showMore(focus) {
   if (next) where.replaceWith(next);
   else where.replaceWith($(".end", content) ?? "");
   isEndless = true;
+  rememberList();
   nearEnd.disconnect();
   if (next) nearEnd.observe(next);
   if (focus) items.find((item) => item.matches(".card"))?.querySelector("a").focus({ preventScroll: true });
@@ -373,7 +395,9 @@ async function size() {
 /* menus, buttons, links */
 
 document.addEventListener("toggle", ({ target }) => {
-  if (!target.matches?.("[data-menu]") || !target.open) return;
+  if (!target.matches?.("[data-menu]")) return;
+  target.closest(".card")?.classList.toggle("is-open", target.open);
+  if (!target.open) return;
   for (const other of $$("[data-menu][open]")) if (other !== target && !other.contains(target)) other.open = false;
   if (target.id === "export-menu") size();
 }, true);
@@ -409,6 +433,7 @@ document.addEventListener("click", (event) => {
     here.searchParams.set("size", chosen);
     history.replaceState(null, "", here);
     showSize(chosen);
+    languageLinks();
   } else go(address);
 });
 
@@ -419,31 +444,18 @@ async function pressed(button) {
   if ("selectAll" in dataset) select(true);
   if ("selectNone" in dataset) select(false);
   if ("open" in dataset) setTimeout(() => ($("#export-menu", result).open = true)); // after this click closed the others
-  if ("copy" in dataset) copy(button);
+  if ("copy" in dataset) copyPath(button);
   if ("forget" in dataset) {
     await forget(key);
     location.assign(root);
   }
 }
 
-async function copy(button) {
-  try {
-    await navigator.clipboard.writeText(button.dataset.copy);
-  } catch {
-    copyThePlainWay(button.dataset.copy); // navigator.clipboard needs HTTPS
-  }
+async function copyPath(button) {
+  await copy(button.dataset.copy);
   status.textContent = status.dataset.copied;
   const menu = button.closest("[data-menu]");
   if (menu) menu.open = false;
-}
-
-function copyThePlainWay(text) {
-  const give = (event) => {
-    event.clipboardData.setData("text/plain", text);
-    event.preventDefault();
-  };
-  document.addEventListener("copy", give, { once: true });
-  document.execCommand("copy");
 }
 
 result.addEventListener("change", ({ target }) => target.name === "format" && size());

@@ -27,6 +27,7 @@ async function run(mode, act) {
 }
 
 const read = (key) => run("readonly", (searches) => searches.get(key));
+const all = () => run("readonly", (searches) => searches.getAll());
 const write = (search) => run("readwrite", (searches) => searches.put(search));
 const forget = (key) => run("readwrite", (searches) => searches.delete(key));
 
@@ -52,14 +53,14 @@ async function begin(files, fields = "", tokens = []) {
   location.assign(`${root}search/${key}${fields ? `?${fields}` : ""}`);
 }
 
-globalThis.oceano = { begin, forget, read, root, write };
+globalThis.oceano = { all, begin, forget, read, root, write };
 
 const form = document.getElementById("search");
 const chooser = document.getElementById("image");
 
 function beginOrSend(files, fields) {
   begin(files, fields).catch(() => {
-    if (!form) return; // without IndexedDB, as in some private windows: the plain form works
+    if (!form) return location.assign(root); // without IndexedDB, as in some private windows: the plain form works
     const carried = new DataTransfer();
     for (const file of files) carried.items.add(file);
     chooser.files = carried.files;
@@ -82,6 +83,12 @@ if (form) {
     else chooser.click();
   });
 }
+
+document.querySelector("[data-choose]")?.addEventListener("click", () => {
+  const input = Object.assign(document.createElement("input"), { type: "file", accept: "image/*", multiple: true });
+  input.addEventListener("change", () => beginOrSend([...input.files], ""));
+  input.click();
+});
 
 // Photographs that are dropped or pasted: `oceano:files` lets a part of the page take them.
 function arrived(target, files) {

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.core import logs
 from app.core.errors import ErrorCode, OceanoError
+from app.web.auth import require_key
 from app.web.i18n import error_message, language_of
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
         request: decides the form and the language.
         headers: additional headers.
     """
-    if _is_page(request) and error.code not in _ALWAYS_JSON:
+    if (_is_page(request) and error.code not in _ALWAYS_JSON) or _is_lost(request, error):
         response: Response = request.app.state.error_page(request, error)
     else:
         response = _error_json(error, request)
@@ -74,6 +75,17 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
 def _is_page(request: Request) -> bool:
     path: str = request.scope["path"]
     return path in _PAGES or path.startswith(_BELOW_PAGES_GET if request.method == "GET" else _BELOW_PAGES)
+
+
+def _is_lost(request: Request, error: OceanoError) -> bool:
+    """Return whether a browser opened an unknown address; without a key the page would reveal data."""
+    if error.code != "not_found" or request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+        return False
+    try:
+        require_key(request)
+    except OceanoError:
+        return False
+    return True
 
 
 async def send_error(error: OceanoError, scope: Scope, receive: Receive, send: Send) -> None:

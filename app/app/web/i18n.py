@@ -14,8 +14,15 @@ from starlette.requests import Request
 
 from app.core.errors import JsonValue, OceanoError
 
-LANGUAGES: Final = ("en", "es")
 _FOLDER: Final = Path(__file__).parents[1] / "locale"
+
+
+def languages_in(folder: Path) -> tuple[str, ...]:
+    """Return the languages that have a file of texts: English, which is the default, then the others by their tag."""
+    return tuple(sorted((file.stem for file in folder.glob("*.json")), key=lambda lang: (lang != "en", lang)))
+
+
+LANGUAGES: Final = languages_in(_FOLDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +88,10 @@ def pick_language(query: str | None, cookie: str | None, accept_language: str | 
 
 
 def _available(tag: str) -> str | None:
-    """Return the language of a tag (es for es-MX); None if it is not in `LANGUAGES`."""
-    primary = tag.strip().lower().replace("_", "-").split("-", 1)[0]
-    return primary if primary in LANGUAGES else None
+    """Return the language of a tag: that of the region, such as pt-BR, else es for es-MX; None if there is none."""
+    wanted = tag.strip().lower().replace("_", "-")
+    known = {lang.lower(): lang for lang in LANGUAGES}
+    return known.get(wanted) or known.get(wanted.split("-", 1)[0])
 
 
 def _accepted_tags(header: str) -> list[str]:

@@ -19,7 +19,7 @@ FORM_OVERHEAD: Final = 64_000  # bytes of a multipart body that are not files
 _DRAIN_FACTOR: Final = 8  # of a body that is too large, up to this many times the limit is read and discarded
 _METHODS_WITH_BODY: Final = ("POST", "PUT", "PATCH")  # routes of other methods do not read a body, so would never count
 _DRAIN_SECONDS: Final = 30.0
-_MIN_FILES: Final = 8  # of the largest size fit at the same time, whatever MAX_UPLOAD_MB is
+_MIN_FILES: Final = 10  # of the largest size, those of one search, fit at once, whatever MAX_UPLOAD_MB is
 
 
 class ConcurrencyLimit:
@@ -163,8 +163,7 @@ class BodyLimit:
         self._app = app
         self._max_file_bytes = max_file_bytes
         self._files_by_path = files_by_path
-        largest = max_file_bytes * max(1, *files_by_path.values()) + FORM_OVERHEAD
-        most = max(bodies.BYTES_TOGETHER, _MIN_FILES * max_file_bytes, largest)
+        most = max(bodies.BYTES_TOGETHER, _MIN_FILES * (max_file_bytes + FORM_OVERHEAD))
         self._bodies = bodies.Bodies(most, bodies.MIN_RATE, bodies.STALL_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

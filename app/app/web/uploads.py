@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -16,7 +16,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from app.core.concurrency import Threads
+from app.core.concurrency import Admission, Threads
 from app.core.errors import OceanoError, is_full
 from app.core.types import Picture
 from app.images import DecoderPool
@@ -27,7 +27,7 @@ _MAX_FIELDS: Final = 100
 _MAX_FIELD_BYTES: Final = 64_000  # fields are kept in memory
 _CHARSETS: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"latin-1"})
 _DECODE_SECONDS: Final = 4.0  # for one upload, in a decoder process
-_WAIT_SECONDS: Final = 2.0  # of a large image for the memory that others use
+_WAIT_SECONDS: Final = 2.0  # of a large image for other large ones
 
 Options = TypeVar("Options")
 
@@ -64,29 +64,32 @@ class Photographs(Generic[Options]):
     files: list[UploadFile]
     took_ms: dict[str, float]
     _request: Request
+    _admission: Admission
 
     async def decode_next(self) -> Picture:
         """Decode the next photograph; drop it before the next call, because it may take 200 MB.
 
         Raises:
-            OceanoError: `invalid_image`, `unsupported_image`, `image_too_large`.
+            OceanoError: `invalid_image`, `unsupported_image`, `image_too_large`, `overloaded`.
         """
         file = self.files.pop(0)
-        picture, milliseconds = await _decoded(self._request, await file.read())
+        self._admission.release()  # that of the photograph before
+        picture, milliseconds = await _decoded(self._request, await file.read(), self._admission)
         self.took_ms["decode"] = self.took_ms.get("decode", 0.0) + milliseconds
         return picture
 
 
 class Decoding:
-    """Threads that decode uploads, one per processor, and slots that limit the decoded pictures in memory.
+    """Decodes uploads, one per processor at a time, and has slots that limit the decoded pictures in memory.
 
     A decoded picture can take 200 MB, so a request waits for a slot before its upload is read into memory, and keeps
-    it until it has been answered. There is a slot for each decoding thread and for each search thread.
+    it until it has been answered. There is a slot for each processor and for each search thread, and a thread for each
+    slot, so that a large picture that waits for others delays no small one.
     """
 
     def __init__(self, search_threads: int) -> None:
         processors = os.cpu_count() or 1
-        self.threads = Threads(processors, "decode")
+        self.threads = Threads(processors + search_threads, "decode")
         self.decoders = DecoderPool(processors, seconds=_DECODE_SECONDS, wait_seconds=_WAIT_SECONDS)
         self.slots = asyncio.Semaphore(processors + search_threads)
 
@@ -108,8 +111,8 @@ async def read_upload(
         read_options: makes the options of all other fields as text; a query parameter counts as a field.
 
     Raises:
-        OceanoError: `invalid_request`, `invalid_image`, `unsupported_image`, `image_too_large`, `disk_full`, and what
-            `read_options` raises.
+        OceanoError: `invalid_request`, `invalid_image`, `unsupported_image`, `image_too_large`, `overloaded`,
+            `disk_full`, and what `read_options` raises.
     """
     settings = request.app.state.settings
     decoding: Decoding = request.app.state.decoding
@@ -119,6 +122,7 @@ async def read_upload(
             options = read_options(_text_fields(request, form))
             await held.enter_async_context(decoding.slots)
             data = [await file.read() for file in files]
+        admission = held.enter_context(closing(decoding.decoders.admission()))
         start = time.perf_counter()
         pictures = []
         while data:  # each file's bytes are freed once it is decoded
@@ -127,6 +131,7 @@ async def read_upload(
                 data.pop(0),
                 max_pixels=settings.max_image_pixels,
                 min_decoded_side=settings.min_decoded_side,
+                admission=admission,
             )
             pictures.append(await decoding.threads.run(work))
         decode_ms = (time.perf_counter() - start) * 1000
@@ -160,10 +165,11 @@ async def read_photographs(
         options = read_options(_text_fields(request, form))
         if files:
             await held.enter_async_context(decoding.slots)
-        yield Photographs(options, files, {}, request)
+        admission = held.enter_context(closing(decoding.decoders.admission()))
+        yield Photographs(options, files, {}, request, admission)
 
 
-async def _decoded(request: Request, data: bytes) -> tuple[Picture, float]:
+async def _decoded(request: Request, data: bytes, admission: Admission) -> tuple[Picture, float]:
     """Decode a file; returns the picture, and the milliseconds that it took."""
     settings = request.app.state.settings
     decoding: Decoding = request.app.state.decoding
@@ -173,6 +179,7 @@ async def _decoded(request: Request, data: bytes) -> tuple[Picture, float]:
         data,
         max_pixels=settings.max_image_pixels,
         min_decoded_side=settings.min_decoded_side,
+        admission=admission,
     )
     picture = await decoding.threads.run(work)
     milliseconds = (time.perf_counter() - start) * 1000

@@ -41,6 +41,16 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == __version__
 
 
+def test_only_a_process_of_its_own_diverts_the_warnings_of_libjpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("app.cli.divert_warnings", lambda: calls.append("diverted"))
+    assert main(["--version"]) == 0
+    assert calls == []
+    monkeypatch.setattr(sys, "argv", ["oceano", "--version"])
+    assert main() == 0
+    assert calls == ["diverted"]
+
+
 @pytest.mark.parametrize("words", [["nonsense"], ["ingest"], ["ingest", "a", "--what"], ["models", "install", "--url"]])
 def test_wrong_use_is_exit_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from app.core import logs
-from app.core.concurrency import Budget, Reservations, Threads, in_order
+from app.core.concurrency import Admission, Budget, FairGate, Reservations, Threads, in_order
 from app.core.errors import OceanoError
 from tests.support.concurrency import ConcurrencyCounter
 
@@ -231,3 +231,91 @@ def test_a_reservation_waits_for_others() -> None:
         with budget.reserve(100):
             waiting = threads.submit(lambda: budget.reserve(50, 10).__enter__())
         assert waiting.result(10)
+
+
+# --- Admission
+
+
+def test_an_admission_holds_the_largest_reservation_until_it_is_released() -> None:
+    budget = Reservations(100)
+    admission, other = Admission(budget, 0), Admission(budget, 0)
+    assert admission.take(60)
+    assert admission.take(30)
+    assert not other.take(50), "60 are held, not 30"
+    assert admission.take(500), "more than there is, while it is alone"
+    assert not other.take(1)
+    admission.release()
+    assert other.take(100)
+
+
+def test_two_admissions_that_need_more_do_not_wait_for_each_other() -> None:
+    budget = Reservations(100)
+    one, other = Admission(budget, 10), Admission(budget, 10)
+    assert one.take(50)
+    assert other.take(50)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(one.take, 100)  # returns its 50 first
+        assert other.take(60)
+        other.close()
+        assert waiting.result(5)
+
+
+def test_an_admission_that_is_closed_while_it_waits_holds_nothing() -> None:
+    budget = Reservations(100)
+    admission = Admission(budget, 10)
+    with ThreadPoolExecutor(1) as threads:
+        with budget.reserve(100):
+            waiting = threads.submit(admission.take, 50)
+            time.sleep(0.05)
+            admission.close()
+        assert not waiting.result(5)
+    with budget.reserve(100, 0) as free:
+        assert free
+    assert not admission.take(1)
+
+
+# --- FairGate
+
+
+def test_a_thread_that_comes_back_is_let_in_after_one_that_waits() -> None:
+    gate, turns = FairGate(1), list[str]()
+
+    def enter(name: str) -> None:
+        with gate:
+            turns.append(name)
+
+    with ThreadPoolExecutor(1) as threads:
+        for _ in range(10):
+            with gate:
+                waiting = threads.submit(enter, "waited")
+                time.sleep(0.02)
+            enter("came back")
+            waiting.result(5)
+    assert turns == ["waited", "came back"] * 10
+
+
+def test_no_more_threads_are_inside_than_there_are_places() -> None:
+    gate, most = FairGate(2), 0
+    lock, now = threading.Lock(), 0
+
+    def enter(_: int) -> None:
+        nonlocal now, most
+        with gate:
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.002)
+            with lock:
+                now -= 1
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(enter, range(40)))
+    assert most == 2
+
+
+def test_a_place_is_left_when_the_work_fails() -> None:
+    gate = FairGate(1)
+    with pytest.raises(ValueError, match="no"), gate:
+        raise ValueError("no")
+    with gate:
+        pass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -116,3 +118,16 @@ def test_only_the_fallbacks_that_the_settings_name_are_tried(
     engine = FaceEngine(demo_pack, settings)
     monkeypatch.setattr("app.engine.detector.views", None)
     assert engine.analyze([picture_of(np.full((900, 1200, 3), 128, np.uint8))]) == [[]]
+
+
+def test_a_huge_image_is_shrunk_once_for_all_views(monkeypatch: pytest.MonkeyPatch, engine: FaceEngine) -> None:
+    large = np.random.default_rng(1).integers(90, 110, (900, 1400, 3), np.uint8)  # no face, so all views are tried
+    sizes = []
+
+    def resize(pixels: Pixels, *arguments: Any, **options: Any) -> Pixels:
+        sizes.append(pixels.shape[:2])
+        return cv2.resize(pixels, *arguments, **options)
+
+    monkeypatch.setattr("app.engine.fallbacks.cv2", SimpleNamespace(**(vars(cv2) | {"resize": resize})))
+    assert not engine.analyze([picture_of(large)])[0]
+    assert sizes.count((900, 1400)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
@@ -70,6 +71,14 @@ def test_batches_are_of_at_most_the_size_asked_for(recogniser: Network) -> None:
     parts = [(part.start, part.stop, padded) for part, padded, _ in recogniser.batches(CROPS)]
     assert parts == [(0, 8, 8), (8, 11, 3)]
     assert list(recogniser.batches([])) == []
+
+
+def test_the_gate_is_entered_for_each_run_and_left_before_the_next(recogniser: Network) -> None:
+    gate = MagicMock()
+    for number, _ in enumerate(recogniser.batches(CROPS, gate), start=1):
+        assert gate.__enter__.call_count == number
+        assert gate.__exit__.call_count == number, "between two runs, other images have their turn"
+    assert gate.__enter__.call_count == 2
 
 
 def test_on_cuda_batches_are_padded_to_a_few_sizes(demo_pack: ModelPack) -> None:

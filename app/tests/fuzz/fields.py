@@ -13,7 +13,9 @@ import numpy as np
 from app.core.errors import OceanoError
 from app.core.types import FaceFilter
 from app.index.payload import conditions_of, uuid_of
-from app.service.cursor import Cursor, decode_cursor, encode_cursor
+from app.service.cursor import Cursor, Position, decode_cursor, encode_cursor
+from app.service.query import Query
+from app.web.api.batch import read_batch
 from app.web.api.forms import CompareOptions, MoreOptions, SearchOptions, read_options
 
 _DIGEST: Final = "d" * 64
@@ -26,6 +28,12 @@ def fuzz_one(data: bytes) -> None:
     if data.startswith(b"\0"):
         with contextlib.suppress(OceanoError):
             _read_cursor(cursor_of(data[1:], _DIGEST))
+        return
+    if data.startswith(b"{"):
+        with contextlib.suppress(OceanoError):
+            for one in read_batch(data, "application/json"):
+                if isinstance(one, OceanoError):
+                    json.dumps(one.details, allow_nan=False).encode("utf-8")
         return
     fields: dict[str, str | list[str]] = {}
     for line in data.decode("utf-8", "replace").split("\n"):
@@ -64,14 +72,15 @@ def body_of(cursor: str) -> bytes:
 
 def _read_cursor(text: str) -> None:
     cursor = decode_cursor(text, _DIGEST, _SIZE)
-    conditions_of(cursor.where)
+    conditions_of(cursor.query.where)
     encode_cursor(cursor, _DIGEST)
 
 
 def _seeds() -> list[bytes]:
     unit = np.array([1, 0, 0, 0], np.float32)
     where = FaceFilter(person="Ada", folder=("/a", "/b"), taken_from="2021", min_quality=0.5, without=("blurred",))
-    cursor = encode_cursor(Cursor(unit, 0.4, where, "person", 20, (0.5, "0" * 32), ("1" * 32,), (0.4, 7)), _DIGEST)
+    query = Query(unit, 0.4, where, "newest", "person", 60, (unit,), (unit,))
+    cursor = encode_cursor(Cursor(query, Position(20, (0.5, "0" * 32), ("1" * 32,), (0.4, 7))), _DIGEST)
     times = (
         "2021",
         "2021-06",
@@ -85,6 +94,10 @@ def _seeds() -> list[bytes]:
         b"\0" + body_of(cursor),
         f"after={cursor}\nlimit=5".encode(),
         b"threshold=0.5\nall_pairs=true",
+        b"embedding=[1, -2.5e3]\nembedding=[0.1]\nface=0:2\nface=1:0\nwith_face=0:1",
+        b"sort=newest\nmin_face=40\nundated=true",
+        b"face_id=0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d\nnot_face_id=0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d",
+        b'{"queries": [{"face_id": "0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d"}, {"embedding": [1, 0.5], "x": 1}]}',
         "folder=/photos/caf\u00e9\nfolder=/a/../b//c\nperson=Ada\ngroup_by=person".encode(),
         b"image_id=" + b"a" * 64,
         b"min_det_score=0.5\nmin_quality=1e-3\nwithout=blurred, extreme_pose\nmax_faces=7",

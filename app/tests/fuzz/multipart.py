@@ -22,7 +22,8 @@ from app.core.types import FaceFilter, Picture
 from app.images import DecoderPool, decode
 from app.images.jpeg import is_plain_jpeg
 from app.main import create_app
-from app.service.cursor import Cursor, encode_cursor
+from app.service.cursor import Cursor, Position, encode_cursor
+from app.service.query import Query
 from tests.fuzz.fields import body_of, cursor_of
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, embedding_of
 from tests.support.pictures import encoded, point
@@ -32,7 +33,9 @@ _URL_ENCODED: Final = b"application/x-www-form-urlencoded"
 _CHUNK: Final = 200  # bytes, so that a boundary spans two
 
 
-def _decode_here(self: DecoderPool, data: bytes, *, name: str = "", **options: Any) -> Picture:
+def _decode_here(
+    self: DecoderPool, data: bytes, *, name: str = "", admission: object = None, **options: Any
+) -> Picture:
     """Start no process for an image."""
     is_plain_jpeg(data)
     return decode(data, **options)
@@ -149,7 +152,8 @@ def _seeds() -> list[bytes]:
         }.items()
     ]
     where = FaceFilter(folder=("/", "/photos"), min_quality=0.5, without=("blurred",))
-    cursor = Cursor(embedding_of(1), -1.0, where, "image_id", 1, (0.9, "0" * 32), (), (0.1, 7))
+    query = Query(embedding_of(1), -1.0, where, group_by="image_id")
+    cursor = Cursor(query, Position(1, (0.9, "0" * 32), (), (0.1, 7)))
     return [
         _request(0, image),
         _request(0, image, *filters, query=b"max_faces=3&taken_to=2022"),

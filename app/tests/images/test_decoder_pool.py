@@ -164,6 +164,54 @@ def test_a_large_image_that_waits_too_long_is_refused_and_the_process_goes_on(mo
         assert pool._idle == [process]
 
 
+def test_a_large_image_that_waits_leaves_the_only_process_to_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_pool, "_SMALL_BYTES", 40_000_000)
+    with closing(DecoderPool(1, seconds=10, wait_seconds=30)) as pool, ThreadPoolExecutor(1) as threads:
+        with pool._large.reserve(10**9):
+            waiting = threads.submit(pool.decode, _png(2000, 2000), max_pixels=MAX_PIXELS)
+            time.sleep(1)
+            assert pool.decode(_encoded("PNG"), max_pixels=MAX_PIXELS).width == 90
+            assert not waiting.done()
+        assert waiting.result(10).width == 2000
+
+
+def test_an_admission_keeps_other_large_images_waiting_after_the_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_pool, "_SMALL_BYTES", 40_000_000)
+    monkeypatch.setattr(decoder_pool, "_LARGE_BYTES", 60_000_000)
+    with closing(DecoderPool(2, seconds=10, wait_seconds=0.1)) as pool:
+        with closing(pool.admission()) as admission:
+            assert pool.decode(_png(2000, 2000), max_pixels=MAX_PIXELS, admission=admission).width == 2000
+            assert _error(pool, _png(2000, 2000)).code == "overloaded"
+            assert pool.decode(_encoded("PNG"), max_pixels=MAX_PIXELS).width == 90, "a small one is decoded"
+            again = pool.decode(_png(2000, 2000), max_pixels=MAX_PIXELS, admission=admission)
+            assert again.width == 2000, "the next image of the same request"
+        assert pool.decode(_png(2000, 2000), max_pixels=MAX_PIXELS).width == 2000
+
+
+def test_a_large_plain_jpeg_is_admitted_like_other_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_pool, "_LARGE_JPEG", 1_000_000)
+    large, small = _encoded("JPEG", (1200, 900)), _encoded("JPEG")
+    with closing(DecoderPool(1, seconds=10, wait_seconds=0.1)) as pool:
+        with pool._large.reserve(10**9), closing(pool.admission()) as admission:
+            with pytest.raises(OceanoError) as caught:
+                pool.decode(large, max_pixels=MAX_PIXELS, admission=admission)
+            assert (caught.value.code, caught.value.retry_after) == ("overloaded", 2)
+            assert pool.decode(small, max_pixels=MAX_PIXELS, admission=admission).width == 90
+            assert pool.decode(large, max_pixels=MAX_PIXELS).width == 1200, "an ingest does not ask"
+        with closing(pool.admission()) as admission:
+            assert pool.decode(large, max_pixels=MAX_PIXELS, admission=admission).width == 1200
+
+
+def test_a_decoder_that_waited_for_the_cpu_is_overloaded_not_an_invalid_image() -> None:
+    with closing(DecoderPool(1, seconds=5, wait_seconds=1)) as pool:
+        pool.decode(_encoded("PNG"), max_pixels=MAX_PIXELS)
+        os.kill(_children()[0].pid, 19)  # SIGSTOP: it gets no time of the CPU
+        pool._seconds = 0.3
+        assert _error(pool, _encoded("PNG")).code == "overloaded"
+        pool._seconds = 5
+        assert pool.decode(_encoded("PNG"), max_pixels=MAX_PIXELS).width == 90
+
+
 def test_a_new_process_knows_how_large_a_heic_is(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
     register_heif()
     monkeypatch.setattr(decoder_pool, "_SMALL_BYTES", 10_000_000)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,15 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import EngineHealth, IndexInfo
+from app.images import PreviewStore
 from app.images.thumbnails import ThumbStore
+from app.library import Pictures
 from app.library.ledger import FileRecord, Ledger, Totals
 from app.metrics import Metrics
 from app.service import Search, Services
 from app.service import monitor as module
 from app.service.monitor import Monitor
+from app.service.shown import Shown
 from tests.index.conftest import ids_of, points
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import point
@@ -55,7 +61,10 @@ def services(settings: Settings, engine: FakeEngine, index: Part, tmp_path: Path
     ledger = Ledger(tmp_path / "ledger.sqlite3", "faces__fake__ffffffff")
     search = Search(engine, index, metrics, threads=1)
     monitor = Monitor(engine, index, ledger, metrics)
-    services = Services(settings, engine, index, ledger, ThumbStore(tmp_path / "thumbs"), search, monitor, metrics)
+    pictures = Pictures(index, ledger, ())
+    shown = Shown(pictures, PreviewStore(tmp_path / "previews", 1_000_000), 1_000_000)
+    thumbs = ThumbStore(tmp_path / "thumbs")
+    services = Services(settings, engine, index, ledger, thumbs, search, monitor, metrics, pictures, shown)
     yield services
     services.close()
 
@@ -240,6 +249,17 @@ def test_an_engine_whose_check_fails_is_checked_again(services: Services, engine
 
 def _record(path: str, faces: int = 2) -> FileRecord:
     return FileRecord(path, 10, 1, "a" * 64, "done", faces)
+
+
+def test_kept_searches_are_deleted_when_their_time_is_over(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.kept.keep("short", [point(1).embedding], model_digest="d", days=1)
+    later = datetime.now(UTC) + timedelta(days=2)
+    monkeypatch.setattr("app.service.kept._now", lambda: later)
+    asyncio.run(services.monitor.check_kept())
+    with closing(sqlite3.connect(services.kept.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM searches").fetchone() == (0,)
 
 
 def test_the_ledger_is_counted(services: Services) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from app.core.errors import OceanoError
-from app.core.types import FaceFilter, FacePoint, Floats, Match, MatchPage, Score
+from app.core.types import FaceFilter, FacePoint, Floats, Match, Score
 from app.metrics import Metrics
-from app.service import Search, paging
+from app.service import MatchPage, Search, paging
 from tests.support.fakes import FakeEngine, MemoryIndex, picture_of
 from tests.support.pictures import RED, point
 
@@ -60,7 +60,7 @@ def _read(index: MemoryIndex, limits: Sequence[int], between: Any = None, **how:
 
 
 def _ids(pages: Sequence[Any]) -> list[str]:
-    return [match.face_id for page in pages for match in page.matches]
+    return [match.match.face_id for page in pages for match in page.matches]
 
 
 @pytest.mark.parametrize("limits", [[1], [7], [20, 100], [100, 3], [90], [1000]], ids=str)
@@ -75,7 +75,7 @@ def test_pages_have_every_match_once_although_the_first_is_approximate(limits: l
         assert [page.first for page in pages[1:]] == [
             1 + sum(len(page.matches) for page in pages[:n]) for n in range(1, len(pages))
         ]
-        later = [match.similarity for page in pages[1:] for match in page.matches]
+        later = [match.match.similarity for page in pages[1:] for match in page.matches]
         assert later == sorted(later, reverse=True)
 
 
@@ -131,13 +131,12 @@ def test_a_total_can_count_from_a_higher_similarity() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 4, 7])
-def test_groups_are_shown_once(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paging, "_GROUPED", 8)
+def test_groups_are_shown_once(limit: int) -> None:
     index = Approximate()
     people = [_point(n, 0.45 + 0.5 * n / 90, person=f"P{n % 11}" if n % 11 else None) for n in range(90)]
     index.upsert(people)
     pages = _read(index, [limit], group_by="person")
-    shown = [match.payload.person or match.face_id for page in pages for match in page.matches]
+    shown = [one.match.payload.person or one.match.face_id for page in pages for one in page.matches]
     assert len(shown) == len(set(shown))
     assert set(shown) == {one.payload.person or one.face_id for one in people}
     assert pages[-1].total == len(shown)

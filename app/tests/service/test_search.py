@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from app.core.errors import OceanoError
-from app.core.types import BBox, Face, FaceFilter, Floats, Match, Picture, SearchResult
+from app.core.types import BBox, Face, FaceFilter, Floats, Match, Picture
 from app.metrics import Metrics
-from app.service import Search
-from app.service import search as module
+from app.service import Query, Search, SearchResult
 from app.service.search import FacePair
 from tests.support.concurrency import ConcurrencyCounter
 from tests.support.fakes import FakeEngine, MemoryIndex, embedding_of, picture_of
@@ -82,8 +81,8 @@ def test_the_same_person_is_found_and_another_is_not(search: Search, index: Reco
     assert (result.width, result.height, result.threshold) == (64, 48, 0.4)
     (found,) = result.faces
     assert found.face_index == 0
-    assert {match.face_id for match in found.matches} == {point(1).face_id, point(3).face_id}
-    assert all(match.similarity == pytest.approx(1.0, abs=1e-5) for match in found.matches)
+    assert {match.match.face_id for match in found.matches} == {point(1).face_id, point(3).face_id}
+    assert all(match.match.similarity == pytest.approx(1.0, abs=1e-5) for match in found.matches)
 
 
 def test_matches_come_best_first_and_no_more_than_asked_for(search: Search, index: Recording) -> None:
@@ -93,10 +92,10 @@ def test_matches_come_best_first_and_no_more_than_asked_for(search: Search, inde
         mixed = share * query + (1 - share) * other
         index.upsert([replace(point(number), embedding=np.asarray(mixed / np.linalg.norm(mixed), np.float32))])
     (found,) = _run(search.run(_picture(), limit=3, threshold=-1)).faces
-    similarities = [match.similarity for match in found.matches]
+    similarities = [match.match.similarity for match in found.matches]
     assert len(similarities) == 3
     assert similarities == sorted(similarities, reverse=True)
-    assert found.matches[0].face_id == point(2).face_id
+    assert found.matches[0].match.face_id == point(2).face_id
 
 
 def test_the_threshold_is_the_least_cosine_that_counts(search: Search, index: Recording) -> None:
@@ -169,41 +168,18 @@ def _gallery(index: MemoryIndex, images: int, faces: int) -> None:
 def test_grouped_by_image_each_image_counts_once_with_its_best_match(search: Search, index: Recording) -> None:
     _gallery(index, images=6, faces=3)
     (found,) = _run(search.run(_picture(), limit=4, threshold=0, group_by="image_id")).faces
-    assert [match.payload.image_id for match in found.matches] == [f"{image:064x}" for image in range(4)]
-    best = max(index.search(point(0).embedding, limit=99), key=lambda match: match.similarity)
-    assert found.matches[0] == best
+    assert [match.match.payload.image_id for match in found.matches] == [f"{image:064x}" for image in range(4)]
+    (best,) = index.search(point(0).embedding, limit=1)
+    assert found.matches[0].match == replace(best, similarity=round(best.similarity, 6))
+    assert [match.group_size for match in found.matches] == [3] * 4
+    assert found.more
 
 
 def test_grouped_by_person_each_counts_once_and_the_nameless_stand_alone(search: Search, index: Recording) -> None:
     _gallery(index, images=6, faces=3)
     (found,) = _run(search.run(_picture(), limit=99, threshold=0, group_by="person")).faces
-    people = [match.payload.person for match in found.matches]
+    people = [match.match.payload.person for match in found.matches]
     assert people == [None, None, None, "P1", "P2", "P0"]
-
-
-def test_more_matches_are_fetched_until_there_are_enough_groups(search: Search, index: Recording) -> None:
-    _gallery(index, images=4, faces=40)
-    (found,) = _run(search.run(_picture(), limit=4, threshold=0, group_by="image_id")).faces
-    assert len(found.matches) == 4
-    assert [asked["limit"] for asked in index.asked] == [20, 80, 320]
-
-
-def test_fetching_more_ends_when_there_are_no_more_matches(search: Search, index: Recording) -> None:
-    _gallery(index, images=1, faces=20)
-    (found,) = _run(search.run(_picture(), limit=5, threshold=0, group_by="image_id")).faces
-    assert len(found.matches) == 1
-    assert [asked["limit"] for asked in index.asked] == [24]
-
-
-def test_fetching_more_ends_at_a_bound(search: Search, index: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_FETCHED", 30)
-    _gallery(index, images=1, faces=50)
-    (found,) = _run(search.run(_picture(), limit=5, threshold=0, group_by="image_id")).faces
-    assert len(found.matches) == 1
-    assert [asked["limit"] for asked in index.asked] == [24, 30]
-    index.asked.clear()
-    _run(search.run(_picture(), limit=1000, threshold=0, group_by="image_id"))
-    assert [asked["limit"] for asked in index.asked] == [30]
 
 
 def test_without_grouping_the_index_is_asked_for_what_is_wanted(search: Search, index: Recording) -> None:
@@ -265,14 +241,6 @@ def test_compare_names_the_picture_without_a_face(search: Search) -> None:
     assert (caught.value.code, caught.value.details) == ("face_not_found", {"image": "image_b"})
 
 
-def test_more_like_asks_for_one_embedding(search: Search, index: Recording) -> None:
-    index.upsert([point(1), point(2, GREEN)])
-    matches = _run(search.more_like(point(1).embedding, limit=5, threshold=0.4, where=FaceFilter(folder="/photos")))
-    assert [match.face_id for match in matches] == [point(1).face_id]
-    where = FaceFilter(folder="/photos")
-    assert index.asked == [{"queries": 1, "limit": 6, "threshold": pytest.approx(0.4, abs=2e-6), "where": where}]
-
-
 def test_a_threshold_equal_to_a_similarity_in_a_result_includes_it(search: Search, index: Recording) -> None:
     query = embedding_of(1)
     for number in range(200):
@@ -280,13 +248,18 @@ def test_a_threshold_equal_to_a_similarity_in_a_result_includes_it(search: Searc
         stored = replace(point(number), embedding=np.asarray(mixed / np.linalg.norm(mixed), np.float32))
         index.upsert([stored])
     index.upsert([replace(point(999), embedding=query)])
-    found = _run(search.more_like(query, limit=1000, threshold=-1))
-    assert len(found) == 201
-    for match in found:
-        again = _run(search.more_like(query, limit=1000, threshold=match.similarity))
+
+    def found(threshold: float) -> list[Match]:
+        page = _run(search.results.page(Query(query, threshold), limit=1000))
+        return [one.match for one in page.matches]
+
+    everything = found(-1)
+    assert len(everything) == 201
+    for match in everything:
+        again = found(match.similarity)
         assert match.face_id in {one.face_id for one in again}
         assert all(one.similarity >= match.similarity for one in again)
-    assert found[0].similarity == 1.0
+    assert everything[0].similarity == 1.0
 
 
 def test_a_result_says_whether_there_are_more_matches(search: Search, index: Recording) -> None:

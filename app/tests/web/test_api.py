@@ -32,6 +32,7 @@ from app.library.ledger import FileRecord, Ledger
 from app.main import create_app
 from app.service import monitor as monitor_module
 from app.service.factory import LOOKUP_THREADS
+from app.web.api.forms import SearchOptions
 from tests.support.clients import TestClient
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, embedding_of
 from tests.support.pictures import BLACK, BLUE, GREEN, KPS, RED, encoded, point
@@ -121,18 +122,22 @@ def test_search_answers_in_the_shape_of_the_design(client: TestClient, index: In
             | {
                 "matches": [
                     {
-                        "face_id": "str", "image_id": "str", "similarity": "float", "person": "NoneType",
-                        "path": "str", "page": "int", "bbox": ["float"], "quality": "float", "flaws": [],
-                        "thumb_url": "str",
+                        "face_id": "str", "image_id": "str", "similarity": "float", "sureness": "str",
+                        "person": "NoneType", "path": "str", "page": "int", "width": "int", "height": "int",
+                        "taken_at": "NoneType", "bbox": ["float"], "quality": "float", "flaws": [],
+                        "group_size": "int", "together": [], "thumb_url": "str", "image_url": "str",
                     }
                 ],
                 "more": "bool", "next": "NoneType",
             }
         ],
+        "combined": "NoneType",
         "undated_left_out": "NoneType",
         "took_ms": {"decode": "float", "detect": "float", "embed": "float", "search": "float", "total": "float"},
     }  # fmt: skip
-    assert list(body) == ["request_id", "model", "threshold", "image", "faces", "undated_left_out", "took_ms"]
+    assert list(body) == [
+        "request_id", "model", "threshold", "image", "faces", "combined", "undated_left_out", "took_ms",
+    ]  # fmt: skip
     assert body["request_id"] == answer.headers["x-request-id"]
     assert body["model"] == {"name": "fake", "digest": "ffffffff"}
     assert body["threshold"] == 0.4
@@ -250,10 +255,10 @@ def test_each_filter_reaches_the_index(client: TestClient, index: Index, field: 
         ({"threshold": "2"}, "invalid_request", "threshold: must be a number from -1 to 1"),
         ({"taken_from": "last year"}, "invalid_request", "taken_from: must be a year, month, day or time"),
         ({"taken_to": "2021-13"}, "invalid_request", "taken_to: must be a year, month, day or time"),
-        ({"group_by": "folder"}, "invalid_request", "group_by: must be image_id or person"),
+        ({"group_by": "folder"}, "invalid_request", "group_by: must be image_id, person, day or alike"),
         ({"image_id": "A"}, "invalid_request", "image_id: must be a SHA-256"),
         ({"folder": "photos"}, "invalid_request", "folder: must be an absolute path"),
-        ({"limt": "3"}, "invalid_request", "limt: is no field of this request; its fields are: limit, "),
+        ({"limt": "3"}, "invalid_request", "limt: is no field of this request; its fields are: face_id, "),
         ({"folder": "/photo"}, "folder_unknown", "nearest known folders: /photos"),
         ({"folder": ["/photos", "/b"]}, "folder_unknown", "/b"),
     ],
@@ -303,7 +308,9 @@ def test_a_shown_similarity_is_a_threshold_that_includes_it(client: TestClient, 
     assert len(_post(client, threshold="1.0").json()["faces"][0]["matches"]) == 1
     body = _compare(client, RED, RED, threshold="1.0", all_pairs="true").json()
     assert (body["similarity"], body["above_threshold"], body["same_person"]) == (1.0, True, True)
-    assert body["pairs"] == [{"face_a": 0, "face_b": 0, "similarity": 1.0, "above_threshold": True}]
+    assert body["pairs"] == [
+        {"face_a": 0, "face_b": 0, "similarity": 1.0, "above_threshold": True, "sureness": "very_likely"}
+    ]
     assert (body["faces_a"], body["faces_b"]) == (1, 1)
 
 
@@ -490,6 +497,7 @@ def test_compare_tells_the_same_from_different(client: TestClient) -> None:
         "threshold": "float",
         "similarity": "float",
         "above_threshold": "bool",
+        "sureness": "str",
         "same_person": "bool",
         "a": {"image": {"width": "int", "height": "int"}, "face": FACE_SHAPE},
         "b": {"image": {"width": "int", "height": "int"}, "face": FACE_SHAPE},
@@ -502,7 +510,7 @@ def test_compare_tells_the_same_from_different(client: TestClient) -> None:
     assert body["took_ms"]["detect"] == 2.0
     assert (body["a"]["image"], body["b"]["image"]) == ({"width": 64, "height": 48}, {"width": 30, "height": 20})
     other = _compare(client, RED, GREEN).json()
-    assert other["same_person"] is False
+    assert (other["same_person"], other["sureness"]) == (False, None)
     assert other["similarity"] == pytest.approx(float(point(1, RED).embedding @ point(1, GREEN).embedding), abs=2e-6)
     assert _compare(client, RED, GREEN, threshold="-1").json()["same_person"] is True
 
@@ -786,6 +794,9 @@ def test_status_tells_model_device_index_ingest_versions_and_uptime(client: Test
     assert body == {
         "model": {"name": "fake", "digest": "ffffffff"},
         "demo": False, "embedding_size": 512, "threshold": 0.4,
+        "bands": {
+            "very_likely": 0.5, "likely": 0.4, "mean": 0.02, "deviation": 0.1, "faces": 0, "source": "default",
+        },
         "device": {"device": "cpu", "provider": "CPUExecutionProvider", "reason": "a fake", "gpus": []},
         "engine": {"healthy": True, "cosine": 1.0, "message": ""},
         "index": {
@@ -828,15 +839,15 @@ def test_the_openapi_document_names_every_route_with_its_fields(client: TestClie
     document = client.get("/openapi.json").json()
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert routes == {
-        ("POST", "/search"), ("POST", "/search/more"), ("POST", "/detect"), ("POST", "/compare"),
-        ("GET", "/faces/{face_id}"),
+        ("POST", "/search"), ("POST", "/search/more"), ("POST", "/search/batch"), ("POST", "/faces/{face_id}/search"),
+        ("POST", "/detect"), ("POST", "/compare"), ("GET", "/faces/{face_id}"), ("GET", "/images/{image_id}"),
+        ("GET", "/images/{image_id}/preview"), ("GET", "/images/{image_id}/file"),
         ("GET", "/thumbs/{face_id}"), ("GET", "/status"), ("GET", "/metrics"), ("GET", "/health"),
     }  # fmt: skip
     ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert len(ids) == len(set(ids))
     forms = {
-        "/search": {"image", "limit", "threshold", "max_faces", "group_by", *FaceFilter.__dataclass_fields__}
-        - {"undated"},
+        "/search": {"image", *SearchOptions.model_fields},
         "/detect": {"image"},
         "/compare": {"image_a", "image_b", "threshold", "all_pairs"},
     }
@@ -845,13 +856,13 @@ def test_the_openapi_document_names_every_route_with_its_fields(client: TestClie
         assert operation["description"] or operation["summary"]
         schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
         assert set(schema["properties"]) == fields
+        if path == "/search":
+            assert set(FaceFilter.__dataclass_fields__) <= fields
+            continue
         files = {name for name, one in schema["properties"].items() if one.get("format") == "binary"}
-        assert (
-            files
-            == set(schema["required"])
-            == {name for name in fields if name.startswith("image") and name != "image_id"}
-        )
-    assert "$ref" not in json.dumps(document["paths"]["/search"]["post"]["requestBody"])
+        assert files == set(schema["required"]) == {name for name in fields if name.startswith("image")}
+    for path in ("/search", "/search/batch", "/faces/{face_id}/search"):
+        assert "$ref" not in json.dumps(document["paths"][path]["post"]["requestBody"])
 
 
 def test_256_clients_at_once_are_all_answered_and_health_all_the_while(settings: Settings, index: Index) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from app.core.errors import OceanoError
 from app.core.types import FaceFilter
-from app.web.api.forms import SEARCH_FORM, CompareOptions, DetectOptions, SearchOptions, read_options
+from app.web.api.forms import DETECT_FORM, SEARCH_FORM, CompareOptions, DetectOptions, SearchOptions, read_options
 
 
 def _wrong(**fields: str) -> dict[str, str]:
@@ -90,9 +90,12 @@ def test_blank_fields_and_the_language_are_left_out() -> None:
 
 
 def test_the_body_for_openapi_names_every_file_and_field() -> None:
-    schema = SEARCH_FORM.openapi["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert schema["required"] == ["image"]
-    assert schema["properties"]["image"] == {"type": "string", "format": "binary"}
+    schema = SEARCH_FORM["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert schema["properties"]["image"]["items"] == {"type": "string", "format": "binary"}
     assert set(schema["properties"]) == {"image", *SearchOptions.model_fields}
     for name in SearchOptions.model_fields:
         assert schema["properties"][name]["description"], name
+    schema = DETECT_FORM.openapi["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert schema == {
+        "type": "object", "required": ["image"], "properties": {"image": {"type": "string", "format": "binary"}},
+    }  # fmt: skip

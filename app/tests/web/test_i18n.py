@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from app.core.errors import STATUS, OceanoError
-from app.web.i18n import LANGUAGES, Translator, error_message, pick_language, placeholders, translator
+from app.web import i18n
+from app.web.i18n import (
+    LANGUAGES,
+    Translator,
+    error_message,
+    languages_in,
+    pick_language,
+    placeholders,
+    translator,
+)
 
 
-def test_both_catalogues_have_the_same_keys_and_placeholders() -> None:
+def test_a_file_is_a_language_and_english_is_the_first(tmp_path: Path) -> None:
+    for name in ("ar.json", "en.json", "pt-BR.json", "de.json", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    assert languages_in(tmp_path) == ("en", "ar", "de", "pt-BR")
+    assert LANGUAGES[0] == "en"
+    assert "es" in LANGUAGES
+
+
+def test_a_language_of_a_region_is_chosen_before_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(i18n, "LANGUAGES", ("en", "pt", "pt-BR"))
+    assert pick_language("pt_br", None, None) == "pt-BR"
+    assert pick_language(None, None, "pt-PT, en;q=0.5") == "pt"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_language_says_its_name_and_its_direction(lang: str) -> None:
+    texts = translator(lang).texts
+    assert texts["language.name"]
+    assert texts["language.dir"] in ("ltr", "rtl")
+    assert len(texts["date.months"].split()) == 12
+
+
+def test_all_catalogues_have_the_same_keys_and_placeholders() -> None:
     english, *others = [translator(lang).texts for lang in LANGUAGES]
     assert english
     assert others
@@ -24,7 +57,7 @@ def test_no_text_is_empty_or_left_untranslated() -> None:
     assert all(english.values())
     assert all(spanish.values())
     alike = {key for key, text in english.items() if spanish[key] == text and len(text) > 3}
-    assert alike <= {"results.size", "results.took"}
+    assert alike <= {"results.size", "results.took", "export.json", "date.day"}
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -56,8 +89,8 @@ def test_there_is_no_translator_for_another_language() -> None:
 
 def test_counts_choose_the_plural_and_the_thousands() -> None:
     english, spanish = translator("en"), translator("es")
-    assert english.count("results.count", 1) == "1 match"
-    assert english.count("results.count", 0) == "0 matches"
+    assert english.count("result.count.face", 1) == "1 match"
+    assert english.count("result.count.face", 0) == "0 matches"
     assert english.count("footer.faces", 1234567) == "1,234,567 faces indexed"
     assert spanish.count("footer.faces", 1234567) == "1\N{NO-BREAK SPACE}234\N{NO-BREAK SPACE}567 rostros en el índice"
 

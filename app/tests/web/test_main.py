@@ -246,7 +246,7 @@ def test_the_page_and_its_files_are_there(settings: Settings) -> None:
         page = client.get("/")
         assert page.status_code == 200
         assert page.headers["content-type"].startswith("text/html")
-        assert client.get("/static/page.js").status_code == 200
+        assert client.get("/static/results.js").status_code == 200
         assert client.get("/static/../main.py").status_code == 404
         assert client.get("/static/%2e%2e/main.py").status_code == 404
         assert client.get("/static/").status_code == 404

@@ -72,7 +72,7 @@ async def _running(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def _asgi(
-    app: FastAPI, body: list[Message], path: str = "/search", headers: dict[str, str] | None = None
+    app: FastAPI, body: list[Message], path: str = "/detect", headers: dict[str, str] | None = None
 ) -> tuple[list[Message], int]:
     """POST to the bare app: what it sent, and how many of these messages it took."""
     sent: list[Message] = []
@@ -181,7 +181,10 @@ def test_the_security_headers_are_on_everything(client: TestClient, method: str,
     answer = client.request(method, path)
     assert answer.status_code == status
     assert SECURITY_HEADERS
-    for name, value in SECURITY_HEADERS.items():
+    expected = dict(SECURITY_HEADERS)
+    if path == "/":
+        expected["Referrer-Policy"] = "same-origin"  # its forms say where they come from
+    for name, value in expected.items():
         assert answer.headers[name] == value
     assert answer.headers["x-request-id"]
     assert "server" not in answer.headers
@@ -254,7 +257,7 @@ def test_a_client_that_leaves_while_it_sends_is_no_error(settings: Settings, cap
     warned = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert [text for text in warned if "The index is empty" not in text] == []
     exposition = app.state.metrics.exposition().decode()
-    assert 'oceano_requests_total{method="POST",route="/search",status="499"} 1.0' in exposition
+    assert 'oceano_requests_total{method="POST",route="/detect",status="499"} 1.0' in exposition
     assert "oceano_requests_in_flight 0.0" in exposition
 
 
@@ -345,7 +348,7 @@ def test_a_client_that_stops_sending_a_body_that_is_too_large_is_answered(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
-    for path in ("/search", "/health"):
+    for path in ("/detect", "/health"):
         sent, _ = asyncio.run(_asgi(_app(settings), _chunks(1, 10, last=False), path, {"content-length": "999999999"}))
         assert _answer(sent)[0] == 408
     monkeypatch.undo()
@@ -356,7 +359,7 @@ def test_a_client_that_stops_sending_a_body_that_is_too_large_is_answered(
 
 def test_a_body_that_does_not_fit_beside_the_others_is_503(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BYTES_TOGETHER", 1000)
-    monkeypatch.setattr(limits, "_MIN_BODIES", 0)
+    monkeypatch.setattr(limits, "_MIN_FILES", 0)
     sent, _ = asyncio.run(_asgi(_app(settings), [HEAD, *_chunks(2, 1000)]))
     status, body, headers = _answer(sent)
     assert (status, body["error"]["code"], headers["retry-after"]) == (503, "overloaded", "1")
@@ -416,7 +419,7 @@ def test_a_chunked_upload_that_is_too_large_is_413(client: TestClient) -> None:
         for _ in range(30):
             yield b"x" * 10_000
 
-    answer = client.post("/search", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+    answer = client.post("/detect", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert answer.status_code == 413
     _over(answer.json())
 
@@ -425,8 +428,14 @@ def test_two_files_may_be_twice_as_large_together(client: TestClient) -> None:
     large = encoded() + b"\0" * (MAX_UPLOAD - len(encoded()))
     answer = client.post("/compare", files={"image_a": large, "image_b": large})
     assert answer.status_code == 200
-    assert client.post("/search", files={"image": large}).status_code == 200
-    assert client.post("/search", files={"image": large + b"\0"}).status_code == 413
+    assert client.post("/detect", files={"image": large}).status_code == 200
+    assert client.post("/detect", files={"image": large + b"\0"}).status_code == 413
+
+
+def test_ten_images_of_a_search_may_be_ten_times_as_large_together_and_each_as_large_as_one(client: TestClient) -> None:
+    large = encoded() + b"\0" * (MAX_UPLOAD - len(encoded()))
+    assert client.post("/search", files=[("image", large)] * 10).status_code == 200
+    assert client.post("/search", files=[("image", encoded()), ("image", large + b"\0")]).status_code == 413
 
 
 def test_draining_ends_with_the_body_with_the_client_or_at_the_limit() -> None:
@@ -620,7 +629,7 @@ def test_routes_are_counted_by_their_template_and_what_matches_none_together(cli
 
 def test_an_error_that_passes_says_when_to_try_again(client: TestClient) -> None:
     def retry_after(code: str, seconds: float | None) -> str | None:
-        scope = {"type": "http", "app": client.app, "path": "/x", "query_string": b"", "headers": []}
+        scope = {"type": "http", "app": client.app, "method": "GET", "path": "/x", "query_string": b"", "headers": []}
         return error_response(OceanoError(code, "?", retry_after=seconds), Request(scope)).headers.get("retry-after")
 
     assert retry_after("index_unavailable", None) == "5"
@@ -651,7 +660,7 @@ def test_an_error_is_told_in_the_reader_s_language(
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/%2e%2e/etc/passwd", "/faces", "/search/x", "/static", "/%ff", "/docs", "/redoc"]
+    "path", ["/nowhere", "/%2e%2e/etc/passwd", "/faces", "/searches/x", "/static", "/%ff", "/docs", "/redoc"]
 )
 def test_an_unknown_route_is_404_in_json(client: TestClient, path: str) -> None:
     for method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS"):
@@ -678,7 +687,7 @@ def test_a_method_that_a_route_does_not_take_is_405_and_says_which_it_takes(
 def test_an_error_before_the_page_is_reached_is_shown_as_the_page_shows_it(settings: Settings) -> None:
     with TestClient(_app(settings)) as client:
         answer = client.post(
-            "/", content=b"x" * (LIMIT + 1), headers={"Content-Type": "multipart/form-data; boundary=b"}
+            "/", content=b"x" * (10 * LIMIT + 1), headers={"Content-Type": "multipart/form-data; boundary=b"}
         )
         assert answer.status_code == 413
         assert answer.headers["content-type"].startswith("text/html")

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from app.core.types import Face, FaceRecord, Match
-from app.web.api.responses import FaceResponse, FoundFace, ImageSize, MatchedFace, finite, rounded
+from app.service import ListedMatch, bands_of
+from app.web.api.matches import MatchedFace
+from app.web.api.responses import FaceResponse, FoundFace, ImageSize, finite, rounded
 from tests.support.fakes import FAKE_PACK, embedding_of, picture_of
 from tests.support.pictures import KPS, point
 
+BANDS = bands_of(FAKE_PACK, 10_000)
 NO_TEXT = b"/photos/caf\xe9.jpg".decode("utf-8", "surrogateescape")
 
 
@@ -24,11 +27,14 @@ def test_a_face_has_place_box_points_scores_and_how_it_was_found() -> None:
 
 def test_a_match_tells_where_its_picture_lies_and_no_embedding() -> None:
     stored = point(1, person="Ada")
-    body = MatchedFace.of(Match(stored.face_id, 0.71234567, stored.payload)).model_dump(mode="json")
+    listed = ListedMatch(Match(stored.face_id, 0.71234567, stored.payload), group_size=3)
+    body = MatchedFace.of(listed, BANDS, "/faces").model_dump(mode="json")
     assert body == {
-        "face_id": stored.face_id, "image_id": f"{1:064x}", "similarity": 0.712346, "person": "Ada",
-        "path": "/photos/1.jpg", "page": 0, "bbox": [1.0, 2.0, 30.5, 40.25], "quality": 0.8, "flaws": [],
-        "thumb_url": f"/thumbs/{stored.face_id}",
+        "face_id": stored.face_id, "image_id": f"{1:064x}", "similarity": 0.712346, "sureness": "very_likely",
+        "person": "Ada", "path": "/photos/1.jpg", "page": 0, "width": stored.payload.width,
+        "height": stored.payload.height, "taken_at": None, "bbox": [1.0, 2.0, 30.5, 40.25], "quality": 0.8,
+        "flaws": [], "group_size": 3, "together": [], "thumb_url": f"/faces/thumbs/{stored.face_id}",
+        "image_url": f"/faces/images/{1:064x}",
     }  # fmt: skip
 
 
@@ -46,7 +52,7 @@ def test_a_stored_face_is_told_whole_but_for_its_embedding() -> None:
 
 def test_a_file_name_that_is_no_text_can_be_sent() -> None:
     stored = point(1, path=NO_TEXT, folder=("/", NO_TEXT))
-    match = MatchedFace.of(Match(stored.face_id, 1.0, stored.payload))
+    match = MatchedFace.of(ListedMatch(Match(stored.face_id, 1.0, stored.payload)), BANDS)
     face = FaceResponse.of(FaceRecord("x", stored.payload), [NO_TEXT], FAKE_PACK)
     for body in (match, face):
         assert json.loads(body.model_dump_json())["path"] == "/photos/caf\\xe9.jpg"

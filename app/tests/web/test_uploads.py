@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import io
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -12,7 +14,10 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 
 from app.core.config import Settings
+from app.core.types import Face
+from app.images import decoder_pool
 from app.main import create_app
+from app.web import uploads
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.pictures import GREEN, RED, encoded
@@ -22,6 +27,7 @@ broken_off = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 BOUNDARY = "b0undary"
 MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 MAX_UPLOAD = 50_000
+NO_EXAMPLE = "send an `image`, a `face_id` or an `embedding`"
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +86,15 @@ def test_fields_come_in_the_form_or_in_the_query_and_the_form_wins(client: TestC
 )
 def test_a_body_that_is_no_form_is_400_and_says_what_to_send(client: TestClient, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
-    error = _error(client.post("/search", content=encoded(), headers=headers), 400, "invalid_request")
+    error = _error(client.post("/detect", content=encoded(), headers=headers), 400, "invalid_request")
     assert error["message"] == "send multipart/form-data with the file `image`"
+
+
+@pytest.mark.parametrize("kind", [None, "application/json", "image/jpeg", "multipart/mixed"])
+def test_a_search_whose_body_is_no_form_is_400_and_says_what_to_send(client: TestClient, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    error = _error(client.post("/search", content=encoded(), headers=headers), 400, "invalid_request")
+    assert error["message"] == NO_EXAMPLE
 
 
 @pytest.mark.parametrize("charset", ["undefined", "idna", "unicode_escape", "utf-7", '"a', "a\x01b"])
@@ -121,22 +134,45 @@ def test_compare_says_which_two_files_it_wants(client: TestClient) -> None:
     ],
 )
 def test_a_missing_or_empty_file_is_400_and_names_the_field(client: TestClient, parts: list[bytes]) -> None:
-    error = _error(client.post("/search", content=_body(*parts), headers=MULTIPART), 400, "invalid_request")
+    error = _error(client.post("/detect", content=_body(*parts), headers=MULTIPART), 400, "invalid_request")
     assert error["message"] == "the file `image` is missing or empty"
     assert error["details"] == {"missing": ["image"]}
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (_part("image", b"", filename=""), NO_EXAMPLE),
+        (_part("limit", b"5", filename=None), NO_EXAMPLE),
+        (_part("image", b""), "a file `image` is empty"),
+        (_part("picture", encoded()), "this request has no file `picture`, only `image`"),
+        (_part("image", b"text", filename=None), "image: is no field of this request"),
+    ],
+)
+def test_a_search_without_a_file_that_can_be_read_is_400_and_says_why(
+    client: TestClient, part: bytes, message: str
+) -> None:
+    error = _error(client.post("/search", content=_body(part), headers=MULTIPART), 400, "invalid_request")
+    assert error["message"].startswith(message)
 
 
 def test_two_files_where_one_is_wanted_are_400(client: TestClient) -> None:
     for second in ("image", "other"):
         body = _body(_part("image", encoded()), _part(second, encoded()))
-        error = _error(client.post("/search", content=body, headers=MULTIPART), 400, "invalid_request")
+        error = _error(client.post("/detect", content=body, headers=MULTIPART), 400, "invalid_request")
         assert "Maximum number of files is 1" in error["message"]
 
 
+def test_more_than_ten_images_of_a_person_are_400(client: TestClient) -> None:
+    body = _body(*[_part("image", encoded(size=(8, 8)))] * 11)
+    error = _error(client.post("/search", content=body, headers=MULTIPART), 400, "invalid_request")
+    assert "Maximum number of files is 10" in error["message"]
+
+
 def test_too_many_fields_are_400(client: TestClient) -> None:
-    fields = [_part("limit", b"5", filename=None)] * 41
+    fields = [_part("limit", b"5", filename=None)] * 101
     error = _error(client.post("/search", content=_body(*fields), headers=MULTIPART), 400, "invalid_request")
-    assert "Maximum number of fields is 40" in error["message"]
+    assert "Maximum number of fields is 100" in error["message"]
 
 
 def test_a_field_as_large_as_a_file_is_refused(settings: Settings) -> None:
@@ -341,3 +377,35 @@ def test_uploads_are_decoded_in_processes_that_end_with_the_service(settings: Se
     assert [answer.status_code for answer in answers] == [200] * 4
     _error(crashed, 400, "invalid_image")
     assert _decoder_processes() == []
+
+
+@pytest.mark.decoders
+def test_a_large_image_waits_until_another_request_s_has_been_answered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool, "_LARGE_JPEG", 1000)
+    monkeypatch.setattr(decoder_pool, "_LARGE_BYTES", 50_000)  # of one image
+    monkeypatch.setattr(uploads, "_WAIT_SECONDS", 0.1)
+    engine, image = FakeEngine(), encoded(GREEN, kind="JPEG")
+    analyzing, answered = threading.Event(), threading.Event()
+    analyze = engine.analyze
+
+    def slow(*arguments: Any) -> list[list[Face]]:
+        analyzing.set()
+        answered.wait(20)
+        return analyze(*arguments)
+
+    app = create_app(settings, engine=engine, index=MemoryIndex())
+    with TestClient(app) as client, ThreadPoolExecutor(1) as threads:
+        monkeypatch.setattr(engine, "analyze", slow)
+        first = threads.submit(client.post, "/detect", files={"image": image})
+        assert analyzing.wait(10)
+        for route in ("/detect", "/search"):
+            refused = client.post(route, files={"image": image})
+            _error(refused, 503, "overloaded")
+            assert refused.headers["retry-after"] == "2"
+        answered.set()
+        assert first.result(10).status_code == 200
+        assert client.post("/detect", files={"image": image}).status_code == 200
+        both = client.post("/compare", files={"image_a": image, "image_b": image})
+        assert both.status_code == 200, "two large images of one request do not wait for each other"

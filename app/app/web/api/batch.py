@@ -63,7 +63,7 @@ async def batch(request: Request, services: ServicesDep) -> Response:
     Queries with the same options, apart from their examples, are searched together. A wrong query has an `error` in
     its place; the others are answered. The `limit` of all queries together is at most 20,000.
     """
-    asked = await run_in_threadpool(_read, await request.body(), request.headers.get("content-type", ""))
+    asked = await run_in_threadpool(read_batch, await request.body(), request.headers.get("content-type", ""))
     took_ms: dict[str, float] = {}
     outcomes = await _answer(services, asked, took_ms)
     body = await run_in_threadpool(_written, request, services, outcomes, took_ms)
@@ -79,8 +79,13 @@ class _Asked:
     person: Person
 
 
-def _read(body: bytes, content_type: str) -> list[PersonOptions | OceanoError]:
-    if content_type.split(";")[0].strip().lower() != "application/json":
+def read_batch(body: bytes, content_type: str) -> list[PersonOptions | OceanoError]:
+    """Read the options of every query, or what is wrong with it.
+
+    Raises:
+        OceanoError: `invalid_request` if the body is no batch.
+    """
+    if content_type.split(";", maxsplit=1)[0].strip().lower() != "application/json":
         raise OceanoError("invalid_request", "send application/json with the list `queries`")
     try:
         queries = BatchRequest.model_validate_json(body).queries
@@ -113,18 +118,28 @@ async def _answer(
 ) -> list[_Outcome]:
     valid = [one for one in asked if isinstance(one, PersonOptions)]
     stored = await services.lookups.run(stored_embeddings, services, valid)
+    outcomes, groups = await run_in_threadpool(_grouped, asked, stored, services.engine.pack)
+    for group in groups:  # one after another: a batch takes one thread, as other searches do
+        outcomes |= await _found(services, group, took_ms)
+    return [outcomes[place] for place in range(len(asked))]
+
+
+def _grouped(
+    asked: Sequence[PersonOptions | OceanoError], stored: Mapping[str, Floats], pack: ModelPack
+) -> tuple[dict[int, _Outcome], list[list[_Asked]]]:
+    """Return the outcomes of the wrong queries, and the others in groups of equal options."""
     outcomes: dict[int, _Outcome] = {}
     groups: dict[str, list[_Asked]] = {}
     for place, options in enumerate(asked):
-        query = _query(place, options, stored, services.engine.pack)
+        query = _query(place, options, stored, pack)
         if isinstance(query, OceanoError):
             outcomes[place] = query
-        else:
-            alike = query.options.model_dump_json(exclude={"face_id", "embedding"})
-            groups.setdefault(alike, []).append(query)
-    for group in groups.values():  # one after another: a batch takes one thread, as other searches do
-        outcomes |= await _found(services, group, took_ms)
-    return [outcomes[place] for place in range(len(asked))]
+            continue
+        alike = query.options.model_dump_json(exclude={"face_id", "embedding"})
+        if query.person.query.needs_list:  # gains nothing from a group, and may take long
+            alike += f" {place}"
+        groups.setdefault(alike, []).append(query)
+    return outcomes, [*groups.values()]
 
 
 def _query(

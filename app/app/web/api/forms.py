@@ -64,7 +64,7 @@ class PersonOptions(BaseModel):
     )
     sort: Sort = Field("similarity", description="order of the matches; by time, those without a date are last")
     group_by: GroupBy | None = Field(
-        None, description="only the first match of each image, person, day or set of near-identical images"
+        None, description="only the most similar match of each image, person, day or set of near-identical images"
     )
     min_face: int | None = Field(None, ge=1, le=10_000, description="least shorter side of a stored face, in pixels")
     with_face_id: OtherIds = Field((), description="stored face of a further person who must be in the same image")

@@ -32,7 +32,7 @@ class Example:
         face_id: of an indexed face; empty for a face of a photograph that was sent.
         token: holds the embedding, for the next request; empty for an indexed face.
         crop: a small JPEG file in Base64; empty if there is none, and for an indexed face, which has a thumbnail.
-        is_doubtful: less similar to the other examples together than the threshold: it may be someone else.
+        is_doubtful: resembles neither the first example nor all others together: it may be someone else.
         bbox: in the photograph, if this request brought it.
     """
 
@@ -170,9 +170,10 @@ def together(examples: Sequence[Example], threshold: float, picture: Picture | N
 
 
 def _is_stranger(place: int, examples: Sequence[Example], threshold: float) -> bool:
-    """Compare an example with all others together, of which it is no part."""
+    """Compare an example with the first one, and with all others together, of which one may be a stranger, too."""
     others = combined([one.embedding for other, one in enumerate(examples) if other != place])
-    return float(examples[place].embedding @ others) < threshold
+    embedding = examples[place].embedding
+    return max(float(embedding @ examples[0].embedding), float(embedding @ others)) < threshold
 
 
 def _checked(crop: str) -> str:

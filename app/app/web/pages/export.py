@@ -126,10 +126,10 @@ def _estimate(services: Services, matches: Iterable[ListedMatch], kind: str, t: 
     """Return how many photographs an archive has, and how large it is; previews are not drawn to find out."""
     count, size = archive_size(matches, services.pictures)
     key = "export.size" if kind == "zip" else "export.files"
-    return t.count(key, count, size=_readable_size(size))
+    return t.count(key, count, size=readable_size(size))
 
 
-def _readable_size(size: float) -> str:
+def readable_size(size: float) -> str:
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.1f} {unit}" if unit == "GB" else f"{size:.0f} {unit}"

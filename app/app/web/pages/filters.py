@@ -74,6 +74,10 @@ class Filters:
     after: str = ""
     size: Size = "m"
 
+    def plain(self, threshold: float) -> Filters:
+        """Return the same filters, without a `least` that is the model's threshold: forms always send one."""
+        return replace(self, least=None) if self.least == round(threshold, 2) else self
+
     def where(self) -> FaceFilter | None:
         """Return the filter of the index; None if there is none."""
         given = FaceFilter(

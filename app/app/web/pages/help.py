@@ -22,6 +22,7 @@ from app.web.pages.templating import render
 
 _NUMBER: Final = re.compile(r"-?[01]?([.,][0-9]{1,6})?")
 _STEPS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # rows of the table, above the threshold
+_ONE: Final = 2 / 3  # expected strangers; more of them are told as a number, fewer as one in so many searches
 _RAREST: Final = 1e-6  # expected strangers; below it, numbers say nothing more
 
 
@@ -137,14 +138,12 @@ def _answer(bands: Bands, t: Translator, similarity: float) -> Answer:
     shown = two_decimals(similarity)
     sureness = bands.of(similarity) if similarity >= bands.threshold else None
     expected = min(bands.expected_strangers(similarity, bands.counted_faces), bands.counted_faces)
-    if expected >= 1:
-        n = _one_digit(expected)
+    if expected > _ONE:
+        n = _one_digit(max(1.0, expected))
         return Answer(shown, sureness, t.count("help.strangers", n), t.count("help.reach", n, similarity=shown))
     if expected >= _RAREST:
         number = t.number(_one_digit(1 / expected))
-        return Answer(
-            shown, sureness, t("help.one_in", n=number), t("help.reach_one_in", n=number, similarity=shown)
-        )
+        return Answer(shown, sureness, t("help.one_in", n=number), t("help.reach_one_in", n=number, similarity=shown))
     return Answer(shown, sureness, t("help.almost_none"), t("help.reach_none", similarity=shown))
 
 
@@ -168,5 +167,5 @@ def _one_digit(number: float) -> int:
     """Round a number to one digit, as the estimate has no more; one below 20 to a whole number."""
     if number < 20:
         return round(number)
-    size = 10 ** math.floor(math.log10(number))
+    size: int = 10 ** math.floor(math.log10(number))
     return round(number / size) * size

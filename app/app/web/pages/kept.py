@@ -46,7 +46,7 @@ def router() -> APIRouter:
 async def kept_searches(services: Services, t: Translator) -> list[KeptView]:
     """Return the newest kept searches for the start page; an empty list if their file cannot be read."""
     try:
-        found = await services.lookups.run(lambda: services.kept.all(limit=_LISTED))
+        found = await run_in_threadpool(services.kept.all, limit=_LISTED)  # lookups may wait for the index
     except OceanoError:
         return []
     return [_view(kept, t) for kept in found]
@@ -103,6 +103,7 @@ async def open_kept(request: Request, kept_id: str, services: Services) -> Opene
     pack = services.engine.pack
     kept.require_model(pack.digest)
     filters = read_filters(query_fields(request) if request.query_params else parse_qs(kept.filters))
+    filters = filters.plain(pack.threshold)
     examples = persons.of_embeddings(kept.embeddings, kept.crop, pack)
     if filters.examples:
         embeddings = await services.results.embeddings_of(filters.examples)

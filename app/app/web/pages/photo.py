@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,13 +19,18 @@ from app.service import Services, Sureness
 from app.web.api.images import image_id_from
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
+from app.web.pages.export import readable_size
 from app.web.pages.form_fields import last_of, query_fields
-from app.web.pages.result_views import day_text, printable, two_decimals
+from app.web.pages.result_parts import outline
+from app.web.pages.result_views import OutlineView, day_text, printable, two_decimals
 from app.web.pages.results import face_id_of
 from app.web.pages.templating import render
 from app.web.uploads import Decoding
 
-_ORIGINS: Final = ("/face/", "/kept/", "/search/")  # results, to which the page leads back
+_ORIGIN: Final = re.compile(  # a result, to which the page leads back
+    r"/(face/(?P<face>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})|(kept|search)/[0-9A-Za-z_-]+)(\?.*)?"
+)
+_SIMILARITY: Final = re.compile(r"[01]\.[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +39,21 @@ class PhotoFace:
 
     face_id: str
     number: int
-    box: tuple[float, float, float, float]
+    outline: OutlineView
     name: str
     is_chosen: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why the photograph is in a result: both faces, and what their similarity means."""
+    """Why the photograph is in a result: both faces, and what their similarity means.
+
+    Attributes:
+        query_face: face_id; empty for a photograph that was sent, of which the browser has the crop.
+        face: face_id.
+        similarity: two decimals.
+        sureness: what the similarity means.
+    """
 
     query_face: str
     face: str
@@ -69,12 +82,13 @@ class PhotoView:
         faces: in canonical order.
         why: None if the page was not opened from a result.
         back: address of the result; empty if there is none.
-        day: of the photograph, in words; empty if it has no date.
+        taken_at: date and time of the photograph in ISO 8601; empty if it has no date.
+        day: the same in words.
         time: of the photograph, such as 10:42; empty if it has no date.
         name: of the file.
         folder: of the file.
         copies: all files that contain the image.
-        size: of the file in bytes.
+        size: of the file, with its unit; empty if no file is known.
         details: of the camera.
         shown: the photograph can be shown; if not, `problem` says why.
         problem: an error; None if there is none.
@@ -91,12 +105,13 @@ class PhotoView:
     faces: tuple[PhotoFace, ...]
     why: Why | None
     back: str
+    taken_at: str
     day: str
     time: str
     name: str
     folder: str
     copies: tuple[Copy, ...]
-    size: int
+    size: str
     details: Mapping[str, str]
     shown: bool
     problem: OceanoError | None
@@ -118,21 +133,30 @@ async def _photo(request: Request, image_id: str, services: ServicesDep) -> HTML
     chosen = last_of(fields, "face")
     chosen = face_id_of(chosen) if chosen else ""
     back = _origin(last_of(fields, "from"))
+    similarity = last_of(fields, "s")
     decoding: Decoding = request.app.state.decoding
     image = await services.lookups.run(services.pictures.get, image_id_from(image_id))
     async with decoding.slots:
         details = await decoding.threads.run(services.shown.details, decoding.decoders, image.image_id, image.files)
-    view = await services.lookups.run(_view, services, image, details, chosen, back, translator(language_of(request)))
+    why = await services.lookups.run(_why, services, chosen, back, similarity)
+    t = translator(language_of(request))
+    view = await services.lookups.run(_view, services, image, details, chosen, back, why, t)
     return render(request, "photo.html", {"photo": view})
 
 
 def _origin(sent: str) -> str:
     """Return the address of a result; empty for any other, which a link of another site may contain."""
-    return sent if sent.startswith(_ORIGINS) and "\\" not in sent and "//" not in sent.partition("?")[0] else ""
+    return sent if _ORIGIN.fullmatch(sent) else ""
 
 
 def _view(
-    services: Services, image: StoredImage, details: Mapping[str, str], chosen: str, back: str, t: Translator
+    services: Services,
+    image: StoredImage,
+    details: Mapping[str, str],
+    chosen: str,
+    back: str,
+    why: Why | None,
+    t: Translator,
 ) -> PhotoView:
     pictures = services.pictures
     path = PurePosixPath(printable(image.path))
@@ -141,15 +165,16 @@ def _view(
         width=image.width,
         height=image.height,
         widths=tuple(width for width in PREVIEW_WIDTHS if width <= image.width) or PREVIEW_WIDTHS[:1],
-        faces=tuple(_face(number, record, chosen) for number, record in enumerate(image.faces, 1)),
-        why=_why(services, chosen, back),
+        faces=tuple(_face(image, number, record, chosen) for number, record in enumerate(image.faces, 1)),
+        why=why,
         back=back,
+        taken_at=image.taken_at or "",
         day=day_text(image.taken_at, t),
         time=(image.taken_at or "")[11:16],
         name=path.name,
         folder=str(path.parent),
         copies=tuple(_copies(image)),
-        size=image.files[0].size if image.files else 0,
+        size=readable_size(image.files[0].size) if image.files else "",
         details=details,
         shown=(problem := _problem(services, image)) is None,
         problem=problem,
@@ -160,11 +185,10 @@ def _view(
     )
 
 
-def _face(number: int, record: FaceRecord, chosen: str) -> PhotoFace:
-    x1, y1, x2, y2 = record.payload.bbox
-    box = (round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1))
+def _face(image: StoredImage, number: int, record: FaceRecord, chosen: str) -> PhotoFace:
     name = printable(record.payload.person) if record.payload.person else ""
-    return PhotoFace(record.face_id, number, box, name, record.face_id == chosen)
+    shape = outline(record.payload.bbox, number, image.width, image.height)
+    return PhotoFace(record.face_id, number, shape, name, record.face_id == chosen)
 
 
 def _copies(image: StoredImage) -> Sequence[Copy]:
@@ -172,15 +196,20 @@ def _copies(image: StoredImage) -> Sequence[Copy]:
     return [Copy(str(path), path.name, str(path.parent)) for path in paths]
 
 
-def _why(services: Services, chosen: str, back: str) -> Why | None:
-    """Compare the face with the one that the result starts from."""
-    start = back.removeprefix("/face/").partition("?")[0] if back.startswith("/face/") else ""
-    if not chosen or not start:
+def _why(services: Services, chosen: str, back: str, told: str) -> Why | None:
+    """Say what the similarity of a hit means; without one from the result, compare with the face it starts from."""
+    origin = _ORIGIN.fullmatch(back)
+    if origin is None or not chosen or chosen == origin["face"]:
         return None
-    records = services.index.retrieve([face_id_of(start), chosen], with_embedding=True)
+    start = origin["face"] or ""
+    if _SIMILARITY.fullmatch(told) and float(told) <= 1:
+        return Why(start, chosen, told, services.bands.of(float(told)))
+    if not start:
+        return None
+    records = services.index.retrieve([start, chosen], with_embedding=True)
     embeddings = {record.face_id: record.embedding for record in records}
     one, other = embeddings.get(start), embeddings.get(chosen)
-    if one is None or other is None or start == chosen:
+    if one is None or other is None:
         return None
     similarity = float(one @ other)
     return Why(start, chosen, two_decimals(similarity), services.bands.of(similarity))

@@ -11,12 +11,7 @@ from app.service import Query, ResultPage, Services, encode_query
 from app.web.i18n import Translator
 from app.web.pages.asked import Asked
 from app.web.pages.filters import LEAST_MIN, Filters
-from app.web.pages.result_views import (
-    BandView,
-    FacetsView,
-    KeptView,
-    Place,
-    ResultView,
+from app.web.pages.result_parts import (
     band_views,
     cards,
     crop_view,
@@ -24,8 +19,8 @@ from app.web.pages.result_views import (
     facets_view,
     photograph_view,
     spans,
-    two_decimals,
 )
+from app.web.pages.result_views import BandView, FacetsView, KeptView, Place, ResultView, two_decimals
 
 PAGE: Final = 100  # cards
 FOLDERS: Final = 200

@@ -1,28 +1,17 @@
-"""View models of a result: cards, crops, tabs, chips and counts, ready for the templates."""
+"""View models of a result, ready for the templates."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode
 
-import numpy as np
-
-from app.core.types import BBox, Floats, Picture
-from app.images import preview_webp
-from app.service import Bands, Facets, ListedMatch, ResultPage, Sureness
+from app.core.types import BBox
+from app.service import Sureness
 from app.web.i18n import Translator
-from app.web.pages.asked import Asked, Example
 from app.web.pages.filters import Filters
-
-SURENESSES: Final[tuple[Sureness, ...]] = ("very_likely", "likely", "look_closely")
-
-_PREVIEW_SIDE: Final = 1024
-_SHOWN_FLAWS: Final = ("blurred", "extreme_pose", "face_too_small", "low_detection_score")  # the first is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,168 +276,6 @@ class ResultView:
         return t(f"result.count.{unit}.other", n=f"{t.number(self.last)}+")
 
 
-def cards(found: Sequence[ListedMatch], bands: Bands, filters: Filters, t: Translator, same: str) -> list[CardView]:
-    """Make the cards of a page.
-
-    Args:
-        found: the matches.
-        bands: say what a similarity means.
-        filters: a list by time gets a heading for each day.
-        t: the language.
-        same: image_id of the face that the result starts from; empty for none.
-    """
-    views = []
-    day = None
-    for listed in found:
-        match, payload = listed.match, listed.match.payload
-        path = PurePosixPath(printable(payload.path))
-        when = day_text(payload.taken_at, t)
-        heading = (when or t("result.undated")) if filters.sort != "similarity" and when != day else ""
-        day = when
-        views.append(
-            CardView(
-                face_id=match.face_id,
-                image_id=payload.image_id,
-                event=path.parent.name or str(path.parent),
-                name=path.name,
-                path=str(path),
-                when=when,
-                day=(payload.taken_at or "")[:10],
-                similarity=two_decimals(match.similarity),
-                sureness=bands.of(match.similarity),
-                person=printable(payload.person or ""),
-                more=listed.group_size - 1,
-                flaw=next((flaw for flaw in _SHOWN_FLAWS if flaw in payload.flaws), ""),
-                page=payload.page + 1 if payload.page else 0,
-                is_same=payload.image_id == same,
-                heading=heading,
-            )
-        )
-    return views
-
-
-def crop_view(example: Example, number: int) -> CropView:
-    """Make the view of an example; `number` counts from 1."""
-    source = f"/thumbs/{example.face_id}" if example.face_id else ""
-    if example.crop:
-        source = f"data:image/jpeg;base64,{example.crop}"
-    return CropView(number, source, example.is_doubtful, example.token, example.crop, example.face_id)
-
-
-def example_views(examples: Sequence[Example], place: Place) -> tuple[CropView, ...]:
-    """Make the views of the examples of a person, with the way to remove each if there are several."""
-    views = [crop_view(example, number) for number, example in enumerate(examples, 1)]
-    if len(views) == 1:
-        return tuple(views)
-    tokens = 0
-    removable = []
-    for number, view in enumerate(views, 1):
-        tokens += bool(view.token)
-        others = tuple(one.face_id for other, one in enumerate(examples, 1) if one.face_id and other != number)
-        if not view.face_id:  # those of a kept search stay
-            removable.append(replace(view, drop=0 if place.address.startswith("/kept/") else tokens))
-        elif place.address.startswith("/face/"):
-            elsewhere = replace(place, address=f"/face/{others[0]}")
-            removable.append(replace(view, remove=elsewhere.whole_with(examples=others[1:])))
-        else:
-            removable.append(replace(view, without=place.to(examples=others) or "size=m"))
-    return tuple(removable)
-
-
-def photograph_view(asked: Asked) -> PhotographView | None:
-    """Reduce the photograph and outline its faces; slow. None if the request brought none, or several."""
-    if asked.picture is None:
-        return None
-    picture, faces = asked.picture, asked.choices or asked.examples
-    outlines = [
-        outline(one.bbox, number, picture.width, picture.height) for number, one in enumerate(faces, 1) if one.bbox
-    ]
-    return reduced(picture, outlines)
-
-
-def reduced(picture: Picture, outlines: Sequence[OutlineView] = ()) -> PhotographView:
-    """Reduce a photograph for the page; slow."""
-    webp, _ = preview_webp(picture.pixels, _PREVIEW_SIDE)
-    uri = f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"
-    return PhotographView(uri, picture.width, picture.height, tuple(outlines))
-
-
-def outline(box: BBox, number: int, width: int, height: int) -> OutlineView:
-    """Make the outline of a face in a photograph of `width` x `height` pixels."""
-    x1, y1, x2, y2 = box
-    longest, shorter = max(width, height), min(x2 - x1, y2 - y1)
-    radius = max(0.016 * longest, min(0.04 * longest, 0.35 * shorter))  # readable, but does not cover a small face
-    leg = 0.24 * shorter
-    ends = ((x1, y1, leg, leg), (x2, y1, -leg, leg), (x2, y2, -leg, -leg), (x1, y2, leg, -leg))
-    return OutlineView(
-        number,
-        (round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1)),
-        "".join(f"M{x + dx:.1f} {y:.1f}H{x:.1f}V{y + dy:.1f}" for x, y, dx, dy in ends),
-        (
-            round(min(max(x1, radius), width - radius), 1),
-            round(min(max(y1, radius), height - radius), 1),
-            round(radius, 1),
-        ),
-    )
-
-
-def band_views(bands: Bands, threshold: float, filters: Filters, similarities: Floats | None) -> tuple[BandView, ...]:
-    """Make the ticks of the rail; a tick that is on leads to the next higher band, one that is off down to its own.
-
-    Args:
-        bands: where each sureness begins.
-        threshold: the model's; the lowest similarity of the last band.
-        filters: its `least` is the lowest similarity shown.
-        similarities: of all matches from the threshold on; None if they were not counted.
-    """
-    starts = (round(bands.very_likely, 2), round(bands.likely, 2), round(threshold, 2))
-    least = threshold if filters.least is None else filters.least
-    tops = (math.inf, starts[0], starts[1])
-    views = []
-    for place, sureness in enumerate(SURENESSES):
-        is_on = least < tops[place]
-        if starts[place] >= tops[place] and not is_on:
-            continue  # in a small index, all that reaches the threshold is likely
-        count = None
-        if similarities is not None:
-            low = min(starts[place], least) if place == len(SURENESSES) - 1 else starts[place]
-            count = int(np.count_nonzero((similarities >= low - 1e-6) & (similarities < tops[place] - 1e-6)))
-        views.append(BandView(sureness, is_on, starts[max(0, place - 1)] if is_on else starts[place], count))
-    return tuple(views)
-
-
-def facets_view(counted: Facets, years: Facets, folders: Facets, filters: Filters) -> FacetsView:
-    """Make the view of counts.
-
-    Args:
-        counted: of the result.
-        years: of the result without its filter by date.
-        folders: of the result without its filter by folder.
-        filters: which year is chosen.
-    """
-    known = {int(year): count for year, count in years.years.items()}
-    most = max(known.values(), default=1)
-    span = range(min(known), max(known) + 1) if known and max(known) - min(known) < 200 else sorted(known)
-    chosen = filters.taken_from if filters.taken_from == filters.taken_to else ""
-    bars = [
-        BarView(f"{year:04d}", count, max(6, round(100 * count / most)) if count else 0, chosen == f"{year:04d}")
-        for year in span
-        for count in (known.get(year, 0),)
-    ]
-    return FacetsView(
-        counted.total,
-        counted.is_cut,
-        tuple(bars),
-        years.undated,
-        tuple((path, PurePosixPath(printable(path)).name or path, n) for path, n in folders.folders.items()),
-    )
-
-
-def spans(page: ResultPage) -> tuple[int, int]:
-    """Return the positions of the first and the last match of a page, from 1."""
-    return page.first, page.first + len(page.matches) - 1
-
-
 def two_decimals(similarity: float) -> str:
     """Round a similarity down to two decimals.
 
@@ -458,14 +285,15 @@ def two_decimals(similarity: float) -> str:
 
 
 def day_text(taken_at: str | None, t: Translator) -> str:
-    """Return the day of a time in ISO 8601 in words of the language, such as "30 Jun 2021"; empty for None."""
-    if not taken_at:
-        return ""
-    year, month, day = taken_at[:4], taken_at[5:7], taken_at[8:10]
-    if not (month.isdecimal() and day.isdecimal()):
-        return taken_at[:10]
-    names = t("date.months").split()
-    return t("date.day", day=int(day), month=names[(int(month) - 1) % 12], year=year)
+    """Return the day of a time in ISO 8601 in words of the language, such as "30 Jun 2021"; empty for None.
+
+    Of a month or year, such as 2021-06, only these are returned.
+    """
+    year, month, day = [*(taken_at or "")[: len("2021-06-30")].split("-"), "", ""][:3]
+    if not (month.isdecimal() and 1 <= int(month) <= len(t("date.months").split())):
+        return year
+    name = t("date.months").split()[int(month) - 1]
+    return t("date.day", day=int(day), month=name, year=year) if day.isdecimal() else f"{name} {year}"
 
 
 def printable(text: str) -> str:

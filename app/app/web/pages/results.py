@@ -31,7 +31,8 @@ from app.web.pages.asked import MAX_CHOICES, Asked, Example
 from app.web.pages.filters import FILTER_NAMES, LEAST_MAX, LEAST_MIN, MAX_EXAMPLES, Fields, Filters, read_filters
 from app.web.pages.form_fields import all_of, last_of, numbers_of, query_fields
 from app.web.pages.result_page import counts_of_choices, facets_of, query_of, result_view
-from app.web.pages.result_views import BandView, FacetsView, Place, ResultView, reduced
+from app.web.pages.result_parts import reduced
+from app.web.pages.result_views import BandView, FacetsView, Place, ResultView
 from app.web.pages.templating import render
 from app.web.uploads import Photographs, read_fields, read_photographs
 
@@ -90,7 +91,8 @@ def _t(request: Request) -> Translator:
 
 async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTMLResponse:
     sent = query_fields(request)
-    place = Place(f"/face/{face_id_of(face_id)}", read_filters(sent))
+    filters = read_filters(sent).plain(services.engine.pack.threshold)
+    place = Place(f"/face/{face_id_of(face_id)}", filters)
     asked = await asked_of_faces(services, [face_id_of(face_id), *place.filters.examples])
     (record,) = await services.lookups.run(services.index.retrieve, [face_id])
     shown = await result_view(
@@ -148,7 +150,7 @@ async def _asked(
 ) -> tuple[Asked, Filters]:
     """Find out who is meant: by photographs, tokens and indexed faces together, or by one face of a photograph."""
     pack = services.engine.pack
-    filters = read_filters(fields)
+    filters = read_filters(fields).plain(pack.threshold)
     face, beside = numbers_of(fields, "face"), numbers_of(fields, "beside")
     tokens, crops = all_of(fields, "query"), all_of(fields, "crop", keep_blank=True)
     drop = {number - 1 for number in numbers_of(fields, "drop")}

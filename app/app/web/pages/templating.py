@@ -1,4 +1,4 @@
-"""Rendering of the templates: the whole page, or the part that page.js requests."""
+"""Rendering of the templates: a whole page, or the part that a script requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.demo import PACK_VERSION
 from app.web.addresses import root_path_of
 from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, language_of, translator
-from app.web.pages.views import LIMITS, THRESHOLD_MAX, THRESHOLD_MIN, ErrorView, SearchPage
+from app.web.pages.views import ErrorView
 
 _PACKAGE: Final = Path(__file__).parents[2]
 _YEAR_SECONDS: Final = 365 * 24 * 3600
@@ -62,23 +62,6 @@ def render(
     return response
 
 
-def page_response(request: Request, lang: str, shown: SearchPage, status: int = 200) -> HTMLResponse:
-    """Render the page, or only the results for a request of page.js.
-
-    Args:
-        request: the request.
-        lang: one of `LANGUAGES`.
-        shown: the contents.
-        status: the HTTP status.
-    """
-    context = {
-        "shown": shown,
-        "thresholds": (THRESHOLD_MIN, THRESHOLD_MAX),
-        "limits": sorted({*LIMITS, shown.form.limit}),
-    }
-    return render(request, "index.html", context, status=status, part="_results.html", lang=lang)
-
-
 def _shared(request: Request, t: Translator) -> dict[str, Any]:
     """Return the values that every template has."""
     services = services_of(request)
@@ -111,7 +94,7 @@ def _address_in(request: Request, lang: str) -> str:
 
 
 def _problems(t: Translator, max_mb: str) -> tuple[ErrorView, ...]:
-    """Return errors for page.js to show when the response is not a page; it fills in code, status and request id."""
+    """Return errors for the scripts to show when a response is not a page; they fill in code, status and request id."""
     too_large = t("error.image_too_large.bytes", max_megabytes=max_mb)
     return (
         ErrorView("network", t("title.network"), t("error.network"), "", retry=True),
@@ -140,5 +123,5 @@ def _static(name: str) -> str:
 
 
 def is_fetch(request: Request) -> bool:
-    """Return whether page.js sent the request."""
+    """Return whether a script of the page sent the request."""
     return request.headers.get("x-requested-with") == "fetch"

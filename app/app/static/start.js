@@ -1,0 +1,39 @@
+// The start page: searches with photographs that this browser keeps, newest first; copies the command for an ingest.
+
+import { copy } from "./copy.js";
+
+const MOST = 12;
+const section = document.querySelector("[data-recent]");
+const list = section.querySelector("ul");
+const item = document.getElementById("recent").content;
+const day = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+
+function shown({ key, created, files, tokens }) {
+  const one = item.cloneNode(true);
+  const n = files.length || tokens.length; // a photograph may have several faces
+  const name = one.querySelector("strong");
+  const time = one.querySelector("time");
+  const crop = tokens.find((token) => token.crop)?.crop;
+  one.querySelector("a").href += key;
+  if (crop) one.querySelector("img").src = `data:image/jpeg;base64,${crop}`;
+  else one.querySelector("img").remove();
+  name.textContent = (n === 1 ? name.dataset.one : name.dataset.other).replace("{n}", n);
+  time.dateTime = new Date(created).toISOString();
+  time.textContent = day.format(created);
+  return one;
+}
+
+async function showRecent() {
+  const searches = (await globalThis.oceano.all()).filter(({ tokens }) => tokens.length);
+  searches.sort((one, other) => other.created - one.created);
+  list.replaceChildren(...searches.slice(0, MOST).map(shown));
+  section.hidden = !searches.length;
+}
+
+showRecent().catch(() => {}); // without IndexedDB there are none
+
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("button[data-copy]");
+  const status = document.getElementById("status");
+  if (button) copy(button.dataset.copy).then(() => (status.textContent = button.textContent = status.dataset.copied));
+});

@@ -1,0 +1,143 @@
+"""Kept searches: stored with an end date, and gone after it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.core.errors import OceanoError
+from app.service import kept as module
+from app.service.kept import MAX_DAYS, MAX_NAME, KeptSearches
+from tests.support.fakes import embedding_of
+
+CROP = b"\xff\xd8\xff\xe0 a small picture"
+
+
+@pytest.fixture
+def searches(tmp_path: Path) -> Iterator[KeptSearches]:
+    opened = KeptSearches(tmp_path)
+    yield opened
+    opened.close()
+
+
+def later(monkeypatch: pytest.MonkeyPatch, **time: float) -> None:
+    now = datetime.now(UTC) + timedelta(**time)
+    monkeypatch.setattr(module, "_now", lambda: now)
+
+
+def test_a_kept_search_is_read_back_as_it_was_kept(searches: KeptSearches) -> None:
+    given = [embedding_of(1), embedding_of(2)]
+    kept = searches.keep("Ana  1998 ", given, model_digest="d" * 64, crop=CROP, filters="folder=%2Fa&clear=1", days=7)
+    read = searches.get(kept.kept_id)
+    assert (read.name, read.crop, read.filters) == ("Ana 1998", CROP, "folder=%2Fa&clear=1")
+    assert read.ends - read.created == timedelta(days=7)
+    assert all(np.array_equal(one, other) for one, other in zip(read.embeddings, given, strict=True))
+    assert read.embeddings[0].dtype == np.float32
+
+
+def test_a_search_ends_on_its_day_and_leaves_no_bytes(searches: KeptSearches, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = searches.keep("short", [embedding_of(1)], model_digest="d", crop=CROP, days=1)
+    longer = searches.keep("long", [embedding_of(2)], model_digest="d", days=30)
+    assert CROP in searches.path.read_bytes()
+    later(monkeypatch, days=2)
+    with pytest.raises(OceanoError) as caught:
+        searches.get(kept.kept_id)
+    assert caught.value.code == "not_found"
+    assert [one.kept_id for one in searches.all()] == [longer.kept_id]
+    content = searches.path.read_bytes()
+    assert CROP not in content
+    gone, there = (embedding_of(number).astype("<f4").tobytes()[:200] for number in (1, 2))  # a page has 4 kB
+    assert gone not in content
+    assert there in content
+
+
+def test_what_ended_while_the_service_was_down_is_deleted_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = KeptSearches(tmp_path)
+    first.keep("gone", [embedding_of(1)], model_digest="d", days=1)
+    first.close()
+    later(monkeypatch, days=3)
+    KeptSearches(tmp_path).close()
+    with sqlite3.connect(tmp_path / "searches.sqlite3") as connection:
+        assert connection.execute("SELECT count(*) FROM searches").fetchone() == (0,)
+
+
+def test_a_search_can_be_deleted_before_its_end(searches: KeptSearches) -> None:
+    kept = searches.keep("one", [embedding_of(1)], model_digest="d")
+    searches.delete(kept.kept_id)
+    searches.delete(kept.kept_id)
+    assert searches.all() == []
+
+
+def test_the_newest_search_is_first(searches: KeptSearches, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches.keep("first", [embedding_of(1)], model_digest="d")
+    later(monkeypatch, hours=1)
+    searches.keep("second", [embedding_of(1)], model_digest="d")
+    assert [one.name for one in searches.all()] == ["second", "first"]
+    assert [one.name for one in searches.all(limit=1)] == ["second"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"name": " "}, "name"),
+        ({"name": "x" * (MAX_NAME + 1)}, "name"),
+        ({"days": 0}, "days"),
+        ({"days": MAX_DAYS + 1}, "days"),
+        ({"crop": b"GIF89a"}, "crop"),
+        ({"crop": b"\xff\xd8\xff" + bytes(70_000)}, "crop"),
+        ({"embeddings": []}, "query"),
+    ],
+)
+def test_a_wrong_value_is_refused(searches: KeptSearches, wrong: dict[str, object], field: str) -> None:
+    given: dict[str, object] = {"name": "one", "embeddings": [embedding_of(1)], "model_digest": "d"}
+    with pytest.raises(OceanoError) as caught:
+        searches.keep(**(given | wrong))  # type: ignore[arg-type]
+    assert (caught.value.code, caught.value.details["field"]) == ("invalid_request", field)
+    assert searches.all() == []
+
+
+def test_a_search_of_another_model_is_explained(searches: KeptSearches) -> None:
+    kept = searches.keep("one", [embedding_of(1)], model_digest="a" * 64)
+    kept.require_model("a" * 64)
+    with pytest.raises(OceanoError) as caught:
+        kept.require_model("b" * 64)
+    assert caught.value.code == "index_model_mismatch"
+
+
+def test_a_backup_has_the_kept_searches(searches: KeptSearches, tmp_path: Path) -> None:
+    kept = searches.keep("one", [embedding_of(1)], model_digest="d")
+    (tmp_path / "copy").mkdir()
+    searches.backup(tmp_path / "copy")
+    copy = KeptSearches(tmp_path / "copy")
+    assert copy.get(kept.kept_id).name == "one"
+    copy.close()
+
+
+def test_a_backup_is_added_to_what_is_there(
+    searches: KeptSearches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = searches.keep("one", [embedding_of(1)], model_digest="d", crop=CROP)
+    searches.keep("short", [embedding_of(1)], model_digest="d", days=1)
+    (tmp_path / "copy").mkdir()
+    assert not KeptSearches.exists(tmp_path / "copy")
+    searches.backup(tmp_path / "copy")
+    assert KeptSearches.exists(tmp_path / "copy")
+    later(monkeypatch, days=2)
+    other = KeptSearches(tmp_path / "other")
+    mine = other.keep("mine", [embedding_of(2)], model_digest="d")
+    for _ in range(2):
+        other.merge(tmp_path / "copy")
+    assert {one.kept_id for one in other.all()} == {kept.kept_id, mine.kept_id}
+    assert other.get(kept.kept_id).crop == CROP
+    other.close()
+
+
+def test_only_the_user_of_the_service_may_read_the_file(searches: KeptSearches) -> None:
+    assert searches.path.stat().st_mode & 0o077 == 0

@@ -1,0 +1,133 @@
+"""All pages in a real browser: every width, both themes, both languages, with axe, and how much they load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from app.demo import write_demo_gallery
+from app.web.i18n import LANGUAGES
+from tests.support.browsing import drop, is_as_wide_as_the_screen, opened, settled
+from tests.support.running import environment, ingest, service
+
+pytestmark = pytest.mark.browser
+
+WIDTHS = (320, 390, 768, 1440, 2560)
+THEMES = ("light", "dark")
+PAGES = ("start", "face", "none", "group", "several", "photo", "missing", "help", "unknown")
+STATIC = Path(__file__).parents[2] / "app" / "static"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A service and addresses of its pages, by name; those of photographs that are dropped are None."""
+
+    address: str
+    pages: dict[str, str | None]
+    pictures: Path
+
+    def open(self, page: Page, name: str, lang: str = "en") -> None:
+        """Open a page and wait for all of it."""
+        where = self.pages[name]
+        page.goto(f"{where or '/'}{'&' if '?' in (where or '') else '?'}lang={lang}")
+        if where is None:
+            chosen = ("two.png",) if name == "group" else ("one-101.png", "one-102.png", "one-103.png")
+            drop(page, [self.pictures / one for one in chosen])
+        if where is None or name in ("face", "none"):
+            settled(page)
+        page.wait_for_load_state("networkidle")
+
+
+@pytest.fixture(scope="module")
+def site(demo_models: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    gallery = tmp_path_factory.mktemp("gallery")
+    write_demo_gallery(gallery, people=4, portraits=4, groups=2)
+    env = environment(tmp_path_factory.mktemp("data"), MODEL_NAME=demo_models / "demo")
+    assert ingest(gallery, env)["failed"] == 0
+    with service(env) as client:
+        yield Site(str(client.base_url), _pages(client, pictures), pictures)
+
+
+def _pages(client: httpx.Client, pictures: Path) -> dict[str, str | None]:
+    asked = client.post("/search", files={"image": (pictures / "one-101.png").read_bytes()})
+    matches: list[dict[str, Any]] = asked.json()["faces"][0]["matches"]
+    start, found, gone = matches[:3]
+    Path(gone["path"]).unlink()
+    face = f"/face/{start['face_id']}"
+    photo = f"/photo/{found['image_id']}?face={found['face_id']}&s=0.61&from={face}"
+    return {
+        "start": "/",
+        "face": face,
+        "none": f"{face}?from=1920&to=1921",
+        "group": None,
+        "several": None,
+        "photo": photo,
+        "missing": f"/photo/{gone['image_id']}",
+        "help": f"/help/similarity?s=0.47&a={start['face_id']}&b={found['face_id']}",
+        "unknown": f"/photo/{'0' * 64}",
+    }
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_is_wider_than_the_screen(browser: Browser, site: Site, name: str) -> None:
+    with opened(browser, site.address) as page:
+        for lang in LANGUAGES:
+            site.open(page, name, lang)
+            for theme in THEMES:
+                page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+                for width in WIDTHS:
+                    page.set_viewport_size({"width": width, "height": 800})
+                    assert is_as_wide_as_the_screen(page), (lang, theme, width)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(browser: Browser, site: Site, name: str) -> None:
+    with opened(browser, site.address, reduced_motion="reduce") as page:
+        site.open(page, name)
+        for menu in page.locator("#export-menu, .filters, .exact").all():
+            menu.evaluate("menu => { menu.open = true }")
+        for theme in THEMES:
+            page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            assert _serious(Axe().run(page).response) == [], theme
+
+
+def _serious(response: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    found = [one for one in response["violations"] if one["impact"] in ("serious", "critical")]
+    return [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found]
+
+
+def test_all_scripts_together_are_under_60_kb() -> None:
+    assert sum(path.stat().st_size for path in STATIC.glob("*.js")) < 60_000
+
+
+def test_a_photograph_fits_on_the_screen(browser: Browser, site: Site) -> None:
+    with opened(browser, site.address) as page:
+        site.open(page, "photo")
+        for width, height in ((390, 844), (1440, 900), (2560, 1440)):
+            page.set_viewport_size({"width": width, "height": height})
+            picture, bar = page.locator("[data-photo]").bounding_box(), page.locator(".topbar").bounding_box()
+            outline = page.locator(".outline rect").first.bounding_box()
+            assert picture is not None
+            assert bar is not None
+            assert outline is not None
+            assert picture["height"] <= height - bar["height"] + 1
+            assert picture["x"] <= outline["x"]
+            assert outline["x"] + outline["width"] <= picture["x"] + picture["width"]
+
+
+def test_pages_are_right_in_a_language_that_is_read_from_the_right(browser: Browser, site: Site) -> None:
+    with opened(browser, site.address) as page:
+        for name in ("start", "face", "photo"):
+            site.open(page, name)
+            page.evaluate("document.documentElement.dir = 'rtl'")
+            for width in (320, 1440):
+                page.set_viewport_size({"width": width, "height": 800})
+                assert is_as_wide_as_the_screen(page), (name, width)
+        expect(page.locator(".photo-panel")).to_be_visible()
