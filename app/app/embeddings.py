@@ -19,6 +19,7 @@ import numpy as np
 from app.core.concurrency import FairGate, processors
 from app.core.config import Settings
 from app.core.errors import OceanoError
+from app.core.memory import trim
 from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point
 from app.engine.alignment import CROP_SIDE, align
 from app.engine.detector import FaceDetector
@@ -257,6 +258,7 @@ class FaceEngine:
             with self._gate:
                 models.detector.network.release_memory()
                 models.recogniser.release_memory()
+            trim()
         except Exception as failure:  # noqa: BLE001 - the next check finds a network that does not run
             _log.warning("the memory of large pictures was not released: %r", failure)
 

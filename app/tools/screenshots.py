@@ -38,8 +38,9 @@ _SIZE: Final = {"width": 1440, "height": 900}
 _DATE: Final = 0x9003
 _EXIF: Final = 0x8769
 
-# Paths are shown as on a machine whose photographs are in /photos.
-_SHORTEN: Final = """(folder) => {
+# Without the notice of the demo pack, and with the paths of a machine whose photographs are in /photos.
+_TIDY: Final = """(folder) => {
+    document.querySelector("aside.demo").remove();
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(folder, "/photos");
 }"""
@@ -120,8 +121,8 @@ def _pages(
 
 def _shot(page: Page, photographs: Path) -> Image.Image:
     page.wait_for_load_state("networkidle")
+    page.evaluate(_TIDY, str(photographs))
     page.evaluate("Promise.all([...document.images].map((one) => one.decode().catch(() => {})))")
-    page.evaluate(_SHORTEN, str(photographs))
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         return picture.convert("RGB")
 

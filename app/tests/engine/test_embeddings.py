@@ -253,5 +253,6 @@ def test_a_check_of_a_service_releases_the_memory_of_large_pictures(
     released: list[str] = []
     release = Network.release_memory
     monkeypatch.setattr(Network, "release_memory", lambda self: (release(self), released.append(self.graph.role)))
+    monkeypatch.setattr("app.embeddings.trim", lambda: released.append("C library"))
     assert engine.check().healthy
-    assert released == ([] if many else ["detector", "recogniser"])
+    assert released == ([] if many else ["detector", "recogniser", "C library"])

@@ -199,10 +199,21 @@ def test_everything_can_be_done_with_keys(page: Page, pictures: Path) -> None:
     expect(page.locator("[data-key-search]")).to_be_focused()
 
 
+def test_the_path_of_a_photograph_is_copied(browser: Browser, address: str, pictures: Path) -> None:
+    with opened(browser, address, permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.goto("/")
+        _search(page, pictures / "one-101.png")
+        path = paths(page)[0]
+        page.locator(".card-link").first.click()
+        page.locator("button[data-copy]").click()
+        expect(page.locator("#status")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == path
+
+
 def test_a_card_with_the_focus_is_not_under_the_toolbar(page: Page, pictures: Path) -> None:
     page.emulate_media(reduced_motion="reduce")
     for width in (390, 1024, 2560):
-        page.set_viewport_size({"width": width, "height": 420})
+        page.set_viewport_size({"width": width, "height": 500})
         page.goto("/")
         _search(page, pictures / "one-101.png")
         settled(page)

@@ -130,6 +130,7 @@ def _estimate(services: Services, matches: Iterable[ListedMatch], kind: str, t: 
 
 
 def readable_size(size: float) -> str:
+    """Return a number of bytes with its unit, in powers of 1000, such as 4.1 GB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.1f} {unit}" if unit == "GB" else f"{size:.0f} {unit}"
