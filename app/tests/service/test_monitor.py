@@ -251,9 +251,7 @@ def _record(path: str, faces: int = 2) -> FileRecord:
     return FileRecord(path, 10, 1, "a" * 64, "done", faces)
 
 
-def test_kept_searches_are_deleted_when_their_time_is_over(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_searches_are_deleted_when_their_time_is_over(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     services.kept.keep("short", [point(1).embedding], model_digest="d", days=1)
     later = datetime.now(UTC) + timedelta(days=2)
     monkeypatch.setattr("app.service.kept._now", lambda: later)

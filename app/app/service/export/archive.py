@@ -20,7 +20,7 @@ _LEFT_OUT: Final = "not-included.txt"
 _FORBIDDEN: Final = '<>:"/\\|?*'
 
 
-def archive(
+def zip_archive(
     matches: Iterable[ListedMatch], pictures: Pictures, *, draw: Callable[[FacePayload], bytes] | None = None
 ) -> Iterator[bytes]:
     """Yield a ZIP archive of the photographs of the matches, each once; blocks while it reads.
@@ -52,7 +52,7 @@ def archive(
     yield from stream.finalize()
 
 
-def archive_size(matches: Iterable[ListedMatch], pictures: Pictures) -> tuple[int, int]:
+def zip_size(matches: Iterable[ListedMatch], pictures: Pictures) -> tuple[int, int]:
     """Return how many photographs an archive of the originals has, and how many bytes they need.
 
     Args:

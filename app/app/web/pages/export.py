@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from app.core.errors import OceanoError
 from app.core.types import FacePayload
 from app.service import SURENESSES, ListedMatch, Query, Services, decode_query
-from app.service.export import MAX_ON_SHEET, archive, archive_size, contact_sheet, csv_rows, json_rows, path_lines
+from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows, path_lines, zip_archive, zip_size
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.filters import Fields, read_filters
@@ -109,7 +109,7 @@ def _parts(kind: str, matches: Iterable[ListedMatch], services: Services, reques
         return path_lines(matches)
     decoding: Decoding = request.app.state.decoding
     draw = partial(_preview, services, decoding) if kind == "previews" else None
-    return archive(matches, services.pictures, draw=draw)
+    return zip_archive(matches, services.pictures, draw=draw)
 
 
 def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -124,7 +124,7 @@ def _preview(services: Services, decoding: Decoding, payload: FacePayload) -> by
 
 def _estimate(services: Services, matches: Iterable[ListedMatch], kind: str, t: Translator) -> str:
     """Return how many photographs an archive has, and how large it is; previews are not drawn to find out."""
-    count, size = archive_size(matches, services.pictures)
+    count, size = zip_size(matches, services.pictures)
     key = "export.size" if kind == "zip" else "export.files"
     return t.count(key, count, size=readable_size(size))
 
