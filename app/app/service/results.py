@@ -13,7 +13,7 @@ from app.core.concurrency import Threads
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
-from app.core.types import FaceRecord, Floats, Match, ModelPack
+from app.core.types import Floats, Match, ModelPack
 from app.metrics import Metrics
 from app.service.cursor import START, Position, decode_position, encode_position, encode_query
 from app.service.folders import require_known_folders
@@ -106,8 +106,8 @@ class Results:
         Raises:
             OceanoError: `face_unknown` if one is not in the index; `index_unavailable`.
         """
-        records = await self._threads.run(self._records, face_ids)
-        return [record.embedding for record in records if record.embedding is not None]
+        found = await self._threads.run(self._embeddings, face_ids)
+        return [found[face_id] for face_id in face_ids]
 
     def close(self) -> None:
         """Drop waiting calls; those in work end on their own."""
@@ -189,13 +189,13 @@ class Results:
                 match = Match(row.face_id, row.similarity, payloads[row.face_id])
                 yield ListedMatch(match, row.group_size, tuple(together))
 
-    def _records(self, face_ids: Sequence[str]) -> list[FaceRecord]:
-        records = self._index.retrieve(face_ids, with_embedding=True)
-        known = {record.face_id for record in records}
+    def _embeddings(self, face_ids: Sequence[str]) -> dict[str, Floats]:
+        records = self._index.retrieve(list(dict.fromkeys(face_ids)), with_embedding=True)
+        found = {record.face_id: record.embedding for record in records if record.embedding is not None}
         for face_id in face_ids:
-            if face_id not in known:
+            if face_id not in found:
                 raise OceanoError("face_unknown", "no face with this id is in the index", details={"face_id": face_id})
-        return records
+        return found
 
     def _undated(self, query: Query) -> int | None:
         """Count the faces without a date that a filter on `taken_at` leaves out."""

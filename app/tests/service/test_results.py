@@ -281,12 +281,12 @@ def test_further_persons_of_an_image_are_told_with_their_faces(lists: Results, i
     assert eve.similarity == 0.7
 
 
-def test_embeddings_come_in_the_order_of_their_ids_and_an_unknown_id_is_refused(
+def test_embeddings_come_in_the_order_of_their_ids_even_twice_and_an_unknown_id_is_refused(
     lists: Results, index: Counting
 ) -> None:
     faces = [stored(n, ADA, 0.5 + n / 10) for n in range(4)]
     index.upsert(faces)
-    wanted = [faces[n] for n in (2, 0, 3)]
+    wanted = [faces[n] for n in (2, 0, 3, 2)]
     found = _run(lists.embeddings_of([face.face_id for face in wanted]))
     assert all(np.array_equal(one, face.embedding) for one, face in zip(found, wanted, strict=True))
     with pytest.raises(OceanoError) as caught:
