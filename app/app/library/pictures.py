@@ -213,7 +213,16 @@ class Pictures:
             for one in payloads
             if one.image_id != image.image_id and one.phash and distance(one.phash, phash) <= ALIKE_DISTANCE
         )
-        return [self.get(image_id) for image_id in alike]
+        return [one for image_id in alike if (one := self._find(image_id)) is not None]
+
+    def _find(self, image_id: str) -> StoredImage | None:
+        """Return an image; None if it has been deleted meanwhile."""
+        try:
+            return self.get(image_id)
+        except OceanoError as failure:
+            if failure.code != "image_unknown":
+                raise
+            return None
 
     def _file(self, record: FileRecord) -> ImageFile:
         return ImageFile(record.path, record.size, record.mtime_ns, self._may_show(record.path))

@@ -27,7 +27,7 @@ def require_same_origin(request: Request) -> None:
         is_own = site in ("same-origin", "none")
     elif origin := headers.get("origin"):
         own = {headers.get("host", "").lower(), headers.get("x-forwarded-host", "").lower()} - {""}
-        is_own = urlsplit(origin).netloc.lower() in own
+        is_own = _host_of(origin) in own
     else:
         is_own = True
     if not is_own:
@@ -36,3 +36,11 @@ def require_same_origin(request: Request) -> None:
             "this request comes from a page of another site; open the page of this service, and send it from there",
             details={"cause": "other_site"},
         )
+
+
+def _host_of(origin: str) -> str:
+    """Return host and port of an origin; empty if it has none, such as `null`."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as http://[
+        return ""

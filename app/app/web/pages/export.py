@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from app.core.errors import OceanoError
 from app.core.types import FacePayload
@@ -83,10 +86,32 @@ async def _export(request: Request, services: Services, query: Query, fields: Fi
     if kind == "pdf":
         pdf = await run_in_threadpool(_sheet, services, matches, t)
         return Response(pdf, media_type=media_type, headers=headers)
-    parts = _parts(kind, matches, services, request)
-    # the first part is made before the response begins, so that an error has its status
+    # the search and the first part are made before the response begins, so that an error has its status
+    parts = _parts(kind, await run_in_threadpool(_begun, matches), services, request)
     first = await run_in_threadpool(next, parts, b"")
-    return StreamingResponse(_joined(first, parts), media_type=media_type, headers=headers)
+    return _PartsResponse(first, parts, media_type=media_type, headers=headers)
+
+
+class _PartsResponse(StreamingResponse):
+    """Sends parts, and closes them if the client leaves: an archive has a photograph open."""
+
+    def __init__(self, first: bytes, rest: Iterator[bytes], *, media_type: str, headers: Mapping[str, str]) -> None:
+        super().__init__(chain((first,), rest), media_type=media_type, headers=headers)
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if isinstance(self._rest, Generator):
+                with contextlib.suppress(ValueError):  # after a timeout, a thread may still run it
+                    self._rest.close()
+
+
+def _begun(matches: Iterator[ListedMatch]) -> Iterator[ListedMatch]:
+    """Read the first match, which does the search, and return all of them."""
+    first = next(matches, None)
+    return matches if first is None else chain((first,), matches)
 
 
 def _chosen(matches: Iterator[ListedMatch], face_ids: frozenset[str]) -> Iterator[ListedMatch]:
@@ -110,11 +135,6 @@ def _parts(kind: str, matches: Iterable[ListedMatch], services: Services, reques
     decoding: Decoding = request.app.state.decoding
     draw = partial(_preview, services, decoding) if kind == "previews" else None
     return zip_archive(matches, services.pictures, draw=draw)
-
-
-def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
 
 
 def _preview(services: Services, decoding: Decoding, payload: FacePayload) -> bytes:

@@ -34,6 +34,7 @@ _GROUPS: Final[Mapping[str, GroupBy]] = MappingProxyType(
 _MAX_FOLDERS: Final = 20
 _MAX_PATH: Final = 4096
 _MAX_SIDE: Final = 10_000
+_MAX_DIGITS: Final = 9
 _MAX_AFTER: Final = 10_000
 _DATE: Final = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
 
@@ -225,7 +226,7 @@ def _date(text: str, name: str) -> str:
 def _side(text: str) -> int | None:
     if not text:
         return None
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= _MAX_SIDE:
+    if not text.isascii() or not text.isdecimal() or len(text) > _MAX_DIGITS or not 1 <= int(text) <= _MAX_SIDE:
         raise _wrong("min_face", text, f"a number of pixels from 1 to {_MAX_SIDE}")
     return int(text)
 

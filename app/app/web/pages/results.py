@@ -94,13 +94,13 @@ async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTM
     filters = read_filters(sent).plain(services.engine.pack.threshold)
     place = Place(f"/face/{face_id_of(face_id)}", filters)
     asked = await asked_of_faces(services, [face_id_of(face_id), *place.filters.examples])
-    (record,) = await services.lookups.run(services.index.retrieve, [face_id])
+    records = await services.lookups.run(services.index.retrieve, [face_id_of(face_id)])
     shown = await result_view(
         services,
         asked,
         place,
         _t(request),
-        same=record.payload.image_id,
+        same=records[0].payload.image_id if records else "",  # it may have been deleted meanwhile
         with_facets=bool(request.query_params.get("facets")),
     )
     return show_result(request, shown)
