@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -208,6 +208,63 @@ def restore(
 
     with _interruptible() as stop:
         return run_restore(_settings("backup"), folder, stop)
+
+
+@cli.command()
+def search(  # noqa: PLR0913, PLR0917 - an option each
+    photographs: Annotated[
+        list[Path] | None, typer.Argument(help="Photographs of the person; several are one query.", show_default=False)
+    ] = None,
+    face_id: Annotated[list[str] | None, typer.Option(help="An indexed face of the person. Repeatable.")] = None,
+    together: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A photograph or face id of someone in the same photograph. Repeatable."),
+    ] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option("--not", help="A photograph or face id of someone else. Repeatable.")
+    ] = None,
+    folder: Annotated[list[Path] | None, typer.Option(help="Only below this folder. Repeatable.")] = None,
+    taken_from: Annotated[str, typer.Option("--from", help="Taken at or after: a year, month or day.")] = "",
+    taken_to: Annotated[str, typer.Option("--to", help="Taken at or before.")] = "",
+    undated: Annotated[bool, typer.Option("--undated", help="Only photographs without a date.")] = False,
+    min_face: Annotated[int | None, typer.Option(min=1, help="Least size of a face in pixels.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Only clear faces.")] = False,
+    threshold: Annotated[float | None, typer.Option(min=-1, max=1, help="Lowest similarity.")] = None,
+    sort: Annotated[Literal["similarity", "newest", "oldest"], typer.Option(help="The order.")] = "similarity",
+    group_by: Annotated[
+        Literal["image", "person", "day", "alike"] | None,
+        typer.Option(help="Only the best match of each; alike: of near-identical photographs."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The largest number of matches.")] = 100,
+    every: Annotated[bool, typer.Option("--all", help="All matches.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print a path per line.")] = False,
+    null: Annotated[bool, typer.Option("--null", help="As --paths, each ended by a NUL character.")] = False,
+    csv: Annotated[str, typer.Option(help="Write a CSV file; - prints it.")] = "",
+    pdf: Annotated[Path | None, typer.Option(help="Write a contact sheet.")] = None,
+    archive: Annotated[Path | None, typer.Option("--zip", help="Write a ZIP archive of the originals.")] = None,
+    copy_to: Annotated[Path | None, typer.Option(help="Copy the originals to this folder.")] = None,
+    link_to: Annotated[Path | None, typer.Option(help="Make symbolic links to the originals in this folder.")] = None,
+) -> int:
+    """Find the photographs of a person. Exit code 1: nothing was found."""
+    from app.commands.search import SearchRequest, face_filter, run_search
+    from app.commands.search_output import SearchOutput
+
+    request = SearchRequest(
+        photographs=tuple(photographs or ()),
+        face_ids=tuple(face_id or ()),
+        together=tuple(together or ()),
+        unlike=tuple(unlike or ()),
+        where=face_filter(folder or (), taken_from, taken_to, undated=undated, clear=clear),
+        threshold=threshold,
+        sort=sort,
+        group_by="image_id" if group_by == "image" else group_by,
+        min_face=min_face,
+        limit=None if every else limit,
+    )
+    output = SearchOutput(as_json, paths, null, csv, pdf, archive, copy_to, link_to)
+    with _interruptible() as stop:
+        return run_search(_settings("search"), request, output, stop)
 
 
 @cli.command()

@@ -102,7 +102,12 @@ EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
-_USAGE_CODES: Final = frozenset({"invalid_setting", "invalid_request", "not_found"})
+_USAGE_CODES: Final = frozenset(
+    {
+        "invalid_setting", "invalid_request", "not_found",
+        "invalid_image", "unsupported_image", "image_too_large", "face_not_found", "face_unknown", "folder_unknown",
+    }
+)  # fmt: skip
 
 
 class OceanoError(Exception):

@@ -58,7 +58,8 @@ def _camera(make: str, model: str) -> str:
 def _number(template: str, value: object, decimals: int) -> str:
     first = value[0] if isinstance(value, tuple) and value else value
     number = float(first) if first is not None else 0.0  # type: ignore[arg-type]
-    return template.format(round(number, decimals)) if 0 < number < 1e7 else ""
+    rounded = round(number, decimals) if 0 < number < 1e7 else 0
+    return template.format(rounded) if rounded else ""
 
 
 def _exposure(value: object) -> str:

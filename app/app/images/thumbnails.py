@@ -90,6 +90,11 @@ class ThumbStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
+    @property
+    def previews(self) -> Path:
+        """The folder of the previews, which `PreviewStore` keeps."""
+        return self._root / "previews"
+
     def path(self, face_id: str) -> Path:
         """Return the path of a face's thumbnail, whether it exists or not.
 

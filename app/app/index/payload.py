@@ -24,8 +24,8 @@ T = TypeVar("T")
 _NORM_TOLERANCE: Final = 1e-3
 _STORED_NORM_TOLERANCE: Final = 1e-2
 _SCORE_TOLERANCE: Final = 1e-2
-_HASH_DIGITS: Final = 16
 _MAX_SPELLINGS: Final = 256  # of one folder
+_HASH: Final = re.compile(r"[0-9a-f]{16}")
 _YEAR_OR_MONTH: Final = re.compile(r"[0-9]{4}(-[0-9]{2})?")
 
 
@@ -132,9 +132,8 @@ def from_stored(stored: Mapping[str, Any]) -> FacePayload:
 def _hash(stored: Any) -> str | None:
     if stored is None:
         return None
-    if len(stored) != _HASH_DIGITS:
+    if not _HASH.fullmatch(stored):
         raise ValueError("no perceptual hash")
-    int(stored, 16)
     return str(stored)
 
 

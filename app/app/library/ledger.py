@@ -182,19 +182,23 @@ class Ledger:
     def beside(self, path: str, *, after: bool) -> str | None:
         """Return the image with faces whose file is the next one in a folder, or the one before; None at the end.
 
+        Copies of an image whose own file is in the folder are left out: they would lead back to it.
+
         Args:
             path: a file.
             after: the next file by name, else the one before.
         """
         folder = os.fsencode(path.rpartition("/")[0]) + b"/"
-        order, compare = ("ASC", ">") if after else ("DESC", "<")
+        name, end = os.fsencode(path), folder[:-1] + b"0"
+        order, bounds = ("ASC", (name, end)) if after else ("DESC", (folder, name))  # SQLite seeks one lower bound
+        inside = "instr(substr({0}.path, ?4), X'2F') = 0"
         rows = self._database.rows(
-            "SELECT image_id FROM files AS file WHERE collection = ? AND path > ? AND path < ? "  # noqa: S608
-            f"AND path {compare} ? AND instr(substr(path, ?), X'2F') = 0 "
-            "AND (status = 'done' OR (status = 'duplicate' AND EXISTS (SELECT 1 FROM files AS one WHERE "
-            "one.collection = file.collection AND one.image_id = file.image_id AND one.status = 'done'))) "
+            f"SELECT image_id FROM files AS file WHERE collection = ?1 AND path > ?2 AND path < ?3 "  # noqa: S608
+            f"AND {inside.format('file')} AND (status = 'done' OR (status = 'duplicate' AND EXISTS (SELECT 1 FROM "
+            "files AS one WHERE one.collection = file.collection AND one.image_id = file.image_id AND one.status = "
+            f"'done' AND NOT (one.path > ?5 AND one.path < ?6 AND {inside.format('one')})))) "
             f"ORDER BY path {order} LIMIT 1",
-            (self._collection, folder, folder[:-1] + b"0", os.fsencode(path), len(folder) + 1),
+            (self._collection, *bounds, len(folder) + 1, folder, end),
         )
         return rows[0][0] if rows else None
 

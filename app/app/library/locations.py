@@ -16,7 +16,7 @@ from typing import Any, Final
 from app.core.paths import folders_of, readable
 from app.core.protocols import FaceIndex
 from app.core.types import face_ids_of
-from app.images import ThumbStore
+from app.images import PreviewStore, ThumbStore
 from app.library.ledger import FileRecord, Ledger
 from app.library.presence import Presence, PresenceCheck, former_spellings
 
@@ -172,13 +172,16 @@ class Locations:
                 self._retry(partial(self._index.set_paths, differing, paths=paths))
 
     def delete_faces(self, images: Mapping[str, int]) -> None:
-        """Delete the thumbnails and then the faces of images; without the faces, nothing names the thumbnails.
+        """Delete thumbnails and previews, then the faces of images; without the faces, nothing names the thumbnails.
 
         Args:
             images: the numbers of faces by image.
         """
         if face_ids := [face_id for image_id, faces in images.items() for face_id in self._face_ids(image_id, faces)]:
             self._thumbs.delete(face_ids)
+            previews = PreviewStore(self._thumbs.previews, max_bytes=0)
+            for image_id in images:
+                previews.delete(image_id)
             self._retry(lambda: self._index.delete(face_ids))
 
     def _face_ids(self, image_id: str, faces: int) -> list[str]:

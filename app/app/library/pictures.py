@@ -21,7 +21,14 @@ _COMPARED: Final = 5  # largest faces of an image, by which near-identical image
 _SAME_FACE: Final = 0.9  # cosine of the same face in near-identical images
 _CANDIDATES: Final = 200
 _NEARBY: Final = 2000  # faces that are read to find the nearest in time
-_WINDOWS: Final = (timedelta(seconds=10), timedelta(hours=1), timedelta(days=2), timedelta(days=365))
+_SHORTEST: Final = timedelta(milliseconds=1)  # a window this short is not divided
+_WINDOWS: Final = (
+    timedelta(seconds=10),
+    timedelta(hours=1),
+    timedelta(days=2),
+    timedelta(days=365),
+    timedelta(days=80_000),  # since the oldest photograph that is preserved
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +252,9 @@ class Pictures:
             real = os.path.realpath(f"/proc/self/fd/{handle}")  # what was really opened, whatever the path is now
             if not stat.S_ISREG(status.st_mode) or not self._may_show(real):
                 return None
-            is_changed = (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns)
-            if is_changed and image_id_of(_bytes(handle, status.st_size)) != image_id:
+            if status.st_size != file.size:  # another content; hashing it could need any amount of memory
+                return None
+            if status.st_mtime_ns != file.mtime_ns and image_id_of(_bytes(handle, status.st_size)) != image_id:
                 return None
             kind = sniff(os.pread(handle, SNIFF_BYTES, 0))
             kept = kind is not None
@@ -258,22 +266,29 @@ class Pictures:
                 os.close(handle)
 
     def _near(self, image: StoredImage, *, later: bool) -> str | None:
-        """Return the nearest image in time, in ever larger windows."""
+        """Return the nearest image in time, in ever larger windows; one with too many faces to read is divided."""
         moment = datetime.fromisoformat(image.taken_at or "")
-        for window in _WINDOWS:
+        read, windows = timedelta(0), list(_WINDOWS)
+        while windows:
             try:
-                end = moment + window if later else moment - window
+                ends = [moment + part if later else moment - part for part in (read, windows[0])]
             except OverflowError:
                 return None
-            first, last = sorted((moment, end))
-            where = FaceFilter(taken_from=first.isoformat(), taken_to=last.isoformat())
+            first, last = sorted(ends)
+            page = self._index.scroll(
+                limit=_NEARBY, where=FaceFilter(taken_from=first.isoformat(), taken_to=last.isoformat())
+            )
+            if page.next_offset is not None and windows[0] - read > _SHORTEST:
+                windows.insert(0, (read + windows[0]) / 2)
+                continue
             found = [
-                (abs(_seconds(record) - _instant(moment)), record.payload.image_id)
-                for record in self._index.scroll(limit=_NEARBY, where=where).records
+                (_seconds(record), record.payload.image_id)
+                for record in page.records
                 if record.payload.image_id != image.image_id and _is_beyond(record, image, moment, later=later)
             ]
             if found:
-                return min(found)[1]
+                return (min(found) if later else max(found))[1]
+            read = windows.pop(0)
         return None
 
 

@@ -32,6 +32,7 @@ from app.service.query import (
 from app.service.results import Results
 from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, Search
 from app.service.shown import Shown
+from app.service.strangers import measured_bands
 from app.service.sureness import SURENESSES, Bands, Sureness, bands_of
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "encode_query",
     "find_model",
     "indexed_model",
+    "measured_bands",
     "open_doctor",
     "open_for_ingest",
     "open_ingest_job",

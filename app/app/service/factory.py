@@ -95,13 +95,14 @@ def open_services(
         ledger = open_ledger(settings, engine.pack)
         opened.pop_all()
     pictures = Pictures(index, ledger, settings.shown_roots)
-    previews = PreviewStore(settings.thumbs_dir / "previews", settings.preview_cache_mb * 1_000_000)
+    thumbs = ThumbStore(settings.thumbs_dir)
+    previews = PreviewStore(thumbs.previews, settings.preview_cache_mb * 1_000_000)
     return Services(
         settings,
         engine,
         index,
         ledger,
-        ThumbStore(settings.thumbs_dir),
+        thumbs,
         Search(engine, index, metrics, threads=max(4, 2 * settings.gpu_concurrency)),
         Monitor(engine, index, ledger, metrics),
         metrics,

@@ -21,6 +21,7 @@ DEFAULT_DAYS: Final = 30
 MAX_DAYS: Final = 365
 MAX_NAME: Final = 200
 MAX_CROP_BYTES: Final = 64_000
+MAX_KEPT: Final = 10_000  # about 300 MB
 
 _FILE: Final = "searches.sqlite3"
 _ID_BYTES: Final = 12
@@ -144,6 +145,8 @@ class KeptSearches:
         )
         rows = np.stack(kept.embeddings).astype("<f4")
         self.delete_ended()
+        if self._database.rows("SELECT COUNT(*) FROM searches")[0][0] >= MAX_KEPT:
+            raise OceanoError("invalid_request", f"{MAX_KEPT:,} searches are kept already; delete some first")
         with self._database.transaction() as connection:
             connection.execute(
                 f"INSERT INTO searches ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
@@ -167,8 +170,9 @@ class KeptSearches:
         Raises:
             OceanoError: `not_found` if there is none, or its time is over.
         """
-        self.delete_ended()
-        rows = self._database.rows(f"SELECT {_COLUMNS} FROM searches WHERE id = ?", (kept_id,))  # noqa: S608
+        self._try_delete_ended()
+        query = f"SELECT {_COLUMNS} FROM searches WHERE id = ? AND ends > ?"  # noqa: S608 - a constant
+        rows = self._database.rows(query, (kept_id, _now().isoformat()))
         if not rows:
             raise OceanoError(
                 "not_found",
@@ -179,9 +183,9 @@ class KeptSearches:
 
     def all(self, *, limit: int = 100) -> list[KeptSearch]:
         """Return the searches, the newest first."""
-        self.delete_ended()
-        query = f"SELECT {_COLUMNS} FROM searches ORDER BY created DESC, id LIMIT ?"  # noqa: S608 - a constant
-        return [_kept(row) for row in self._database.rows(query, (limit,))]
+        self._try_delete_ended()
+        query = f"SELECT {_COLUMNS} FROM searches WHERE ends > ? ORDER BY created DESC, id LIMIT ?"  # noqa: S608
+        return [_kept(row) for row in self._database.rows(query, (_now().isoformat(), limit))]
 
     def delete(self, kept_id: str) -> None:
         """Delete a search; one that is not there is ignored."""
@@ -195,6 +199,14 @@ class KeptSearches:
             return 0
         with self._database.transaction() as connection:
             return connection.execute("DELETE FROM searches WHERE ends <= ?", (now,)).rowcount
+
+    def _try_delete_ended(self) -> None:
+        """Delete them before a read, unless the disk is full, which deleting needs room on."""
+        try:
+            self.delete_ended()
+        except OceanoError as failure:
+            if failure.code != "disk_full":
+                raise
 
     def backup(self, folder: Path) -> None:
         """Write a consistent copy of the file into a folder."""

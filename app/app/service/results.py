@@ -23,6 +23,7 @@ from app.service.ranked import RankedList, Row, all_matches, arranged, facets_of
 
 _THREADS: Final = 4
 _MAX_ROWS: Final = 200_000  # of all cached lists; about 500 bytes each
+_MAX_LISTS: Final = 500
 _FRESH_SECONDS: Final = 30.0  # a first page is not older
 _KEPT_SECONDS: Final = 600.0  # a further page continues the list of the first one
 _MAX_EXPORTED: Final = 1_000_000
@@ -226,7 +227,10 @@ def _after(found: RankedList, rank: tuple[float, str]) -> int:
 
 
 class _ListCache:
-    """The lists used last, up to `_MAX_ROWS` rows; each is built once, however many ask for it at a time."""
+    """The lists used last, up to `_MAX_LISTS` and `_MAX_ROWS`; each is built once, however many ask at a time.
+
+    Lists that are too old for any page are dropped when another one is added.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -261,5 +265,11 @@ class _ListCache:
         with self._lock:
             self._lists[key] = (time.monotonic(), found)
             self._lists.move_to_end(key)
-            while len(self._lists) > 1 and sum(len(one.rows) for _, one in self._lists.values()) > _MAX_ROWS:
+            oldest = time.monotonic() - _KEPT_SECONDS
+            for other in [other for other, (built, _) in self._lists.items() if built < oldest]:
+                del self._lists[other]
+            while len(self._lists) > 1 and (len(self._lists) > _MAX_LISTS or self._rows() > _MAX_ROWS):
                 self._lists.popitem(last=False)
+
+    def _rows(self) -> int:
+        return sum(len(one.rows) for _, one in self._lists.values())

@@ -48,7 +48,8 @@ class Shown:
         Raises:
             OceanoError: `image_not_shown`, `image_missing`, `invalid_image`, `overloaded`.
         """
-        if jpeg := self.previews.read(image_id, width, page):
+        may_show = any(file.may_show for file in files)  # a preview may be kept from before LIBRARY_ROOTS changed
+        if may_show and (jpeg := self.previews.read(image_id, width, page)):
             return jpeg
         picture = self._decode(decoders, image_id, files, width, page)
         jpeg = preview_jpeg(picture.pixels, width)

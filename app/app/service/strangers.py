@@ -14,6 +14,7 @@ import numpy as np
 
 from app.core.protocols import FaceIndex
 from app.core.types import Floats, ModelPack, Strangers
+from app.service.sureness import Bands, bands_of
 
 LEAST_FACES: Final = 2000  # of an index
 
@@ -47,6 +48,20 @@ def sampled_strangers(index: FaceIndex, pack: ModelPack, *, seed: int = 0) -> St
     """
     embeddings = _sample(index, seed)
     return None if len(embeddings) < _LEAST_IMAGES else fitted(embeddings, pack.threshold)
+
+
+def measured_bands(index: FaceIndex, pack: ModelPack) -> Bands:
+    """Return what similarities mean, from the strangers of the index if it has enough; blocking.
+
+    Args:
+        index: holds the faces.
+        pack: its model.
+
+    Raises:
+        OceanoError: `index_unavailable`.
+    """
+    faces = index.info().points
+    return bands_of(pack, faces, sampled_strangers(index, pack) if faces >= LEAST_FACES else None)
 
 
 def fitted(embeddings: Floats, threshold: float) -> Strangers | None:

@@ -31,6 +31,8 @@ WRONG = {
     "MAX_UPLOAD_MB": ("0", "greater than 0"),
     "MAX_IMAGE_MEGAPIXELS": ("-5", "greater than 0"),
     "INGEST_ROOTS": ("photos", "absolute path"),
+    "LIBRARY_ROOTS": ("/photos,photos", "absolute path"),
+    "PREVIEW_CACHE_MB": ("-1", "greater than or equal to 0"),
 }
 
 
@@ -331,3 +333,34 @@ def test_environment_variables_that_were_meant_as_keys_are_named() -> None:
         ("API_KEY", "apikeys", "OCEANO_API_KEY", "API_KEYS", "PATH", "SSH_KEY", "KEYS_DIR"), "x"
     )
     assert misspelt_api_keys({**environment, "APIKEY": ""}) == ["API_KEY", "OCEANO_API_KEY", "apikeys"]
+
+
+# what may be shown
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LocalHost"])
+def test_a_service_for_this_machine_shows_all_ingested_photographs(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    settings = _read(monkeypatch, UVICORN_HOST=host)
+    assert settings.is_local
+    assert settings.shown_roots is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "oceano", "localhost.example.org", "::ffff:10.0.0.1"])
+def test_a_service_for_other_machines_shows_no_photographs_by_default(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    settings = _read(monkeypatch, UVICORN_HOST=host)
+    assert not settings.is_local
+    assert settings.shown_roots == ()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_library_roots_are_the_folders_that_are_shown(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    settings = _read(monkeypatch, UVICORN_HOST=host, LIBRARY_ROOTS=" /photos, ~/more photos,, ")
+    assert settings.shown_roots == (Path("/photos"), Path("/home/me/more photos"))
+
+
+def test_the_preview_cache_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _read(monkeypatch).preview_cache_mb == 2048
+    assert _read(monkeypatch, PREVIEW_CACHE_MB="0").preview_cache_mb == 0

@@ -22,7 +22,8 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import Face, FacePoint, Picture, face_id_of
 from app.images.decoder_pool import _DecoderProcess
-from app.images.decoding import image_id_of
+from app.images.decoding import decode, image_id_of
+from app.images.perceptual import ALIKE_DISTANCE, distance, phash_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestCounts, IngestOptions
 from app.library.ledger import Ledger, Totals
@@ -570,3 +571,17 @@ def test_further_pages_of_a_file_are_logged(bench: Bench, tmp_path: Path, caplog
     with caplog.at_level("INFO", "app.library.reader"):
         bench.run(folder)
     assert "two.tif: only the first of its 2 pages is read" in caplog.text
+
+
+def test_every_face_has_the_perceptual_hash_of_its_image(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    drawn = Image.effect_mandelbrot((640, 480), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    drawn.save(folder / "a.png")
+    drawn.resize((320, 240)).save(folder / "b.jpg", quality=60)
+    drawn.transpose(Image.Transpose.ROTATE_90).save(folder / "c.png")
+    assert bench.run(folder).done == 3
+    found = {Path(one.payload.path).name: one.payload.phash or "" for one in bench.index.points.values()}
+    assert found["a.png"] == phash_of(decode((folder / "a.png").read_bytes(), max_pixels=10**6).pixels)
+    assert distance(found["a.png"], found["b.jpg"]) <= ALIKE_DISTANCE
+    assert distance(found["a.png"], found["c.png"]) > ALIKE_DISTANCE

@@ -17,6 +17,7 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.paths import folders_of
 from app.core.types import FacePayload, face_id_of
+from app.images import PreviewStore
 from app.library.ledger import FileRecord, Totals
 from app.library.prune import PruneCounts, Pruning
 from app.library.scan import Folder
@@ -739,6 +740,21 @@ def test_a_prune_of_one_folder_leaves_the_changed_files_of_another_alone(bench: 
     assert bench.prune(pictures).faces == 0
     assert len(bench.ledger.replaced(str(other))) == 1
     assert bench.prune(other).faces == 1
+
+
+def test_the_previews_of_a_deleted_image_go_with_it_and_those_of_others_stay(bench: Pruned, pictures: Path) -> None:
+    bench.run(pictures)
+    files = [one for one in bench.ledger.files("/") if one.status == "done"]
+    gone, kept = str(files[0].image_id), str(files[1].image_id)
+    previews = PreviewStore(bench.thumbs.previews, max_bytes=1_000_000)
+    for image_id in (gone, kept):
+        previews.write(image_id, 640, b"jpeg")
+        previews.write(image_id, 1280, b"jpeg", page=2)
+    Path(files[0].path).unlink()
+    bench.pruning(pictures).run()
+    assert previews.read(gone, 640) is None
+    assert previews.read(gone, 1280, page=2) is None
+    assert previews.read(kept, 640) == previews.read(kept, 1280, page=2) == b"jpeg"
 
 
 def test_thumbnails_that_cannot_be_deleted_keep_the_faces(

@@ -141,3 +141,27 @@ def test_a_backup_is_added_to_what_is_there(
 
 def test_only_the_user_of_the_service_may_read_the_file(searches: KeptSearches) -> None:
     assert searches.path.stat().st_mode & 0o077 == 0
+
+
+def test_searches_are_kept_up_to_a_number(searches: KeptSearches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT", 2)
+    kept = [searches.keep(name, [embedding_of(1)], model_digest="d") for name in ("one", "two")]
+    with pytest.raises(OceanoError, match="invalid_request"):
+        searches.keep("three", [embedding_of(1)], model_digest="d")
+    searches.delete(kept[0].kept_id)
+    searches.keep("three", [embedding_of(1)], model_digest="d")
+
+
+def test_a_full_disk_does_not_hide_the_other_searches(searches: KeptSearches, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = searches.keep("short", [embedding_of(1)], model_digest="d", days=1)
+    kept = searches.keep("long", [embedding_of(2)], model_digest="d", days=30)
+    later(monkeypatch, days=2)
+
+    def full() -> int:
+        raise OceanoError("disk_full", "the disk is full")
+
+    monkeypatch.setattr(searches, "delete_ended", full)
+    assert [one.kept_id for one in searches.all()] == [kept.kept_id]
+    assert searches.get(kept.kept_id).name == "long"
+    with pytest.raises(OceanoError, match="not_found"):
+        searches.get(ended.kept_id)

@@ -342,3 +342,22 @@ def test_the_embedded_index_gives_the_same_lists(settings: Settings) -> None:
                 writer.join()
             assert len(shown) == len(set(shown))
             assert before <= set(shown)
+
+
+def test_lists_of_few_rows_do_not_stay_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_MAX_LISTS", 3)
+    index = Counting()
+    with closing(Results(index, FAKE_PACK, Metrics())) as lists:
+        for n in range(20):  # an empty index: no list has a row
+            assert list(lists.matches(replace(ORDERS["newest"], threshold=0.4 + n / 100))) == []
+        assert len(lists._lists._lists) == 3
+
+
+def test_a_list_that_is_too_old_for_any_page_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(results.time, "monotonic", lambda: now[0])
+    with closing(Results(Counting(), FAKE_PACK, Metrics())) as lists:
+        for n in range(3):
+            now[0] += 500
+            list(lists.matches(replace(ORDERS["min_face"], threshold=0.4 + n / 100)))
+        assert len(lists._lists._lists) == 2

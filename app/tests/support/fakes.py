@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -193,13 +194,22 @@ class MemoryIndex:
         return [point for point in points if _holds(where, point)]
 
 
+def _instant(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _holds(where: FaceFilter, point: FacePoint) -> bool:
     payload = point.payload
 
     def within(value: str | None, earliest: str | None, latest: str | None) -> bool:
         if earliest is None and latest is None:
             return True
-        return value is not None and (earliest or "") <= value <= (latest or "9")
+        if value is None:
+            return False
+        return (earliest is None or _instant(earliest) <= _instant(value)) and (
+            latest is None or _instant(value) <= _instant(latest)
+        )
 
     conditions = conditions_of(where)
 

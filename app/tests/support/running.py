@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +78,12 @@ def _wait(client: httpx.Client, process: subprocess.Popen[str]) -> None:
             pass
         time.sleep(0.05)
     raise AssertionError(f"the service was not ready within {START_SECONDS} s")
+
+
+def open_below(folder: Path) -> list[Path]:
+    """The files in a folder that this process has open."""
+    opened = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # of the list itself, which is closed by now
+            opened.append(link.readlink())
+    return [path for path in opened if path.is_relative_to(folder)]

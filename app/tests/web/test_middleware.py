@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio.to_thread
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from starlette.responses import StreamingResponse
 from starlette.types import Message
 
 from app.core import logs
@@ -326,6 +327,53 @@ def test_the_time_of_the_upload_does_not_count(settings: Settings) -> None:
     received, late_answer = asyncio.run(run())
     assert (received.status_code, received.json()) == (200, 4)
     assert (late_answer.status_code, late_answer.json()["error"]["code"]) == (504, "timeout")
+
+
+async def _sent_by(body: AsyncIterator[bytes], send_seconds: float = 0, seconds: float = 0.2) -> list[Message]:
+    """What arrives of a streamed response with a time limit; the client takes `send_seconds` for each part."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if not asked:
+            asked.append(True)
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(send_seconds)
+        sent.append(message)
+
+    asked: list[bool] = []
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    with suppress(TimeoutError):
+        await limits.TimeLimit(StreamingResponse(body), seconds)(scope, receive, send)
+    return sent
+
+
+async def _parts(count: int, pause: float) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x"
+        await asyncio.sleep(pause)
+
+
+@pytest.mark.parametrize(("pause", "send_seconds"), [(0.08, 0), (0, 0.08)])
+def test_a_response_that_goes_on_may_last_longer_than_the_limit(pause: float, send_seconds: float) -> None:
+    start = time.perf_counter()
+    sent = asyncio.run(_sent_by(_parts(6, pause), send_seconds))
+    assert time.perf_counter() - start > 0.4
+    assert b"".join(message.get("body", b"") for message in sent) == b"xxxxxx"
+    assert sent[-1]["more_body"] is False
+
+
+@pytest.mark.parametrize(("pause", "send_seconds"), [(30, 0), (0, 30)])
+def test_a_response_that_stalls_is_ended_and_looks_incomplete(pause: float, send_seconds: float) -> None:
+    start = time.perf_counter()
+    sent = asyncio.run(_sent_by(_parts(3, pause), send_seconds))
+    assert time.perf_counter() - start < 5
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"][: len(sent)]
+    assert all(message.get("more_body", True) for message in sent)
+    assert len(sent) == (0 if send_seconds else 2)
 
 
 # slow bodies

@@ -16,6 +16,7 @@ from app.library import OpenedFile, Pictures
 from app.service.query import ListedMatch
 
 _MAX_NAME_BYTES: Final = 200
+_MAX_SUFFIX: Final = 10
 _LEFT_OUT: Final = "not-included.txt"
 _FORBIDDEN: Final = '<>:"/\\|?*'
 
@@ -32,6 +33,9 @@ def zip_archive(
         matches: the matches.
         pictures: opens the originals.
         draw: returns a JPEG in place of an original; None: the originals.
+
+    Raises:
+        OceanoError: `ledger_unavailable`.
     """
     stream = ZipStream(compress_type=ZIP_STORED)
     names = _Names()
@@ -45,6 +49,8 @@ def zip_archive(
                 stream.add(draw(payload), names.of(str(PurePosixPath(payload.path).with_suffix(".jpg"))))
                 yield from stream.file()
         except OceanoError as failure:
+            if failure.code == "ledger_unavailable":  # nothing can be read: no archive that lacks everything
+                raise
             left_out.append(f"{readable(payload.path)}: {failure.message}")
     if left_out:
         stream.add("\n".join([*left_out, ""]).encode("utf-8", "replace"), names.of(_LEFT_OUT))
@@ -92,6 +98,7 @@ class _Names:
 
     def __init__(self) -> None:
         self._used: set[str] = set()
+        self._numbers: dict[str, int] = {}  # the last one of a name: cameras give thousands of files the same one
 
     def of(self, path: str) -> str:
         """Return a name for a file."""
@@ -101,10 +108,14 @@ class _Names:
         stem, dot, suffix = name.strip(" .").rpartition(".")
         if not stem:
             stem, dot, suffix = suffix or "photograph", "", ""
+        if len(suffix) > _MAX_SUFFIX:  # a name with a dot, not a suffix
+            stem, dot, suffix = f"{stem}{dot}{suffix}", "", ""
         stem = stem.encode("utf-8", "replace")[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
-        unique, number = f"{stem}{dot}{suffix}", 1
+        unique = plain = f"{stem}{dot}{suffix}"
+        number = self._numbers.get(plain.casefold(), 1)
         while unique.casefold() in self._used:
             number += 1
             unique = f"{stem} ({number}){dot}{suffix}"
+        self._numbers[plain.casefold()] = number
         self._used.add(unique.casefold())
         return unique

@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from app.core.paths import readable
+from app.core.types import FacePayload
+from app.library import Pictures
 from app.service.query import ListedMatch
 from app.service.sureness import Bands
 
@@ -39,11 +41,12 @@ def json_rows(matches: Iterable[ListedMatch], bands: Bands) -> Iterator[bytes]:
     yield b"\n]\n" if separator == b"," else b"[]\n"
 
 
-def path_lines(matches: Iterable[ListedMatch], *, end: bytes = b"\n") -> Iterator[bytes]:
+def path_lines(matches: Iterable[ListedMatch], pictures: Pictures, *, end: bytes = b"\n") -> Iterator[bytes]:
     """Yield the path of each image once, as the bytes of the file system.
 
     Args:
         matches: the matches.
+        pictures: knows the bytes of paths that are not UTF-8, which the index has with escapes.
         end: of a line; b"\\0" for names that contain a line break.
     """
     seen: set[str] = set()
@@ -51,7 +54,15 @@ def path_lines(matches: Iterable[ListedMatch], *, end: bytes = b"\n") -> Iterato
         payload = listed.match.payload
         if payload.image_id not in seen:
             seen.add(payload.image_id)
-            yield os.fsencode(payload.path) + end
+            yield os.fsencode(_real(payload, pictures)) + end
+
+
+def _real(payload: FacePayload, pictures: Pictures) -> str:
+    """Return the path of an image's file; only one with a backslash may differ from that in the index."""
+    if "\\x" not in payload.path:
+        return payload.path
+    files = pictures.files(payload.image_id)
+    return next((file.path for file in files if readable(file.path) == payload.path), payload.path)
 
 
 def _row(listed: ListedMatch, bands: Bands) -> dict[str, str | int | float | None]:

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
+from starlette.responses import MalformedRangeHeader
 from starlette.types import Receive, Scope, Send
 
 from app.core.errors import OceanoError
@@ -207,6 +208,13 @@ class _OriginalResponse(FileResponse):
             await super().__call__(scope, receive, send)
         finally:
             os.close(self._handle)
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []  # the whole file: RFC 9110 ignores such a header, Starlette answers 400
 
 
 def _described(services: Services, known: StoredImage, details: Mapping[str, str], root_path: str) -> ImageResponse:

@@ -28,6 +28,7 @@ from app.web.pages.results import asked_of_faces, face_id_of
 from app.web.uploads import Decoding, read_fields
 
 _PREVIEW_WIDTH: Final = 2048
+_BLOCK: Final = 1 << 18  # bytes
 _KINDS: Final = {
     "csv": ("csv", "text/csv; charset=utf-8"),
     "json": ("json", "application/json"),
@@ -87,7 +88,7 @@ async def _export(request: Request, services: Services, query: Query, fields: Fi
         pdf = await run_in_threadpool(_sheet, services, matches, t)
         return Response(pdf, media_type=media_type, headers=headers)
     # the search and the first part are made before the response begins, so that an error has its status
-    parts = _parts(kind, await run_in_threadpool(_begun, matches), services, request)
+    parts = _blocks(_parts(kind, await run_in_threadpool(_begun, matches), services, request))
     first = await run_in_threadpool(next, parts, b"")
     return _PartsResponse(first, parts, media_type=media_type, headers=headers)
 
@@ -131,10 +132,26 @@ def _parts(kind: str, matches: Iterable[ListedMatch], services: Services, reques
     if kind == "json":
         return json_rows(matches, services.bands)
     if kind == "paths":
-        return path_lines(matches)
+        return path_lines(matches, services.pictures)
     decoding: Decoding = request.app.state.decoding
     draw = partial(_preview, services, decoding) if kind == "previews" else None
     return zip_archive(matches, services.pictures, draw=draw)
+
+
+def _blocks(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Join parts, such as the lines of a table: each that is sent costs a change of threads."""
+    block = bytearray()
+    try:
+        for part in parts:
+            block += part
+            if len(block) >= _BLOCK:
+                yield bytes(block)
+                block.clear()
+        if block:
+            yield bytes(block)
+    finally:
+        if isinstance(parts, Generator):
+            parts.close()
 
 
 def _preview(services: Services, decoding: Decoding, payload: FacePayload) -> bytes:

@@ -117,7 +117,9 @@ async def _show(request: Request, kept_id: str, services: ServicesDep) -> HTMLRe
     with_facets = bool(request.query_params.get("facets"))
     view = _view(opened.kept, t)
     shown = await result_view(services, opened.asked, opened.place, t, kept=view, with_facets=with_facets)
-    return show_result(request, shown)
+    response = show_result(request, shown)
+    response.headers["Cache-Control"] = "no-store"  # the crop and the embeddings stay out of the browser's files
+    return response
 
 
 async def _facets(request: Request, kept_id: str, services: ServicesDep) -> HTMLResponse:

@@ -25,4 +25,6 @@ async def _start(request: Request, services: ServicesDep) -> HTMLResponse:
     kept = await kept_searches(services, translator(language_of(request)))
     response = render(request, "index.html", {"kept": kept, "max_examples": MAX_EXAMPLES})
     response.headers["Referrer-Policy"] = REFERRER_POLICY
+    if kept:
+        response.headers["Cache-Control"] = "no-store"  # crops of faces stay out of the browser's files
     return response

@@ -1,0 +1,200 @@
+"""`oceano search`: find the photographs of a person from the command line, and take them out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+from app.commands.search_output import SearchOutput, Sources, warn, write_matches
+from app.core.config import Settings
+from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
+from app.core.protocols import Engine, FaceIndex
+from app.core.types import FLAWS, Face, FaceFilter, Floats, ModelPack
+from app.images import DecoderPool, ThumbStore
+from app.library import Pictures
+from app.metrics import Metrics
+from app.service import (
+    GroupBy,
+    Query,
+    Results,
+    Sort,
+    build_engine,
+    combine_pictures,
+    measured_bands,
+    open_without_engine,
+)
+
+_SECONDS: Final = 30.0  # to decode a photograph
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What to search for.
+
+    Attributes:
+        photographs: files that show the person.
+        face_ids: indexed faces of the person.
+        together: files or face_ids of further persons in the same photograph.
+        unlike: files or face_ids of other persons.
+        where: which stored faces count.
+        threshold: lowest similarity; None: the model's own.
+        sort: the order.
+        group_by: only the best match of each.
+        min_face: least length of the shorter side of a face, in pixels; None: any.
+        limit: the largest number of matches; None: all.
+    """
+
+    photographs: tuple[Path, ...] = ()
+    face_ids: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
+    where: FaceFilter | None = None
+    threshold: float | None = None
+    sort: Sort = "similarity"
+    group_by: GroupBy | None = None
+    min_face: int | None = None
+    limit: int | None = 100
+
+
+def face_filter(
+    folders: Iterable[Path], taken_from: str, taken_to: str, *, undated: bool, clear: bool
+) -> FaceFilter | None:
+    """Return the filter of the options; None if there is none.
+
+    Raises:
+        OceanoError: `invalid_request` if the last time is before the first one.
+    """
+    if taken_from and taken_to and taken_from[: len(taken_to)] > taken_to[: len(taken_from)]:
+        raise OceanoError("invalid_request", f"--from {taken_from} is later than --to {taken_to}")
+    paths = tuple(str(folder.absolute()) for folder in folders)
+    given = FaceFilter(
+        folder=paths or None,
+        taken_from=taken_from or None,
+        taken_to=taken_to or None,
+        undated=undated,
+        without=FLAWS if clear else (),
+    )
+    return None if given == FaceFilter() else given
+
+
+def run_search(settings: Settings, request: SearchRequest, output: SearchOutput, stop: Event) -> int:
+    """Search, and write the matches.
+
+    Args:
+        settings: name the model and the index.
+        request: what to search for.
+        output: where the matches go.
+        stop: once set, writing ends early.
+
+    Returns:
+        The exit code: 0 found, 1 nothing found or a photograph could not be copied, 130 interrupted.
+
+    Raises:
+        OceanoError: `invalid_request`, `face_not_found`, `face_unknown`, `folder_unknown`, and as
+            `open_without_engine`, `build_engine` and `write_matches` do.
+    """
+    if not request.photographs and not request.face_ids:
+        raise OceanoError("invalid_request", "name at least one photograph, or a face with --face-id")
+    output.check()
+    with open_without_engine(settings) as (pack, index, ledger):
+        results = Results(index, pack, Metrics())
+        with closing(results), closing(DecoderPool(1, seconds=_SECONDS)) as decoders:
+            query = _query(request, _Faces(settings, pack, index, decoders), stop)
+            if query is None:
+                return EXIT_INTERRUPTED
+            matches = list(results.matches(query, limit=request.limit))
+        # who runs commands can read the files anyway
+        pictures = Pictures(index, ledger, None)
+        sources = Sources(pictures, ThumbStore(settings.thumbs_dir), cache(lambda: measured_bands(index, pack)))
+        try:
+            is_complete = write_matches(matches, output, sources, stop)
+        except BrokenPipeError:  # such as `| head`; Python would complain again when it closes standard output
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            is_complete = True
+    if stop.is_set():
+        return EXIT_INTERRUPTED
+    return EXIT_OK if matches and is_complete else EXIT_SOME_FAILED
+
+
+class _Faces:
+    """Finds the faces of photographs, with a model that is loaded for the first one, and reads those of the index."""
+
+    def __init__(self, settings: Settings, pack: ModelPack, index: FaceIndex, decoders: DecoderPool) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._index = index
+        self._decoders = decoders
+        self.threshold = pack.threshold
+
+    def of_photograph(self, path: Path) -> list[Face]:
+        """Return the faces of a photograph, at least one."""
+        try:
+            data = path.read_bytes()
+        except OSError as failure:
+            raise OceanoError("invalid_request", f"{path} cannot be read: {failure.strerror}") from failure
+        if self._engine is None:
+            self._engine = build_engine(self._settings)
+        try:
+            picture = self._decoders.decode(
+                data,
+                max_pixels=self._settings.max_image_pixels,
+                min_decoded_side=self._settings.min_decoded_side,
+                name=str(path),
+            )
+            faces = self._engine.analyze([picture])[0]
+        except OceanoError as failure:
+            raise OceanoError(failure.code, f"{path}: {failure.message}") from failure
+        if not faces:
+            raise OceanoError("face_not_found", f"no face was found in {path}")
+        return faces
+
+    def of_index(self, face_id: str) -> Floats:
+        """Return the embedding of an indexed face."""
+        try:
+            face_id = str(uuid.UUID(face_id))
+        except ValueError:
+            raise OceanoError("invalid_request", f"{face_id} is neither a file nor the id of a face") from None
+        for record in self._index.retrieve([face_id], with_embedding=True):
+            if record.embedding is not None:
+                return record.embedding
+        raise OceanoError("face_unknown", f"no face with the id {face_id} is in the index")
+
+    def of_either(self, text: str) -> Floats:
+        """Return the embedding of a photograph's largest face, or that of an indexed face."""
+        if not Path(text).exists():
+            return self.of_index(text)
+        _, embedding = combine_pictures([self.of_photograph(Path(text))], self.threshold)
+        return embedding
+
+
+def _query(request: SearchRequest, faces: _Faces, stop: Event) -> Query | None:
+    """Return the query; None if it was interrupted."""
+    known = [faces.of_index(face_id) for face_id in request.face_ids]
+    found = [faces.of_photograph(path) for path in request.photographs if not stop.is_set()]
+    if stop.is_set():
+        return None
+    examples, embedding = combine_pictures(found, faces.threshold, known=known)
+    for example in examples:
+        if example.doubtful:
+            warn(
+                f"{request.photographs[example.picture]} may show another person: its similarity to the other "
+                f"photographs is {example.similarity:.2f}"
+            )
+    return Query(
+        embedding,
+        faces.threshold if request.threshold is None else request.threshold,
+        request.where,
+        request.sort,
+        request.group_by,
+        request.min_face,
+        unlike=tuple(faces.of_either(text) for text in request.unlike),
+        together=tuple(faces.of_either(text) for text in request.together),
+    )

@@ -1,0 +1,451 @@
+"""`oceano search` and its outputs, with a fake model, real files and a real ledger."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+from pypdf import PdfReader
+
+from app.cli import main
+from app.commands import search_files
+from app.commands.search import SearchRequest, run_search
+from app.commands.search_output import SearchOutput
+from app.core.config import Settings
+from app.core.errors import OceanoError
+from app.core.protocols import Engine, FaceIndex
+from app.core.types import Face, ModelPack, Picture
+from app.images import image_id_of
+from app.library import FileRecord, Ledger
+from app.service import open_ledger
+from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+from tests.support.pictures import BLACK, BLUE, GREEN, RED, encoded, point
+
+
+@dataclass
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def paths(self) -> list[str]:
+        """The printed paths, of `--paths`."""
+        return self.out.decode().splitlines()
+
+
+class Command:
+    """`oceano search` over a library: a red person on each of its photographs, unless a test adds others."""
+
+    def __init__(self, folder: Path, settings: Settings, capture: pytest.CaptureFixture[bytes]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.index = MemoryIndex()
+        self.engine = FakeEngine()
+        self.loaded = 0
+        self._capture = capture
+        self._count = 0
+
+    def add(self, name: str | bytes, colour: tuple[int, int, int] = RED, **payload: str) -> str:
+        """Put a photograph into the library; its path."""
+        self._count += 1
+        path = str(self.folder / os.fsdecode(name))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        data = encoded(colour, (64, 40 + self._count))
+        Path(path).write_bytes(data)
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        folders = tuple(str(one) for one in [*Path(shown).parents][::-1])
+        self.index.upsert(
+            [point(self._count, colour, image_id=image_id_of(data), path=shown, folder=folders, **payload)]
+        )
+        status = Path(path).stat()
+        with closing(open_ledger(self.settings, FAKE_PACK)) as ledger:
+            ledger.record([FileRecord(path, status.st_size, status.st_mtime_ns, image_id_of(data), "done", 1)])
+        return path
+
+    def query(self, colour: tuple[int, int, int] = RED, name: str = "query.png") -> str:
+        """Write a photograph to search with, outside the library; its path."""
+        path = self.folder.parent / name
+        path.write_bytes(encoded(colour, (80, 80)))
+        return str(path)
+
+    def __call__(self, *words: object) -> Said:
+        code = main(["search", *map(str, words)])
+        out, err = self._capture.readouterr()
+        return Said(code, out, err.decode())
+
+    @contextmanager
+    def open_without_engine(self, settings: Settings) -> Iterator[tuple[ModelPack, FaceIndex, Ledger]]:
+        with closing(open_ledger(settings, FAKE_PACK)) as ledger:
+            yield FAKE_PACK, self.index, ledger
+
+    def build_engine(self, settings: Settings) -> Engine:
+        self.loaded += 1
+        return self.engine
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Command:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    settings.state_dir.mkdir(parents=True)
+    command = Command(folder, settings, capsysbinary)
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setattr("app.core.config.REPOSITORY", settings.data_dir)
+    monkeypatch.setattr("app.commands.search.open_without_engine", command.open_without_engine)
+    monkeypatch.setattr("app.commands.search.build_engine", command.build_engine)
+    return command
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+# --- what is found
+
+
+def test_a_line_for_each_match_has_similarity_word_date_and_path(command: Command) -> None:
+    path = command.add("a.png", taken_at="2021-05-06T07:08:09")
+    command.add("other.png", BLUE)
+    said = command(command.query())
+    assert said.code == 0
+    assert said.out.decode() == f" 1.00  very likely   2021-05-06  {path}\n"
+
+
+def test_nothing_found_is_exit_1(command: Command) -> None:
+    command.add("a.png", BLUE)
+    said = command(command.query())
+    assert (said.code, said.out) == (1, b"No face in the index is similar enough.\n")
+
+
+def test_a_face_id_needs_no_model(command: Command) -> None:
+    path = command.add("a.png")
+    (face_id,) = command.index.points
+    said = command("--face-id", face_id, "--paths")
+    assert (said.code, said.paths, command.loaded) == (0, [path], 0)
+
+
+def test_several_photographs_are_one_query_and_a_doubtful_one_is_named(command: Command) -> None:
+    path = command.add("a.png")
+    said = command(command.query(), command.query(RED, "second.png"), command.query(BLUE, "odd.png"), "--paths")
+    assert said.paths == [path]
+    assert "odd.png may show another person" in said.err
+    assert "second.png" not in said.err
+    assert command.loaded == 1
+
+
+def test_with_and_not_take_photographs_and_face_ids(command: Command) -> None:
+    alone, both = command.add("alone.png"), command.add("both.png")
+    of_both = next(one for one in command.index.points.values() if one.payload.path == both)
+    other = point(77, GREEN)
+    command.index.upsert([replace(other, payload=replace(of_both.payload, bbox=(40.0, 2.0, 60.0, 30.0)))])
+    query = command.query()
+    assert command(query, "--with", command.query(GREEN, "green.png"), "--paths").paths == [both]
+    assert command(query, "--with", other.face_id, "--paths").paths == [both]
+    assert sorted(command(query, "--not", other.face_id, "--paths").paths) == sorted([alone, both])
+    assert command(query, "--not", query, "--paths").code == 1
+
+
+def test_filters_reach_the_search(command: Command) -> None:
+    old = command.add("2019/a.png", taken_at="2019-01-02T00:00:00")
+    new = command.add("2021/b.png", taken_at="2021-12-31T23:00:00")
+    undated = command.add("2021/c.png")
+    query = command.query()
+
+    def found(*words: object) -> list[str]:
+        return command(query, *words, "--paths").paths
+
+    assert found("--from", "2020", "--to", "2021") == [new]
+    assert found("--to", "2019-01") == [old]
+    assert found("--undated") == [undated]
+    assert sorted(found("--folder", command.folder / "2021")) == [new, undated]
+    assert found("--sort", "newest") == [new, old, undated]
+    assert found("--sort", "oldest", "--limit", "1") == [old]
+    assert found("--min-face", "1000") == []
+    assert len(found("--group-by", "image")) == 3
+    assert found("--threshold", "1", "--limit", "2", "--all", "--sort", "oldest") == [old, new, undated]
+
+
+def test_a_hundred_matches_unless_all_are_wanted(command: Command) -> None:
+    command.index.upsert([point(number) for number in range(1000, 1150)])
+    query = command.query()
+    assert len(command(query, "--paths").paths) == 100
+    assert len(command(query, "--paths", "--all").paths) == 150
+
+
+# --- wrong use
+
+
+def test_wrong_use_is_exit_2_and_says_what_is_wrong(command: Command) -> None:
+    command.add("a.png")
+    query = command.query()
+    black = command.query(BLACK, "black.png")
+    text = command.folder.parent / "text.png"
+    text.write_text("no picture")
+    for words, part in (
+        ([], "at least one photograph"),
+        ([command.folder / "missing.jpg"], "missing.jpg cannot be read"),
+        ([black], "no face was found in"),
+        ([text], "text.png"),
+        (["--face-id", "7"], "neither a file nor the id of a face"),
+        (["--face-id", "0" * 32], "no face with the id"),
+        ([query, "--not", "missing.jpg"], "missing.jpg is neither"),
+        ([query, "--folder", "/nowhere"], "/nowhere"),
+        ([query, "--from", "yesterday"], "yesterday"),
+        ([query, "--from", "2021", "--to", "2020-05"], "later than"),
+        ([query, "--json", "--paths"], "only one of"),
+        ([query, "--csv", "-", "--json"], "only one of"),
+        ([query, "--sort", "size"], "size"),
+        ([query, "--limit", "0"], "--limit"),
+        ([query, "--threshold", "2"], "--threshold"),
+    ):
+        said = command(*words)
+        assert (said.code, said.out.startswith(b"{") or not said.out) == (2, True), words
+        assert part in said.err, words
+
+
+def test_an_index_that_is_not_to_be_had_is_exit_3(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: Settings) -> Engine:
+        raise OceanoError("model_not_found", "no model")
+
+    monkeypatch.setattr("app.commands.search.build_engine", fail)
+    assert command(command.query()).code == 3
+
+
+# --- outputs
+
+
+def test_json_and_csv_have_a_row_for_each_match(command: Command) -> None:
+    path = command.add("a, b.png")
+    query = command.query()
+    (row,) = json.loads(command(query, "--json").out)
+    assert (row["path"], row["sureness"], row["similarity"]) == (path, "very_likely", pytest.approx(1, abs=1e-5))
+    (printed,) = csv.DictReader(io.StringIO(command(query, "--csv", "-").out.decode("utf-8-sig")))
+    target = command.folder.parent / "found.csv"
+    assert command(query, "--csv", target).out == b""
+    (written,) = csv.DictReader(io.StringIO(target.read_text(encoding="utf-8-sig")))
+    assert printed == written
+    assert written["path"] == path
+
+
+def test_json_of_nothing_is_an_empty_array(command: Command) -> None:
+    said = command(command.query(), "--json")
+    assert (said.code, json.loads(said.out)) == (1, [])
+
+
+def test_paths_with_null_are_the_bytes_of_hostile_names(command: Command) -> None:
+    names = [b"line\nbreak.png", b"=cmd().png", b"\xff\xfe.png", b"back\\x41slash.png", b"n" * 251 + b".png"]
+    for name in names:
+        command.add(name)
+    said = command(command.query(), "--null")
+    *found, end = said.out.split(b"\0")
+    assert end == b""
+    assert sorted(found) == sorted(os.fsencode(command.folder) + b"/" + name for name in names)
+
+
+def test_a_terminal_gets_no_control_characters(command: Command) -> None:
+    command.add(b"\x1b[2Jred\nline.png")
+    said = command(command.query())
+    assert b"\x1b" not in said.out
+    assert said.out.count(b"\n") == 1
+
+
+def test_zip_and_pdf_open_again(command: Command) -> None:
+    path = command.add("a.png")
+    archive, sheet = command.folder.parent / "found.zip", command.folder.parent / "found.pdf"
+    assert command(command.query(), "--zip", archive, "--pdf", sheet).code == 0
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.testzip() is None
+        assert opened.read("a.png") == Path(path).read_bytes()
+    (page,) = PdfReader(sheet).pages
+    assert "a.png" in page.extract_text()
+
+
+@pytest.mark.parametrize("option", ["--zip", "--pdf", "--csv"])
+def test_an_existing_file_is_never_replaced(command: Command, option: str) -> None:
+    path = command.add("a.png")
+    before = Path(path).read_bytes()
+    said = command(command.query(), option, path)
+    assert said.code == 2
+    assert "exists" in said.err
+    assert Path(path).read_bytes() == before
+    assert command.loaded == 0
+
+
+def test_an_output_that_cannot_be_written_is_exit_2(command: Command) -> None:
+    command.add("a.png")
+    said = command(command.query(), "--zip", command.folder / "missing" / "found.zip")
+    assert said.code == 2
+    assert "cannot be written" in said.err
+
+
+# --- copies and links
+
+
+def test_copies_have_names_of_their_own_and_their_times(command: Command) -> None:
+    paths = [command.add(f"{number}/IMG_1.png") for number in range(3)]
+    target = command.folder.parent / "out" / "deep"
+    said = command(command.query(), "--copy-to", target)
+    assert said.code == 0
+    assert f"3 files in {target}, 0 of them before" in said.err
+    assert names_in(target) == ["IMG_1 (2).png", "IMG_1 (3).png", "IMG_1.png"]
+    assert {one.read_bytes() for one in target.iterdir()} == {Path(path).read_bytes() for path in paths}
+    assert {one.stat().st_mtime_ns for one in target.iterdir()} == {Path(path).stat().st_mtime_ns for path in paths}
+
+
+@pytest.mark.parametrize("option", ["--copy-to", "--link-to"])
+def test_repeating_adds_only_what_is_missing_and_replaces_nothing(command: Command, option: str) -> None:
+    for number in range(3):
+        command.add(f"{number}/IMG_1.png")
+    target = command.folder.parent / "out"
+    target.mkdir()
+    (target / "IMG_1.png").write_bytes(b"not ours")
+    query = command.query()
+    assert command(query, option, target).code == 0
+    first = names_in(target)
+    (target / first[-1]).unlink() if first[-1] != "IMG_1.png" else (target / first[0]).unlink()
+    said = command(query, option, target)
+    assert (said.code, "3 files" in said.err, "2 of them before" in said.err) == (0, True, True)
+    assert len(names_in(target)) == 4
+    assert (target / "IMG_1.png").read_bytes() == b"not ours"
+
+
+def test_links_lead_to_the_originals(command: Command) -> None:
+    path = command.add(b"\xffa.png")
+    target = command.folder.parent / "out"
+    assert command(command.query(), "--link-to", target).code == 0
+    (link,) = target.iterdir()
+    assert str(link.readlink()) == path
+
+
+def test_a_link_is_no_copy(command: Command) -> None:
+    command.add("a.png")
+    target = command.folder.parent / "out"
+    query = command.query()
+    command(query, "--link-to", target)
+    assert command(query, "--copy-to", target).code == 0
+    assert sorted((one.name, one.is_symlink()) for one in target.iterdir()) == [
+        ("a (2).png", False),
+        ("a.png", True),
+    ]
+
+
+def test_names_of_255_bytes_are_copied_and_numbered(command: Command) -> None:
+    name = "\N{LATIN SMALL LETTER E WITH ACUTE}" * 125 + "a.png"
+    assert len(name.encode()) == 255
+    for number in range(2):
+        command.add(f"{number}/{name}")
+    target = command.folder.parent / "out"
+    assert command(command.query(), "--copy-to", target).code == 0
+    names = [os.fsencode(one) for one in names_in(target)]
+    assert len(names) == 2
+    assert all(len(one) <= 255 for one in names)
+
+
+def test_a_photograph_that_is_gone_is_named_and_is_exit_1(command: Command) -> None:
+    gone, there = command.add("gone.png"), command.add("there.png")
+    Path(gone).unlink()
+    target = command.folder.parent / "out"
+    said = command(command.query(), "--copy-to", target)
+    assert said.code == 1
+    assert gone in said.err
+    assert names_in(target) == [Path(there).name]
+
+
+def test_without_hard_links_a_copy_is_renamed_and_replaces_nothing(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: str) -> None:
+        raise PermissionError(1, "no hard links")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    command.add("a.png")
+    target = command.folder.parent / "out"
+    target.mkdir()
+    (target / "a.png").write_bytes(b"not ours")
+    assert command(command.query(), "--copy-to", target).code == 0
+    assert names_in(target) == ["a (2).png", "a.png"]
+    assert (target / "a.png").read_bytes() == b"not ours"
+
+
+def test_a_file_that_appears_while_copying_is_kept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command.add("a.png")
+    target = command.folder.parent / "out"
+    copy = shutil.copyfileobj
+
+    def slow(source: io.BytesIO, to: io.BytesIO, length: int) -> None:
+        (target / "a.png").write_bytes(b"not ours")
+        copy(source, to, length)
+
+    monkeypatch.setattr(search_files.shutil, "copyfileobj", slow)
+    assert command(command.query(), "--copy-to", target).code == 0
+    assert names_in(target) == ["a (2).png", "a.png"]
+    assert (target / "a.png").read_bytes() == b"not ours"
+
+
+def test_a_target_that_is_a_file_is_exit_2(command: Command) -> None:
+    path = command.add("a.png")
+    said = command(command.query(), "--copy-to", path)
+    assert said.code == 2
+    assert "cannot be written" in said.err
+
+
+# --- interrupted
+
+
+def test_ctrl_c_leaves_complete_files_only(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        command.add(f"{number}.png")
+    copy = shutil.copyfileobj
+
+    def interrupted(source: io.BytesIO, to: io.BytesIO, length: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        copy(source, to, length)
+
+    query, target = command.query(), command.folder.parent / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(search_files.shutil, "copyfileobj", interrupted)
+        assert command(query, "--copy-to", target).code == 130
+    assert len(names_in(target)) == 1
+    said = command(query, "--copy-to", target)
+    assert (said.code, "1 of them before" in said.err, len(names_in(target))) == (0, True, 3)
+
+
+def test_an_interrupted_archive_is_removed(command: Command) -> None:
+    command.add("a.png")
+    stop = Event()
+
+    class Stopping(FakeEngine):
+        def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+            stop.set()
+            return super().analyze(pictures, timings)
+
+    command.engine = Stopping()
+    target = command.folder.parent / "out"
+    target.mkdir()
+    request = SearchRequest(photographs=(Path(command.query()),))
+    output = SearchOutput(archive=target / "found.zip")
+    assert run_search(command.settings, request, output, stop) == 130
+    assert names_in(target) == []
+
+
+def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "--help"]) == 0
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert {"--with", "--not", "--null", "--copy-to", "--link-to", "--zip", "--pdf", "--all"} <= options
