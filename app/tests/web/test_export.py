@@ -23,6 +23,7 @@ from app.images import image_id_of
 from app.library import FileRecord
 from app.main import create_app
 from app.service import Query, encode_query
+from app.web.pages.export import _blocks
 from tests.support.clients import TestClient
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import BLUE, GREEN, RED, encoded, point
@@ -216,6 +217,25 @@ def test_many_matches_are_sent_in_order_and_once(world: World, monkeypatch: pyte
     assert {row["face_id"] for row in plain} == {one.face_id for one in many}
     assert len(plain) == len(many)
     assert max(read) <= 1000  # at a time, however many there are
+
+
+def test_many_rows_are_sent_in_few_parts() -> None:
+    closed = []
+
+    def lines() -> Iterator[bytes]:
+        try:
+            for number in range(100_000):
+                yield b"%06d\n" % number
+        finally:
+            closed.append(True)
+
+    parts = list(_blocks(lines()))
+    assert b"".join(parts) == b"".join(b"%06d\n" % number for number in range(100_000))
+    assert len(parts) == 3
+    left = _blocks(lines())
+    assert next(left)
+    left.close()  # type: ignore[attr-defined]
+    assert closed == [True, True]
 
 
 # --- errors

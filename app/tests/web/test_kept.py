@@ -73,7 +73,9 @@ def test_the_search_from_an_indexed_face_is_kept(client: TestClient) -> None:
 def test_the_start_page_lists_kept_searches(client: TestClient) -> None:
     assert "Kept searches" not in client.get("/").text
     address = keep(client, client.get(f"/face/{point(9, RED).face_id}").text, name="<i>Ana</i>")
-    html = client.get("/").text
+    page = client.get("/")
+    html = page.text
+    assert page.headers["cache-control"] == client.get(address).headers["cache-control"] == "no-store"
     assert "&lt;i&gt;Ana&lt;/i&gt;" in html
     assert address in {one.attributes["href"] for one in elements(html, "a", "href")}
 
