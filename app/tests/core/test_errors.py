@@ -68,6 +68,9 @@ def test_exit_codes_tell_wrong_use_from_a_part_that_is_not_to_be_had() -> None:
     assert {code: OceanoError(code, "?").exit_code for code in ("invalid_setting", "invalid_request", "not_found")} == {
         "invalid_setting": 2, "invalid_request": 2, "not_found": 2,
     }  # fmt: skip
+    for code in ("invalid_image", "unsupported_image", "image_too_large", "face_not_found", "face_unknown"):
+        assert OceanoError(code, "?").exit_code == 2
+    assert OceanoError("folder_unknown", "?").exit_code == 2
     for code in ("model_not_found", "index_unavailable", "index_model_mismatch", "disk_full", "device_unavailable"):
         assert OceanoError(code, "?").exit_code == 3
 

@@ -14,7 +14,7 @@ from app.core.types import FacePoint, Floats, ScrollPage, Strangers
 from app.library.ledger import Ledger
 from app.metrics import Metrics
 from app.service.monitor import Monitor
-from app.service.strangers import fit, fitted, sampled_strangers
+from app.service.strangers import fit, fitted, measured_bands, sampled_strangers
 from app.service.sureness import bands_of
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import point
@@ -169,3 +169,12 @@ def test_the_monitor_measures_again_only_when_the_index_has_grown(tmp_path: Any)
     finally:
         monitor.close()
         ledger.close()
+
+
+def test_the_bands_of_a_small_index_are_those_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = MemoryIndex()
+    index.upsert([point(1)])
+    assert measured_bands(index, FAKE_PACK) == bands_of(FAKE_PACK, 1)
+    monkeypatch.setattr("app.service.strangers.LEAST_FACES", 1)
+    monkeypatch.setattr("app.service.strangers.sampled_strangers", lambda *_: Strangers(0.1, 0.05, measured=True))
+    assert measured_bands(index, FAKE_PACK).source == "index"
