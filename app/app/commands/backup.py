@@ -22,6 +22,7 @@ from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, ErrorCode, OceanoError, i
 from app.core.files import free_bytes
 from app.core.protocols import FaceIndex
 from app.core.types import ModelPack
+from app.images import ThumbStore
 from app.index import (
     alias_path,
     collection_exists,
@@ -263,13 +264,15 @@ def _fill_index(settings: Settings, backup_settings: Settings, pack: ModelPack, 
 
 
 def _copy_thumbs(source: Path, target: Path) -> int:
-    """Copy the thumbnails that `target` lacks, as hard links if possible.
+    """Copy the thumbnails that `target` lacks, as hard links if possible. Previews, which can be drawn, are left out.
 
     Returns:
         Number of thumbnails in `source`.
     """
     count = 0
-    for base, _, names in os.walk(source):
+    previews = str(ThumbStore(source).previews)
+    for base, folders, names in os.walk(source):
+        folders[:] = [name for name in folders if os.path.join(base, name) != previews]  # noqa: PTH118 - for speed
         folder = target / Path(base).relative_to(source)
         for name in names:
             if not name.endswith(".jpg") or not stat.S_ISREG(os.lstat(os.path.join(base, name)).st_mode):  # noqa: PTH118

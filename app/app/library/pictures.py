@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Final, Literal
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FaceRecord
-from app.images import ALIKE_DISTANCE, SNIFF_BYTES, distance, image_id_of, sniff
+from app.images import ALIKE_DISTANCE, SNIFF_BYTES, distance, sniff
 from app.library.ledger import FileRecord, Ledger
 
 _MAX_FACES: Final = 1000  # of one image
@@ -254,7 +255,7 @@ class Pictures:
                 return None
             if status.st_size != file.size:  # another content; hashing it could need any amount of memory
                 return None
-            if status.st_mtime_ns != file.mtime_ns and image_id_of(_bytes(handle, status.st_size)) != image_id:
+            if status.st_mtime_ns != file.mtime_ns and _digest(handle, status.st_size) != image_id:
                 return None
             kind = sniff(os.pread(handle, SNIFF_BYTES, 0))
             kept = kind is not None
@@ -308,8 +309,12 @@ def _instant(moment: datetime) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _bytes(handle: int, size: int) -> bytes:
-    return b"".join(_parts(handle, size))
+def _digest(handle: int, size: int) -> str:
+    """SHA-256 of an open file, read in parts."""
+    digest = hashlib.sha256()
+    for part in _parts(handle, size):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _parts(handle: int, size: int, part: int = 1 << 20) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from app.core.concurrency import KeyedLocks
 from app.core.errors import OceanoError
 from app.core.types import Picture
 from app.images import DecoderPool, PreviewStore, preview_jpeg
@@ -30,6 +31,7 @@ class Shown:
         self._pictures = pictures
         self._max_pixels = max_pixels
         self._lock = threading.Lock()
+        self._drawing = KeyedLocks()
         self._details: OrderedDict[str, Mapping[str, str]] = OrderedDict()
         self.previews = previews
 
@@ -49,12 +51,13 @@ class Shown:
             OceanoError: `image_not_shown`, `image_missing`, `invalid_image`, `overloaded`.
         """
         may_show = any(file.may_show for file in files)  # a preview may be kept from before LIBRARY_ROOTS changed
-        if may_show and (jpeg := self.previews.read(image_id, width, page)):
+        with self._drawing.held((image_id, width, page)):  # those that ask for the same one get it afterwards
+            if may_show and (jpeg := self.previews.read(image_id, width, page)):
+                return jpeg
+            picture = self._decode(decoders, image_id, files, width, page)
+            jpeg = preview_jpeg(picture.pixels, width)
+            self.previews.write(image_id, width, jpeg, page)
             return jpeg
-        picture = self._decode(decoders, image_id, files, width, page)
-        jpeg = preview_jpeg(picture.pixels, width)
-        self.previews.write(image_id, width, jpeg, page)
-        return jpeg
 
     def details(self, decoders: DecoderPool, image_id: str, files: Sequence[ImageFile]) -> Mapping[str, str]:
         """Return camera and exposure, see `app.images.details`; empty if the original cannot be shown or read."""

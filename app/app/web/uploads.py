@@ -29,7 +29,10 @@ _CHARSETS: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-88
 _DECODE_SECONDS: Final = 4.0  # for one upload, in a decoder process
 _WAIT_SECONDS: Final = 2.0  # of a large image for other large ones
 
+_MAX_ORIGINALS: Final = 64  # that wait or are decoded
+
 Options = TypeVar("Options")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +95,27 @@ class Decoding:
         self.threads = Threads(processors + search_threads, "decode")
         self.decoders = DecoderPool(processors, seconds=_DECODE_SECONDS, wait_seconds=_WAIT_SECONDS)
         self.slots = asyncio.Semaphore(processors + search_threads)
+        self._original_threads = Threads(max(1, processors // 2), "originals")
+        self._originals = 0
+
+    async def original(self, work: Callable[[], Result]) -> Result:
+        """Run work that decodes an original, such as for a preview, apart from the uploads of searches.
+
+        Raises:
+            OceanoError: `overloaded` if too many wait already; and what `work` raises.
+        """
+        if self._originals >= _MAX_ORIGINALS:
+            raise OceanoError("overloaded", "too many previews are being drawn; try again soon", retry_after=2)
+        self._originals += 1
+        try:
+            return await self._original_threads.run(work)
+        finally:
+            self._originals -= 1
 
     def close(self) -> None:
         """Stop the threads and the decoder processes."""
         self.threads.close()
+        self._original_threads.close()
         self.decoders.close()
 
 

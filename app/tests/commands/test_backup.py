@@ -20,6 +20,7 @@ from app.cli import main
 from app.commands.backup import run_backup, run_restore
 from app.core.config import Settings, load_settings
 from app.core.types import FaceFilter, FaceRecord
+from app.images.previews import PreviewStore
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.index.transfer import Migration
@@ -446,3 +447,10 @@ def test_a_pipe_among_the_thumbnails_is_not_backed_up(settings: Settings, tmp_pa
     os.mkfifo(thumb)
     assert main(["backup", str(tmp_path / "backup")]) == 0
     assert not (tmp_path / "backup" / "thumbs" / thumb.parent.name / thumb.name).exists()
+
+
+def test_previews_are_not_backed_up(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    PreviewStore(ThumbStore(settings.thumbs_dir).previews, 10**6).write("a" * 64, 640, b"preview")
+    assert main(["backup", str(tmp_path / "backup")]) == 0
+    assert f"{COUNT} faces, {COUNT} thumbnails" in capsys.readouterr().out
+    assert not (tmp_path / "backup" / "thumbs" / "previews").exists()

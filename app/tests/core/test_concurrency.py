@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from app.core import logs
-from app.core.concurrency import Admission, Budget, FairGate, Reservations, Threads, in_order
+from app.core.concurrency import Admission, Budget, FairGate, KeyedLocks, Reservations, Threads, in_order
 from app.core.errors import OceanoError
 from tests.support.concurrency import ConcurrencyCounter
 
@@ -319,3 +319,28 @@ def test_a_place_is_left_when_the_work_fails() -> None:
         raise ValueError("no")
     with gate:
         pass
+
+
+# --- KeyedLocks
+
+
+def test_a_key_is_held_by_one_thread_and_forgotten_afterwards() -> None:
+    locks, counter = KeyedLocks(), ConcurrencyCounter()
+
+    def work(key: int) -> None:
+        with locks.held(key):
+            counter.call()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, [1] * 8))
+    assert counter.maximum == 1
+    assert not locks._locks
+    with locks.held(1), locks.held(2):
+        assert len(locks._locks) == 2
+
+
+def test_a_lock_is_given_back_after_an_error() -> None:
+    locks = KeyedLocks()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="wrong"), locks.held("key"):
+            raise ValueError("wrong")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,19 @@ def test_files_that_may_not_be_shown_tell_nothing(bench: Bench) -> None:
     with pytest.raises(OceanoError) as caught:
         bench.preview(image_id, hidden)
     assert caught.value.code == "image_not_shown"
+
+
+def test_a_preview_that_several_ask_for_is_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_id, files = bench.file(_saved("JPEG"))
+    drawn = []
+
+    def slow(pixels: Any, width: int) -> bytes:
+        drawn.append(width)
+        time.sleep(0.1)
+        return b"preview"
+
+    monkeypatch.setattr(shown_module, "preview_jpeg", slow)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: bench.preview(image_id, files), range(8)))
+    assert found == [b"preview"] * 8
+    assert drawn == [640]

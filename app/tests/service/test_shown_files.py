@@ -55,7 +55,7 @@ def test_a_file_of_another_size_is_not_read_into_memory(
 ) -> None:
     with photo.open("r+b") as file:
         file.truncate(10**12)  # sparse
-    monkeypatch.setattr(library_pictures, "_bytes", lambda *_: pytest.fail("the file was read"))
+    monkeypatch.setattr(library_pictures, "_digest", lambda *_: pytest.fail("the file was read"))
     pictures = Pictures(MemoryIndex(), ledger, None)
     with pytest.raises(OceanoError) as caught:
         pictures.open_original(IMAGE_ID, pictures.files(IMAGE_ID))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +14,13 @@ import pytest
 from PIL import Image
 
 from app.core.config import Settings
+from app.core.errors import OceanoError
 from app.images.decoding import decode, image_id_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestOptions
 from app.library.ledger import Ledger
 from app.main import create_app
+from app.web import uploads
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.pictures import BLUE, GREEN, RED, encoded
@@ -294,3 +298,23 @@ def test_a_cache_of_0_keeps_no_preview(folder: Path, index: MemoryIndex) -> None
     with _serving(folder, index, preview_cache_mb=0) as client:
         assert client.get(PREVIEW).status_code == 200
     assert not [*(folder.parent / "data").rglob(f"{IMAGE}*")]
+
+
+def test_previews_that_wait_are_limited_and_run_apart_from_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_MAX_ORIGINALS", 2)
+
+    async def run() -> None:
+        decoding = uploads.Decoding(1)
+        free = threading.Event()
+        waiting = [asyncio.create_task(decoding.original(free.wait)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(OceanoError) as caught:
+            await decoding.original(free.wait)
+        assert (caught.value.code, caught.value.retry_after) == ("overloaded", 2)
+        assert await decoding.threads.run(lambda: "a search") == "a search"
+        free.set()
+        assert await asyncio.gather(*waiting) == [True, True]
+        assert await decoding.original(lambda: "drawn") == "drawn"
+        decoding.close()
+
+    asyncio.run(run())

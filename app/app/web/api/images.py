@@ -112,8 +112,8 @@ async def image(image_id: str, services: ServicesDep, request: Request) -> Image
     """Return a stored image: its faces, its files, its camera, its neighbours and near-identical images."""
     decoding: Decoding = request.app.state.decoding
     known = await services.lookups.run(services.pictures.get, image_id_from(image_id))
-    async with decoding.slots:
-        details = await decoding.threads.run(services.shown.details, decoding.decoders, known.image_id, known.files)
+    read = partial(services.shown.details, decoding.decoders, known.image_id, known.files)
+    details = await decoding.original(read)
     return await services.lookups.run(_described, services, known, details, root_path_of(request))
 
 
@@ -143,9 +143,8 @@ async def preview(
     jpeg = await services.lookups.run(services.shown.previews.read, known.image_id, width, page)
     if jpeg is None:
         decoding: Decoding = request.app.state.decoding
-        async with decoding.slots:
-            draw = partial(services.shown.preview, decoding.decoders, known.image_id, known.files, width, page)
-            jpeg = await decoding.threads.run(draw)
+        draw = partial(services.shown.preview, decoding.decoders, known.image_id, known.files, width, page)
+        jpeg = await decoding.original(draw)
     return Response(jpeg, media_type=MEDIA_TYPE, headers=headers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -136,8 +137,8 @@ async def _photo(request: Request, image_id: str, services: ServicesDep) -> HTML
     similarity = last_of(fields, "s")
     decoding: Decoding = request.app.state.decoding
     image = await services.lookups.run(services.pictures.get, image_id_from(image_id))
-    async with decoding.slots:
-        details = await decoding.threads.run(services.shown.details, decoding.decoders, image.image_id, image.files)
+    read = partial(services.shown.details, decoding.decoders, image.image_id, image.files)
+    details = await decoding.original(read)
     why = await services.lookups.run(_why, services, chosen, back, similarity)
     t = translator(language_of(request))
     view = await services.lookups.run(_view, services, image, details, chosen, back, why, t)
