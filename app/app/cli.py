@@ -247,7 +247,7 @@ def search(  # noqa: PLR0913, PLR0917 - an option each
     link_to: Annotated[Path | None, typer.Option(help="Make symbolic links to the originals in this folder.")] = None,
 ) -> int:
     """Find the photographs of a person. Exit code 1: nothing was found."""
-    from app.commands.search import SearchRequest, face_filter, run_search
+    from app.commands.search import SearchRequest, condition, run_search
     from app.commands.search_output import SearchOutput
 
     request = SearchRequest(
@@ -255,7 +255,7 @@ def search(  # noqa: PLR0913, PLR0917 - an option each
         face_ids=tuple(face_id or ()),
         together=tuple(together or ()),
         unlike=tuple(unlike or ()),
-        where=face_filter(folder or (), taken_from, taken_to, undated=undated, clear=clear),
+        where=condition(folder or (), taken_from, taken_to, undated=undated, clear=clear),
         threshold=threshold,
         sort=sort,
         group_by="image_id" if group_by == "image" else group_by,

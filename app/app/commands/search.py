@@ -17,7 +17,7 @@ from app.commands.search_output import SearchOutput, Sources, warn, write_matche
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.core.protocols import Engine, FaceIndex
-from app.core.types import FLAWS, Face, FaceFilter, Floats, ModelPack
+from app.core.types import Face, FaceFilter, Floats, ModelPack
 from app.images import DecoderPool, ThumbStore
 from app.library import Pictures
 from app.metrics import Metrics
@@ -28,6 +28,8 @@ from app.service import (
     Sort,
     build_engine,
     combine_pictures,
+    face_filter,
+    is_later,
     measured_bands,
     open_without_engine,
 )
@@ -64,7 +66,7 @@ class SearchRequest:
     limit: int | None = 100
 
 
-def face_filter(
+def condition(
     folders: Iterable[Path], taken_from: str, taken_to: str, *, undated: bool, clear: bool
 ) -> FaceFilter | None:
     """Return the filter of the options; None if there is none.
@@ -72,17 +74,10 @@ def face_filter(
     Raises:
         OceanoError: `invalid_request` if the last time is before the first one.
     """
-    if taken_from and taken_to and taken_from[: len(taken_to)] > taken_to[: len(taken_from)]:
+    if is_later(taken_from, taken_to):
         raise OceanoError("invalid_request", f"--from {taken_from} is later than --to {taken_to}")
-    paths = tuple(str(folder.absolute()) for folder in folders)
-    given = FaceFilter(
-        folder=paths or None,
-        taken_from=taken_from or None,
-        taken_to=taken_to or None,
-        undated=undated,
-        without=FLAWS if clear else (),
-    )
-    return None if given == FaceFilter() else given
+    paths = [str(folder.absolute()) for folder in folders]
+    return face_filter(paths, taken_from, taken_to, undated=undated, clear=clear)
 
 
 def run_search(settings: Settings, request: SearchRequest, output: SearchOutput, stop: Event) -> int:

@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -16,10 +16,9 @@ from threading import Event
 from typing import Final
 
 from app.core.errors import OceanoError, is_full
-from app.core.types import FacePayload
 from app.images import image_id_of
 from app.library import OpenedFile, Pictures
-from app.service import ListedMatch
+from app.service import ListedMatch, images_of
 
 _MAX_NAME_BYTES: Final = 255
 
@@ -54,8 +53,28 @@ def copy_originals(matches: Iterable[ListedMatch], pictures: Pictures, folder: P
     Raises:
         OceanoError: `invalid_request` if the folder cannot be written, `disk_full`.
     """
+    return _placed(matches, pictures, folder, stop, _copied)
+
+
+def link_originals(matches: Iterable[ListedMatch], pictures: Pictures, folder: Path, stop: Event) -> Placed:
+    """Make a symbolic link to the photograph of each match in a folder; otherwise as `copy_originals`."""
+    return _placed(matches, pictures, folder, stop, _linked)
+
+
+def _placed(
+    matches: Iterable[ListedMatch],
+    pictures: Pictures,
+    folder: Path,
+    stop: Event,
+    put: Callable[[OpenedFile, Path, str], bool],
+) -> Placed:
+    """Put each photograph into the folder; `put` returns False if it is there already."""
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     placed = Placed()
-    for payload in _images(matches, folder, stop):
+    for payload in images_of(matches):
+        if stop.is_set():
+            break
         try:
             opened = pictures.open_original(payload.image_id, pictures.files(payload.image_id, payload.path))
         except OceanoError as failure:
@@ -63,25 +82,9 @@ def copy_originals(matches: Iterable[ListedMatch], pictures: Pictures, folder: P
             continue
         try:
             with _told(folder):
-                placed.kept += not _copied(opened, folder, payload.image_id)
+                placed.kept += not put(opened, folder, payload.image_id)
         finally:
             opened.close()
-        placed.files += 1
-    return placed
-
-
-def link_originals(matches: Iterable[ListedMatch], pictures: Pictures, folder: Path, stop: Event) -> Placed:
-    """Make a symbolic link to the photograph of each match in a folder; otherwise as `copy_originals`."""
-    placed = Placed()
-    for payload in _images(matches, folder, stop):
-        try:
-            opened = pictures.open_original(payload.image_id, pictures.files(payload.image_id, payload.path))
-        except OceanoError as failure:
-            placed.failures.append(f"{payload.path}: {failure.message}")
-            continue
-        opened.close()
-        with _told(folder):
-            placed.kept += not _linked(opened, folder, payload.image_id)
         placed.files += 1
     return placed
 
@@ -138,20 +141,6 @@ def publish(temporary: str, target: Path) -> bool:
             return False
         Path(temporary).rename(target)
     return True
-
-
-def _images(matches: Iterable[ListedMatch], folder: Path, stop: Event) -> Iterator[FacePayload]:
-    """Yield one payload for each image."""
-    with _told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    seen: set[str] = set()
-    for listed in matches:
-        if stop.is_set():
-            return
-        payload = listed.match.payload
-        if payload.image_id not in seen:
-            seen.add(payload.image_id)
-            yield payload
 
 
 def _names(name: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from app.service.cursor import MAX_CURSOR_CHARS, decode_query, encode_query
 from app.service.doctor import Doctor, Repairs, open_doctor
-from app.service.examples import Example, combine_pictures
+from app.service.examples import Example, combine_pictures, similarities_to_others
 from app.service.factory import (
     Services,
     build_engine,
@@ -28,6 +28,9 @@ from app.service.query import (
     SearchResult,
     Sort,
     combined,
+    face_filter,
+    images_of,
+    is_later,
 )
 from app.service.results import Results
 from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, Search
@@ -72,8 +75,11 @@ __all__ = [
     "combined",
     "decode_query",
     "encode_query",
+    "face_filter",
     "find_model",
+    "images_of",
     "indexed_model",
+    "is_later",
     "measured_bands",
     "open_doctor",
     "open_for_ingest",
@@ -83,4 +89,5 @@ __all__ = [
     "open_without_engine",
     "preview_prune",
     "reaches",
+    "similarities_to_others",
 ]

@@ -58,10 +58,21 @@ def combine_pictures(
     for at, faces in enumerate(pictures):
         if at not in picked:
             picked[at] = max(range(len(faces)), key=lambda place: float(faces[place].embedding @ meant))
-    embeddings = [pictures[at][picked[at]].embedding for at in range(len(pictures))]
-    examples = []
-    for at, embedding in enumerate(embeddings):
-        others = [*known, *embeddings[:at], *embeddings[at + 1 :]]
-        similarity = round(float(embedding @ combined(others)), DECIMALS) if others else 1.0
-        examples.append(Example(at, picked[at], similarity, similarity < threshold))
-    return examples, combined([*known, *embeddings])
+    embeddings = [*(pictures[at][picked[at]].embedding for at in range(len(pictures))), *known]
+    similarities = [round(similarity, DECIMALS) for similarity in similarities_to_others(embeddings)]
+    examples = [Example(at, picked[at], similarities[at], similarities[at] < threshold) for at in range(len(pictures))]
+    return examples, combined(embeddings)
+
+
+def similarities_to_others(embeddings: Sequence[Floats]) -> list[float]:
+    """Return the similarity of each embedding of a person to the others combined; 1 for a single one.
+
+    Args:
+        embeddings: float32, (D,), each with norm 1.
+    """
+    if len(embeddings) == 1:
+        return [1.0]
+    return [
+        float(embedding @ combined([*embeddings[:at], *embeddings[at + 1 :]]))
+        for at, embedding in enumerate(embeddings)
+    ]

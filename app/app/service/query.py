@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 import numpy as np
 
-from app.core.types import Face, FaceFilter, Floats, Match
+from app.core.types import FLAWS, Face, FaceFilter, FacePayload, Floats, Match
 
 Sort = Literal["similarity", "newest", "oldest"]
 GroupBy = Literal["image_id", "person", "day", "alike"]
@@ -180,6 +180,43 @@ class SearchResult:
     faces: tuple[FaceMatches, ...]
     took_ms: dict[str, float]
     undated_left_out: int | None = None
+
+
+def images_of(matches: Iterable[ListedMatch]) -> Iterator[FacePayload]:
+    """Yield the payload of the first match of each image."""
+    seen: set[str] = set()
+    for listed in matches:
+        payload = listed.match.payload
+        if payload.image_id not in seen:
+            seen.add(payload.image_id)
+            yield payload
+
+
+def face_filter(
+    folders: Sequence[str], taken_from: str, taken_to: str, *, undated: bool, clear: bool
+) -> FaceFilter | None:
+    """Return the filter of what a person entered; None if that is nothing.
+
+    Args:
+        folders: absolute paths.
+        taken_from: earliest time; empty: any.
+        taken_to: latest time; empty: any.
+        undated: only images without a date.
+        clear: leave out faces with a flaw.
+    """
+    given = FaceFilter(
+        folder=folders[0] if len(folders) == 1 else tuple(folders) or None,
+        taken_from=taken_from or None,
+        taken_to=taken_to or None,
+        undated=undated,
+        without=FLAWS if clear else (),
+    )
+    return None if given == FaceFilter() else given
+
+
+def is_later(start: str, end: str) -> bool:
+    """Return whether a time in ISO 8601 is after another, as far as both are known: 2021-05 is not after 2021."""
+    return bool(start and end) and start[: len(end)] > end[: len(start)]
 
 
 def combined(embeddings: Sequence[Floats]) -> Floats:

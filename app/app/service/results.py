@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from app.core.concurrency import Threads
+from app.core.concurrency import KeyedLocks, Threads
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
@@ -76,8 +77,7 @@ class Results:
         Raises:
             OceanoError: `index_unavailable`.
         """
-        found = await self._threads.run(self._all, query, _FRESH_SECONDS)
-        return await self._threads.run(facets_of, found, folders)
+        return await self._threads.run(lambda: facets_of(self._all(query, _FRESH_SECONDS), folders))
 
     def matches(self, query: Query, *, limit: int | None = None) -> Iterator[ListedMatch]:
         """Yield all matches of a query in its order, from an exact search; blocks while it reads.
@@ -158,7 +158,7 @@ class Results:
 
     def _list_page(self, query: Query, position: Position, limit: int) -> tuple[ResultPage, Position | None]:
         found = self._listed(query, _FRESH_SECONDS if position == START else _KEPT_SECONDS)
-        start = 0 if position.rank is None else _after(found, position.rank)
+        start = 0 if position.rank is None else bisect_right(found.rows, position.rank, key=found.rank)
         rows = found.rows[start : start + limit]
         following = None
         if start + limit < len(found.rows):
@@ -214,18 +214,6 @@ def _approximate_page(found: Sequence[Match], query: Query, limit: int) -> tuple
     return ResultPage(tuple(map(ListedMatch, page)), 1, None if is_cut else len(page), None), following
 
 
-def _after(found: RankedList, rank: tuple[float, str]) -> int:
-    """Return the number of rows up to and including a rank."""
-    low, high = 0, len(found.rows)
-    while low < high:
-        middle = (low + high) // 2
-        if found.rank(found.rows[middle]) <= rank:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
 class _ListCache:
     """The lists used last, up to `_MAX_LISTS` and `_MAX_ROWS`; each is built once, however many ask at a time.
 
@@ -234,23 +222,17 @@ class _ListCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._building: dict[str, threading.Lock] = {}
+        self._building = KeyedLocks()
         self._lists: OrderedDict[str, tuple[float, RankedList]] = OrderedDict()
 
     def get(self, key: str, seconds: float, build: Callable[[], RankedList]) -> RankedList:
         """Return the list of a key, built at most `seconds` ago."""
-        with self._lock:
-            building = self._building.setdefault(key, threading.Lock())
-        with building:
+        with self._building.held(key):
             if (known := self._known(key, seconds)) is not None:
                 return known
-            try:
-                found = build()
-                self._add(key, found)
-                return found
-            finally:
-                with self._lock:
-                    self._building.pop(key, None)
+            found = build()
+            self._add(key, found)
+            return found
 
     def _known(self, key: str, seconds: float) -> RankedList | None:
         with self._lock:
@@ -258,7 +240,6 @@ class _ListCache:
             if found is None or time.monotonic() - built > seconds:
                 return None
             self._lists.move_to_end(key)
-            self._building.pop(key, None)
             return found
 
     def _add(self, key: str, found: RankedList) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
@@ -13,7 +12,7 @@ from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.core.types import FacePayload
 from app.library import OpenedFile, Pictures
-from app.service.query import ListedMatch
+from app.service.query import ListedMatch, images_of
 
 _MAX_NAME_BYTES: Final = 200
 _MAX_SUFFIX: Final = 10
@@ -40,7 +39,7 @@ def zip_archive(
     stream = ZipStream(compress_type=ZIP_STORED)
     names = _Names()
     left_out: list[str] = []
-    for payload in _images(matches):
+    for payload in images_of(matches):
         try:
             if draw is None:
                 opened = pictures.open_original(payload.image_id, pictures.files(payload.image_id, payload.path))
@@ -69,20 +68,11 @@ def zip_size(matches: Iterable[ListedMatch], pictures: Pictures) -> tuple[int, i
         OceanoError: `ledger_unavailable`.
     """
     count = total = 0
-    for payload in _images(matches):
+    for payload in images_of(matches):
         shown = next((file for file in pictures.files(payload.image_id, payload.path) if file.may_show), None)
         if shown is not None:
             count, total = count + 1, total + shown.size
     return count, total
-
-
-def _images(matches: Iterable[ListedMatch]) -> Iterator[FacePayload]:
-    seen: set[str] = set()
-    for listed in matches:
-        payload = listed.match.payload
-        if payload.image_id not in seen:
-            seen.add(payload.image_id)
-            yield payload
 
 
 def _original(stream: ZipStream, opened: OpenedFile, name: str) -> Iterator[bytes]:
@@ -90,7 +80,7 @@ def _original(stream: ZipStream, opened: OpenedFile, name: str) -> Iterator[byte
         stream.add_path(f"/proc/self/fd/{opened.handle}", name)  # what was opened, whatever the path is now
         yield from stream.file()
     finally:
-        os.close(opened.handle)
+        opened.close()
 
 
 class _Names:

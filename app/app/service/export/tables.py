@@ -13,7 +13,7 @@ from typing import Final
 from app.core.paths import readable
 from app.core.types import FacePayload
 from app.library import Pictures
-from app.service.query import ListedMatch
+from app.service.query import ListedMatch, images_of
 from app.service.sureness import Bands
 
 _COLUMNS: Final = (
@@ -49,12 +49,8 @@ def path_lines(matches: Iterable[ListedMatch], pictures: Pictures, *, end: bytes
         pictures: knows the bytes of paths that are not UTF-8, which the index has with escapes.
         end: of a line; b"\\0" for names that contain a line break.
     """
-    seen: set[str] = set()
-    for listed in matches:
-        payload = listed.match.payload
-        if payload.image_id not in seen:
-            seen.add(payload.image_id)
-            yield os.fsencode(_real(payload, pictures)) + end
+    for payload in images_of(matches):
+        yield os.fsencode(_real(payload, pictures)) + end
 
 
 def _real(payload: FacePayload, pictures: Pictures) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.core.errors import OceanoError
 from app.core.types import BBox, Face, Floats, ModelPack
-from app.service import Conditions, Query, Services, combine_pictures, combined
+from app.service import Conditions, Query, Services, combine_pictures, combined, similarities_to_others
 from app.web.api.fields import MAX_EXAMPLES, face_place
 from app.web.api.forms import PersonOptions, SearchOptions
 from app.web.api.responses import ImageSize
@@ -215,11 +215,8 @@ def _of_stored(face_ids: Sequence[str], stored: Mapping[str, Floats]) -> list[Fl
 
 def _compared(examples: Sequence[PersonExample], threshold: float) -> list[PersonExample]:
     """Compare every example with the others combined."""
-    if len(examples) == 1:
-        return [*examples]
-    compared = []
-    for place, example in enumerate(examples):
-        others = combined([one.embedding for other, one in enumerate(examples) if other != place])
-        similarity = float(example.embedding @ others)
-        compared.append(replace(example, similarity=similarity, doubtful=similarity < threshold))
-    return compared
+    similarities = similarities_to_others([example.embedding for example in examples])
+    return [
+        replace(example, similarity=similarity, doubtful=similarity < threshold)
+        for example, similarity in zip(examples, similarities, strict=True)
+    ]

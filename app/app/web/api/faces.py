@@ -54,7 +54,9 @@ def face_id_from(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise OceanoError("face_unknown", "a face id is a UUID", details={"face_id": text[:64]}) from None
+        raise OceanoError(
+            "face_unknown", "no face with this id is in the index", details={"face_id": text[:64]}
+        ) from None
 
 
 def _retrieve(services: Services, face_id: str) -> FaceRecord:

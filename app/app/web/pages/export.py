@@ -18,13 +18,14 @@ from app.core.errors import OceanoError
 from app.core.types import FacePayload
 from app.service import SURENESSES, ListedMatch, Query, Services, decode_query
 from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows, path_lines, zip_archive, zip_size
+from app.web.api.faces import face_id_from
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.filters import Fields, read_filters
 from app.web.pages.form_fields import all_of, last_of, query_fields
 from app.web.pages.kept import open_kept
-from app.web.pages.result_page import query_of
-from app.web.pages.results import asked_of_faces, face_id_of
+from app.web.pages.result_page import filtered_query, query_of
+from app.web.pages.results import asked_of_faces
 from app.web.uploads import Decoding, read_fields
 
 _PREVIEW_WIDTH: Final = 2048
@@ -51,7 +52,7 @@ def router() -> APIRouter:
 async def _of_face(request: Request, face_id: str, services: ServicesDep) -> Response:
     fields = query_fields(request)
     filters = read_filters(fields)
-    asked = await asked_of_faces(services, [face_id_of(face_id), *filters.examples])
+    asked = await asked_of_faces(services, [face_id_from(face_id), *filters.examples])
     return await _export(request, services, await query_of(services, asked, filters), fields)
 
 
@@ -64,12 +65,9 @@ async def _of_kept(request: Request, kept_id: str, services: ServicesDep) -> Res
 async def _of_token(request: Request, services: ServicesDep) -> Response:
     """Export the result of photographs that were sent; the token in the form has their embeddings."""
     fields = await read_fields(request)
-    filters, pack = read_filters(fields), services.engine.pack
+    pack = services.engine.pack
     sent = decode_query(last_of(fields, "query"), pack.digest, pack.embedding_size)
-    face_ids = [*filters.together, *filters.unlike]
-    embeddings = await services.results.embeddings_of(face_ids) if face_ids else []
-    together, unlike = embeddings[: len(filters.together)], embeddings[len(filters.together) :]
-    query = filters.query(sent.embedding, threshold=pack.threshold, together=(*sent.together, *together), unlike=unlike)
+    query = await filtered_query(services, read_filters(fields), sent.embedding, sent.together)
     return await _export(request, services, query, fields)
 
 

@@ -18,8 +18,8 @@ from urllib.parse import urlencode
 
 from app.core.errors import OceanoError
 from app.core.paths import absolute
-from app.core.types import FLAWS, FaceFilter, Floats
-from app.service import GroupBy, Query, Sort
+from app.core.types import FaceFilter, Floats
+from app.service import GroupBy, Query, Sort, face_filter, is_later
 
 Size = Literal["s", "m", "l"]
 Fields = Mapping[str, "str | Sequence[str]"]
@@ -81,14 +81,7 @@ class Filters:
 
     def where(self) -> FaceFilter | None:
         """Return the filter of the index; None if there is none."""
-        given = FaceFilter(
-            folder=self.folders[0] if len(self.folders) == 1 else self.folders or None,
-            taken_from=self.taken_from or None,
-            taken_to=self.taken_to or None,
-            undated=self.undated,
-            without=FLAWS if self.clear else (),
-        )
-        return None if given == FaceFilter() else given
+        return face_filter(self.folders, self.taken_from, self.taken_to, undated=self.undated, clear=self.clear)
 
     def query(
         self, embedding: Floats, *, threshold: float, together: Sequence[Floats] = (), unlike: Sequence[Floats] = ()
@@ -164,7 +157,7 @@ def read_filters(sent: Fields) -> Filters:
         OceanoError: `invalid_request` with the field and its value.
     """
     start, end = (_date(_last(sent, name), name) for name in ("from", "to"))
-    if start and end and start[: len(end)] > end[: len(start)]:
+    if is_later(start, end):
         raise _wrong("from", start, f"not later than to={end}")
     return Filters(
         folders=_folders(_all(sent, "folder")),

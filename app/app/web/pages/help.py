@@ -13,11 +13,11 @@ from fastapi.responses import HTMLResponse
 
 from app.core.errors import OceanoError
 from app.service import Bands, Services, Sureness
+from app.web.api.faces import face_id_from
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.result_views import two_decimals
-from app.web.pages.results import face_id_of
 from app.web.pages.templating import render
 
 _NUMBER: Final = re.compile(r"-?[01]?([.,][0-9]{1,6})?")
@@ -82,7 +82,7 @@ def router() -> APIRouter:
 async def _similarity(request: Request, services: ServicesDep) -> HTMLResponse:
     fields = query_fields(request)
     similarity = similarity_of(last_of(fields, "s"))
-    pair = tuple(face_id_of(sent) for name in ("a", "b") if (sent := last_of(fields, name)))
+    pair = tuple(face_id_from(sent) for name in ("a", "b") if (sent := last_of(fields, name)))
     if len(pair) == 2:
         similarity = await _similarity_of(services, pair)
     else:

@@ -17,6 +17,7 @@ from app.core.types import FaceRecord
 from app.images import PREVIEW_WIDTHS
 from app.library import Neighbours, StoredImage
 from app.service import Services, Sureness
+from app.web.api.faces import face_id_from
 from app.web.api.images import image_id_from
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
@@ -24,7 +25,6 @@ from app.web.pages.export import readable_size
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.result_parts import outline
 from app.web.pages.result_views import OutlineView, day_text, printable, two_decimals
-from app.web.pages.results import face_id_of
 from app.web.pages.templating import render
 from app.web.uploads import Decoding
 
@@ -132,7 +132,7 @@ def router() -> APIRouter:
 async def _photo(request: Request, image_id: str, services: ServicesDep) -> HTMLResponse:
     fields = query_fields(request)
     chosen = last_of(fields, "face")
-    chosen = face_id_of(chosen) if chosen else ""
+    chosen = face_id_from(chosen) if chosen else ""
     back = _origin(last_of(fields, "from"))
     similarity = last_of(fields, "s")
     decoding: Decoding = request.app.state.decoding

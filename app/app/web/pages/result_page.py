@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from fastapi.concurrency import run_in_threadpool
 
+from app.core.types import Floats
 from app.service import Query, ResultPage, Services, encode_query
 from app.web.i18n import Translator
 from app.web.pages.asked import Asked
@@ -33,15 +35,28 @@ async def query_of(services: Services, asked: Asked, filters: Filters) -> Query:
     Raises:
         OceanoError: `face_unknown` if a face of the filters is not in the index, `index_unavailable`.
     """
+    return await filtered_query(services, filters, asked.embedding, asked.companions)
+
+
+async def filtered_query(
+    services: Services, filters: Filters, embedding: Floats, companions: Sequence[Floats]
+) -> Query:
+    """Return the query of an embedding and the filters, whose faces are read from the index.
+
+    Args:
+        services: the running service.
+        filters: the conditions.
+        embedding: of the person, float32, (D,), with norm 1.
+        companions: embeddings of persons who must be in the same image, besides those of the filters.
+
+    Raises:
+        OceanoError: as `query_of`.
+    """
     face_ids = [*filters.together, *filters.unlike]
     embeddings = await services.results.embeddings_of(face_ids) if face_ids else []
-    with_indexed, unlike = embeddings[: len(filters.together)], embeddings[len(filters.together) :]
-    return filters.query(
-        asked.embedding,
-        threshold=services.engine.pack.threshold,
-        together=(*asked.companions, *with_indexed),
-        unlike=unlike,
-    )
+    together, unlike = embeddings[: len(filters.together)], embeddings[len(filters.together) :]
+    threshold = services.engine.pack.threshold
+    return filters.query(embedding, threshold=threshold, together=(*companions, *together), unlike=unlike)
 
 
 async def result_view(

@@ -13,7 +13,7 @@ import numpy as np
 
 from app.core.types import BBox, Floats, Picture
 from app.images import preview_webp
-from app.service import Bands, Facets, ListedMatch, ResultPage, Sureness
+from app.service import SURENESSES, Bands, Facets, ListedMatch, ResultPage
 from app.web.i18n import Translator
 from app.web.pages.asked import Asked, Example
 from app.web.pages.filters import Filters
@@ -30,8 +30,6 @@ from app.web.pages.result_views import (
     printable,
     two_decimals,
 )
-
-SURENESSES: Final[tuple[Sureness, ...]] = ("very_likely", "likely", "look_closely")
 
 _PREVIEW_SIDE: Final = 1024
 _YEAR, _MONTH, _DAY = 4, 7, 10  # characters of a time in ISO 8601

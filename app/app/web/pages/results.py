@@ -8,7 +8,6 @@ A request of results.js gets only the part of the page that changes.
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -23,6 +22,7 @@ from app.core.boxes import area
 from app.core.errors import OceanoError
 from app.core.types import Face, Picture
 from app.service import DEFAULT_DAYS, MAX_DAYS, Services, combine_pictures
+from app.web.api.faces import face_id_from
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import ServicesDep, services_of
 from app.web.i18n import Translator, language_of, translator
@@ -92,9 +92,9 @@ def _t(request: Request) -> Translator:
 async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTMLResponse:
     sent = query_fields(request)
     filters = read_filters(sent).plain(services.engine.pack.threshold)
-    place = Place(f"/face/{face_id_of(face_id)}", filters)
-    asked = await asked_of_faces(services, [face_id_of(face_id), *place.filters.examples])
-    records = await services.lookups.run(services.index.retrieve, [face_id_of(face_id)])
+    place = Place(f"/face/{face_id_from(face_id)}", filters)
+    asked = await asked_of_faces(services, [face_id_from(face_id), *place.filters.examples])
+    records = await services.lookups.run(services.index.retrieve, [face_id_from(face_id)])
     shown = await result_view(
         services,
         asked,
@@ -107,8 +107,8 @@ async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTM
 
 
 async def _facets_of_face(request: Request, face_id: str, services: ServicesDep) -> HTMLResponse:
-    place = Place(f"/face/{face_id_of(face_id)}", read_filters(query_fields(request)))
-    asked = await asked_of_faces(services, [face_id_of(face_id), *place.filters.examples])
+    place = Place(f"/face/{face_id_from(face_id)}", read_filters(query_fields(request)))
+    asked = await asked_of_faces(services, [face_id_from(face_id), *place.filters.examples])
     counted, bands = await facets_of(services, await query_of(services, asked, place.filters), place.filters)
     return show_facets(request, place, counted, bands)
 
@@ -218,13 +218,3 @@ def _expanded(sent: Mapping[str, str | list[str]]) -> dict[str, str | Sequence[s
         fields = {name: value for name, value in fields.items() if name not in _FILTER_NAMES}
         fields |= parse_qs(last_of(sent, "go"))
     return fields
-
-
-def face_id_of(face_id: str) -> str:
-    """Return a face id in its canonical spelling; raises `face_unknown` if the text is no UUID."""
-    try:
-        return str(uuid.UUID(face_id))
-    except ValueError:
-        raise OceanoError(
-            "face_unknown", "no face with this id is in the index", details={"face_id": face_id[:64]}
-        ) from None
