@@ -31,12 +31,13 @@ import numpy as np
 import psutil
 
 from app.core.config import load_settings
-from app.core.types import FacePayload, FacePoint, face_id_of
+from app.core.types import FacePoint, face_id_of
 from app.images import image_id_of
 from app.index import open_index
 from app.library import FileRecord
 from app.packs.store import find_pack
 from app.service import open_ledger
+from bench.faces import stored_payload
 from tests.support.pictures import encoded
 from tests.support.running import environment, oceano, service
 
@@ -91,30 +92,13 @@ def _fill(data: Path, library: Path, count: int) -> tuple[str, int]:
         path.write_bytes(content)
         status, image_id = path.stat(), image_id_of(content)
         records.append(FileRecord(str(path), status.st_size, status.st_mtime_ns, image_id, "done", 1))
-        points.append(FacePoint(face_id_of(image_id, pack.digest, 0), embedding, _payload(image_id, path)))
+        points.append(FacePoint(face_id_of(image_id, pack.digest, 0), embedding, stored_payload(image_id, str(path))))
         total += len(content)
     with closing(open_index(settings, pack)) as index, closing(open_ledger(settings, pack)) as ledger:
         index.upsert(points)
         index.flush()
         ledger.record(records)
     return points[0].face_id, total
-
-
-def _payload(image_id: str, path: Path) -> FacePayload:
-    return FacePayload(
-        image_id=image_id,
-        path=str(path),
-        folder=tuple(str(folder) for folder in [*path.parents][::-1]),
-        bbox=(1.0, 2.0, 30.0, 40.0),
-        kps=((1.0, 2.0),) * 5,
-        width=64,
-        height=48,
-        det_score=0.9,
-        quality=0.8,
-        person=None,
-        taken_at=None,
-        ingested_at="2026-01-01T00:00:00+00:00",
-    )
 
 
 def _check(client: httpx.Client, address: str, target: Path, library: Path) -> tuple[bool, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from app.core.paths import folders_of
 from app.core.types import FacePayload, FacePoint, face_id_of
 
 Floats = npt.NDArray[np.float32]
@@ -66,18 +67,23 @@ def points(embeddings: Floats, digest: str, first: int = 0) -> Iterator[FacePoin
     """A stored face for each embedding, a picture each, a hundred a folder."""
     for number, embedding in enumerate(embeddings, first):
         image_id, folder = f"{number:064x}", f"/photos/{number % SHELVES}/{number // 1000}"
-        payload = FacePayload(
-            image_id=image_id,
-            path=f"{folder}/{number}.jpg",
-            folder=("/", "/photos", f"/photos/{number % SHELVES}", folder),
-            bbox=(100.0, 100.0, 220.0, 260.0),
-            kps=((130.0, 150.0), (190.0, 150.0), (160.0, 190.0), (135.0, 220.0), (185.0, 220.0)),
-            width=1600,
-            height=1200,
-            det_score=0.9,
-            quality=0.8,
-            person=None,
-            taken_at=None,
-            ingested_at="2026-01-01T00:00:00+00:00",
-        )
+        payload = stored_payload(image_id, f"{folder}/{number}.jpg")
         yield FacePoint(face_id_of(image_id, digest, 0), embedding, payload)
+
+
+def stored_payload(image_id: str, path: str) -> FacePayload:
+    """What is stored with a face of an image of 1600 x 1200 pixels."""
+    return FacePayload(
+        image_id=image_id,
+        path=path,
+        folder=folders_of(path),
+        bbox=(100.0, 100.0, 220.0, 260.0),
+        kps=((130.0, 150.0), (190.0, 150.0), (160.0, 190.0), (135.0, 220.0), (185.0, 220.0)),
+        width=1600,
+        height=1200,
+        det_score=0.9,
+        quality=0.8,
+        person=None,
+        taken_at=None,
+        ingested_at="2026-01-01T00:00:00+00:00",
+    )

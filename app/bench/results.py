@@ -37,12 +37,12 @@ import numpy as np
 
 from app.core.config import Settings, load_settings
 from app.core.protocols import FaceIndex
-from app.core.types import FacePayload, FacePoint, ModelPack, face_id_of
+from app.core.types import FacePoint, ModelPack, face_id_of
 from app.index import open_index
 from app.metrics import Metrics
 from app.packs.store import find_pack
 from app.service import Facets, Query, ResultPage, Results
-from bench.faces import FACES_OF_ONE, Floats, People
+from bench.faces import FACES_OF_ONE, Floats, People, stored_payload
 from bench.pictures import folder_of
 from tests.support.running import environment, service
 
@@ -99,19 +99,10 @@ class World:
         folder = f"/photos/{image % 10}/{image // 500}"
         taken = START + timedelta(seconds=int(self._taken[image % len(self._taken)]))
         side = 20.0 + image * 7919 % 200
-        payload = FacePayload(
-            image_id=f"{image:064x}",
-            path=f"{folder}/{image}.jpg",
-            folder=("/", "/photos", f"/photos/{image % 10}", folder),
+        payload = replace(
+            stored_payload(f"{image:064x}", f"{folder}/{image}.jpg"),
             bbox=(100.0, 100.0, 100.0 + side, 100.0 + 1.3 * side),
-            kps=((130.0, 150.0), (190.0, 150.0), (160.0, 190.0), (135.0, 220.0), (185.0, 220.0)),
-            width=1600,
-            height=1200,
-            det_score=0.9,
-            quality=0.8,
-            person=None,
             taken_at=None if image % 10 == 0 else taken.replace(tzinfo=None).isoformat(),
-            ingested_at="2026-01-01T00:00:00+00:00",
             phash=f"{int(self._hashes[image]):016x}" if known else None,
         )
         return FacePoint(self.id_of(number), embedding, payload)
