@@ -37,18 +37,18 @@ class People:
         spread = IMPOSTOR_SPREAD * max(1.0, np.sqrt(SIZE / size))
         self._mix = (np.sqrt(_spectrum(size, spread))[:, None] * rotation).astype(np.float32)
 
-    def identities(self, count: int) -> Floats:
-        """(count, D), norm about 1."""
-        return self._draw(count)
+    def identities(self, count: int, rng: np.random.Generator | None = None) -> Floats:
+        """(count, D), norm about 1; drawn from `rng` instead of the own generator, if given."""
+        return self._draw(count, rng)
 
-    def faces(self, identities: Floats, of_each: int) -> Floats:
+    def faces(self, identities: Floats, of_each: int, rng: np.random.Generator | None = None) -> Floats:
         """(count * of_each, D), norm 1: the faces of the first identity, of the second, ..."""
         own = np.repeat(identities, of_each, axis=0)
-        faces = np.sqrt(OWN_COSINE) * own + np.sqrt(1 - OWN_COSINE) * self._draw(len(own))
+        faces = np.sqrt(OWN_COSINE) * own + np.sqrt(1 - OWN_COSINE) * self._draw(len(own), rng)
         return np.asarray(faces / np.linalg.norm(faces, axis=1, keepdims=True), dtype=np.float32)
 
-    def _draw(self, count: int) -> Floats:
-        values = self._rng.standard_normal((count, self.size), dtype=np.float32) @ self._mix
+    def _draw(self, count: int, rng: np.random.Generator | None) -> Floats:
+        values = (rng or self._rng).standard_normal((count, self.size), dtype=np.float32) @ self._mix
         return np.asarray(values, np.float32)
 
 

@@ -28,14 +28,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 from qdrant_client import QdrantClient, models
 
 from app.core.config import Settings, load_settings
 from app.core.protocols import FaceIndex
 from app.core.types import ModelPack
 from app.index.server.connect import collection_of, connect, open_server
-from bench.exact import DIGEST, LIMIT, compared, filtered, id_of, made, milliseconds, ms, pack_of, scan
-from bench.faces import SIZE, Floats, People, points
+from bench.exact import DIGEST, LIMIT, compared, filtered, id_of, milliseconds, ms, pack_of
+from bench.faces import SIZE, Floats, points
+from bench.gallery import Gallery, Truth
 
 PAGE = 1000
 QUIET_SECONDS = 5.0  # green for this long: there is nothing left to optimize
@@ -97,15 +99,17 @@ def main() -> None:
     asked = parser.parse_args()
     url = os.environ.get("QDRANT_TEST_URL") or sys.exit("QDRANT_TEST_URL names no Qdrant server")
     pack = pack_of(asked.size)
-    stored, queries, owners = made(People(asked.size), asked.n, asked.queries)
-    truth, _ = scan(stored, queries)
+    gallery = Gallery(asked.n, asked.size)
+    stored = np.concatenate([block for _, block in gallery.blocks()])
+    queries, owners = gallery.queries(asked.queries)
+    truth = Truth.of(gallery, queries)
     said: dict[str, Any] = {}
     for way in asked.ways.split(","):
         streams, optimizers = WAYS[way]
         settings = load_settings(None, qdrant_url=url, qdrant_collection=f"bench-{way}")
         said[way] = _loaded(settings, pack, streams, optimizers, stored)
         with closing(open_server(settings, pack)) as index:
-            settled = compared(index, queries, owners, truth) | filtered(index, stored, queries[:100])
+            settled = compared(index, queries, owners, truth) | filtered(index, queries, truth)
             said[way]["settled"] = {key: round(value, 4) for key, value in settled.items()}
         with closing(connect(settings)) as client:
             client.delete_collection(str(collection_of(client, settings.qdrant_collection)))

@@ -1,17 +1,20 @@
-"""How fast and how exact the index searches, and what it does while its graph is built.
+"""How fast and how exact the embedded index searches, and what it does while its graph is built.
 
-    .venv/bin/python app/bench/search.py --n 200000
+    .venv/bin/python app/bench/search.py --n 6000000 --keep FOLDER
 
-N faces (identities of eight, see bench/faces.py) go into an embedded index through its owner; while the graph is
-built, searches and small writes go on and are timed. Then new faces of stored people are searched for one by one, and
-each answer is compared with an exact scan of all N in the same run. `--ef 512,1024` compares values of HNSW_EF on the
-same graph; `--keep FOLDER` keeps the index there and takes up one that is there.
-With `--queries` more than some thousand, ever more of the original vectors are in memory, mapped: the system takes
-those pages back when it needs them, and `anonymous_gb` is what it cannot take back.
+N faces (identities of eight, see bench/gallery.py) go into an embedded index through its owner, `--step` at a time;
+after each step the graph is built, while searches and small writes go on and are timed. Then new faces of stored people
+are searched for one by one, and each result is compared with an exact scan of all N, which is made in blocks and kept
+beside the index.
+
+`--keep FOLDER` keeps the index there; a run that was interrupted goes on where it was. `--minutes M` starts no further
+step after M minutes. `--ef 512,1024` compares values of HNSW_EF on the same graph.
 
 The last line is one JSON object: milliseconds of a search, `recall_at_10` (of the scan's ten, how many were found),
-`mate_recall` (of a face's eight, how many), resident GB of the index's processes, seconds until a new owner has
-answered its first search, seconds of the build; `building`: the same milliseconds during the build.
+`mate_recall` (of a person's eight, how many), searches a second of one client and of eight, GB of the index's processes
+(`rss_gb`; `anonymous_gb` is what the system cannot take back) and of the disk, seconds until a new owner has answered
+its first search; `steps`: for each step the seconds of filling and of the build (`build_cpu_s` is
+the processors' time), and milliseconds during the build.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import threading
@@ -30,133 +32,186 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import psutil
 
 from app.core.config import Settings, load_settings
 from app.core.protocols import FaceIndex
-from app.core.types import FacePoint, ModelPack
+from app.core.types import FacePoint
 from app.index import open_index
-from bench.exact import DIGEST, LIMIT, SOME, compared, filtered, made, milliseconds, ms, pack_of, scan
-from bench.faces import FACES_OF_ONE, SIZE, Floats, People, points
+from bench.exact import DIGEST, LIMIT, compared, filtered, id_of, milliseconds, ms, pack_of, rate
+from bench.faces import SIZE, points
+from bench.gallery import BLOCK, Gallery, Truth
+
+CLIENTS = 8
+SEARCHES_PER_S = 5
+SEARCHES_PER_WRITE = 3
+FACES_OF_A_WRITE = 16
+WRITTEN_BESIDE = 10_000  # at most, during one build
+LEAVING_S = 3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=100_000, help="faces, up to 1,000,000 and more")
+    parser.add_argument("--n", type=int, default=100_000, help="faces, in blocks of 20,000")
     parser.add_argument("--size", type=int, default=SIZE, help="dimensions of an embedding")
-    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--step", type=int, default=1_000_000, help="faces per build of the graph")
+    parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--ef", default="512", help="values of HNSW_EF, the first for the figures themselves")
     parser.add_argument("--m", type=int, default=48)
     parser.add_argument("--ef-construct", type=int, default=200)
     parser.add_argument("--keep", type=Path, help="a folder for the index, used again if it is there")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further step after them")
     asked = parser.parse_args()
-    efs = [int(ef) for ef in asked.ef.split(",")]
-    people, pack = People(asked.size), pack_of(asked.size)
-    stored, queries, owners = made(people, asked.n, asked.queries)
+    gallery, efs = Gallery(asked.n, asked.size), [int(ef) for ef in asked.ef.split(",")]
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
+        folder = asked.keep or Path(name)
+        folder.mkdir(exist_ok=True)
         settings = load_settings(
             None,
-            data_dir=asked.keep or Path(name),
+            data_dir=folder,
             hnsw_ef=efs[0],
             hnsw_m=asked.m,
             hnsw_ef_construct=asked.ef_construct,
         )
-        said = _build(settings, pack, stored, people)
-        time.sleep(3)  # the owner leaves
-        truth, scan_ms = scan(stored, queries)
-        start = time.perf_counter()
-        with closing(open_index(settings, pack)) as index:
-            index.search(queries[0], limit=LIMIT)
-            said["ready_s"] = time.perf_counter() - start
-            for query in stored[:200]:  # what every search needs is in memory then
-                index.search(query, limit=LIMIT)
-            said |= compared(index, queries, owners, truth) | {"scan_ms": scan_ms}
-            said |= filtered(index, stored, queries[:100])
-            said |= _memory() | {"disk_gb": (index.info().disk_bytes or 0) / 1e9}
-        table = {ef: _with_ef(settings, pack, ef, queries, owners, truth) for ef in efs} if len(efs) > 1 else None
-    said |= {"vs_scan": scan_ms / said["p50_ms"], "impostor_sd": _impostor_spread(stored)}
-    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in said.items()}
-    about = {
-        "n": asked.n,
-        "size": asked.size,
-        "m": asked.m,
-        "ef_construct": asked.ef_construct,
-        "ef": efs[0],
-        "cores": os.cpu_count(),
-    }
-    print(json.dumps(rounded | about | ({"by_ef": table} if table else {})))
+        steps = Steps(settings, gallery, asked.step, folder / "steps.json")
+        if not steps.run(until=time.monotonic() + asked.minutes * 60):
+            print(json.dumps({"n": asked.n, "interrupted": True, "steps": steps.done}))
+            return
+        said = measured(settings, gallery, asked.queries, folder)
+        if len(efs) > 1:
+            said["by_ef"] = {ef: _with_ef(settings, gallery, ef, asked.queries, folder) for ef in efs}
+    about = {"n": asked.n, "size": asked.size, "m": asked.m, "ef_construct": asked.ef_construct, "ef": efs[0]}
+    print(json.dumps(_rounded(said) | about | {"cores": os.cpu_count(), "steps": steps.done}))
 
 
-def _build(settings: Settings, pack: ModelPack, stored: Floats, people: People) -> dict[str, Any]:
-    """Fill the index and build its graph, with searches and writes going on beside it."""
-    with closing(open_index(settings, pack)) as index:
-        if index.count() == len(stored):
-            return {"build_s": None}
+class Steps:
+    """Filling and building, step by step; what is done is in a file, so that another run goes on there.
+
+    Args:
+        settings: of the index.
+        gallery: the faces.
+        step: faces of one step.
+        file: where the figures of the finished steps are.
+    """
+
+    def __init__(self, settings: Settings, gallery: Gallery, step: int, file: Path) -> None:
+        self._settings, self._gallery, self._step, self._file = settings, gallery, step, file
+        self.done: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+
+    def run(self, until: float) -> bool:
+        """Do the steps that are missing; return False if the time is up before the last one."""
+        while (have := self.done[-1]["faces"] if self.done else 0) < self._gallery.count:
+            if time.monotonic() > until:
+                return False
+            target = min(self._gallery.count, have + self._step)
+            with closing(open_index(self._settings, pack_of(self._gallery.size))) as index:
+                figures = {"faces": target} | self._fill(index, target) | self._build(index, target)
+            self.done.append(figures)
+            self._file.write_text(json.dumps(self.done))
+            print(json.dumps(figures), file=sys.stderr, flush=True)
+            time.sleep(LEAVING_S)  # the owner leaves
+        return True
+
+    def _fill(self, index: FaceIndex, target: int) -> dict[str, Any]:
+        have = min(index.count(), target) // BLOCK * BLOCK
         start = time.perf_counter()
-        for first in range(0, len(stored), SOME):
-            index.upsert(list(points(stored[first : first + SOME], DIGEST, first)))
-            print(f"{first} stored, {time.perf_counter() - start:.0f} s", file=sys.stderr)
-        fill_s = time.perf_counter() - start
-        extra = people.faces(people.identities(1000), 4)
+        for first, block in self._gallery.blocks(have, target):
+            index.upsert(list(points(block, DIGEST, first)))
+            print(f"{first + len(block)} stored, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        index.flush()
+        return {"filled": target - have, "fill_s": round(time.perf_counter() - start, 1)}
+
+    def _build(self, index: FaceIndex, target: int) -> dict[str, Any]:
+        """Build the graph, with searches and writes going on beside it."""
         done = threading.Event()
         beside: dict[str, Any] = {}
-        watcher = threading.Thread(target=_use, args=(index, stored, extra, done, beside))
-        watcher.start()
-        start = time.perf_counter()
-        index.maintain(wait=True)
-        build_s = time.perf_counter() - start
-        done.set()
-        watcher.join()
-        index.delete([one.face_id for one in points(extra, DIGEST, len(stored))])
-        index.maintain(wait=True)
-        if index.count() != len(stored):
-            sys.exit(f"{index.count()} faces are stored instead of {len(stored)}")
-        return {"fill_per_s": len(stored) / fill_s, "build_s": build_s, "building": beside}
+        user = threading.Thread(target=_use, args=(index, self._gallery, done, beside))
+        user.start()
+        start, processors = time.perf_counter(), _processor_seconds()
+        try:
+            index.maintain(wait=True)
+        finally:
+            figures = {"build_s": round(time.perf_counter() - start, 1)}
+            done.set()
+            user.join()
+        figures["build_cpu_s"] = round(_processor_seconds() - processors, 1)
+        index.delete([id_of(self._gallery.count + number) for number in range(beside["written"])])
+        index.flush()
+        if (count := index.count()) != target:
+            sys.exit(f"{count} faces are stored instead of {target}")
+        return figures | {"building": beside, "disk_gb": round((index.info().disk_bytes or 0) / 1e9, 2)}
 
 
-def _use(index: FaceIndex, stored: Floats, extra: Floats, done: threading.Event, into: dict[str, Any]) -> None:
-    """Search five times a second, write four faces every second."""
+def _use(index: FaceIndex, gallery: Gallery, done: threading.Event, into: dict[str, Any]) -> None:
+    """Search and write at a steady rate until `done` is set; what is written is numbered after the gallery's faces."""
+    stored, extra = gallery.block(0), gallery.strangers(WRITTEN_BESIDE)
     searches: list[float] = []
     writes: list[float] = []
-    while not done.wait(0.2):
-        searches.append(ms(index.search, stored[len(searches) % len(stored)], limit=LIMIT))
-        if len(searches) % 5 == 0 and 4 * len(writes) < len(extra):
-            first = 4 * len(writes)
-            writes.append(ms(_write, index, list(points(extra[first : first + 4], DIGEST, len(stored) + first))))
+    written = 0
+    while not done.wait(1 / SEARCHES_PER_S):
+        searches.append(ms(index.search, stored[7919 * len(searches) % len(stored)], limit=LIMIT))
+        if len(searches) % SEARCHES_PER_WRITE == 0 and written < len(extra):
+            some = list(points(extra[written : written + FACES_OF_A_WRITE], DIGEST, gallery.count + written))
+            writes.append(ms(_write, index, some))
+            written += len(some)
     into |= milliseconds(searches) | {"max_ms": round(max(searches), 1), "searches": len(searches)}
-    into |= {"write_p50_ms": round(statistics.median(writes or [0]), 1), "write_max_ms": round(max(writes or [0]), 1)}
-
-
-def _with_ef(
-    settings: Settings, pack: ModelPack, ef: int, queries: Floats, owners: list[int], truth: list[set[str]]
-) -> dict[str, float]:
-    with closing(open_index(settings.model_copy(update={"hnsw_ef": ef}), pack)) as index:
-        return {key: round(value, 4) for key, value in compared(index, queries, owners, truth).items()}
-
-
-def _memory() -> dict[str, float]:
-    """Resident memory of the owner and its worker; `anonymous` is what cannot be dropped and read again."""
-    resident = anonymous = 0
-    for process in psutil.Process().children(recursive=True):
-        if "app.index" in " ".join(process.cmdline()):
-            info = process.memory_full_info()
-            resident += info.rss
-            anonymous += info.rss - info.shared
-    return {"rss_gb": resident / 1e9, "anonymous_gb": anonymous / 1e9}
-
-
-def _impostor_spread(stored: Floats) -> float:
-    """Of the cosines of faces that are of different identities."""
-    some = stored[:: max(1, len(stored) // 2000)][:2000]
-    owner = (np.arange(len(stored))[:: max(1, len(stored) // 2000)][:2000]) // FACES_OF_ONE
-    cosines = some @ some.T
-    return float(cosines[owner[:, None] != owner[None, :]].std())
+    into |= {f"write_{key}": value for key, value in milliseconds(writes or [0.0]).items()}
+    into |= {"write_max_ms": round(max(writes or [0.0]), 1), "written": written}
 
 
 def _write(index: FaceIndex, some: list[FacePoint]) -> None:
     index.upsert(some)
     index.flush()
+
+
+def measured(settings: Settings, gallery: Gallery, count: int, folder: Path) -> dict[str, Any]:
+    """Search the finished index."""
+    queries, owners = gallery.queries(count)
+    truth = Truth.of(gallery, queries, kept=folder / f"truth-{count}.npz")
+    start = time.perf_counter()
+    with closing(open_index(settings, pack_of(gallery.size))) as index:
+        index.search(queries[0], limit=LIMIT)
+        said: dict[str, Any] = {"ready_s": time.perf_counter() - start}
+        said["cold"] = compared(index, queries, owners, truth)
+        said |= compared(index, queries, owners, truth)  # the pages that these searches need are in memory now
+        said |= filtered(index, queries, truth)
+        rates = {clients: rate(index, queries, clients) for clients in (1, CLIENTS, 1, CLIENTS)}
+        said |= {f"per_s_{clients}": per_s for clients, per_s in rates.items()}
+        said["clients_gain"] = rates[CLIENTS] / rates[1]
+        said |= _memory() | {"disk_gb": (index.info().disk_bytes or 0) / 1e9}
+    return said | {"scan_ms": truth.scan_ms, "vs_scan": truth.scan_ms / said["p50_ms"]}
+
+
+def _with_ef(settings: Settings, gallery: Gallery, ef: int, count: int, folder: Path) -> dict[str, float]:
+    queries, owners = gallery.queries(count)
+    truth = Truth.of(gallery, queries, kept=folder / f"truth-{count}.npz")
+    with closing(open_index(settings.model_copy(update={"hnsw_ef": ef}), pack_of(gallery.size))) as index:
+        return _rounded(compared(index, queries, owners, truth))
+
+
+def _processor_seconds() -> float:
+    """Of the owner's processes that have ended: builders, and a worker that was replaced."""
+    times = [process.cpu_times() for process in _processes() if "owner" in " ".join(process.cmdline())]
+    return sum(float(one.children_user + one.children_system) for one in times)
+
+
+def _processes() -> list[psutil.Process]:
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if "app.index" in " ".join(process.cmdline())]
+
+
+def _memory() -> dict[str, float]:
+    """Memory of the owner and its workers; pages that two of them share are counted once."""
+    proportional = unique = 0
+    for process in _processes():
+        info = process.memory_full_info()
+        proportional += info.pss
+        unique += info.rss - info.shared
+    return {"rss_gb": proportional / 1e9, "anonymous_gb": unique / 1e9}
+
+
+def _rounded(said: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in said.items()}
 
 
 if __name__ == "__main__":
