@@ -1,6 +1,7 @@
 """The face engine: detection, alignment, embedding, and health checks against references.
 
-Networks are in `engine/runtime`, face detection in `engine/detector`, crops in `engine/alignment`.
+Networks are in `engine/network`, the choice of their runtimes in `engine/choice`, face detection in `engine/detector`,
+crops in `engine/alignment`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -20,12 +22,15 @@ from app.core.concurrency import FairGate, processors
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.memory import trim
-from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point
+from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point, RuntimeInfo
 from app.engine.alignment import CROP_SIDE, align
+from app.engine.choice import Role, Wishes, choose
 from app.engine.detector import FaceDetector
 from app.engine.found import Found
+from app.engine.network import Network, real_device
+from app.engine.placement import Placement, place
 from app.engine.quality import rate
-from app.engine.runtime import Network, Placement, place, real_device
+from app.engine.references import reference_crop
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +60,7 @@ class FaceEngine:
 
     Args:
         pack: the model pack.
-        settings: for DEVICE, PRECISION, GPU_CONCURRENCY and the settings of the detector.
+        settings: for DEVICE, RUNTIME, PRECISION, GPU_CONCURRENCY and the settings of the detector.
         verified: returns the pack after hashing its files again; called before a broken model is reloaded.
         many: optimize for an ingest, which always has a next image: on a CPU, run one call per processor at the same
             time with one thread each, instead of GPU_CONCURRENCY calls that share the processors.
@@ -75,22 +80,23 @@ class FaceEngine:
         self._pack = pack
         self._settings = settings
         self._verified = verified or (lambda: pack)
-        placement = place(settings.device, threads=0, precision=settings.precision)
+        placement = place(settings.device, threads=0)
         one_thread_each = many and not placement.on_cuda
         self._concurrency = processors() if one_thread_each else settings.gpu_concurrency
         threads = 1 if placement.on_cuda else max(1, processors() // self._concurrency)
         self._many = many
-        self._placement = Placement(placement.providers, placement.reason, threads, settings.precision)
+        self._placement = replace(placement, threads=threads, streams=self._concurrency)
+        self._placements, runtimes = self._choose_runtimes()
         self._batches = _CUDA_BATCHES if placement.on_cuda else _CPU_BATCHES
         self._gate = FairGate(self._concurrency)
         self._checking = threading.Lock()
         cv2.setNumThreads(1)  # OpenCV's threads would compete with those of the sessions and the ingest
         self._models = self._load(pack)
-        self._device = real_device(
-            self._placement, settings.device, (self._models.detector.network, self._models.recogniser)
-        )
+        networks = self._models.detector.network, self._models.recogniser
+        self._device = replace(real_device(self._placement, settings.device, *networks), runtimes=runtimes)
         self._reference, self._health = self._check_startup()
-        _log.info("engine ready: %s %s on %s", pack.name, pack.short_digest, self._device)
+        names = sorted({f"{one.runtime} {one.version} {one.precision}" for one in runtimes.values()})
+        _log.info("engine ready: %s %s on %s: %s", pack.name, pack.short_digest, self._device.device, ", ".join(names))
 
     @property
     def pack(self) -> ModelPack:
@@ -142,7 +148,7 @@ class FaceEngine:
             if failure.code != "engine_unhealthy":
                 raise
             self._recover(failure)
-        except Exception as failure:  # noqa: BLE001 - onnxruntime and OpenCV raise many types
+        except Exception as failure:  # noqa: BLE001 - the runtimes and OpenCV raise many types
             self._recover(failure)
         return self._analyze(pictures, timings)
 
@@ -193,9 +199,17 @@ class FaceEngine:
 
     def _load(self, pack: ModelPack) -> _Models:
         _, max_frames, max_crops = self._batches
-        network = Network(pack.detector, self._placement, max_batch=max_frames)
+        network = Network(pack.detector, self._placements["detector"], max_batch=max_frames)
         detector = FaceDetector(network, self._settings, self._gate, trim=not self._placement.on_cuda)
-        return _Models(detector, Network(pack.recogniser, self._placement, max_batch=max_crops))
+        return _Models(detector, Network(pack.recogniser, self._placements["recogniser"], max_batch=max_crops))
+
+    def _choose_runtimes(self) -> tuple[dict[str, Placement], dict[str, RuntimeInfo]]:
+        """The placements of both networks, and what is in the status about them."""
+        settings, pack = self._settings, self._pack
+        wishes = Wishes(settings.runtime, settings.precision, settings.state_dir / "runtimes.json")
+        models: tuple[tuple[Role, Path], ...] = (("detector", pack.detector), ("recogniser", pack.recogniser))
+        chosen = {role: choose(path, role, pack.digest, self._placement, wishes) for role, path in models}
+        return {role: one for role, (one, _) in chosen.items()}, {role: info for role, (_, info) in chosen.items()}
 
     def _reload(self, broken: EngineHealth) -> EngineHealth:
         try:
@@ -219,12 +233,12 @@ class FaceEngine:
             return self._reference, self._first_check()
         except OceanoError:
             raise
-        except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
+        except Exception as failure:  # the runtimes' exceptions have no common base but Exception
             raise OceanoError("model_corrupt", f"the model pack {self._pack.name} does not run: {failure}") from failure
 
     def _first_check(self) -> EngineHealth:
         """Compare two crops too: a model that returns one vector for every crop passes a comparison with itself."""
-        crop = _reference_crop(self._models.crop_side)
+        crop = reference_crop(self._models.crop_side)
         one, other = self._embed(self._models.recogniser, [crop, crop[::-1].copy()])
         if float(one @ other) > HEALTHY_COSINE:
             raise OceanoError(
@@ -264,10 +278,10 @@ class FaceEngine:
 
     def _run_references(self, models: _Models) -> tuple[Floats, Floats]:
         """Unit vectors: the embedding of the reference crop, and the detector's raw outputs on an enlarged one."""
-        (embedding,) = self._embed(models.recogniser, [_reference_crop(models.crop_side)])
+        (embedding,) = self._embed(models.recogniser, [reference_crop(models.crop_side)])
         detector = models.detector.network
         size = detector.graph.input_size or (_REFERENCE_SIDE, _REFERENCE_SIDE)
-        picture = cv2.resize(_reference_crop(), size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+        picture = cv2.resize(reference_crop(), size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
         outputs = [output.ravel() for _, _, arrays in detector.batches([picture], self._gate) for output in arrays]
         numbers = np.concatenate(outputs)
         return embedding, numbers / max(float(np.linalg.norm(numbers)), 1e-12)
@@ -298,15 +312,6 @@ def _face(found: Found, crop: Pixels, embedding: Floats) -> Face:
     kps = (points[0], points[1], points[2], points[3], points[4])
     quality, flaws = rate(crop, found.bbox, found.kps, found.score)
     return Face(found.bbox, kps, found.score, quality, found.found_by, embedding, flaws)
-
-
-def _reference_crop(side: int = CROP_SIDE) -> Pixels:
-    """A synthetic image of `side` x `side` pixels, the same on every machine."""
-    y, x = np.mgrid[0:side, 0:side].astype(np.float64) * (CROP_SIDE / side)
-    blue = 127 + 90 * np.sin(x / 9) * np.cos(y / 13)
-    green = 255 * (((x - 56) ** 2 + (y - 40) ** 2) < 900)
-    red = 2.2 * y
-    return np.stack([blue, green, red], axis=-1).clip(0, 255).astype(np.uint8)
 
 
 @contextmanager

@@ -22,9 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -39,7 +40,8 @@ from app.core.types import Floats
 from app.embeddings import FaceEngine
 from app.engine.alignment import align
 from app.engine.frames import blob_of
-from app.engine.runtime import Network, Placement, place
+from app.engine.network import Network
+from app.engine.placement import Placement, place
 from app.images.decoding import decode
 from app.packs.store import find_pack
 from bench.pictures import folder_of
@@ -83,13 +85,13 @@ def main() -> None:
 
 def _placements(plain: Placement) -> dict[str, Placement]:
     """The engine's own way first; each of the others differs from it in one thing."""
-    ways = {"run": plain, "fp16": Placement(plain.providers, plain.reason, plain.threads, "fp16")}
+    ways = {"run": plain, "fp16": replace(plain, precision="fp16")}
     if plain.on_cuda:
         (name, options), *others = plain.providers
         for search in SEARCHES:
             if search != options.get("cudnn_conv_algo_search", SEARCHES[0]):
                 other = (name, {**options, "cudnn_conv_algo_search": search})
-                ways[f"search_{search.lower()}"] = Placement((other, *others), plain.reason, plain.threads)
+                ways[f"search_{search.lower()}"] = replace(plain, providers=(other, *others))
     return ways
 
 
@@ -131,7 +133,7 @@ def _compare(ways: dict[str, Network], blob: Floats, plain: Placement, rounds: i
 
 def _bound(network: Network, blob: Floats, device: str) -> Callable[[], object]:
     """A run with IO binding: the copy to the device goes into the same memory each time, and so do the outputs."""
-    session = network._session  # what is measured is not in the product
+    session = cast("Any", network._session)._session  # what is measured is not in the product
     binding = session.io_binding()
     there = onnxruntime.OrtValue.ortvalue_from_numpy(blob, device, 0)
     binding.bind_ortvalue_input(session.get_inputs()[0].name, there)

@@ -41,7 +41,8 @@ from app.core.onnx_graph import Graph, describe
 from app.core.types import ModelPack
 from app.embeddings import FaceEngine
 from app.engine.graph_optimizations import rewrite
-from app.engine.runtime import Network, place
+from app.engine.network import Network
+from app.engine.placement import place
 from app.images.decoding import decode
 from app.images.thumbnails import ThumbStore
 from app.index import open_index

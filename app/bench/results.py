@@ -7,9 +7,10 @@ these images. A tenth of the person's images are near-identical to the one befor
 and takes up one that is there; `--no-graph` measures without its graph.
 
 The last line is one JSON object with medians in milliseconds: `first` and `further` pages of 100 matches for each order
-and condition, and `search`, the calls of the index that such a page cannot do without; `http` is the time to the first
-byte of the page /face/ID, `http_beyond_search` the part of it that is not the search; `paging` reads to match 5,000
-while new faces, some of them of the same person, are written: `doubles` and `missing` are the faults.
+and condition, and `search`, the calls of the index that such a page cannot do without; `facets` is the counts of a
+result with each filter; `http` is the time to the first byte of the page /face/ID, `http_beyond_search` the part of it
+that is not the search; `paging` reads to match 5,000 while new faces, some of them of the same person, are written:
+`doubles` and `missing` are the faults.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import numpy as np
 
 from app.core.config import Settings, load_settings
 from app.core.protocols import FaceIndex
-from app.core.types import FacePoint, ModelPack, face_id_of
+from app.core.types import FaceFilter, FacePoint, ModelPack, face_id_of
 from app.index import open_index
 from app.metrics import Metrics
 from app.packs.store import find_pack
@@ -169,7 +170,16 @@ def _measured(index: FaceIndex, pack: ModelPack, world: World, repeats: int) -> 
         "unlike": replace(plain, unlike=(other,)),
         "together": replace(plain, together=(other,)),
     }
-    said: dict[str, Any] = {"search": _calls(index, plain, repeats), "first": {}, "further": {}, "facets": []}
+    high = THRESHOLD + 0.3
+    date, folder = FaceFilter(taken_from="2010", taken_to="2012"), FaceFilter(folder="/photos/3")
+    counted = {
+        "no filter": plain,
+        "least": replace(plain, threshold=high),
+        "date": replace(plain, where=date),
+        "folder": replace(plain, where=folder),
+        "all": replace(plain, threshold=high, where=replace(date, folder=folder.folder)),
+    }
+    said: dict[str, Any] = {"search": _calls(index, plain, repeats), "first": {}, "further": {}, "facets": {}}
     totals: dict[str, int | None] = {}
     for turn in range(repeats):
         for name, query in queries.items():
@@ -179,15 +189,17 @@ def _measured(index: FaceIndex, pack: ModelPack, world: World, repeats: int) -> 
             said["first"].setdefault(name, []).append(first_ms)
             said["further"].setdefault(name, []).append(further_ms)
             totals[name] = further.total
-            if name == "similarity":
-                said["facets"].append(_timed(_facets, results, query)[0])
+            results.close()
+        for name, query in counted.items():
+            results = Results(index, pack, Metrics())
+            said["facets"].setdefault(name, []).append(_timed(_facets, results, query)[0])
             results.close()
         print(f"measured {turn + 1} of {repeats}", file=sys.stderr)
     return {
         "search": said["search"],
         "first": {name: _median(took) for name, took in said["first"].items()},
         "further": {name: _median(took) for name, took in said["further"].items()},
-        "facets": _median(said["facets"]),
+        "facets": {name: _median(took) for name, took in said["facets"].items()},
         "totals": totals,
     }
 
@@ -287,7 +299,7 @@ def _page(results: Results, query: Query, after: str | None) -> ResultPage:
 
 
 def _facets(results: Results, query: Query) -> Facets:
-    return asyncio.run(results.facets(query))
+    return asyncio.run(results.facets(query, least=THRESHOLD))
 
 
 def _timed(work: Callable[..., Any], *args: Any) -> tuple[float, Any]:

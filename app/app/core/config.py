@@ -77,7 +77,12 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     gpu_concurrency: int = Field(1, ge=1, le=64, description="maximum concurrent model runs")
-    precision: Literal["fp32", "fp16"] = Field("fp32", description="floating-point precision; fp16 for GPUs")
+    runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
+        "auto", description="what runs the model on a CPU; auto: the fastest here"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="floating-point precision; auto: the fastest whose embeddings are those of fp32"
+    )
     fallbacks: Annotated[tuple[Fallback, ...], NoDecode] = Field(
         ("border", "larger", "rotated", "contrast"),
         description="tried in order if no face is found; none: no fallbacks",

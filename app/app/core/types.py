@@ -297,18 +297,58 @@ class ScrollPage:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeTrial:
+    """How one runtime ran a network on the reference images.
+
+    Attributes:
+        runtime: `onnxruntime` or `openvino`.
+        precision: fp32, bf16 or fp16.
+        milliseconds: of a run with one image on one thread; None if it did not run.
+        cosine: the lowest cosine similarity of an output to that of ONNX Runtime in fp32; None if it did not run.
+        problem: why it did not run; empty if it did.
+    """
+
+    runtime: Literal["onnxruntime", "openvino"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    milliseconds: float | None
+    cosine: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """The runtime of a network.
+
+    Attributes:
+        runtime: `onnxruntime` or `openvino`.
+        version: of its package.
+        precision: of the computations.
+        reason: why it was chosen.
+        trials: the runtimes that were measured on this machine, if any.
+    """
+
+    runtime: Literal["onnxruntime", "openvino"]
+    version: str
+    precision: Literal["fp32", "bf16", "fp16"]
+    reason: str
+    trials: tuple[RuntimeTrial, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """The device that the model runs on.
+    """The device and the runtimes that the model runs on.
 
     Attributes:
         device: CPU or GPU.
-        provider: the execution provider of ONNX Runtime that the sessions use.
+        provider: what runs the recogniser: an execution provider of ONNX Runtime, or a device of OpenVINO.
         reason: why this device was chosen.
+        runtimes: those of the networks, by `detector` and `recogniser`.
     """
 
     device: Literal["cpu", "cuda"]
     provider: str
     reason: str
+    runtimes: dict[str, RuntimeInfo] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""Face detection, alignment and recognition on ONNX Runtime; `app.embeddings` combines its modules to the engine."""
+"""Face detection, alignment and recognition; `app.embeddings` combines the modules to the engine."""
 
-from app.engine.runtime import probe
+from app.engine.onnx_runtime import probe
 
 __all__ = ["probe"]

@@ -19,7 +19,7 @@ from app.engine.alignment import fit_of
 from app.engine.fallbacks import ALL_TURNS, UPSIDE_DOWN, View, direct, rotated_face, shrunk, views
 from app.engine.found import Found, clipped, consistent, merged, same_faces
 from app.engine.frames import NO_DETECTIONS, Detections, Frame, fit
-from app.engine.runtime import Network
+from app.engine.network import Network
 from app.engine.tiles import input_scale, shows_something, tile_views
 
 _TILED_SCALE: Final = 0.25  # below this scale to the detector's input, images are always searched in tiles

@@ -127,7 +127,7 @@ def in_precision(pack: ModelPack, precision: str) -> ModelPack:
         pack: the pack as found, with the digest of fp32.
         precision: "fp32" or "fp16".
     """
-    if precision == "fp32":
+    if precision != "fp16":
         return pack
     return replace(pack, digest=hashlib.sha256(f"{pack.digest}\n{precision}".encode()).hexdigest())
 

@@ -17,7 +17,7 @@ from app.core.errors import OceanoError
 from app.core.types import Face, Floats, ModelPack, Picture, Pixels
 from app.demo import draw_group, draw_portrait
 from app.embeddings import FaceEngine
-from app.engine.runtime import Network
+from app.engine.network import Network
 from tests.support.fakes import picture_of
 
 Break = Callable[[Floats], Floats]

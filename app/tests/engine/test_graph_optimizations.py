@@ -15,7 +15,8 @@ from app.core.errors import OceanoError
 from app.core.onnx_graph import Graph, describe
 from app.core.types import Floats
 from app.engine.graph_optimizations import rewrite
-from app.engine.runtime import Network, place
+from app.engine.network import Network
+from app.engine.placement import place
 from tests.support.packs import embedder, graph, yunet
 
 

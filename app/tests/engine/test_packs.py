@@ -146,6 +146,16 @@ def test_half_precision_gives_nearly_the_same_embeddings(engine: FaceEngine, rea
         assert all(float(a.embedding @ b.embedding) > 0.99 for a, b in zip(faces, others, strict=True))
 
 
+@TRAINED
+def test_openvino_gives_the_same_embeddings(engine: FaceEngine, real_faces: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    other = FaceEngine(engine.pack, Settings(_env_file=None, device="cpu", runtime="openvino", precision="fp32"))
+    groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in range(3, 6)]
+    for faces, theirs in zip(engine.analyze(groups), other.analyze(groups), strict=True):
+        assert len(faces) == len(theirs)
+        assert all(float(a.embedding @ b.embedding) > 0.9999 for a, b in zip(faces, theirs, strict=True))
+
+
 def test_what_is_stored_is_found_again(engine: FaceEngine, real_faces: Path, tmp_path: Path) -> None:
     picture = _read(real_faces / "groups" / "bbt4.jpg")
     (faces,) = engine.analyze([picture])

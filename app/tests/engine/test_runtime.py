@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -14,7 +15,9 @@ from app.core.errors import OceanoError
 from app.core.types import DeviceInfo, Floats, ModelPack
 from app.demo import draw_portrait
 from app.embeddings import FaceEngine
-from app.engine.runtime import Network, Placement, place, probe
+from app.engine.network import Network
+from app.engine.onnx_runtime import probe
+from app.engine.placement import place
 
 OFFERED = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -39,7 +42,7 @@ def test_without_a_driver_cuda_is_refused_before_onnxruntime_is_asked(
     demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: OFFERED)
-    monkeypatch.setattr("app.engine.runtime.driver_problem", lambda *_: "no NVIDIA driver is installed")
+    monkeypatch.setattr("app.engine.placement.driver_problem", lambda *_: "no NVIDIA driver is installed")
     with pytest.raises(OceanoError, match="no NVIDIA driver") as raised:
         _engine(demo_pack, "cuda")
     assert raised.value.code == "device_unavailable"
@@ -52,7 +55,7 @@ def test_cuda_that_is_offered_but_falls_back_to_the_cpu_is_refused(
     demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: OFFERED)
-    monkeypatch.setattr("app.engine.runtime.driver_problem", lambda *_: None)
+    monkeypatch.setattr("app.engine.placement.driver_problem", lambda *_: None)
     with pytest.raises(OceanoError) as raised:
         _engine(demo_pack, "cuda")
     assert raised.value.code == "device_unavailable"
@@ -153,7 +156,7 @@ def test_half_precision_is_another_model(demo_pack: ModelPack) -> None:
     assert half.digest != demo_pack.digest
     assert in_precision(demo_pack, "fp32") is demo_pack
     placement = place("cpu", threads=1)
-    network = Network(demo_pack.recogniser, Placement(placement.providers, placement.reason, 1, "fp16"), max_batch=8)
+    network = Network(demo_pack.recogniser, replace(placement, precision="fp16"), max_batch=8)
     ((_, _, (rough,)),) = network.batches([draw_portrait(1, 0, (112, 112))])
     ((_, _, (fine,)),) = Network(demo_pack.recogniser, placement, max_batch=8).batches(
         [draw_portrait(1, 0, (112, 112))]
@@ -173,7 +176,7 @@ def test_a_probe_runs_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
 def test_a_probe_finds_that_cuda_is_offered_and_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: OFFERED)
-    monkeypatch.setattr("app.engine.runtime.driver_problem", lambda *_: None)
+    monkeypatch.setattr("app.engine.placement.driver_problem", lambda *_: None)
     with pytest.raises(OceanoError, match="fell back to the CPU"):
         probe("cuda")
     assert probe("auto").device == "cpu"

@@ -12,7 +12,8 @@ from insightface.model_zoo import get_model
 from app.core.config import Settings
 from app.core.types import Floats, Pixels
 from app.engine.frames import NO_DETECTIONS, fit
-from app.engine.runtime import Network, place
+from app.engine.network import Network
+from app.engine.placement import place
 from app.engine.scrfd import read_outputs
 
 

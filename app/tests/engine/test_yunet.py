@@ -10,7 +10,8 @@ import pytest
 
 from app.core.types import Pixels
 from app.engine.frames import Detections, Frame, fit
-from app.engine.runtime import Network, place
+from app.engine.network import Network
+from app.engine.placement import place
 from app.engine.yunet import read_outputs
 from tests.support.packs import yunet
 

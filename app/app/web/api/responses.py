@@ -202,12 +202,33 @@ class GpuStatus(BaseModel):
     utilisation: float | None
 
 
+class RuntimeTrialStatus(BaseModel):
+    """How a runtime ran a network on reference images: milliseconds of one image on one thread."""
+
+    runtime: Literal["onnxruntime", "openvino"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    milliseconds: float | None = Field(description="null if it did not run")
+    cosine: float | None = Field(description="of its output to that of ONNX Runtime in fp32; null if it did not run")
+    problem: str = Field(description="why it did not run; empty if it did")
+
+
+class RuntimeStatus(BaseModel):
+    """What runs a network, and why; `trials` are the runtimes that were measured on this machine."""
+
+    runtime: Literal["onnxruntime", "openvino"]
+    version: str
+    precision: Literal["fp32", "bf16", "fp16"]
+    reason: str
+    trials: list[RuntimeTrialStatus]
+
+
 class DeviceStatus(BaseModel):
     """Where the model runs, and why there."""
 
     device: Literal["cpu", "cuda"]
     provider: str
     reason: str
+    runtimes: dict[str, RuntimeStatus] = Field(description="of the networks, by `detector` and `recogniser`")
     gpus: list[GpuStatus]
 
 

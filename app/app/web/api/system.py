@@ -19,7 +19,6 @@ from app.web.api.responses import (
     Checks,
     DeviceStatus,
     EngineStatus,
-    GpuStatus,
     HealthResponse,
     IndexStatus,
     IndexUnavailable,
@@ -75,7 +74,7 @@ async def status(services: ServicesDep) -> StatusResponse:
             faces=bands.faces,
             source=bands.source,
         ),
-        device=DeviceStatus(**asdict(services.engine.device), gpus=[GpuStatus(**asdict(gpu)) for gpu in gpus]),
+        device=DeviceStatus.model_validate(asdict(services.engine.device) | {"gpus": [asdict(gpu) for gpu in gpus]}),
         engine=EngineStatus(healthy=engine.healthy, cosine=finite(engine.cosine), message=engine.message),
         index=(
             IndexStatus(ok=services.monitor.index_ok, **asdict(snapshot.index))
