@@ -32,11 +32,12 @@ from app.core.retry import RETRY_SECONDS, retry_index
 from app.core.types import face_ids_of
 from app.images import DecoderPool, ThumbStore
 from app.library.batches import Batch, BatchProcessor, Outcomes
-from app.library.ledger import FileRecord, Ledger
+from app.library.ledger import Ledger
 from app.library.mounts import Mount, mounts_of
 from app.library.presence import VisitedPaths
 from app.library.raw_pairs import raw_files_beside
 from app.library.reader import TEMPORARY_REASONS, Reader, ReadResult, duplicate_record, has_unread_pages
+from app.library.records import FileRecord
 from app.library.scan import EVERYTHING, File, Folder, PathFilter
 from app.library.settling import Settling
 
@@ -53,6 +54,7 @@ CTIMES_AT_ONCE: Final = 1000  # recorded in one transaction, for results of vers
 RAW_PAIRS_AT_ONCE: Final = 1000
 MAX_READ_AHEAD_BYTES: Final = 200_000_000  # of files that are read but not decoded yet
 ENGINE_CHECK_SECONDS: Final = 10.0
+KEPT_FAILURES: Final = 5  # for the summary; the ledger has all of them
 
 
 @dataclass(slots=True)
@@ -104,6 +106,11 @@ class IngestCounts:
         """Images processed in this run."""
         return self.done + self.no_face + self.failed + self.duplicate + self.moved
 
+    @property
+    def finished(self) -> int:
+        """Files that this run is done with."""
+        return self.images + self.skipped + self.ignored
+
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
@@ -137,6 +144,10 @@ class Ingest:
         options: of this run.
         stop: once set, the current files are finished and recorded, and the run ends.
         on_progress: called after every skipped file and every recorded batch.
+
+    Attributes:
+        counts: what the run did so far.
+        failures: the first `KEPT_FAILURES` files that failed.
     """
 
     def __init__(
@@ -192,6 +203,7 @@ class Ingest:
         self._outcomes: deque[Outcomes] = deque(maxlen=recent)
         self._last_check = time.monotonic()
         self.counts = IngestCounts()
+        self.failures: list[FileRecord] = []
 
     def run(
         self,
@@ -441,6 +453,7 @@ class Ingest:
         for record in records:
             if record.status == "failed":
                 _log.info("failed: %s: %s (%s)", readable(record.path), record.message, record.reason)
+                self.failures += [record] if len(self.failures) < KEPT_FAILURES else []
             setattr(self.counts, record.status, getattr(self.counts, record.status) + 1)
             self.counts.faces += record.faces
             self.counts.first_page_only += has_unread_pages(record)

@@ -34,7 +34,7 @@ def run_doctor(settings: Settings, stop: Event, *, fix: bool, as_json: bool) -> 
         found = doctor.check()
         if not as_json:
             _say_found(found)
-        if fix and not found.is_empty and not stop.is_set():
+        if fix and (found.without_hash or not found.is_empty) and not stop.is_set():
             repairs = doctor.repair(found)
             if not as_json:
                 _say_repairs(repairs)
@@ -44,7 +44,7 @@ def run_doctor(settings: Settings, stop: Event, *, fix: bool, as_json: bool) -> 
                 _say_found(found)
     if as_json:
         print(json.dumps(_counts(found) | {"repairs": asdict(repairs) if repairs else None}))  # noqa: T201
-    elif not found.is_empty and not fix:
+    elif (found.without_hash or not found.is_empty) and not fix:
         say("Run `oceano doctor --fix` to repair this; it needs the picture files.")
     if stop.is_set():
         return EXIT_INTERRUPTED
@@ -72,6 +72,11 @@ def _say_found(found: Inconsistencies) -> None:
     ):
         if names:
             say(f"- {len(names)} {one if len(names) == 1 else many}")
+    if found.without_hash:
+        say(
+            f"- {counted(found.without_hash, 'image')} without a perceptual hash, which older versions did not store; "
+            "near-identical photographs of them are not recognized"
+        )
     if found.is_empty:
         say("Index, ledger and thumbnails agree.")
 
@@ -82,5 +87,10 @@ def _say_repairs(repairs: Repairs) -> None:
         f"paths of {repairs.placed_images} corrected; {counted(repairs.drawn_thumbnails, 'thumbnail')} drawn, "
         f"{repairs.deleted_thumbnails} deleted."
     )
+    if repairs.hashed_images:
+        say(f"{counted(repairs.hashed_images, 'image')} got a perceptual hash.")
+    if count := repairs.unhashed_images:
+        them = "it" if count == 1 else "them"
+        say(f"{counted(count, 'image')} without a perceptual hash: no file with {them} can be read.")
     if repairs.images_without_file:
         say(f"{counted(repairs.images_without_file, 'image')} without a readable file: connect the drive, then repeat.")

@@ -63,9 +63,31 @@ class Threads:
         call = partial(work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
 
+    async def run_opening(self, work: Callable[[], _Result], close: Callable[[_Result], object]) -> _Result:
+        """Call a function as `run` does whose result must be closed, such as an open file.
+
+        Args:
+            work: the function.
+            close: closes the result if the caller is cancelled; otherwise the caller does.
+
+        Returns:
+            The result of `work`. An exception of `work` is raised here.
+        """
+        future = self._pool.submit(contextvars.copy_context().run, work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:  # the result may come at any time, or is there and could not be returned
+            future.add_done_callback(partial(_close_result, close=close))
+            raise
+
     def close(self) -> None:
         """Refuse new calls and cancel queued ones; running calls end on their own."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _close_result(future: Future[_Result], *, close: Callable[[_Result], object]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        close(future.result())
 
 
 _Item = TypeVar("_Item")

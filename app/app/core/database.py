@@ -83,6 +83,12 @@ class Database:
         with self._lock, _oceano_errors(self.path):
             return self._connection.execute(query, tuple(values)).fetchall()
 
+    def version(self) -> tuple[int, int]:
+        """Return numbers that differ once this or another connection has changed the database."""
+        with self._lock, _oceano_errors(self.path):
+            (others,) = self._connection.execute("PRAGMA data_version").fetchone()
+            return int(others), self._connection.total_changes
+
     @contextmanager
     def transaction(self, attached: Path | None = None) -> Iterator[sqlite3.Connection]:
         """Run a write transaction: committed and on the disk at the end, rolled back on an error.

@@ -1,4 +1,4 @@
-"""Atomic and durable writes of files, and free space on a disk."""
+"""Atomic and durable writes of files, who may read them, and free space on a disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ import contextlib
 import os
 import shutil
 import threading
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+_PRIVATE: Final = 0o077
+
+
+@dataclass(slots=True)
+class _Umask:
+    """The umask of the user, while that of the process is another one; else None."""
+
+    of_user: int | None = None
+
+
+_umask: Final = _Umask()
 
 
 def write_atomic(path: str | Path, content: bytes | str, *, durable: bool = True, mode: int = 0o666) -> None:
@@ -56,6 +70,38 @@ def make_private(folder: Path) -> None:
             if entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):
                     os.chmod(entry.path, 0o600)  # noqa: PTH101
+
+
+def keep_new_files_private() -> None:
+    """Let only the owner read the files that this process makes from now on; `for_user` makes exceptions."""
+    before = os.umask(_PRIVATE)
+    if _umask.of_user is None:
+        _umask.of_user = before
+
+
+def restore_umask() -> None:
+    """Undo `keep_new_files_private`."""
+    if _umask.of_user is not None:
+        os.umask(_umask.of_user)
+        _umask.of_user = None
+
+
+def for_user(file: int | Path, mode: int = 0o666) -> None:
+    """Give a new file the permissions that the user's own umask leaves: the user asked for it, such as an export.
+
+    Does nothing on a file system without permissions.
+
+    Args:
+        file: an open file, or the path of a file or folder.
+        mode: permissions, less the umask; 0o777 for a folder.
+    """
+    umask = _umask.of_user
+    if umask is None:
+        umask = os.umask(_PRIVATE)
+        os.umask(umask)
+    with contextlib.suppress(OSError):
+        special = os.stat(file).st_mode & 0o7000  # noqa: PTH116 - such as the group that a folder hands on
+        os.chmod(file, special | mode & ~umask)  # noqa: PTH101 - of an open file, too
 
 
 def sync(path: str | Path) -> None:

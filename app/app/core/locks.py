@@ -69,6 +69,22 @@ def try_lock(path: Path) -> int | None:
     return handle
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock on a file; several may ask at a time.
+
+    Raises:
+        OSError: the file is missing or cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, required: bool = True) -> Iterator[None]:
     """Hold the lock on a file; wait for it if necessary.

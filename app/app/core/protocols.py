@@ -240,6 +240,19 @@ class FaceIndex(Protocol):
         """
         ...
 
+    def set_phash(self, face_ids: Sequence[str], *, phash: str) -> None:
+        """Set the perceptual hash of the faces of one page of an image; durable on return.
+
+        Args:
+            face_ids: any number; unknown ids are ignored.
+            phash: 16 hexadecimal digits.
+
+        Raises:
+            OceanoError: `invalid_request` if `phash` is not as described; `disk_full`, `index_unavailable`. Some of the
+                faces may have been changed.
+        """
+        ...
+
     def delete(self, face_ids: Sequence[str]) -> None:
         """Delete faces; durable on return.
 

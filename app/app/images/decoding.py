@@ -24,7 +24,7 @@ from app.images.details import details_of
 from app.images.formats import FORMATS, SNIFF_BYTES, sniff
 from app.images.heif import has_rotation, register_heif
 from app.images.jpeg import DIVISORS, JpegHeader, check_scans, jpeg_pixels, read_header
-from app.images.pages import mp_pages, with_first_page
+from app.images.pages import mp_pages, page_of, with_first_page
 from app.images.png import png_parts
 from app.images.structure import check_structure
 from app.images.tiff import Directory, directories, embedded_jpegs, further_pages, is_raw
@@ -75,7 +75,7 @@ def decode(
 
     Raises:
         OceanoError: `unsupported_image` if the format is not supported, `image_too_large`, `invalid_image` if the file
-            is empty or damaged.
+            is empty or damaged, `invalid_request` if it has no such page.
     """
     name = sniff(data[:SNIFF_BYTES])
     if name is None:
@@ -238,7 +238,7 @@ def _decode_other(data: bytes, name: str, image_id: str, limits: _Limits, page: 
         frames = gif.frames(data) if name == "GIF" else int(getattr(image, "n_frames", 1))
         if page:
             others = [frame for frame in range(frames) if frame != image.tell()]
-            image.seek(others[page - 1])
+            image.seek(page_of(others, page))
         _check_size(*image.size, limits.max_pixels)
         xmp = _bytes(image.info.get("xmp"))
         try:

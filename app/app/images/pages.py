@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from app.core.errors import OceanoError
 from app.images.formats import SNIFF_BYTES, sniff
 from app.images.jpeg import JpegHeader, read_header
 from app.images.tiff import at_directory, directories, further_pages
@@ -34,20 +35,36 @@ def with_first_page(data: bytes, page: int) -> tuple[bytes, int]:
         The new file, and the number of the page in it: 0, except for formats whose decoder selects the page.
 
     Raises:
-        ValueError: there is no such page.
+        OceanoError: `invalid_request` if there is no such page.
     """
     if page == 0:
         return data, 0
     match sniff(data[:SNIFF_BYTES]):
         case "TIFF":
-            return at_directory(data, _item(further_pages(directories(data)), page).offset), 0
+            return at_directory(data, page_of(further_pages(directories(data)), page).offset), 0
         case "JPEG":
-            start, length = _item(mp_pages(data, read_header(data)), page)
+            start, length = page_of(mp_pages(data, read_header(data)), page)
             return data[start : start + length], 0
         case "HEIF":
             return data, page
         case _:
-            raise _missing(page)
+            raise _missing(1)
+
+
+def page_of(further: Sequence[T], page: int) -> T:
+    """Return a further page by its number, from 1.
+
+    Raises:
+        OceanoError: `invalid_request` if there is no such page.
+    """
+    if not 1 <= page <= len(further):
+        raise _missing(1 + len(further))
+    return further[page - 1]
+
+
+def _missing(pages: int) -> OceanoError:
+    counted = "1 page" if pages == 1 else f"{pages} pages"
+    return OceanoError("invalid_request", f"the image has {counted}; the first is page 0", details={"pages": pages})
 
 
 def mp_pages(data: bytes, header: JpegHeader) -> list[tuple[int, int]]:
@@ -82,13 +99,3 @@ def _photographs(data: bytes, start: int, offset: int, images: int, order: str) 
         if attribute >> 16 & 0xFF == _MP_PHOTOGRAPHS and data.startswith(b"\xff\xd8\xff", start + place):
             found.append((start + place, size))
     return found
-
-
-def _item(pages: Sequence[T], page: int) -> T:
-    if not 1 <= page <= len(pages):
-        raise _missing(page)
-    return pages[page - 1]
-
-
-def _missing(page: int) -> ValueError:
-    return ValueError(f"it has no page {page + 1}")

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import threading
 from pathlib import Path
 from typing import Final
@@ -96,6 +97,10 @@ class PreviewStore:
         with contextlib.suppress(OSError):
             for path in self._path(image_id, 0, 0).parent.glob(f"{image_id}-*.jpg"):
                 path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete all previews, as far as the disk allows."""
+        shutil.rmtree(self._root, ignore_errors=True)
 
     def _path(self, image_id: str, width: int, page: int) -> Path:
         if not _NAME.fullmatch(image_id):

@@ -41,6 +41,7 @@ __all__ = [
     "is_same",
     "open_index",
     "open_model_collection",
+    "other_collections",
     "rebuild_index",
     "remove_restore_leftovers",
     "restore_embedded",
@@ -112,6 +113,17 @@ def collection_exists(settings: Settings, pack: ModelPack) -> bool:
     from app.core.types import collection_name
 
     return (settings.embedded_dir / collection_name(settings.qdrant_collection, pack) / "current").exists()
+
+
+def other_collections(settings: Settings, collection: str) -> list[str]:
+    """Return the names of all other embedded collections in the data folder, such as those of other models.
+
+    Args:
+        settings: name the data folder.
+        collection: the full name of the collection that does not count.
+    """
+    found = (path.parent.name for path in settings.embedded_dir.glob("*/current"))
+    return sorted(name for name in found if name != collection)
 
 
 def wait_until_left(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from app.index.payload import (
     conditions_of,
     is_intact,
     payload_of,
+    require_hash,
     require_limit,
     require_threshold,
     similarity_of,
@@ -106,6 +107,9 @@ class BaseIndex(ABC):
 
     def set_paths(self, face_ids: Sequence[str], *, paths: Sequence[str]) -> None:
         self._set_fields(face_ids, {"path": paths[0], "folder": list(folders_of(*paths))})
+
+    def set_phash(self, face_ids: Sequence[str], *, phash: str) -> None:
+        self._set_fields(face_ids, {"phash": require_hash(phash)})
 
     @abstractmethod
     def _nearest(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import calendar
 import itertools
 import math
 import re
 import unicodedata
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,6 +15,7 @@ import numpy as np
 
 from app.core.errors import OceanoError
 from app.core.paths import absolute
+from app.core.times import full_time
 from app.core.types import FaceFilter, FacePayload, Floats
 
 T = TypeVar("T")
@@ -26,7 +25,6 @@ _STORED_NORM_TOLERANCE: Final = 1e-2
 _SCORE_TOLERANCE: Final = 1e-2
 _MAX_SPELLINGS: Final = 256  # of one folder
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
-_YEAR_OR_MONTH: Final = re.compile(r"[0-9]{4}(-[0-9]{2})?")
 
 
 def require_limit(limit: int) -> None:
@@ -39,6 +37,13 @@ def require_threshold(threshold: float | None) -> None:
     """Raise OceanoError `invalid_request` if a threshold is NaN or infinite."""
     if threshold is not None and not math.isfinite(threshold):
         raise OceanoError("invalid_request", f"threshold={threshold} must be a number.")
+
+
+def require_hash(phash: str) -> str:
+    """Return a perceptual hash; raise OceanoError `invalid_request` if it is not 16 hexadecimal digits."""
+    if not _HASH.fullmatch(phash):  # stored, it would make the face unreadable
+        raise OceanoError("invalid_request", f"phash={phash!r} must be 16 hexadecimal digits.")
+    return phash
 
 
 def uuid_of(text: str) -> uuid.UUID:
@@ -178,33 +183,16 @@ def conditions_of(where: FaceFilter | None) -> dict[str, Any]:
         "person": where.person,
         "folder": folder_spellings(where.folder),
         "image_id": where.image_id,
-        "taken_from": _time(where.taken_from, last=False),
-        "taken_to": _time(where.taken_to, last=True),
+        "taken_from": full_time(where.taken_from, last=False),
+        "taken_to": full_time(where.taken_to, last=True),
         "undated": where.undated or None,
-        "ingested_from": _time(where.ingested_from, last=False),
-        "ingested_to": _time(where.ingested_to, last=True),
+        "ingested_from": full_time(where.ingested_from, last=False),
+        "ingested_to": full_time(where.ingested_to, last=True),
         "min_det_score": where.min_det_score,
         "min_quality": where.min_quality,
         "without": where.without or None,
     }
     return {key: value for key, value in conditions.items() if value is not None}
-
-
-def _time(text: str | None, *, last: bool) -> str | None:
-    """Return a time in full ISO 8601; for a year, month or day, its last instant if `last`, else its first."""
-    if text is None:
-        return None
-    try:
-        if _YEAR_OR_MONTH.fullmatch(text):
-            year, month = int(text[:4]), int(text[5:] or (12 if last else 1))
-            text = date(year, month, calendar.monthrange(year, month)[1] if last else 1).isoformat()
-        moment = datetime.fromisoformat(text)
-        if last and len(text) <= len("2024-01-31"):
-            day = date.fromisoformat(text)
-            moment = datetime(day.year, day.month, day.day, 23, 59, 59, 999_999)
-    except ValueError:
-        raise OceanoError("invalid_request", f"{text!r} is not a year, month, day or time in ISO 8601.") from None
-    return moment.isoformat()
 
 
 def folder_spellings(folders: str | Sequence[str] | None) -> list[str] | None:

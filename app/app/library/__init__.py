@@ -2,33 +2,43 @@
 
 from app.library.backup_manifest import read_manifest, require_undamaged, write_manifest
 from app.library.consistency import ConsistencyCheck, Inconsistencies
-from app.library.ledger import FileRecord, Ledger, Totals, only_writer, restore_marker_path
+from app.library.hashes import Hashed, MissingHashes
+from app.library.ledger import Ledger
 from app.library.locations import Locations
+from app.library.neighbours import Neighbours
+from app.library.opening import ImageFile, OpenedFile
 from app.library.originals import redrawn_thumbnail
-from app.library.pictures import ImageFile, Neighbours, OpenedFile, Pictures, StoredImage
+from app.library.pictures import Pictures, StoredImage
 from app.library.presence import PresenceCheck
+from app.library.progress import Progress, ToldProgress, running_progress
 from app.library.prune import PruneCounts, Pruning
 from app.library.reader import has_read_pages
+from app.library.records import FileRecord, Totals
 from app.library.scan import File, Folder, PathFilter, file_at
 from app.library.watch import Watch
+from app.library.writer_lock import only_writer, restore_marker_path
 
 __all__ = [
     "ConsistencyCheck",
     "File",
     "FileRecord",
     "Folder",
+    "Hashed",
     "ImageFile",
     "Inconsistencies",
     "Ledger",
     "Locations",
+    "MissingHashes",
     "Neighbours",
     "OpenedFile",
     "PathFilter",
     "Pictures",
     "PresenceCheck",
+    "Progress",
     "PruneCounts",
     "Pruning",
     "StoredImage",
+    "ToldProgress",
     "Totals",
     "Watch",
     "file_at",
@@ -38,5 +48,6 @@ __all__ = [
     "redrawn_thumbnail",
     "require_undamaged",
     "restore_marker_path",
+    "running_progress",
     "write_manifest",
 ]

@@ -13,8 +13,8 @@ from app.core.paths import folders_of, readable
 from app.core.protocols import Engine
 from app.core.types import Face, FacePayload, FacePoint, Picture, face_id_of
 from app.images import ThumbStore, face_thumbnail, phash_of
-from app.library.ledger import FileRecord
 from app.library.reader import Reader, ReadResult, all_pages_message, failure_record, file_record, first_page_message
+from app.library.records import FileRecord
 from app.library.scan import File
 
 _log = logging.getLogger(__name__)

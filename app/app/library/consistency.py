@@ -11,6 +11,7 @@ from app.core.paths import folders_of, readable
 from app.core.protocols import FaceIndex
 from app.core.types import FaceRecord, face_ids_of
 from app.images import ThumbStore
+from app.library.hashes import without_hash
 from app.library.ledger import Ledger
 from app.library.locations import representative
 
@@ -31,6 +32,8 @@ class Inconsistencies:
         misplaced_images: images whose path or folders in the index are not those of the ledger.
         without_thumbnail: faces without a thumbnail.
         unused_thumbnails: thumbnails of faces that are not in the index.
+        without_hash: images without a perceptual hash: older versions stored none. They are no disagreement; only
+            near-identical images are not recognized.
     """
 
     faces: int = 0
@@ -41,6 +44,7 @@ class Inconsistencies:
     misplaced_images: set[str] = field(default_factory=set)
     without_thumbnail: set[str] = field(default_factory=set)
     unused_thumbnails: set[str] = field(default_factory=set)
+    without_hash: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -125,7 +129,9 @@ class ConsistencyCheck:
                 for image in images
                 for face_id in face_ids_of(str(image.image_id), self._digest, image.faces)
             }
-            known = {record.face_id for record in self._index.retrieve(list(ids))}
+            records = self._index.retrieve(list(ids))
+            known = {record.face_id for record in records}
+            self._found.without_hash += len(without_hash(records))
             self._found.incomplete_images |= {image for face_id, image in ids.items() if face_id not in known}
 
     def _compare_thumbnails(self) -> None:

@@ -5,101 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from app.core.database import Database
-from app.core.errors import OceanoError
-from app.core.locks import flock
+from app.library.ledger_schema import SCHEMA, SCHEMA_VERSION, UNSETTLE_COPIES, UPGRADES
 from app.library.mounts import Mount
-
-Status = Literal["done", "no_face", "failed", "duplicate"]
-
-_SCHEMA_VERSION: Final = 5
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS files (
-    collection TEXT NOT NULL,      -- faces__antelopev2__4ab1d643
-    path BLOB NOT NULL,            -- bytes of the absolute path, because names can be in any encoding
-    size INTEGER NOT NULL,         -- bytes
-    mtime_ns INTEGER NOT NULL,
-    image_id TEXT,                 -- SHA-256 of the contents; NULL where they could not be read
-    status TEXT NOT NULL CHECK (status IN ('done', 'no_face', 'failed', 'duplicate')),
-    reason TEXT,                   -- an error code
-    message TEXT,
-    faces INTEGER NOT NULL DEFAULT 0,
-    updated_at TEXT NOT NULL,
-    ctime_ns INTEGER,              -- NULL if recorded before version 4
-    PRIMARY KEY (collection, path)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS superseded ( -- images with faces whose file became another image
-    collection TEXT NOT NULL,
-    image_id TEXT NOT NULL,
-    path BLOB NOT NULL,
-    faces INTEGER NOT NULL,
-    PRIMARY KEY (collection, image_id)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS mounts ( -- drives: files below `place` are on the one mounted at `point`
-    place BLOB NOT NULL,
-    point BLOB NOT NULL,
-    PRIMARY KEY (place, point)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS unsettled ( -- images whose faces in the index may lack paths of their files
-    collection TEXT NOT NULL,
-    image_id TEXT NOT NULL,
-    PRIMARY KEY (collection, image_id)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS files_by_image_and_status ON files (collection, image_id, status);
-"""
-_UNSETTLE_COPIES: Final = (
-    "INSERT OR IGNORE INTO unsettled SELECT collection, image_id FROM files "
-    "WHERE image_id IS NOT NULL GROUP BY collection, image_id HAVING COUNT(*) > 1;"
-)
-_UPGRADES: Final = {
-    4: "ALTER TABLE files ADD COLUMN ctime_ns INTEGER;",
-    5: f"DROP INDEX IF EXISTS files_by_image; {_UNSETTLE_COPIES}",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """The result of one file.
-
-    Attributes:
-        path: absolute (os.fsdecode).
-        size: in bytes.
-        mtime_ns: time of the last change in nanoseconds.
-        image_id: SHA-256 of the contents; None if they could not be read.
-        status: the result.
-        faces: number of the image's faces in the index.
-        reason: an error code, or a temporary reason such as "unreadable"; None if all went well.
-        message: one sentence about the reason.
-        ctime_ns: time of the last change of content, name or permissions in nanoseconds; None if unknown.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    image_id: str | None
-    status: Status
-    faces: int = 0
-    reason: str | None = None
-    message: str | None = None
-    ctime_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Numbers of files by result, and of the faces of all images."""
-
-    done: int = 0
-    no_face: int = 0
-    failed: int = 0
-    duplicate: int = 0
-    faces: int = 0
-
+from app.library.records import FileRecord, Status, Totals
 
 _COLUMNS: Final = "path, size, mtime_ns, image_id, status, faces, reason, message, ctime_ns"
 
@@ -117,7 +30,7 @@ class Ledger:
 
     def __init__(self, path: Path, collection: str) -> None:
         self._collection = collection
-        self._database = Database(path, schema=_SCHEMA, version=_SCHEMA_VERSION, upgrades=_UPGRADES)
+        self._database = Database(path, schema=SCHEMA, version=SCHEMA_VERSION, upgrades=UPGRADES)
 
     def check(self) -> None:
         """Check the whole file for damage; takes about 2 s per million files.
@@ -150,7 +63,7 @@ class Ledger:
                         (self._collection,),
                     )
                 connection.execute("INSERT OR IGNORE INTO mounts SELECT * FROM attached.mounts")
-                connection.execute(_UNSETTLE_COPIES)
+                connection.execute(UNSETTLE_COPIES)
         finally:
             copy.unlink(missing_ok=True)
 
@@ -179,28 +92,36 @@ class Ledger:
         """Return all paths of an image, sorted."""
         return [record.path for record in self.files_of(image_id)]
 
-    def beside(self, path: str, *, after: bool) -> str | None:
-        """Return the image with faces whose file is the next one in a folder, or the one before; None at the end.
+    def version(self) -> tuple[int, int]:
+        """Return numbers that differ once any process has changed the ledger."""
+        return self._database.version()
 
-        Copies of an image whose own file is in the folder are left out: they would lead back to it.
+    def names_in(self, folder: bytes) -> Iterator[tuple[bytes, Status, str]]:
+        """Yield name, status and image_id of the `done` and `duplicate` files of a folder, not of folders in it.
 
         Args:
-            path: a file.
-            after: the next file by name, else the one before.
+            folder: bytes of the path (os.fsencode) without a slash at the end.
         """
-        folder = os.fsencode(path.rpartition("/")[0]) + b"/"
-        name, end = os.fsencode(path), folder[:-1] + b"0"
-        order, bounds = ("ASC", (name, end)) if after else ("DESC", (folder, name))  # SQLite seeks one lower bound
-        inside = "instr(substr({0}.path, ?4), X'2F') = 0"
-        rows = self._database.rows(
-            f"SELECT image_id FROM files AS file WHERE collection = ?1 AND path > ?2 AND path < ?3 "  # noqa: S608
-            f"AND {inside.format('file')} AND (status = 'done' OR (status = 'duplicate' AND EXISTS (SELECT 1 FROM "
-            "files AS one WHERE one.collection = file.collection AND one.image_id = file.image_id AND one.status = "
-            f"'done' AND NOT (one.path > ?5 AND one.path < ?6 AND {inside.format('one')})))) "
-            f"ORDER BY path {order} LIMIT 1",
-            (self._collection, *bounds, len(folder) + 1, folder, end),
-        )
-        return rows[0][0] if rows else None
+        start = len(folder) + 1
+        low, end, size = folder + b"/", folder + b"0", 64  # "0" comes after "/"
+        while True:
+            rows = self._database.rows(
+                "SELECT path, status, image_id FROM files WHERE collection = ? AND path >= ? AND path < ? "
+                "AND status IN ('done', 'duplicate') ORDER BY path LIMIT ?",
+                (self._collection, low, end, size),
+            )
+            for path, status, image_id in rows:
+                if path < low:
+                    continue
+                if (slash := path.find(b"/", start)) < 0:
+                    low = path + b"\x00"
+                    yield path[start:], status, image_id
+                else:
+                    low = path[:slash] + b"0"  # after the folder: it may have any number of files
+            if len(rows) < size:
+                return
+            # Between many folders, large pages would read files in vain.
+            size = min(size * 4, 4096) if low == rows[-1][0] + b"\x00" else max(size // 8, 1)
 
     def record(
         self,
@@ -306,7 +227,7 @@ class Ledger:
     def unsettle_copies(self) -> None:
         """Let `unsettled` list every image with several files."""
         with self._database.transaction() as connection:
-            connection.execute(_UNSETTLE_COPIES)
+            connection.execute(UNSETTLE_COPIES)
 
     def replaced(self, folder: str = "/", *, by_image: bool = False) -> list[tuple[str, int]]:
         """Return the ids of replaced images, whose file became another image, with their numbers of faces.
@@ -364,6 +285,10 @@ class Ledger:
         faces = sum(faces or 0 for status, _, faces in rows if status == "done")
         return Totals(**counts, faces=faces)
 
+    def is_unused(self) -> bool:
+        """Return whether no file was ever ingested, with any model into any collection."""
+        return not self._database.rows("SELECT 1 FROM files LIMIT 1")
+
     def images(self) -> Iterator[FileRecord]:
         """Yield the records of all images with faces, by path; reads in pages to save memory."""
         return self._pages("status = 'done'", "")
@@ -411,36 +336,3 @@ class Ledger:
     def _records(self, query: str, *values: object) -> list[FileRecord]:
         rows = self._database.rows(query, (self._collection, *values))
         return [FileRecord(os.fsdecode(row[0]), *row[1:]) for row in rows]
-
-
-def restore_marker_path(state_dir: Path, collection: str) -> Path:
-    """Return the path of the file that marks an unfinished restore, until it finishes or an ingest starts."""
-    return state_dir / f"restore-{collection}.json"
-
-
-@contextmanager
-def only_writer(state_dir: Path) -> Iterator[None]:
-    """Hold the lock that allows one ingest or restore at a time per data folder.
-
-    Raises:
-        OceanoError: `ingest_in_progress`, with the other process in its details as "pid"; `ledger_unavailable` if the
-            file system has no locks.
-    """
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = state_dir / "ingest.lock"
-    with path.open("a+") as lock:
-        try:
-            flock(lock.fileno(), path, wait=False, code="ledger_unavailable")
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read(20).strip() or "unknown"
-            raise OceanoError(
-                "ingest_in_progress",
-                f"another ingest or restore is running (process {holder}); wait for it or stop it",
-                details={"pid": int(holder) if holder.isdecimal() else None},
-            ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield

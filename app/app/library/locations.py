@@ -17,8 +17,9 @@ from app.core.paths import folders_of, readable
 from app.core.protocols import FaceIndex
 from app.core.types import face_ids_of
 from app.images import PreviewStore, ThumbStore
-from app.library.ledger import FileRecord, Ledger
+from app.library.ledger import Ledger
 from app.library.presence import Presence, PresenceCheck, former_spellings
+from app.library.records import FileRecord
 
 IMAGES_AT_ONCE: Final = 256  # settled in one transaction
 

@@ -11,9 +11,10 @@ from typing import Final
 from app.core.paths import is_in, readable
 from app.core.protocols import FaceIndex
 from app.images import ThumbStore
-from app.library.ledger import FileRecord, Ledger
+from app.library.ledger import Ledger
 from app.library.locations import Locations, Placement, place, representative, with_faces
 from app.library.presence import Presence, PresenceCheck, may_exist
+from app.library.records import FileRecord
 from app.library.scan import Folder
 
 _BATCH_FILES: Final = 256

@@ -12,8 +12,9 @@ from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.core.types import Picture
 from app.images import DecoderPool, image_id_of
-from app.library.ledger import FileRecord, Ledger, Status
+from app.library.ledger import Ledger
 from app.library.presence import may_exist
+from app.library.records import FileRecord, Status
 from app.library.scan import File, contents, file_at
 
 _log = logging.getLogger(__name__)

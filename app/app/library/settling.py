@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from app.core.protocols import FaceIndex
 from app.images import ThumbStore
-from app.library.ledger import FileRecord, Ledger
+from app.library.ledger import Ledger
 from app.library.locations import IMAGES_AT_ONCE, Locations
 from app.library.presence import Presence, PresenceCheck, VisitedPaths
+from app.library.records import FileRecord
 
 SETTLE_SECONDS: Final = 5.0  # between updates of the paths of copied and moved images
 _MAX_UNSETTLED: Final = 4096

@@ -23,6 +23,7 @@ from app.library import (
     Inconsistencies,
     Ledger,
     Locations,
+    MissingHashes,
     PresenceCheck,
     file_at,
     only_writer,
@@ -44,6 +45,8 @@ class Repairs:
         placed_images: images whose paths were corrected in the index.
         drawn_thumbnails: thumbnails that were drawn again.
         deleted_thumbnails: thumbnails of faces that are not in the index.
+        hashed_images: images that have a perceptual hash now.
+        unhashed_images: images that have none, because no file with them can be read.
     """
 
     images: int = 0
@@ -52,6 +55,8 @@ class Repairs:
     placed_images: int = 0
     drawn_thumbnails: int = 0
     deleted_thumbnails: int = 0
+    hashed_images: int = 0
+    unhashed_images: int = 0
 
 
 class Doctor:
@@ -103,6 +108,7 @@ class Doctor:
             self._place,
             self._draw_thumbnails,
             self._delete_thumbnails,
+            self._fill_hashes,
         )
         for step in steps:
             if self._stop.is_set():
@@ -189,6 +195,21 @@ class Doctor:
             unused = [face_id for face_id in face_ids if face_id not in used]
             self._thumbs.delete(unused)
             repairs.deleted_thumbnails += len(unused)
+
+    def _fill_hashes(self, found: Inconsistencies, repairs: Repairs) -> None:
+        if not found.without_hash:
+            return
+        with closing(DecoderPool(processors(), seconds=DECODE_SECONDS)) as decoders:
+            hashed = MissingHashes(
+                self._index,
+                self._ledger,
+                decoders,
+                max_pixels=self._settings.max_image_pixels,
+                min_decoded_side=self._settings.min_decoded_side,
+                digest=self._digest,
+                stop=self._stop,
+            ).fill()
+        repairs.hashed_images, repairs.unhashed_images = hashed.images, hashed.without_file
 
     def _ingest(self, files: Iterable[File]) -> None:
         if self._engine is None:

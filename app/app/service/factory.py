@@ -14,8 +14,8 @@ from app.core.config import Settings
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack, collection_name
 from app.images import PreviewStore, ThumbStore
-from app.index import active_collection, open_index
-from app.library import Ledger, Pictures
+from app.index import active_collection, open_index, other_collections
+from app.library import Ledger, Pictures, Progress, running_progress
 from app.metrics import Metrics
 from app.service.kept import KeptSearches
 from app.service.monitor import Monitor
@@ -51,6 +51,12 @@ class Services:
         """Open the kept searches, and let the monitor delete those whose time is over."""
         self.kept = KeptSearches(self.settings.state_dir)
         self.monitor.kept = self.kept
+        self.monitor.is_new = self._is_new
+
+    def _is_new(self) -> bool:
+        """Return whether nothing was ever ingested into this data folder."""
+        collection = collection_name(self.settings.qdrant_collection, self.engine.pack)
+        return self.ledger.is_unused() and not other_collections(self.settings, collection)
 
     @property
     def demo(self) -> bool:
@@ -66,6 +72,16 @@ class Services:
     def bands(self) -> Bands:
         """What similarities mean with this model and this many faces."""
         return bands_of(self.engine.pack, self.monitor.faces_indexed or 0, self.monitor.strangers)
+
+    @property
+    def photographs(self) -> int | None:
+        """Images in the ledger, each counted once; None if it cannot be read."""
+        totals = self.monitor.snapshot.totals
+        return None if totals is None else totals.done + totals.no_face
+
+    def importing(self) -> Progress | None:
+        """Return how far the ingest that runs now is; None if none runs."""
+        return running_progress(self.settings.state_dir)
 
     def close(self) -> None:
         """Close every part, even if closing one of them fails."""
@@ -97,6 +113,8 @@ def open_services(
     pictures = Pictures(index, ledger, settings.shown_roots)
     thumbs = ThumbStore(settings.thumbs_dir)
     previews = PreviewStore(thumbs.previews, settings.preview_cache_mb * 1_000_000)
+    if not settings.preview_cache_mb:
+        previews.clear()  # those of a time when it was set
     return Services(
         settings,
         engine,

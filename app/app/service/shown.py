@@ -48,11 +48,13 @@ class Shown:
             page: of the file, from 0.
 
         Raises:
-            OceanoError: `image_not_shown`, `image_missing`, `invalid_image`, `overloaded`.
+            OceanoError: `image_not_shown`, `image_missing`, `invalid_image`, `invalid_request` if there is no such
+                page, `overloaded`.
         """
-        may_show = any(file.may_show for file in files)  # a preview may be kept from before LIBRARY_ROOTS changed
+        # A preview may be kept from before LIBRARY_ROOTS changed, or the file was deleted.
+        self._pictures.require_original(image_id, files)
         with self._drawing.held((image_id, width, page)):  # those that ask for the same one get it afterwards
-            if may_show and (jpeg := self.previews.read(image_id, width, page)):
+            if jpeg := self.previews.read(image_id, width, page):
                 return jpeg
             picture = self._decode(decoders, image_id, files, width, page)
             jpeg = preview_jpeg(picture.pixels, width)

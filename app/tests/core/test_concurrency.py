@@ -321,6 +321,69 @@ def test_a_place_is_left_when_the_work_fails() -> None:
         pass
 
 
+# --- results that must be closed
+
+
+def _opening(timing: str) -> tuple[list[str], list[str]]:
+    """Cancel a call before its function runs, while it runs, or after it has returned; what was opened and closed."""
+    opened, closed = [], []
+    free, begun = threading.Event(), threading.Event()
+
+    def work() -> str:
+        begun.set()
+        free.wait(10)
+        opened.append("file")
+        return "file"
+
+    def returned() -> None:
+        while not opened:
+            time.sleep(0.001)
+        time.sleep(0.02)
+
+    async def run() -> None:
+        threads = Threads(1, "test")
+        busy = asyncio.ensure_future(threads.run(free.wait, 10)) if timing == "before" else None
+        call = asyncio.ensure_future(threads.run_opening(work, closed.append))
+        await asyncio.sleep(0.01)
+        if timing != "before":
+            assert begun.wait(5)
+        if timing == "after":
+            free.set()
+            returned()  # the loop is blocked, and does not see the result before it cancels the call
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        free.set()
+        if busy:
+            await busy
+        await threads.run(lambda: None)  # the only thread is free again
+        threads.close()
+
+    asyncio.run(run())
+    return opened, closed
+
+
+@pytest.mark.parametrize("timing", ["before", "while", "after"])
+def test_what_is_opened_for_a_caller_that_was_cancelled_is_closed(timing: str) -> None:
+    opened, closed = _opening(timing)
+    assert closed == opened == ([] if timing == "before" else ["file"])
+
+
+def test_what_is_opened_for_a_caller_that_waits_stays_open() -> None:
+    closed: list[str] = []
+
+    async def run() -> str:
+        threads = Threads(1, "test")
+        found = await threads.run_opening(lambda: "file", closed.append)
+        with pytest.raises(ValueError, match="wrong"):
+            await threads.run_opening(lambda: int("wrong"), closed.append)
+        threads.close()
+        return found
+
+    assert asyncio.run(run()) == "file"
+    assert not closed
+
+
 # --- KeyedLocks
 
 

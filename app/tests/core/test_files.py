@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from app.core.files import write_atomic
+from app.core.files import for_user, keep_new_files_private, restore_umask, write_atomic
 
 
 def test_a_whole_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -45,3 +46,35 @@ def test_two_threads_may_write_the_same_file(tmp_path: Path) -> None:
         list(threads.map(lambda text: write_atomic(path, text, durable=False), texts))
     assert path.read_text() in texts
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def private() -> Iterator[None]:
+    keep_new_files_private()
+    yield
+    restore_umask()
+
+
+@pytest.mark.usefixtures("private")
+def test_new_files_are_private_except_those_for_the_user(tmp_path: Path) -> None:
+    keep_new_files_private()  # a second call does not take its own umask for the user's
+    for name in ("ours", "users"):
+        (tmp_path / name).touch()
+    for_user(tmp_path / "users")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("ours", "users")] == [0o600, 0o644]
+
+
+@pytest.mark.usefixtures("private")
+def test_a_folder_for_the_user_keeps_the_group_that_it_hands_on(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(0o2700)
+    for_user(folder, 0o777)
+    assert folder.stat().st_mode & 0o7777 == 0o2755
+
+
+def test_without_a_private_umask_a_file_for_the_user_has_the_umask_of_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch(mode=0o600)
+    for_user(path)
+    assert path.stat().st_mode & 0o777 == 0o644

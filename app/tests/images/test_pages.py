@@ -80,7 +80,8 @@ def test_a_page_that_is_missing_or_too_large_is_an_error(pool: DecoderPool, name
     for page in (3, 1000):
         with pytest.raises(OceanoError) as raised:
             pool.decode(_FILES[name], max_pixels=100_000, page=page)
-        assert raised.value.code == "invalid_image"
+        assert raised.value.code == "invalid_request"
+        assert raised.value.details == {"pages": len(_COLOURS)}
     if name == "mpo":  # a JPEG that is too large is decoded at a part of its size
         assert pool.decode(_FILES[name], max_pixels=19_500, page=1).scale == 0.5
         return
@@ -129,4 +130,4 @@ def test_damaged_files_raise_only_errors_of_ours(name: str, cut: float) -> None:
         try:
             decode(broken, max_pixels=100_000, page=page)
         except OceanoError as failure:
-            assert failure.code in {"invalid_image", "image_too_large", "unsupported_image"}
+            assert failure.code in {"invalid_image", "image_too_large", "unsupported_image", "invalid_request"}

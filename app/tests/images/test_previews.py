@@ -44,6 +44,17 @@ def test_a_store_of_no_bytes_keeps_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_all_previews_can_be_deleted(tmp_path: Path) -> None:
+    store = PreviewStore(tmp_path / "previews", 10**6)
+    store.clear()
+    for image_id in IDS:
+        store.write(image_id, 640, b"x")
+    store.clear()
+    assert not (tmp_path / "previews").exists()
+    store.write(IDS[0], 640, b"x")
+    assert store.read(IDS[0], 640) == b"x"
+
+
 @pytest.mark.parametrize("image_id", ["", "..", "../" * 10, "g" * 64, "0" * 65])
 def test_no_other_names_are_read(tmp_path: Path, image_id: str) -> None:
     with pytest.raises(OceanoError, match="image_unknown"):

@@ -230,6 +230,26 @@ def test_a_picture_with_copies_is_found_in_the_folders_of_all(shared: FaceIndex)
     assert shared.count(FaceFilter(folder="/one")) == 0
 
 
+def test_a_hash_is_added_to_faces_and_nothing_else_changes(shared: FaceIndex) -> None:
+    faces = points(3, seed=133)
+    (absent,) = points(1, seed=134)
+    shared.upsert(faces)
+    shared.set_payload(ids_of(faces), person="Hashed")
+    assert shared.retrieve(ids_of(faces))[0].payload.phash is None
+    shared.set_phash([*ids_of(faces[:2]), absent.face_id], phash="0123456789abcdef")
+    found = [record.payload for record in shared.retrieve(ids_of([*faces, absent]))]
+    assert [one.phash for one in found] == ["0123456789abcdef", "0123456789abcdef", None]
+    expected = [dataclasses.replace(one.payload, person="Hashed") for one in faces]
+    assert [dataclasses.replace(one, phash=None) for one in found] == expected
+
+
+@pytest.mark.parametrize("phash", ["", "0123456789ABCDEF", "0" * 15, "0" * 17, "x" * 16])
+def test_a_hash_that_could_not_be_read_again_is_refused(shared: FaceIndex, phash: str) -> None:
+    with pytest.raises(OceanoError) as caught:
+        shared.set_phash(ids_of(points(1, seed=133)), phash=phash)
+    assert caught.value.code == "invalid_request"
+
+
 def test_retrieve_keeps_the_order_of_the_ids_and_skips_unknown_ones(
     shared: FaceIndex, gallery: list[FacePoint]
 ) -> None:

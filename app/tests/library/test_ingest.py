@@ -26,7 +26,8 @@ from app.images.decoding import decode, image_id_of
 from app.images.perceptual import ALIKE_DISTANCE, distance, phash_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestCounts, IngestOptions
-from app.library.ledger import Ledger, Totals
+from app.library.ledger import Ledger
+from app.library.records import Totals
 from app.library.scan import File, contents, file_at
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import encoded

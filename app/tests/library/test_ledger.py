@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import OceanoError
-from app.library.ledger import FileRecord, Ledger, Totals, only_writer
+from app.library.ledger import Ledger
 from app.library.mounts import Mount
+from app.library.records import FileRecord, Totals
+from app.library.writer_lock import only_writer
 from tests.support.damage import lose_rows
 
 
@@ -327,42 +329,3 @@ def test_without_locks_an_ingest_is_refused_with_a_sentence(tmp_path: Path, monk
     with pytest.raises(OceanoError, match="without locks") as raised, only_writer(tmp_path / "state"):
         pass
     assert (raised.value.code, raised.value.exit_code) == ("ledger_unavailable", 3)
-
-
-# the files beside one
-
-
-def _both_sides(ledger: Ledger, path: str) -> tuple[str | None, str | None]:
-    return ledger.beside(path, after=False), ledger.beside(path, after=True)
-
-
-def test_the_images_beside_a_file_are_those_of_its_folder_by_name(ledger: Ledger) -> None:
-    names = ("/p/a.jpg", "/p/b.jpg", "/p/c.jpg", "/p/b/0.jpg", "/p/bz/0.jpg", "/p2/a.jpg", "/o/z.jpg", "/p.jpg")
-    ledger.record([_done(name, name) for name in names])
-    found = [_both_sides(ledger, f"/p/{name}.jpg") for name in "abc"]
-    assert found == [(None, "/p/b.jpg"), ("/p/a.jpg", "/p/c.jpg"), ("/p/b.jpg", None)]
-    assert _both_sides(ledger, "/p/bb.jpg") == ("/p/b.jpg", "/p/c.jpg")  # a file that is not known
-    assert _both_sides(ledger, "/p.jpg") == (None, None)
-
-
-def test_copies_of_images_with_faces_are_beside_a_file_and_others_are_not(ledger: Ledger) -> None:
-    ledger.record([_done("/p/m.jpg", "m"), _done("/far/away.jpg", "copied")])
-    ledger.record([
-        FileRecord("/p/n.jpg", 1, 1, "empty", "no_face"),
-        FileRecord("/p/o.jpg", 1, 1, None, "failed", 0, "unreadable", "no"),
-        FileRecord("/p/q.jpg", 1, 1, "empty", "duplicate"),
-        FileRecord("/p/r.jpg", 1, 1, "copied", "duplicate"),
-    ])  # fmt: skip
-    assert _both_sides(ledger, "/p/m.jpg") == (None, "copied")
-
-
-def test_files_of_any_bytes_and_in_the_topmost_folder_have_neighbours(ledger: Ledger) -> None:
-    names = [os.fsdecode(name) for name in (b"/1", b"/2\xff%_*'", b"/\xff\xff")]
-    ledger.record([_done(name, f"i{place}") for place, name in enumerate(names)])
-    assert [_both_sides(ledger, name) for name in names] == [(None, "i1"), ("i0", "i2"), ("i1", None)]
-
-
-def test_a_copy_in_the_folder_of_its_image_does_not_lead_back_to_it(ledger: Ledger) -> None:
-    ledger.record([_done(f"/p/{name}.jpg", name) for name in "acf"])
-    ledger.record([FileRecord(f"/p/{name}.jpg", 1, 1, "a", "duplicate") for name in "bde"])
-    assert [_both_sides(ledger, f"/p/{name}.jpg") for name in "acf"] == [(None, "c"), ("a", "f"), ("c", None)]

@@ -21,8 +21,9 @@ from app.core.errors import OceanoError
 from app.core.paths import folders_of, readable
 from app.core.types import face_id_of
 from app.ingest import Ingest, IngestCounts, IngestOptions
-from app.library.ledger import FileRecord, Ledger
+from app.library.ledger import Ledger
 from app.library.presence import VisitedPaths, former_spellings
+from app.library.records import FileRecord
 from app.library.scan import file_at
 from tests.library.test_prune import Pruned, _mount
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex

@@ -12,9 +12,11 @@ import pytest
 from app.core.errors import OceanoError
 from app.core.types import face_id_of
 from app.images.decoding import image_id_of
-from app.library import pictures as pictures_module
-from app.library.ledger import FileRecord, Ledger
-from app.library.pictures import Neighbours, Pictures
+from app.library import neighbours as neighbours_module
+from app.library.ledger import Ledger
+from app.library.neighbours import Neighbours
+from app.library.pictures import Pictures
+from app.library.records import FileRecord
 from tests.support.fakes import FAKE_PACK, MemoryIndex
 from tests.support.pictures import GREEN, encoded, point
 from tests.support.running import open_below
@@ -257,7 +259,7 @@ def test_the_first_and_last_moment_of_the_calendar_have_neighbours(library: Libr
 
 
 def test_the_nearest_image_is_found_among_more_than_are_read(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures_module, "_NEARBY", 3)
+    monkeypatch.setattr(neighbours_module, "_NEARBY", 3)
     days = {100 - number: f"2020-{1 + number // 28:02}-{1 + number % 28:02}T00:00:00" for number in range(90)}
     pictures = _ids(library, days | {200: "2019-12-01T00:00:00"})
     assert _around(pictures, 200) == (None, 100)
@@ -268,7 +270,7 @@ def test_the_nearest_image_is_found_among_more_than_are_read(library: Library, m
 def test_more_images_of_one_moment_than_are_read_hide_no_others_for_ever(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures_module, "_NEARBY", 3)
+    monkeypatch.setattr(neighbours_module, "_NEARBY", 3)
     same = dict.fromkeys(range(1, 21), "2020-05-01T10:00:00")
     pictures = _ids(library, same | {30: "2020-05-09T00:00:00"})
     assert _around(pictures, 20)[1] == 30

@@ -18,8 +18,8 @@ from app.core.errors import OceanoError
 from app.core.paths import folders_of
 from app.core.types import FacePayload, face_id_of
 from app.images import PreviewStore
-from app.library.ledger import FileRecord, Totals
 from app.library.prune import PruneCounts, Pruning
+from app.library.records import FileRecord, Totals
 from app.library.scan import Folder
 from tests.library.test_ingest import Bench
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex

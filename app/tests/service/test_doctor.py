@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from app.core.config import Settings
+from app.images import ThumbStore
+from app.ingest import Ingest, IngestOptions
 from app.library.consistency import Inconsistencies
 from app.service.doctor import Doctor
 from tests.library.test_ingest import Bench
@@ -124,3 +129,100 @@ def test_an_interrupted_check_and_repair_change_nothing(case: Case) -> None:
     case.stop.set()
     assert case.doctor.repair(found).images == 0
     assert case.doctor.check().faces == 0
+
+
+# perceptual hashes, which older versions did not store
+
+
+def _lose_hashes(case: Case, *face_ids: str) -> None:
+    for face_id in face_ids or case.faces:
+        one = case.index.points[face_id]
+        case.index.points[face_id] = replace(one, payload=replace(one.payload, phash=None))
+
+
+def test_hashes_that_an_older_version_did_not_store_are_computed_from_the_files(case: Case) -> None:
+    before = dict(case.index.points)
+    case.index.set_payload(case.faces[:1], person="Ada")
+    named = dict(case.index.points)
+    _lose_hashes(case, *case.faces[:5])
+    found = case.doctor.check()
+    assert (found.without_hash, found.is_empty) == (5, True)
+    repairs = case.doctor.repair(found)
+    assert (repairs.hashed_images, repairs.unhashed_images, repairs.images) == (5, 0, 0)
+    assert case.doctor.check().without_hash == 0
+    assert {face_id: one.payload for face_id, one in case.index.points.items()} == {
+        face_id: one.payload for face_id, one in named.items()
+    }
+    assert all(one.payload.phash for one in before.values())
+
+
+def test_images_without_a_hash_whose_file_is_gone_or_changed_are_counted_and_filled_in_once_it_is_back(
+    case: Case,
+) -> None:
+    _lose_hashes(case)
+    gone, changed = (Path(case.index.points[face_id].payload.path) for face_id in case.faces[:2])
+    contents = gone.read_bytes(), changed.read_bytes()
+    gone.unlink()
+    changed.write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    repairs = case.doctor.repair(case.doctor.check())
+    assert (repairs.hashed_images, repairs.unhashed_images) == (6, 2)
+    assert case.doctor.check().without_hash == 2
+    gone.write_bytes(contents[0])
+    changed.write_bytes(contents[1])
+    repairs = case.doctor.repair(case.doctor.check())
+    assert (repairs.hashed_images, repairs.unhashed_images) == (2, 0)
+
+
+@pytest.mark.parametrize("after", [0, 3, 7])
+def test_filling_in_hashes_can_be_killed_and_goes_on_where_it_was(
+    case: Case, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lose_hashes(case)
+    found, calls, set_phash = case.doctor.check(), [], case.index.set_phash
+
+    def killed(face_ids: Sequence[str], *, phash: str) -> None:
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(phash)
+        set_phash(face_ids, phash=phash)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(case.index, "set_phash", killed)
+        case.doctor.repair(found)
+    found = case.doctor.check()
+    assert found.without_hash == 8 - after
+    assert case.doctor.repair(found).hashed_images == 8 - after
+    assert case.doctor.check().without_hash == 0
+
+
+def test_filling_in_hashes_stops_when_asked_to(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    _lose_hashes(case)
+    found, set_phash = case.doctor.check(), case.index.set_phash
+
+    def interrupted(face_ids: Sequence[str], *, phash: str) -> None:
+        case.stop.set()
+        set_phash(face_ids, phash=phash)
+
+    monkeypatch.setattr(case.index, "set_phash", interrupted)
+    repairs = case.doctor.repair(found)
+    assert repairs.unhashed_images == 0
+    left = [one for one in case.index.points.values() if one.payload.phash is None]
+    assert 1 <= repairs.hashed_images == 8 - len(left) < 8
+
+
+def test_each_page_of_a_file_gets_its_own_hash(
+    settings: Settings, engine: FakeEngine, index: MemoryIndex, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    scenes = np.random.default_rng(1).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    first, second = (Image.fromarray(scene) for scene in scenes)
+    first.save(folder / "a.tif", save_all=True, append_images=[second])
+    options = IngestOptions(max_pixels=1_000_000, all_pages=True)
+    Ingest(engine, index, Bench(settings, engine, index).ledger, ThumbStore(settings.thumbs_dir), options).run(folder)
+    case = Case(settings, engine, index, folder)
+    stored = {face_id: one.payload for face_id, one in index.points.items()}
+    assert len({one.phash for one in stored.values()}) == 2
+    _lose_hashes(case)
+    assert case.doctor.repair(case.doctor.check()).hashed_images == 1
+    assert {face_id: one.payload for face_id, one in index.points.items()} == stored

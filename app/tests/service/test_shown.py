@@ -93,17 +93,35 @@ def test_each_page_of_a_tiff_has_its_preview(bench: Bench) -> None:
         assert means == [2, 1]
     with pytest.raises(OceanoError) as caught:
         bench.preview(image_id, files, page=2)
-    assert caught.value.code == "invalid_image"
+    assert (caught.value.code, caught.value.details) == ("invalid_request", {"pages": 2})
 
 
-def test_a_preview_is_drawn_once(bench: Bench) -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "HEIF", "WEBP", "GIF", "BMP", "AVIF"])
+def test_a_page_that_a_file_does_not_have_is_no_damage(bench: Bench, kind: str) -> None:
+    image_id, files = bench.file(_saved(kind))
+    with pytest.raises(OceanoError, match="the image has 1 page;") as caught:
+        bench.preview(image_id, files, page=1)
+    assert (caught.value.code, caught.value.details) == ("invalid_request", {"pages": 1})
+
+
+def test_a_preview_is_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     image_id, files = bench.file(_saved("PNG"))
     first = bench.preview(image_id, files)
-    Path(files[0].path).unlink()
+    monkeypatch.setattr(shown_module, "preview_jpeg", lambda *_: pytest.fail("it is drawn again"))
     assert bench.preview(image_id, files) == first
-    with pytest.raises(OceanoError) as caught:
-        bench.preview(image_id, files, 1280)
-    assert caught.value.code == "image_missing"
+
+
+def test_a_kept_preview_of_a_deleted_file_is_missing_until_the_file_is_back(bench: Bench) -> None:
+    data = _saved("PNG")
+    image_id, files = bench.file(data)
+    first = bench.preview(image_id, files)
+    for fate in (Path.unlink, Path.touch, lambda path: path.write_bytes(data + b"x")):
+        fate(Path(files[0].path))
+        with pytest.raises(OceanoError) as caught:
+            bench.preview(image_id, files)
+        assert caught.value.code == "image_missing"
+    bench.file(data)
+    assert bench.preview(image_id, files) == first
 
 
 def test_a_cache_of_0_bytes_draws_each_time(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ import pytest
 
 from app.core.errors import OceanoError
 from app.images import DecoderPool, PreviewStore
-from app.library import FileRecord, Ledger, Pictures
-from app.library import pictures as library_pictures
+from app.library import FileRecord, Ledger, Pictures, opening
 from app.service.shown import Shown
 from tests.support.fakes import MemoryIndex
 from tests.support.pictures import RED, encoded
@@ -55,7 +54,7 @@ def test_a_file_of_another_size_is_not_read_into_memory(
 ) -> None:
     with photo.open("r+b") as file:
         file.truncate(10**12)  # sparse
-    monkeypatch.setattr(library_pictures, "_digest", lambda *_: pytest.fail("the file was read"))
+    monkeypatch.setattr(opening, "_digest", lambda *_: pytest.fail("the file was read"))
     pictures = Pictures(MemoryIndex(), ledger, None)
     with pytest.raises(OceanoError) as caught:
         pictures.open_original(IMAGE_ID, pictures.files(IMAGE_ID))

@@ -30,7 +30,7 @@ from app.core.types import (
     Score,
     ScrollPage,
 )
-from app.index.payload import conditions_of, folder_spellings, is_unit
+from app.index.payload import conditions_of, folder_spellings, is_unit, require_hash
 
 FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64, 512)
 
@@ -156,6 +156,12 @@ class MemoryIndex:
         for face_id in set(face_ids) & self.points.keys():
             point = self.points[face_id]
             payload = dataclasses.replace(point.payload, path=paths[0], folder=folders_of(*paths))
+            self.points[face_id] = dataclasses.replace(point, payload=payload)
+
+    def set_phash(self, face_ids: Sequence[str], *, phash: str) -> None:
+        for face_id in set(face_ids) & self.points.keys():
+            point = self.points[face_id]
+            payload = dataclasses.replace(point.payload, phash=require_hash(phash))
             self.points[face_id] = dataclasses.replace(point, payload=payload)
 
     def delete(self, face_ids: Sequence[str]) -> None:

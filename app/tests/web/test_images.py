@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -18,6 +20,7 @@ from app.core.errors import OceanoError
 from app.images.decoding import decode, image_id_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestOptions
+from app.library import OpenedFile
 from app.library.ledger import Ledger
 from app.main import create_app
 from app.web import uploads
@@ -137,16 +140,20 @@ def test_a_preview_that_is_kept_is_not_shown_once_its_folder_is_not(folder: Path
 
 @pytest.mark.parametrize("end", ["/preview", "/file"])
 @pytest.mark.parametrize("fate", ["deleted", "changed", "pipe"])
+@pytest.mark.parametrize("kept", [False, True])
 def test_a_file_that_is_not_the_image_any_more_is_missing(
-    client: TestClient, folder: Path, end: str, fate: str
+    client: TestClient, folder: Path, end: str, fate: str, kept: bool
 ) -> None:
+    if kept:
+        assert client.get(PREVIEW).status_code == 200
     (folder / "a.jpg").unlink()
     if fate == "changed":
         (folder / "a.jpg").write_bytes(encoded(GREEN))
     if fate == "pipe":
         os.mkfifo(folder / "a.jpg")
-    answer = client.get(f"/images/{IMAGE}{end}")
-    assert answer.json()["error"]["code"] == "image_missing"
+    for headers in ({}, {"If-None-Match": "*"}):
+        answer = client.get(f"/images/{IMAGE}{end}", headers=headers)
+        assert answer.json()["error"]["code"] == "image_missing"
     assert client.get(f"/images/{IMAGE}").status_code == 200
 
 
@@ -232,7 +239,15 @@ def test_a_range_that_is_malformed_is_ignored(client: TestClient, sent: str) -> 
 def test_a_range_beyond_the_end_is_416(client: TestClient) -> None:
     answer = client.get(FILE, headers={"Range": f"bytes={len(PHOTOGRAPH)}-"})
     assert answer.status_code == 416
-    assert answer.headers["content-range"].endswith(f"*/{len(PHOTOGRAPH)}")
+    assert answer.headers["content-range"] == f"bytes */{len(PHOTOGRAPH)}"
+    body = answer.json()
+    assert (body["error"]["code"], body["error"]["details"]) == ("range_not_satisfiable", {"bytes": len(PHOTOGRAPH)})
+    assert body["request_id"] == answer.headers["x-request-id"]
+    head = client.head(FILE, headers={"Range": f"bytes={len(PHOTOGRAPH)}-"})
+    assert (head.status_code, head.content) == (416, b"")
+    assert head.headers["content-range"] == answer.headers["content-range"]
+    spanish = client.get(FILE, headers={"Range": f"bytes={len(PHOTOGRAPH)}-", "Accept-Language": "es"})
+    assert spanish.json()["error"]["message"].startswith("El archivo")
 
 
 def test_a_range_of_another_version_is_the_whole_file(client: TestClient) -> None:
@@ -257,6 +272,31 @@ def test_a_known_version_is_304(client: TestClient, address: str) -> None:
         answer = client.get(address, headers={"If-None-Match": sent})
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
     assert client.get(address, headers={"If-None-Match": '"x"'}).status_code == 200
+
+
+def test_a_file_that_is_opened_after_the_request_timed_out_is_closed(
+    folder: Path, index: MemoryIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, opened = threading.Event(), threading.Event()
+    with _serving(folder, index, request_timeout_seconds=0.2) as client:
+        pictures = client.app.state.services.pictures  # type: ignore[attr-defined]
+        open_original = pictures.open_original
+
+        def on_a_disk_that_hangs(*which: Any) -> OpenedFile:
+            free.wait(10)
+            found: OpenedFile = open_original(*which)
+            opened.set()
+            return found
+
+        monkeypatch.setattr(pictures, "open_original", on_a_disk_that_hangs)
+        answer = client.get(FILE)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        free.set()
+        assert opened.wait(10)
+        deadline = time.monotonic() + 10
+        while open_below(folder) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not open_below(folder)
 
 
 # the preview
@@ -291,13 +331,22 @@ def test_each_page_of_a_tiff_has_its_preview(folder: Path, index: MemoryIndex) -
     means = [decode(one.content, max_pixels=10**6).pixels.mean(axis=(0, 1)).argmax() for one in answers[:2]]
     assert means == [2, 0]
     assert len({one.headers["etag"] for one in answers[:2]}) == 2
-    assert answers[2].json()["error"]["code"] == "invalid_image"
+    assert (answers[2].status_code, answers[2].json()["error"]["code"]) == (400, "invalid_request")
+    assert "2 pages" in answers[2].json()["error"]["message"]
 
 
 def test_a_cache_of_0_keeps_no_preview(folder: Path, index: MemoryIndex) -> None:
     with _serving(folder, index, preview_cache_mb=0) as client:
         assert client.get(PREVIEW).status_code == 200
     assert not [*(folder.parent / "data").rglob(f"{IMAGE}*")]
+
+
+def test_previews_that_were_kept_are_deleted_once_the_cache_is_0(folder: Path, index: MemoryIndex) -> None:
+    with _serving(folder, index) as client:
+        client.get(PREVIEW)
+    assert [*(folder.parent / "data").rglob(f"{IMAGE}*")]
+    with _serving(folder, index, preview_cache_mb=0):
+        assert not [*(folder.parent / "data").rglob(f"{IMAGE}*")]
 
 
 def test_previews_that_wait_are_limited_and_run_apart_from_searches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
-from starlette.responses import MalformedRangeHeader
+from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 from starlette.types import Receive, Scope, Send
 
 from app.core.errors import OceanoError
@@ -25,6 +24,7 @@ from app.web.addresses import root_path_of
 from app.web.api.responses import Model, thumb_url
 from app.web.api.responses import Response as Envelope
 from app.web.deps import ServicesDep
+from app.web.errors import error_response
 from app.web.uploads import Decoding
 
 _CACHE: Final = "private, max-age=86400"
@@ -136,8 +136,7 @@ async def preview(
     width = preview_width(width)
     etag = f'"{known.image_id}-{width}-{page}"'
     headers = {"Cache-Control": _CACHE, "ETag": etag}
-    if not known.may_show:
-        await services.lookups.run(services.pictures.open_original, known.image_id, known.files)  # raises
+    await services.lookups.run(services.pictures.require_original, known.image_id, known.files)
     if _is_known(request, etag):
         return Response(status_code=304, headers=headers)
     jpeg = await services.lookups.run(services.shown.previews.read, known.image_id, width, page)
@@ -162,9 +161,10 @@ async def file(
     """Return the original file. Answers `Range`, `If-Range` and `If-None-Match`."""
     known = await services.lookups.run(services.pictures.get, image_id_from(image_id))
     etag = f'"{known.image_id}"'
-    opened = await services.lookups.run(services.pictures.open_original, known.image_id, known.files)
+    work = partial(services.pictures.open_original, known.image_id, known.files)
+    opened = await services.lookups.run_opening(work, OpenedFile.close)  # a disk that hangs may outlast the request
     if _is_known(request, etag):
-        os.close(opened.handle)
+        opened.close()
         return Response(status_code=304, headers={"ETag": etag, **_ORIGINAL_HEADERS})
     shown = _MEDIA_TYPES.get(opened.format)
     return _OriginalResponse(
@@ -200,13 +200,16 @@ class _OriginalResponse(FileResponse):
             stat_result=opened.status,
             content_disposition_type=disposition,
         )
-        self._handle = opened.handle
+        self._close, self._size = opened.close, opened.status.st_size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except OceanoError as failure:  # of the range
+            headers = {"Content-Range": f"bytes */{self._size}"}
+            await error_response(failure, Request(scope), headers)(scope, receive, send)
         finally:
-            os.close(self._handle)
+            self._close()
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
@@ -214,6 +217,10 @@ class _OriginalResponse(FileResponse):
             return super()._parse_range_header(http_range, file_size)
         except MalformedRangeHeader:
             return []  # the whole file: RFC 9110 ignores such a header, Starlette answers 400
+        except RangeNotSatisfiable as failure:
+            raise OceanoError(
+                "range_not_satisfiable", f"the file has {file_size} bytes", details={"bytes": file_size}
+            ) from failure
 
 
 def _described(services: Services, known: StoredImage, details: Mapping[str, str], root_path: str) -> ImageResponse:
