@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from app.core.concurrency import processors
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.files import write_atomic
@@ -22,6 +23,7 @@ from app.index.embedded.storage import current_shard
 from app.index.errors import model_mismatch, storage_failure, unavailable
 
 _FORMAT: Final = 1
+_MOST_READERS: Final = 3
 _DEFAULT_SIZE: Final = 512  # the embedding size of an alias file without one; all models had it then
 
 
@@ -185,7 +187,14 @@ def _client(settings: Settings, alias: dict[str, Any], size: int, options: dict[
     collection = alias["collection"]
     folder = settings.embedded_dir / collection
     owner_options = dataclasses.replace(
-        OwnerOptions(folder, size, hnsw_m=settings.hnsw_m, hnsw_ef_construct=settings.hnsw_ef_construct), **options
+        OwnerOptions(
+            folder,
+            size,
+            hnsw_m=settings.hnsw_m,
+            hnsw_ef_construct=settings.hnsw_ef_construct,
+            readers=min(_MOST_READERS, processors() - 1),
+        ),
+        **options,
     )
     name = alias_path(Path(), settings.qdrant_collection).name
     return EmbeddedIndex(

@@ -20,17 +20,18 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
 from app.core.files import free_bytes, sync
 from app.index.capacity import kilobytes
+from app.index.embedded.catch_up import CatchUp, Journal
 from app.index.embedded.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
-from app.index.embedded.protocol import ID_BYTES, Op, join_ids, pack, read_reply, split_ids
+from app.index.embedded.protocol import Op, pack, read_reply
 from app.index.embedded.storage import (
     copy_folder,
     current_shard,
@@ -39,14 +40,11 @@ from app.index.embedded.storage import (
     set_current,
     sync_tree,
 )
-from app.index.embedded.supervisor import WorkerProcess, WorkerSupervisor, command
+from app.index.embedded.supervisor import WorkerSupervisor, command
 from app.index.errors import unavailable
 
 log = logging.getLogger("app.index.embedded.owner")
 
-_REPLAY_POINTS: Final = 128
-_LAST_ROUND_BYTES: Final = 512 * ID_BYTES
-_MAX_ROUNDS: Final = 20
 # Free disk space that a build needs, as a multiple of the shard's size. The copy shares the vectors; the new graph,
 # vectors and payloads are about as large as the old ones.
 _SPACE_FACTOR: Final = 1.5
@@ -58,33 +56,6 @@ class BuildCancelled(Exception):
     """The build was cancelled."""
 
 
-class Journal:
-    """Ids of the points written since the copy, in an unnamed file. One thread may append while another reads.
-
-    `size` is the length in bytes.
-
-    Args:
-        folder: where to create the file.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the build closes it
-        self.size = 0
-
-    def append(self, ids: bytes) -> None:
-        """Append raw UUIDs, 16 bytes each, concatenated."""
-        os.pwrite(self._file.fileno(), ids, self.size)
-        self.size += len(ids)
-
-    def read(self, start: int, limit: int) -> bytes:
-        """Return at most `limit` bytes from the byte `start` on."""
-        return os.pread(self._file.fileno(), min(limit, self.size - start), start)
-
-    def close(self) -> None:
-        """Close and remove the file."""
-        self._file.close()
-
-
 class Build:
     """One build of the graph.
 
@@ -93,12 +64,19 @@ class Build:
         supervisor: sends requests to the worker.
         write_lock: the lock that writes hold.
         lock: file descriptor of the owner's lock; the builder inherits it.
+        on_switch: called when the new shard has become the current one, with the write lock held.
     """
 
     def __init__(
-        self, options: OwnerOptions, supervisor: WorkerSupervisor, write_lock: threading.Lock, lock: int
+        self,
+        options: OwnerOptions,
+        supervisor: WorkerSupervisor,
+        write_lock: threading.Lock,
+        lock: int,
+        on_switch: Callable[[], None],
     ) -> None:
         self._options = options
+        self._on_switch = on_switch
         self._supervisor = supervisor
         self._write_lock = write_lock
         self._lock = lock
@@ -220,24 +198,22 @@ class Build:
         """Copy recorded writes to the new shard and make it current; return the seconds for which writes waited."""
         worker = self._supervisor.start_worker(new_shard)
         try:
-            done = 0
-            for _ in range(_MAX_ROUNDS):
-                done, remaining = self._replay(worker, done)
-                if remaining <= _LAST_ROUND_BYTES:
-                    break
+            assert self._journal is not None  # noqa: S101 - for the type checker
+            catch_up = CatchUp(self._journal, self._supervisor.call, worker.call, self._require_not_cancelled)
+            catch_up.follow()
             self._require_not_cancelled()
             read_reply(worker.call(pack(Op.FLUSH)))
             with self._write_lock:
                 began = time.monotonic()
-                self._replay(worker, done)
+                catch_up.finish()
                 read_reply(worker.call(pack(Op.FLUSH)))
-                self._require_same_count(worker)
                 self._supervisor.guard.require()
                 with contextlib.suppress(OSError):
                     set_current(new_shard)
                 if current_shard(new_shard.parent) != new_shard:
                     raise unavailable("The file that names the current shard could not be written.")
                 old_shard, old_worker = self._supervisor.shard, self._supervisor.replace(worker)
+                self._on_switch()
                 seconds = time.monotonic() - began
         except BaseException:
             worker.kill()
@@ -246,34 +222,3 @@ class Build:
             old_worker.close()
         shutil.rmtree(old_shard, ignore_errors=True)  # the next owner removes what is left
         return seconds
-
-    def _replay(self, worker: WorkerProcess, done: int) -> tuple[int, int]:
-        """Copy the points of the journal from byte `done` on; return the end, and the bytes recorded meanwhile."""
-        assert self._journal is not None  # noqa: S101 - for the type checker
-        end = self._journal.size
-        while done < end:
-            self._require_not_cancelled()
-            ids = self._journal.read(done, min(end - done, _REPLAY_POINTS * ID_BYTES))
-            self._copy_points(worker, join_ids(dict.fromkeys(split_ids(ids))))
-            done += len(ids)
-        return done, self._journal.size - done
-
-    def _copy_points(self, worker: WorkerProcess, ids: bytes) -> None:
-        """Make these points of the new shard equal to those of the old one."""
-        request = pack(Op.RETRIEVE, ids, True)
-        old = {key: (payload, vector) for key, payload, vector in read_reply(self._supervisor.call(request))}
-        new = {key: (payload, vector) for key, payload, vector in read_reply(worker.call(request))}
-        changed = [key for key, value in old.items() if new.get(key) != value]
-        if changed:
-            vectors = b"".join(old[key][1] for key in changed)
-            payloads = [old[key][0] for key in changed]
-            read_reply(worker.call(pack(Op.PUT, join_ids(changed), (vectors, payloads))))
-        if removed := [key for key in new if key not in old]:
-            read_reply(worker.call(pack(Op.DELETE, join_ids(removed))))
-
-    def _require_same_count(self, worker: WorkerProcess) -> None:
-        """Refuse a new shard that lacks points or has extra ones."""
-        request = pack(Op.COUNT, body={})
-        old, new = read_reply(self._supervisor.call(request)), read_reply(worker.call(request))
-        if old != new:
-            raise unavailable(f"The new shard holds {new} points instead of {old}, so it is not used.")

@@ -28,6 +28,7 @@ from app.index.embedded.protocol import (
     unpack,
     value_reply,
 )
+from app.index.embedded.readers import Readers
 from app.index.embedded.storage import disk_bytes, sync_log
 from app.index.embedded.supervisor import WorkerSupervisor
 from app.index.errors import storage_failure
@@ -50,7 +51,8 @@ class RequestHandler:
         self._supervisor = supervisor
         self._write_lock = threading.Lock()  # held while the shard changes and while it is copied
         self._integrity = FrozenCheck(lambda: supervisor.shard)
-        self.maintenance = Maintenance(options, supervisor, self._write_lock, lock)
+        self._readers = Readers(options, supervisor, self._write_lock, lock)
+        self.maintenance = Maintenance(options, supervisor, self._write_lock, lock, self._readers.replaced)
 
     def open(self) -> None:
         """Open the shard before the first request.
@@ -71,7 +73,7 @@ class RequestHandler:
         request = unpack(message)
         self._supervisor.guard.require()
         if request.op in READS:
-            return self._supervisor.call(message)
+            return self._readers.call(request.op, message)
         if request.op in WRITES:
             return self._write(request, message)
         match request.op:
@@ -90,9 +92,14 @@ class RequestHandler:
                 return value_reply(None)
         raise OceanoError("invalid_request", f"The index does not support the operation {request.op.name}.")
 
+    def tend(self) -> None:
+        """Stop readers that nobody needs; called about once a second."""
+        self._readers.tend()
+
     def close(self) -> None:
         """Cancel a running build, wait for the current write, and close the worker, which flushes."""
         self._integrity.close()
+        self._readers.close()
         self.maintenance.stop()
         with self._write_lock:
             self._supervisor.close()
@@ -102,7 +109,9 @@ class RequestHandler:
             if request.op in _NEEDS_SPACE:
                 self._require_space()
             self.maintenance.record(request.ids)
+            self._readers.record(request.ids)
             reply = self._supervisor.call(message)
+            self._readers.write(message, reply)
         if request.op in _DURABLE_ON_RETURN:
             self._make_durable()
             self.maintenance.build_if_due()  # naming a face removes it from the graph

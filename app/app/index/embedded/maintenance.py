@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from app.core.errors import OceanoError
@@ -34,12 +35,19 @@ class Maintenance:
         supervisor: sends requests to the worker.
         write_lock: the lock that writes hold.
         lock: file descriptor of the owner's lock.
+        on_switch: called when a build has replaced the shard, with the write lock held.
     """
 
     def __init__(
-        self, options: OwnerOptions, supervisor: WorkerSupervisor, write_lock: threading.Lock, lock: int
+        self,
+        options: OwnerOptions,
+        supervisor: WorkerSupervisor,
+        write_lock: threading.Lock,
+        lock: int,
+        on_switch: Callable[[], None] = lambda: None,
     ) -> None:
         self._options = options
+        self._on_switch = on_switch
         self._supervisor = supervisor
         self._write_lock = write_lock
         self._lock = lock
@@ -110,9 +118,12 @@ class Maintenance:
                 self._again = self._again or again
                 return
             self.failure = None
-            self._build = Build(self._options, self._supervisor, self._write_lock, self._lock)
+            self._build = self._new_build()
             self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
             self._thread.start()
+
+    def _new_build(self) -> Build:
+        return Build(self._options, self._supervisor, self._write_lock, self._lock, self._on_switch)
 
     def _run(self) -> None:
         while self._build is not None:
@@ -129,6 +140,6 @@ class Maintenance:
             with self._state:
                 repeat = self._again and not self.failure and not self._stopping
                 self._again = False
-                self._build = Build(self._options, self._supervisor, self._write_lock, self._lock) if repeat else None
+                self._build = self._new_build() if repeat else None
                 if not repeat:
                     self._thread = None

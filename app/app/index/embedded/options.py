@@ -29,6 +29,7 @@ class OwnerOptions:
         full_scan_share: the same limit as a share of the faces in the graph, 0 to 1; the lower limit applies.
         linger_s: seconds between the last client's disconnection and the owner's exit.
         min_free_mb: writes fail with `disk_full` when the disk has fewer megabytes free.
+        readers: the largest number of additional processes that search.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class OwnerOptions:
     full_scan_share: float = 1 / 3
     linger_s: float = 1.0
     min_free_mb: int = 256
+    readers: int = 0
 
     def to_json(self) -> str:
         """Return the options as JSON, for a command line."""

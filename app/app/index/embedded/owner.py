@@ -147,6 +147,7 @@ class Owner:
                         self._wake_reading.recv(4096)
                 if self._supervisor.kill_if_replaced():
                     log.error("%s was deleted or replaced; requests fail until it is back", self._options.folder)
+                self._handler.tend()
 
     def _accept(self, listener: socket.socket) -> None:
         try:

@@ -70,11 +70,11 @@ def _edge_errors() -> Iterator[None]:
         raise unavailable(f"The index failed: {message}") from failure
 
 
-def config_of(options: OwnerOptions) -> edge.EdgeConfig:
+def config_of(options: OwnerOptions, *, shared: bool = False) -> edge.EdgeConfig:
     """Return Edge's configuration.
 
     Vectors, payloads and most payload indexes are on disk (mmap), int8 copies of the vectors in memory; there is one
-    segment with a graph.
+    segment with a graph. With `shared`, the int8 copies are in the system's cache, which other processes can use, too.
     """
     return edge.EdgeConfig(
         vectors=edge.EdgeVectorParams(
@@ -87,7 +87,7 @@ def config_of(options: OwnerOptions) -> edge.EdgeConfig:
             full_scan_threshold=options.full_scan_kb,
         ),
         quantization_config=edge.ScalarQuantizationConfig(
-            type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Pinned
+            type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Cached if shared else edge.Memory.Pinned
         ),
         optimizers=edge.EdgeOptimizersConfig(
             default_segment_number=1,
@@ -117,26 +117,27 @@ class Shard:
         self.unflushed = 0
 
     @classmethod
-    def open(cls, folder: Path, options: OwnerOptions, *, checked: bool = True) -> Shard:
+    def open(cls, folder: Path, options: OwnerOptions, *, checked: bool = True, copy: bool = False) -> Shard:
         """Load a shard; create an empty one if the folder does not exist.
 
         Args:
             folder: the shard's folder.
             options: the owner's options.
             checked: compare the files with their checksums.
+            copy: the shard is a copy of one that is open and was checked.
 
         Raises:
             OceanoError: `index_unavailable` if the shard is damaged or open elsewhere, `disk_full`, `invalid_setting`
                 if it holds embeddings of another size.
         """
-        config = config_of(options)
+        config = config_of(options, shared=copy)
         with _edge_errors():
             if not folder.exists():
                 _create(folder, config)
             if not any((folder / "segments").glob("*/segment.json")):  # Edge would create an empty shard
                 raise unavailable(f"{folder} is damaged; restore the index from a backup.")
             _require_size(folder, options.embedding_size)
-            if checked:
+            if checked and not copy:
                 require_undamaged(folder)
             return cls(edge.EdgeShard.load(str(folder), config), folder, options.embedding_size)
 

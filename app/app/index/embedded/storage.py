@@ -3,7 +3,7 @@
 faces__antelopev2__4ab1d643/
     current             the name of the current shard's folder; replaced atomically
     shard-1f0c52aa/     the shard
-    build-…, backup-…   temporary copies; after a kill, the next owner removes them
+    build-…, backup-…, reader-…   temporary copies; after a kill, the next owner removes them
     new                 until a new collection has its shard
     owner.key  owner.lock  owner.sock  owner.json
 """
@@ -32,6 +32,7 @@ KEY: Final = "owner.key"
 # Edge writes these files once, during a build, and only reads them afterwards, so a copy may use hard links.
 # tests/index/embedded/test_maintenance.py deletes, names, inserts and builds, and compares the bytes.
 FROZEN: Final = frozenset({"matrix.dat", "quantized.data", "links_compressed.bin", "links.bin", "graph.bin"})
+_FOLDERS: Final = ("shard-", "build-", "backup-", "reader-", "old-")
 _FICLONE: Final = 0x40049409
 
 
@@ -145,7 +146,7 @@ def remove_leftovers(folder: Path) -> None:
     """
     current = current_shard(folder)
     for path in folder.iterdir():
-        if path != current and path.name.startswith(("shard-", "build-", "backup-", "old-")) and path.is_dir():
+        if path != current and path.name.startswith(_FOLDERS) and path.is_dir():
             shutil.rmtree(path)
         elif path.name.startswith((".current.", ".owner.key.", "owner.key.")):
             path.unlink(missing_ok=True)

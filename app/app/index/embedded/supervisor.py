@@ -47,15 +47,16 @@ class WorkerProcess:
         shard: the shard's folder.
         options: the owner's options.
         lock: file descriptor of the owner's lock.
+        task: `serve`, or `read` for a copy that is only read from and brought up to date.
     """
 
-    def __init__(self, shard: Path, options: OwnerOptions, lock: int) -> None:
+    def __init__(self, shard: Path, options: OwnerOptions, lock: int, *, task: str = "serve") -> None:
         self.shard = shard
         self._request_lock = threading.Lock()
         own_end, worker_end = socket.socketpair()
         with worker_end:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                command("serve", options, shard, worker_end.fileno()),
+                command(task, options, shard, worker_end.fileno()),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(worker_end.fileno(), lock),
             )
@@ -278,9 +279,9 @@ def command(task: str, options: OwnerOptions, shard: Path, number: int) -> list[
     """Return the command line of a worker or builder.
 
     Args:
-        task: `serve` or `build`.
+        task: `serve`, `read` or `build`.
         options: the owner's options.
         shard: the folder to open.
-        number: for `serve` the file descriptor of the socket, for `build` the owner's process id.
+        number: for `serve` and `read` the file descriptor of the socket, for `build` the owner's process id.
     """
     return [sys.executable, "-P", "-m", "app.index.embedded.worker", task, options.to_json(), str(shard), str(number)]

@@ -1,8 +1,8 @@
-"""The worker and builder processes: `python -m app.index.embedded.worker serve|build`.
+"""The worker, reader and builder processes: `python -m app.index.embedded.worker serve|read|build`.
 
 `serve` opens the shard, handles requests from an inherited socket one at a time, and exits when the owner closes the
-connection. `build` builds the graph of a copy that no other process has open, and exits; it is killed when the owner
-exits.
+connection. `read` does the same with a copy of the shard that nobody opens again. `build` builds the graph of a copy
+that no other process has open, and exits; it is killed when the owner exits.
 """
 
 from __future__ import annotations
@@ -51,31 +51,32 @@ def main(arguments: list[str]) -> int:
         return build(Path(folder), OwnerOptions.from_json(options), owner=int(number))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(EOFError, ConnectionError):  # the owner closed the connection
-        serve(Path(folder), OwnerOptions.from_json(options), Connection(int(number)))
+        serve(Path(folder), OwnerOptions.from_json(options), Connection(int(number)), disposable=task == "read")
     return 0
 
 
-def serve(folder: Path, options: OwnerOptions, connection: Connection) -> None:
+def serve(folder: Path, options: OwnerOptions, connection: Connection, *, disposable: bool = False) -> None:
     """Open the shard, report the result, then handle requests until CLOSE.
 
     Args:
         folder: the shard.
         options: the owner's options.
         connection: to the owner; the first message is the reply to opening the shard.
+        disposable: the shard is a copy that need not be flushed for durability, or closed.
 
     Raises:
         EOFError: the owner closed the connection.
         ConnectionError: the connection failed.
     """
     try:
-        shard = Shard.open(folder, options)
+        shard = Shard.open(folder, options, copy=disposable)
         connection.send_bytes(value_reply(None))
     except OceanoError as failure:
         connection.send_bytes(error_reply(failure))
         return
-    with _closing(shard):
+    with contextlib.nullcontext() if disposable else _closing(shard):
         while True:
-            if shard.unflushed > FLUSH_POINTS or not connection.poll(FLUSH_SECONDS):
+            if shard.unflushed > FLUSH_POINTS or not (disposable or connection.poll(FLUSH_SECONDS)):
                 shard.flush()
             request = unpack(connection.recv_bytes())
             if request.op is Op.CLOSE:
