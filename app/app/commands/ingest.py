@@ -7,7 +7,8 @@ import sys
 from dataclasses import asdict
 from threading import Event
 
-from app.commands.console import IngestProgress, counted
+from app.commands.console import counted
+from app.commands.ingest_progress import IngestProgress
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.library import PruneCounts
@@ -26,15 +27,15 @@ def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_js
     if request.dry_run:
         return _dry_run(request, settings, stop, as_json=as_json)
     with open_ingest_job(request, settings, stop) as job:
-        with IngestProgress(request.folder, request.wanted, as_json=as_json) as progress:
+        with IngestProgress(request.folder, as_json=as_json) as progress:
             try:
                 job.run(progress.update)
             except OceanoError:
                 if not as_json:
-                    progress.finish(job.counts, interrupted=stop.is_set(), pruned=None)
+                    progress.finish(job.counts, job.failures, interrupted=stop.is_set(), pruned=None)
                 raise
             pruned = asdict(job.pruned) if job.pruned else None
-            progress.finish(job.counts, interrupted=stop.is_set(), pruned=pruned)
+            progress.finish(job.counts, job.failures, interrupted=stop.is_set(), pruned=pruned)
         if job.counts.missing and not request.prune and not as_json:
             _say_missing(job.counts.missing)
         if job.pruned is not None and not as_json:

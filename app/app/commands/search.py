@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.commands.search_output import SearchOutput, Sources, warn, write_matches
+from app.commands.search_faces import QueryFaces, chosen_faces, require_faces, say_examples
+from app.commands.search_output import SearchOutput, Sources, write_matches
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
-from app.core.protocols import Engine, FaceIndex
-from app.core.types import Face, FaceFilter, Floats, ModelPack
+from app.core.types import FaceFilter
 from app.images import DecoderPool, ThumbStore
 from app.library import Pictures
 from app.metrics import Metrics
@@ -43,6 +42,7 @@ class SearchRequest:
 
     Attributes:
         photographs: files that show the person.
+        faces: which faces of the photographs are meant, see `chosen_faces`.
         face_ids: indexed faces of the person.
         together: files or face_ids of further persons in the same photograph.
         unlike: files or face_ids of other persons.
@@ -55,6 +55,7 @@ class SearchRequest:
     """
 
     photographs: tuple[Path, ...] = ()
+    faces: tuple[str, ...] = ()
     face_ids: tuple[str, ...] = ()
     together: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
@@ -98,14 +99,16 @@ def run_search(settings: Settings, request: SearchRequest, output: SearchOutput,
     """
     if not request.photographs and not request.face_ids:
         raise OceanoError("invalid_request", "name at least one photograph, or a face with --face-id")
+    chosen_faces(request.faces, len(request.photographs))  # raises, before the model is loaded
     output.check()
     with open_without_engine(settings) as (pack, index, ledger):
         results = Results(index, pack, Metrics())
         with closing(results), closing(DecoderPool(1, seconds=_SECONDS)) as decoders:
-            query = _query(request, _Faces(settings, pack, index, decoders), stop)
+            faces = QueryFaces(settings, pack, index, decoders, lambda: build_engine(settings))
+            query = _query(request, faces, stop)
             if query is None:
                 return EXIT_INTERRUPTED
-            matches = list(results.matches(query, limit=request.limit))
+            matches = results.listed(query, limit=request.limit)
         # who runs commands can read the files anyway
         pictures = Pictures(index, ledger, None)
         sources = Sources(pictures, ThumbStore(settings.thumbs_dir), cache(lambda: measured_bands(index, pack)))
@@ -119,70 +122,16 @@ def run_search(settings: Settings, request: SearchRequest, output: SearchOutput,
     return EXIT_OK if matches and is_complete else EXIT_SOME_FAILED
 
 
-class _Faces:
-    """Finds the faces of photographs, with a model that is loaded for the first one, and reads those of the index."""
-
-    def __init__(self, settings: Settings, pack: ModelPack, index: FaceIndex, decoders: DecoderPool) -> None:
-        self._settings = settings
-        self._engine: Engine | None = None
-        self._index = index
-        self._decoders = decoders
-        self.threshold = pack.threshold
-
-    def of_photograph(self, path: Path) -> list[Face]:
-        """Return the faces of a photograph, at least one."""
-        try:
-            data = path.read_bytes()
-        except OSError as failure:
-            raise OceanoError("invalid_request", f"{path} cannot be read: {failure.strerror}") from failure
-        if self._engine is None:
-            self._engine = build_engine(self._settings)
-        try:
-            picture = self._decoders.decode(
-                data,
-                max_pixels=self._settings.max_image_pixels,
-                min_decoded_side=self._settings.min_decoded_side,
-                name=str(path),
-            )
-            faces = self._engine.analyze([picture])[0]
-        except OceanoError as failure:
-            raise OceanoError(failure.code, f"{path}: {failure.message}") from failure
-        if not faces:
-            raise OceanoError("face_not_found", f"no face was found in {path}")
-        return faces
-
-    def of_index(self, face_id: str) -> Floats:
-        """Return the embedding of an indexed face."""
-        try:
-            face_id = str(uuid.UUID(face_id))
-        except ValueError:
-            raise OceanoError("invalid_request", f"{face_id} is neither a file nor the id of a face") from None
-        for record in self._index.retrieve([face_id], with_embedding=True):
-            if record.embedding is not None:
-                return record.embedding
-        raise OceanoError("face_unknown", f"no face with the id {face_id} is in the index")
-
-    def of_either(self, text: str) -> Floats:
-        """Return the embedding of a photograph's largest face, or that of an indexed face."""
-        if not Path(text).exists():
-            return self.of_index(text)
-        _, embedding = combine_pictures([self.of_photograph(Path(text))], self.threshold)
-        return embedding
-
-
-def _query(request: SearchRequest, faces: _Faces, stop: Event) -> Query | None:
+def _query(request: SearchRequest, faces: QueryFaces, stop: Event) -> Query | None:
     """Return the query; None if it was interrupted."""
+    chosen = chosen_faces(request.faces, len(request.photographs))
     known = [faces.of_index(face_id) for face_id in request.face_ids]
     found = [faces.of_photograph(path) for path in request.photographs if not stop.is_set()]
     if stop.is_set():
         return None
-    examples, embedding = combine_pictures(found, faces.threshold, known=known)
-    for example in examples:
-        if example.doubtful:
-            warn(
-                f"{request.photographs[example.picture]} may show another person: its similarity to the other "
-                f"photographs is {example.similarity:.2f}"
-            )
+    require_faces(request.photographs, found, chosen)
+    examples, embedding = combine_pictures(found, faces.threshold, chosen=chosen, known=known)
+    say_examples(request.photographs, found, examples, chosen)
     return Query(
         embedding,
         faces.threshold if request.threshold is None else request.threshold,
@@ -190,6 +139,6 @@ def _query(request: SearchRequest, faces: _Faces, stop: Event) -> Query | None:
         request.sort,
         request.group_by,
         request.min_face,
-        unlike=tuple(faces.of_either(text) for text in request.unlike),
-        together=tuple(faces.of_either(text) for text in request.together),
+        unlike=tuple(faces.of_either(text, "--not") for text in request.unlike),
+        together=tuple(faces.of_either(text, "--with") for text in request.together),
     )

@@ -16,6 +16,7 @@ from threading import Event
 from typing import Final
 
 from app.core.errors import OceanoError, is_full
+from app.core.files import for_user
 from app.images import image_id_of
 from app.library import OpenedFile, Pictures
 from app.service import ListedMatch, images_of
@@ -70,7 +71,7 @@ def _placed(
 ) -> Placed:
     """Put each photograph into the folder; `put` returns False if it is there already."""
     with _told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
     placed = Placed()
     for payload in images_of(matches):
         if stop.is_set():
@@ -89,6 +90,14 @@ def _placed(
     return placed
 
 
+def _make(folder: Path) -> None:
+    """Create a folder and those above it, with the permissions that the user's own umask leaves."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        for_user(one, 0o777)
+
+
 def _copied(opened: OpenedFile, folder: Path, image_id: str) -> bool:
     """Copy a file; False if a copy is there already."""
     names = _names(Path(opened.path).name)
@@ -97,6 +106,7 @@ def _copied(opened: OpenedFile, folder: Path, image_id: str) -> bool:
         return False
     handle, temporary = tempfile.mkstemp(prefix=".oceano-", suffix=".tmp", dir=folder)  # short: names may be long
     try:
+        for_user(handle)
         with os.fdopen(handle, "wb") as copy, open(opened.handle, "rb", closefd=False) as original:
             shutil.copyfileobj(original, copy, 1 << 20)
         os.utime(temporary, ns=(opened.status.st_atime_ns, opened.status.st_mtime_ns))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.commands.console import counted
+from app.commands.console import counted, plain, warn
 from app.commands.search_files import copy_originals, link_originals, publish
 from app.core.errors import OceanoError, is_full
+from app.core.files import for_user
 from app.images import ThumbStore
 from app.library import Pictures
-from app.service import Bands, ListedMatch, Sureness
+from app.service import AllMatches, Bands, Sureness, two_decimals
 from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows, path_lines, zip_archive
 
 _STDOUT: Final = "-"
@@ -80,7 +81,7 @@ class Sources:
     bands: Callable[[], Bands]
 
 
-def write_matches(matches: Sequence[ListedMatch], output: SearchOutput, sources: Sources, stop: Event) -> bool:
+def write_matches(matches: AllMatches, output: SearchOutput, sources: Sources, stop: Event) -> bool:
     """Write the matches to all outputs.
 
     Args:
@@ -96,7 +97,7 @@ def write_matches(matches: Sequence[ListedMatch], output: SearchOutput, sources:
         OceanoError: `invalid_request` if an output cannot be written, `disk_full`.
     """
     if output == SearchOutput():
-        _print_table(matches, sources.bands)
+        _print_table(matches, sources.bands, stop)
     if output.csv:
         _send(csv_rows(matches, sources.bands()), output.csv, stop)
     if output.as_json:
@@ -122,27 +123,19 @@ def write_matches(matches: Sequence[ListedMatch], output: SearchOutput, sources:
     return complete
 
 
-def warn(text: str) -> None:
-    """Print a line to standard error."""
-    print(_plain(text), file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _print_table(matches: Sequence[ListedMatch], bands: Callable[[], Bands]) -> None:
+def _print_table(matches: AllMatches, bands: Callable[[], Bands], stop: Event) -> None:
     """Print a line for each match; the path is last and not cut, so that it can be copied."""
-    if not matches:
+    if len(matches) == 0:
         print("No face in the index is similar enough.")  # noqa: T201
         return
     known = bands()
     for listed in matches:
+        if stop.is_set():
+            break
         match, stored = listed.match, listed.match.payload
         word, taken = _WORDS[known.of(match.similarity)], (stored.taken_at or "")[:10]
-        print(f"{match.similarity:5.2f}  {word:<12}  {taken:<10}  {_plain(stored.path)}")  # noqa: T201
+        print(f"{two_decimals(match.similarity):>5}  {word:<12}  {taken:<10}  {plain(stored.path)}")  # noqa: T201
     sys.stdout.flush()
-
-
-def _plain(path: str) -> str:
-    """Return a path without control characters, which a terminal would obey."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in path)
 
 
 def _send(parts: Iterable[bytes], target: str, stop: Event) -> None:
@@ -166,6 +159,7 @@ def _send(parts: Iterable[bytes], target: str, stop: Event) -> None:
 def _write_new(parts: Iterable[bytes], path: Path, stop: Event) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".oceano-", suffix=".tmp", dir=path.parent)
     try:
+        for_user(handle)
         with os.fdopen(handle, "wb") as file:
             for part in parts:
                 if stop.is_set():

@@ -16,6 +16,7 @@ import uvicorn
 
 from app.core.config import Settings, misspelt_api_keys
 from app.core.errors import EXIT_OK, OceanoError
+from app.core.program import program
 from app.index import open_index
 from app.main import create_app
 from app.service import build_engine, open_ledger
@@ -38,8 +39,8 @@ def run_serve(settings: Settings) -> None:
             if self.started:
                 typer.echo(f"Oceano is at {address}", err=True)
                 if empty:
-                    how = "./quick-start.sh ingest FOLDER, or oceano ingest FOLDER"
-                    typer.echo(f"The index is empty. To index pictures: {how}", err=True)
+                    how = f"{program()} ingest FOLDER"
+                    typer.echo(f"The index is empty. To index pictures, in another terminal: {how}", err=True)
 
     raise_file_limit()
     with _listening(settings) as listener:

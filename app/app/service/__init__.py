@@ -2,7 +2,7 @@
 
 from app.service.cursor import MAX_CURSOR_CHARS, decode_query, encode_query
 from app.service.doctor import Doctor, Repairs, open_doctor
-from app.service.examples import Example, combine_pictures, similarities_to_others
+from app.service.examples import Example, combine_pictures, doubtful_examples, similarities_to_others
 from app.service.factory import (
     Services,
     build_engine,
@@ -13,6 +13,7 @@ from app.service.factory import (
     open_services,
     open_without_engine,
 )
+from app.service.folders import require_known_folders
 from app.service.ingest_job import IngestJob, IngestRequest, open_ingest_job, preview_prune
 from app.service.kept import DEFAULT_DAYS, MAX_DAYS, KeptSearch, KeptSearches
 from app.service.paging import reaches
@@ -22,7 +23,6 @@ from app.service.query import (
     Facets,
     GroupBy,
     ListedMatch,
-    MatchPage,
     Query,
     ResultPage,
     SearchResult,
@@ -32,11 +32,11 @@ from app.service.query import (
     images_of,
     is_later,
 )
-from app.service.results import Results
+from app.service.results import AllMatches, Results
 from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, Search
 from app.service.shown import Shown
 from app.service.strangers import measured_bands
-from app.service.sureness import SURENESSES, Bands, Sureness, bands_of
+from app.service.sureness import SURENESSES, Bands, Sureness, bands_of, two_decimals
 
 __all__ = [
     "DEFAULT_DAYS",
@@ -45,6 +45,7 @@ __all__ = [
     "MAX_DAYS",
     "MAX_LIMIT",
     "SURENESSES",
+    "AllMatches",
     "Bands",
     "Comparison",
     "Conditions",
@@ -58,7 +59,6 @@ __all__ = [
     "KeptSearch",
     "KeptSearches",
     "ListedMatch",
-    "MatchPage",
     "Query",
     "Repairs",
     "ResultPage",
@@ -74,6 +74,7 @@ __all__ = [
     "combine_pictures",
     "combined",
     "decode_query",
+    "doubtful_examples",
     "encode_query",
     "face_filter",
     "find_model",
@@ -89,5 +90,7 @@ __all__ = [
     "open_without_engine",
     "preview_prune",
     "reaches",
+    "require_known_folders",
     "similarities_to_others",
+    "two_decimals",
 ]

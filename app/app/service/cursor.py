@@ -41,13 +41,13 @@ class Position:
         rank: sort value and face_id of the last match of an exact page; None after an approximate first page. Lists
             are in ascending order of their ranks; by similarity, the sort value is the negative similarity.
         seen: face_ids of the first page that an exact search ranks after `rank`.
-        counted: a similarity, and the number of all matches at or above it; None if unknown.
+        counted: number of all matches; None if unknown.
     """
 
     shown: int = 0
     rank: tuple[float, str] | None = None
     seen: tuple[str, ...] = ()
-    counted: tuple[float, int] | None = None
+    counted: int | None = None
 
 
 START: Final = Position()
@@ -77,8 +77,8 @@ class _Header:
 class _Place:
     shown: int
     rank: tuple[float, uuid.UUID] | None
-    counted: tuple[float, int] | None
-    version: Literal[2] = 2
+    counted: int | None
+    version: Literal[3] = 3
 
 
 _HEADERS: Final = TypeAdapter(_Header)
@@ -208,7 +208,7 @@ def _query_bytes(query: Query) -> bytes:
 
 
 def _position_bytes(position: Position) -> bytes:
-    header = _with_length({"version": 2, "shown": position.shown, "rank": position.rank, "counted": position.counted})
+    header = _with_length({"version": 3, "shown": position.shown, "rank": position.rank, "counted": position.counted})
     return header + b"".join(uuid.UUID(face_id).bytes for face_id in position.seen)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.core.boxes import area
 from app.core.types import Face, Floats
-from app.service.paging import DECIMALS
+from app.service.paging import DECIMALS, reaches
 from app.service.query import combined
 
 
@@ -19,7 +19,7 @@ class Example:
         picture: position of the photograph, from 0.
         face_index: position of the face in the photograph, in canonical order.
         similarity: of the face to the other examples combined, -1 to 1; 1 if there are none.
-        doubtful: the similarity is below the threshold: it may be another person.
+        doubtful: it may be another person, see `doubtful_examples`.
     """
 
     picture: int
@@ -58,10 +58,11 @@ def combine_pictures(
     for at, faces in enumerate(pictures):
         if at not in picked:
             picked[at] = max(range(len(faces)), key=lambda place: float(faces[place].embedding @ meant))
-    embeddings = [*(pictures[at][picked[at]].embedding for at in range(len(pictures))), *known]
-    similarities = [round(similarity, DECIMALS) for similarity in similarities_to_others(embeddings)]
-    examples = [Example(at, picked[at], similarities[at], similarities[at] < threshold) for at in range(len(pictures))]
-    return examples, combined(embeddings)
+    found = [pictures[at][picked[at]].embedding for at in range(len(pictures))]
+    similarities = similarities_to_others([*found, *known])
+    doubtful = doubtful_examples([*known, *found], threshold)[len(known) :]
+    examples = [Example(at, picked[at], round(similarities[at], DECIMALS), doubtful[at]) for at in range(len(pictures))]
+    return examples, combined([*found, *known])
 
 
 def similarities_to_others(embeddings: Sequence[Floats]) -> list[float]:
@@ -76,3 +77,22 @@ def similarities_to_others(embeddings: Sequence[Floats]) -> list[float]:
         float(embedding @ combined([*embeddings[:at], *embeddings[at + 1 :]]))
         for at, embedding in enumerate(embeddings)
     ]
+
+
+def doubtful_examples(embeddings: Sequence[Floats], threshold: float) -> list[bool]:
+    """Return which examples of a person may show someone else.
+
+    An example is doubtful if it resembles neither all others combined, of which some may be strangers, too, nor the
+    first one. The first one is doubtful if it resembles neither the others combined nor any of them; of two examples it
+    is the one who is meant.
+
+    Args:
+        embeddings: float32, (D,), each with norm 1.
+        threshold: lowest similarity of faces of one person.
+    """
+    if len(embeddings) == 1:
+        return [False]
+    to_first = [float(one @ embeddings[0]) for one in embeddings]
+    to_first[0] = max(to_first[1:]) if len(embeddings) > 2 else 1.0
+    pairs = zip(to_first, similarities_to_others(embeddings), strict=True)
+    return [not reaches(round(max(pair), DECIMALS), threshold) for pair in pairs]

@@ -12,6 +12,7 @@ from threading import Event
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
+from app.core.files import for_user
 from app.core.paths import absolute, readable
 from app.core.protocols import Engine, FaceIndex
 from app.images import SNIFF_BYTES, ThumbStore, sniff
@@ -24,6 +25,7 @@ from app.library import (
     PathFilter,
     PruneCounts,
     Pruning,
+    ToldProgress,
     Watch,
     only_writer,
     restore_marker_path,
@@ -74,6 +76,7 @@ class IngestJob:
         self._request = request
         self._engine, self._index, self._ledger = parts
         self._thumbs = ThumbStore(settings.thumbs_dir)
+        self._state_dir = settings.state_dir
         self._stop = stop
         self._options = IngestOptions(
             settings.max_image_pixels,
@@ -83,21 +86,29 @@ class IngestJob:
             limit=request.limit,
         )
         self.counts = IngestCounts()
+        self.failures: list[FileRecord] = []  # the first ones of the run
         self.pruned: PruneCounts | None = None
         self.unread = 0
 
-    def run(self, on_progress: Callable[[IngestCounts], None] = lambda _: None) -> None:
-        """Ingest, then prune if the request says so; the results are in `counts`, `pruned` and `unread`.
+    def run(self, on_progress: Callable[[IngestCounts, int | None], None] = lambda *_: None) -> None:
+        """Ingest, then prune if the request says so; the results are in `counts`, `failures`, `pruned` and `unread`.
 
         Nothing is pruned if files or folders could not be read (`unread`): missing files could not be told from
         deleted ones.
 
         Args:
-            on_progress: called after every file that is skipped and every batch that is recorded.
+            on_progress: called after every file that is skipped and every batch that is recorded, with the number of
+                all files, or None while they are counted.
 
         Raises:
             OceanoError: as `Ingest.run` does; the counts so far are in its details as "ingest".
         """
+        told = ToldProgress(self._state_dir, lambda: Folder(self._request.folder).scan(self._request.wanted))
+
+        def tell(counts: IngestCounts) -> None:
+            told.update(counts.finished)
+            on_progress(counts, told.total)
+
         ingest = Ingest(
             self._engine,
             self._index,
@@ -105,22 +116,23 @@ class IngestJob:
             self._thumbs,
             self._options,
             stop=self._stop,
-            on_progress=on_progress,
+            on_progress=tell,
         )
-        self.counts = ingest.counts
+        self.counts, self.failures = ingest.counts, ingest.failures
         folder = Folder(self._request.folder)
         digest = self._engine.pack.digest
         pruning = _pruning(self._request, folder, self._index, self._ledger, self._thumbs, digest, self._stop)
         try:
-            if self._request.prune:
-                pruning.note_missing()
-            if self._request.watch:
-                self._watch(ingest, folder)
-            else:
-                ingest.run(folder, self._request.wanted)
-            self.unread = ingest.unread
-            if self._request.prune and not self.unread and not self._stop.is_set():
-                self.pruned = pruning.run()
+            with told:
+                if self._request.prune:
+                    pruning.note_missing()
+                if self._request.watch:
+                    self._watch(ingest, folder, told)
+                else:
+                    ingest.run(folder, self._request.wanted)
+                self.unread = ingest.unread
+                if self._request.prune and not self.unread and not self._stop.is_set():
+                    self.pruned = pruning.run()
         except OceanoError as failure:
             failure.details["ingest"] = asdict(self.counts)
             raise
@@ -134,13 +146,14 @@ class IngestJob:
         if self._request.report is not None:
             _write_report(self._request.report, self._ledger.without_faces(absolute(self._request.folder)))
 
-    def _watch(self, ingest: Ingest, folder: Folder) -> None:
+    def _watch(self, ingest: Ingest, folder: Folder, told: ToldProgress) -> None:
         """Ingest the folder, then files as they arrive; the watch starts first, so that no file is missed."""
         wanted = self._request.wanted
         watch = Watch(folder, self._stop, wanted)
         arriving = watch.arrivals()
         next(arriving, None)
         ingest.run(folder, wanted, select=watch.complete)
+        told.end()
         for files in arriving:
             if files:
                 ingest.ingest_files(files)
@@ -238,8 +251,11 @@ def _pruning(
 
 def _require_writable(report: Path) -> None:
     """Check the report before the work, and that it would not overwrite a picture."""
+    is_new = not os.path.lexists(report)
     try:
         with report.open("ab+") as file:
+            if is_new:
+                for_user(file.fileno())
             file.seek(0)
             if sniff(file.read(SNIFF_BYTES)) is not None:
                 raise OceanoError("invalid_request", f"--report {report}: this file is a picture; name another file")

@@ -12,6 +12,7 @@ from typing import Final
 
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError
+from app.core.program import program
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import IndexInfo, Strangers
 from app.library import Ledger, Totals
@@ -22,6 +23,7 @@ from app.service.strangers import LEAST_FACES, sampled_strangers
 _log = logging.getLogger(__name__)
 
 _EMPTY: Final = "The index is empty (collection %s). If you expected faces, check MODEL_NAME and QDRANT_COLLECTION."
+_NEW: Final = "The index is empty, as nothing was ingested yet. To index pictures: %s ingest FOLDER"
 _NOT_CHECKED: Final = "not checked yet"
 
 POLL_SECONDS: Final = 2.0
@@ -57,6 +59,7 @@ class Monitor:
     Attributes:
         snapshot: the last known state.
         kept: searches that are deleted when their time is over; None: none.
+        is_new: returns whether nothing was ever ingested, so that an empty index is no surprise.
         strangers: the similarities of different people in this index; None if they are not known yet.
     """
 
@@ -70,8 +73,10 @@ class Monitor:
         self._engine_thread = Threads(1, "monitor-engine")
         self._engine_checked = False
         self._ledger_checked = False
+        self._found_empty = ""  # the collection that was empty at the first look, until this is said
         self.snapshot = Snapshot()
         self.kept: KeptSearches | None = None
+        self.is_new: Callable[[], bool] = ledger.is_unused
         self._strangers_thread = Threads(1, "monitor-strangers")
         self._strangers_faces = 0  # in the index when they were measured
         self.strangers: Strangers | None = None
@@ -117,7 +122,7 @@ class Monitor:
 
     def _index_answered(self, info: IndexInfo) -> None:
         if not self.snapshot.index_at and not info.points:
-            _log.warning(_EMPTY, info.collection)
+            self._found_empty = info.collection
         if info.damaged_files and (self.snapshot.index is None or not self.snapshot.index.damaged_files):
             _log.error("%d files of the index were damaged on the disk; run `oceano doctor --fix`", info.damaged_files)
         self.snapshot.index, self.snapshot.index_error, self.snapshot.index_at = info, "", time.monotonic()
@@ -147,6 +152,9 @@ class Monitor:
                 await self._ledger_thread.run(self._ledger.check)
                 self._ledger_checked = True
             totals = await self._ledger_thread.run(self._ledger.totals)
+            if self._found_empty:
+                await self._say_empty(self._found_empty)
+                self._found_empty = ""
         except OceanoError as failure:
             if self.snapshot.ledger_error != failure.message:
                 _log.error("%s", failure)
@@ -156,6 +164,13 @@ class Monitor:
         for status in ("done", "no_face", "failed", "duplicate"):
             self._metrics.ledger_files.labels(status).set(getattr(totals, status))
         return max(POLL_SECONDS, 20 * (time.monotonic() - start))
+
+    async def _say_empty(self, collection: str) -> None:
+        """Warn of an empty index, unless the data folder is new; then say how to begin."""
+        if await self._ledger_thread.run(self.is_new):
+            _log.info(_NEW, program())
+        else:
+            _log.warning(_EMPTY, collection)
 
     async def check_engine(self) -> float:
         """Let the engine embed its reference picture again; the first call does nothing, the engine was just built.

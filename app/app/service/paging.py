@@ -48,20 +48,13 @@ class Ranking:
     ranks: list[Rank]
     is_cut: bool
 
-    def count(self, threshold: float) -> int | None:
-        """Count the matches at or above a threshold; None if they may be more than the ranks."""
-        found = bisect_right(self.ranks, -round(threshold, DECIMALS), key=lambda rank: rank[0])
-        return None if self.is_cut and found == len(self.ranks) else found
-
 
 def reaches(similarity: float, threshold: float) -> bool:
     """Return whether a similarity, rounded as in results, is at or above a threshold."""
     return similarity >= round(threshold, DECIMALS)
 
 
-def further_matches(
-    index: FaceIndex, query: Query, position: Position, limit: int, *, count_from: float = -1.0
-) -> FurtherMatches:
+def further_matches(index: FaceIndex, query: Query, position: Position, limit: int) -> FurtherMatches:
     """Read the page after a position.
 
     Args:
@@ -69,13 +62,11 @@ def further_matches(
         query: in the order of similarity, with no other conditions than its filter.
         position: where the page begins.
         limit: matches of the page.
-        count_from: lowest similarity of the matches that `total` counts; at least the query's threshold is used.
 
     Raises:
         OceanoError: `index_unavailable`.
     """
-    level = max(count_from, query.threshold)
-    total = position.counted[1] if position.counted and position.counted[0] == level else None
+    total = position.counted
     fetch = position.shown + limit + _SPARE
     if total is None and position.shown < _COUNTED:
         fetch = max(fetch, _COUNTED)
@@ -85,13 +76,12 @@ def further_matches(
         if len(rest) > limit or not ranking.is_cut:
             break
         fetch *= _GROWTH
-    counted = ranking.count(level)
-    total = total if counted is None else counted
+    total = total if ranking.is_cut else len(ranking.ranks)
     page = rest[:limit]
     payloads = {record.face_id: record.payload for record in index.retrieve([face_id for _, face_id in page])}
     after = None
     if len(rest) > limit:
-        after = replace(_next(position, page, ranking.ranks), counted=None if total is None else (level, total))
+        after = replace(_next(position, page, ranking.ranks), counted=total)
     return FurtherMatches(
         matches=tuple(Match(face_id, -rank, payloads[face_id]) for rank, face_id in page if face_id in payloads),
         next=after,

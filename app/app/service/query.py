@@ -82,6 +82,7 @@ class ResultPage:
         matches: in the order of the query.
         first: position of the first match in the whole list, from 1.
         total: number of all matches (of groups with `group_by`); None if it was not counted.
+        threshold: lowest cosine similarity of a match.
         next: where the next page begins, for `after`; None at the end.
         undated_left_out: faces without a date that a filter on `taken_at` leaves out; None without this filter.
         took_ms: milliseconds of each stage, and "total".
@@ -90,22 +91,23 @@ class ResultPage:
     matches: tuple[ListedMatch, ...]
     first: int
     total: int | None
-    next: str | None
+    threshold: float
+    next: str | None = None
     undated_left_out: int | None = None
     took_ms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facets:
-    """Counts of all matches of a query, before grouping.
+    """Counts of all matches of a query, before grouping; each without the filter that it helps to choose.
 
     Attributes:
         total: number of matches.
         is_cut: there are more matches than were counted.
-        years: matches by year of the photograph, such as {"2021": 17}, earliest first.
-        undated: matches without a date.
-        folders: matches by folder, as many as the query asked for, most matches first.
-        similarities: of the matches, float32, best first.
+        years: matches by year of the photograph, such as {"2021": 17}, earliest first; without the filter by date.
+        undated: matches without a date; without the filter by date.
+        folders: matches by folder, as many as were asked for, most matches first; without the filter by folder.
+        similarities: of the matches from a lower threshold on, float32, best first.
     """
 
     total: int
@@ -136,29 +138,6 @@ class FaceMatches:
     def more(self) -> bool:
         """Whether the index has more matches than these."""
         return self.next is not None
-
-
-@dataclass(frozen=True, slots=True)
-class MatchPage:
-    """Further matches of one face.
-
-    Attributes:
-        matches: in the order of the query.
-        first: position of the first match among all matches, from 1.
-        total: number of all matches; None if it was not counted.
-        next: cursor of the matches after these; None if there are no more.
-        threshold: lowest cosine similarity of a match.
-        took_ms: milliseconds of each stage, and "total".
-        undated_left_out: of a first page, as in `ResultPage`.
-    """
-
-    matches: tuple[ListedMatch, ...]
-    first: int
-    total: int | None
-    next: str | None
-    threshold: float
-    took_ms: dict[str, float]
-    undated_left_out: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

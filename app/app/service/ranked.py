@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
 
-import numpy as np
-
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
+from app.core.times import seconds_of
 from app.core.types import FacePayload, FaceRecord, Floats, Score
 from app.images import ALIKE_DISTANCE
 from app.service.paging import DECIMALS, rank_all
-from app.service.query import Facets, GroupBy, Query, Sort
+from app.service.query import GroupBy, Query, Sort
 
 MAX_LISTED: Final = 50_000  # the most similar matches that a list has
 UNDATED: Final = 1e12  # sorts after every date
@@ -114,25 +112,6 @@ def arranged(found: RankedList, sort: Sort, group_by: GroupBy | None) -> RankedL
     return replace(ranked, rows=tuple(sorted(rows, key=ranked.rank)))
 
 
-def facets_of(found: RankedList, folders: int) -> Facets:
-    """Count rows by year and folder.
-
-    Args:
-        found: ungrouped rows by similarity.
-        folders: maximum number of folders.
-    """
-    years = Counter(row.taken_at[:4] for row in found.rows if row.taken_at)
-    by_folder = Counter(row.folder for row in found.rows)
-    return Facets(
-        total=len(found.rows),
-        is_cut=found.is_cut,
-        years=dict(sorted(years.items())),
-        undated=sum(row.taken_at is None for row in found.rows),
-        folders=dict(by_folder.most_common(folders)),
-        similarities=np.array([row.similarity for row in found.rows], np.float32),
-    )
-
-
 _RANKS: Final[Mapping[Sort, Callable[[Row], float]]] = {
     "similarity": lambda row: -row.similarity,
     "newest": lambda row: _undated(row) if row.seconds is None else -row.seconds,
@@ -164,20 +143,10 @@ def _row(record: FaceRecord, similarity: float) -> Row:
         image_id=payload.image_id,
         person=payload.person,
         taken_at=payload.taken_at,
-        seconds=_seconds(payload.taken_at),
+        seconds=seconds_of(payload.taken_at),
         folder=str(PurePosixPath(payload.path).parent),
         phash=None if payload.phash is None else int(payload.phash, 16),
     )
-
-
-def _seconds(taken_at: str | None) -> float | None:
-    if taken_at is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(taken_at)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _together(index: FaceIndex, rows: Sequence[Row], query: Query) -> list[Row]:
@@ -196,7 +165,8 @@ def _together(index: FaceIndex, rows: Sequence[Row], query: Query) -> list[Row]:
 
 def _by_image(index: FaceIndex, embedding: Floats, images: Container[str], query: Query) -> dict[str, list[Score]]:
     """Return the matches of a person on some images, best first."""
-    ranking = rank_all(index, embedding, query.threshold, query.where, MAX_LISTED)
+    where = None if query.where is None else replace(query.where, person=None)  # the name is that of the first person
+    ranking = rank_all(index, embedding, query.threshold, where, MAX_LISTED)
     similarities = {face_id: -value for value, face_id in ranking.ranks}
     found: dict[str, list[Score]] = {}
     for part in chunks(list(similarities), _READ):

@@ -8,19 +8,23 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from itertools import chain
+from typing import Final, TypeVar
 
 from app.core.concurrency import KeyedLocks, Threads
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
-from app.core.types import Floats, Match, ModelPack
+from app.core.types import FaceFilter, Floats, Match, ModelPack
 from app.metrics import Metrics
+from app.service.counts import Counted, facets_of, part_of
 from app.service.cursor import START, Position, decode_position, encode_position, encode_query
 from app.service.folders import require_known_folders
-from app.service.paging import DECIMALS, SLACK, further_matches, rank_at_least, reaches
+from app.service.paging import DECIMALS, SLACK, Rank, further_matches, rank_at_least, reaches
 from app.service.query import Facets, ListedMatch, Query, ResultPage
-from app.service.ranked import RankedList, Row, all_matches, arranged, facets_of
+from app.service.ranked import RankedList, Row, all_matches, arranged
+
+T = TypeVar("T")
 
 _THREADS: Final = 4
 _MAX_ROWS: Final = 200_000  # of all cached lists; about 500 bytes each
@@ -47,7 +51,7 @@ class Results:
         self._threads = Threads(_THREADS, "results")
         self._lists = _ListCache()
 
-    async def page(self, query: Query, *, limit: int, after: str | None = None, count_from: float = -1.0) -> ResultPage:
+    async def page(self, query: Query, *, limit: int, after: str | None = None) -> ResultPage:
         """Return a page of the results.
 
         In the order of similarity, the first page comes from the graph of the index and is approximate; every other
@@ -57,30 +61,36 @@ class Results:
             query: the query.
             limit: matches of the page.
             after: `next` of the page before; None: the first page.
-            count_from: lowest similarity of the matches that `total` counts, for further pages in the order of
-                similarity.
 
         Raises:
             OceanoError: `cursor_invalid`, `folder_unknown`, `index_unavailable`.
         """
         position = START if after is None else decode_position(after, query, self._digest)
-        found, following = await self._threads.run(self.page_at, query, position, limit, count_from)
+        found, following = await self._threads.run(self.page_at, query, position, limit)
         return found if following is None else replace(found, next=encode_position(following, query, self._digest))
 
-    async def facets(self, query: Query, *, folders: int = 50) -> Facets:
+    async def facets(self, query: Query, *, least: float | None = None, folders: int = 50) -> Facets:
         """Count all matches of a query by year and folder; `sort` and `group_by` do not matter.
 
         Args:
             query: the query.
+            least: the threshold of `Facets.similarities` if it is lower than that of the query.
             folders: maximum number of folders.
 
         Raises:
-            OceanoError: `index_unavailable`.
+            OceanoError: `index_unavailable`, `invalid_request`.
         """
-        return await self._threads.run(lambda: facets_of(self._all(query, _FRESH_SECONDS), folders))
+        return await self._threads.run(lambda: facets_of(self._counted(query, least), folders))
 
     def matches(self, query: Query, *, limit: int | None = None) -> Iterator[ListedMatch]:
-        """Yield all matches of a query in its order, from an exact search; blocks while it reads.
+        """Yield all matches of a query in its order, from an exact search at the first one; blocks while it reads.
+
+        Arguments and errors are those of `listed`.
+        """
+        yield from self.listed(query, limit=limit)
+
+    def listed(self, query: Query, *, limit: int | None = None) -> AllMatches:
+        """Find all matches of a query by an exact search; blocking. They are read while they are iterated.
 
         Args:
             query: the query.
@@ -91,15 +101,9 @@ class Results:
         """
         require_known_folders(self._index, query.where)
         if query.needs_list:
-            for part in chunks(self._listed(query, _KEPT_SECONDS).rows[:limit], _READ):
-                yield from self._read(part)
-            return
+            return AllMatches(self._listed(query, _KEPT_SECONDS).rows[:limit], self._read)
         wanted = _MAX_EXPORTED if limit is None else limit
-        for ranks in chunks(rank_at_least(self._index, query, wanted)[:wanted], _READ):
-            payloads = {one.face_id: one.payload for one in self._index.retrieve([face_id for _, face_id in ranks])}
-            for value, face_id in ranks:
-                if face_id in payloads:
-                    yield ListedMatch(Match(face_id, -value, payloads[face_id]))
+        return AllMatches(rank_at_least(self._index, query, wanted)[:wanted], self._read_ranks)
 
     async def embeddings_of(self, face_ids: Sequence[str]) -> list[Floats]:
         """Return the embeddings of stored faces, float32, (D,), in their order.
@@ -114,9 +118,7 @@ class Results:
         """Drop waiting calls; those in work end on their own."""
         self._threads.close()
 
-    def page_at(
-        self, query: Query, position: Position, limit: int, count_from: float = -1.0
-    ) -> tuple[ResultPage, Position | None]:
+    def page_at(self, query: Query, position: Position, limit: int) -> tuple[ResultPage, Position | None]:
         """Return a page and the position of the next one; blocking. Arguments and errors are those of `page`."""
         start = time.perf_counter()
         with self._metrics.stage.labels("search").time():
@@ -125,9 +127,9 @@ class Results:
             elif query.needs_list:
                 page, following = self._list_page(query, position, limit)
             else:
-                found = further_matches(self._index, query, position, limit, count_from=count_from)
+                found = further_matches(self._index, query, position, limit)
                 listed = tuple(map(ListedMatch, found.matches))
-                page, following = ResultPage(listed, position.shown + 1, found.total, None), found.next
+                page, following = ResultPage(listed, position.shown + 1, found.total, query.threshold), found.next
         milliseconds = (time.perf_counter() - start) * 1000
         return replace(page, took_ms={"search": milliseconds, "total": milliseconds}), following
 
@@ -164,13 +166,40 @@ class Results:
         if start + limit < len(found.rows):
             following = Position(position.shown + len(rows), found.rank(rows[-1]))
         total = None if found.is_cut else len(found.rows)
-        return ResultPage(tuple(self._read(rows)), position.shown + 1, total, None), following
+        return ResultPage(tuple(self._read(rows)), position.shown + 1, total, query.threshold), following
 
     def _listed(self, query: Query, seconds: float) -> RankedList:
         if query.sort == "similarity" and query.group_by is None:
             return self._all(query, seconds)
         key = encode_query(query, self._digest)
         return self._lists.get(key, seconds, lambda: arranged(self._all(query, seconds), query.sort, query.group_by))
+
+    def _counted(self, query: Query, least: float | None) -> Counted:
+        """List the matches without each filter, in as few searches as that needs: a list may be a part of another."""
+        lower = query if least is None or least >= query.threshold else replace(query, threshold=least)
+        base = query if query.together else lower  # of a pair, both reach the threshold
+        where = query.where or FaceFilter()
+        any_date = replace(where, taken_from=None, taken_to=None, undated=False)
+
+        def part(threshold: float, given: FaceFilter) -> RankedList:
+            """List the matches that meet a filter from those of any date."""
+            listed = self._all(replace(base, where=_condition(replace(any_date, folder=given.folder))), _FRESH_SECONDS)
+            return part_of(listed, threshold=threshold, where=given) or self._all(
+                replace(query, threshold=threshold, where=_condition(given)), _FRESH_SECONDS
+            )
+
+        matches = part(query.threshold, where)
+        below = matches
+        if lower is not query:
+            below = self._all(lower, _FRESH_SECONDS) if query.together else part(lower.threshold, where)
+        any_folder = matches
+        if where.folder is not None:
+            without = replace(where, folder=None)
+            if where == any_date:
+                any_folder = part(query.threshold, without)
+            else:  # those of any date are too many
+                any_folder = self._all(replace(query, where=without), _FRESH_SECONDS)
+        return Counted(matches, part(query.threshold, any_date), any_folder, below)
 
     def _all(self, query: Query, seconds: float) -> RankedList:
         plain = replace(query, sort="similarity", group_by=None)
@@ -190,6 +219,12 @@ class Results:
                 match = Match(row.face_id, row.similarity, payloads[row.face_id])
                 yield ListedMatch(match, row.group_size, tuple(together))
 
+    def _read_ranks(self, ranks: Sequence[Rank]) -> Iterator[ListedMatch]:
+        payloads = {one.face_id: one.payload for one in self._index.retrieve([face_id for _, face_id in ranks])}
+        for value, face_id in ranks:
+            if face_id in payloads:  # else deleted meanwhile
+                yield ListedMatch(Match(face_id, -value, payloads[face_id]))
+
     def _embeddings(self, face_ids: Sequence[str]) -> dict[str, Floats]:
         records = self._index.retrieve(list(dict.fromkeys(face_ids)), with_embedding=True)
         found = {record.face_id: record.embedding for record in records if record.embedding is not None}
@@ -206,12 +241,33 @@ class Results:
         return self._index.count(replace(where, taken_from=None, taken_to=None, undated=True))
 
 
+def _condition(where: FaceFilter) -> FaceFilter | None:
+    return None if where == FaceFilter() else where
+
+
 def _approximate_page(found: Sequence[Match], query: Query, limit: int) -> tuple[ResultPage, Position | None]:
     rounded = (replace(match, similarity=round(match.similarity, DECIMALS)) for match in found)
     matches = [match for match in rounded if reaches(match.similarity, query.threshold)]
     page, is_cut = matches[:limit], len(matches) > limit
     following = Position(len(page), None, tuple(match.face_id for match in page)) if is_cut else None
-    return ResultPage(tuple(map(ListedMatch, page)), 1, None if is_cut else len(page), None), following
+    return ResultPage(tuple(map(ListedMatch, page)), 1, None if is_cut else len(page), query.threshold), following
+
+
+class AllMatches:
+    """All matches of a query, which can be iterated several times: only their ids and similarities are kept.
+
+    Its length counts those that are deleted from the index meanwhile, too.
+    """
+
+    def __init__(self, found: Sequence[T], read: Callable[[Sequence[T]], Iterator[ListedMatch]]) -> None:
+        self._length = len(found)
+        self._parts: Callable[[], Iterator[Iterator[ListedMatch]]] = lambda: map(read, chunks(found, _READ))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[ListedMatch]:
+        return chain.from_iterable(self._parts())
 
 
 class _ListCache:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Unpack
 
@@ -16,7 +16,7 @@ from app.core.types import Face, Floats, Picture
 from app.metrics import Metrics
 from app.service.cursor import Cursor, Position, decode_cursor, encode_cursor
 from app.service.paging import DECIMALS as _DECIMALS
-from app.service.query import Conditions, FaceMatches, MatchPage, Query, SearchResult
+from app.service.query import Conditions, FaceMatches, Query, ResultPage, SearchResult
 from app.service.results import Results
 
 DEFAULT_LIMIT: Final = 20  # matches per face
@@ -141,7 +141,7 @@ class Search:
 
     async def find(
         self, queries: Sequence[Query], *, limit: int, took_ms: dict[str, float] | None = None
-    ) -> list[MatchPage]:
+    ) -> list[ResultPage]:
         """Return the first pages of queries that differ only in their embeddings, in few requests to the index.
 
         Args:
@@ -154,18 +154,17 @@ class Search:
         """
         return await self._threads.run(self._find, queries, limit, {} if took_ms is None else took_ms)
 
-    async def more(self, after: str, *, limit: int, count_from: float = -1.0) -> MatchPage:
+    async def more(self, after: str, *, limit: int) -> ResultPage:
         """Return the next page of a face's matches.
 
         Args:
             after: `next` of the page before.
             limit: matches of the page.
-            count_from: lowest similarity of the matches that `total` counts, -1 to 1; not below the query's threshold.
 
         Raises:
             OceanoError: `cursor_invalid`, `index_unavailable`.
         """
-        return await self._threads.run(self._more, after, limit, count_from)
+        return await self._threads.run(self._more, after, limit)
 
     def close(self) -> None:
         """Drop waiting calls; those in work end on their own."""
@@ -208,7 +207,7 @@ class Search:
             undated_left_out=pages[0][0].undated_left_out,
         )
 
-    def _find(self, queries: Sequence[Query], limit: int, took_ms: dict[str, float]) -> list[MatchPage]:
+    def _find(self, queries: Sequence[Query], limit: int, took_ms: dict[str, float]) -> list[ResultPage]:
         before_ms = sum(milliseconds for stage, milliseconds in took_ms.items() if stage != "total")
         start = time.perf_counter()
         with self._metrics.stage.labels("search").time():
@@ -216,30 +215,15 @@ class Search:
         took_ms["search"] = took_ms.get("search", 0.0) + (time.perf_counter() - start) * 1000
         took_ms["total"] = before_ms + (time.perf_counter() - start) * 1000
         return [
-            MatchPage(
-                matches=page.matches,
-                first=page.first,
-                total=page.total,
-                next=self._cursor(query, following),
-                threshold=query.threshold,
-                took_ms=took_ms,
-                undated_left_out=page.undated_left_out,
-            )
+            replace(page, next=self._cursor(query, following), took_ms=took_ms)
             for query, (page, following) in zip(queries, pages, strict=True)
         ]
 
-    def _more(self, after: str, limit: int, count_from: float) -> MatchPage:
+    def _more(self, after: str, limit: int) -> ResultPage:
         pack = self._engine.pack
         cursor = decode_cursor(after, pack.digest, pack.embedding_size)
-        page, following = self.results.page_at(cursor.query, cursor.position, limit, count_from)
-        return MatchPage(
-            matches=page.matches,
-            first=page.first,
-            total=page.total,
-            next=self._cursor(cursor.query, following),
-            threshold=cursor.query.threshold,
-            took_ms=page.took_ms,
-        )
+        page, following = self.results.page_at(cursor.query, cursor.position, limit)
+        return replace(page, next=self._cursor(cursor.query, following))
 
     def _cursor(self, query: Query, following: Position | None) -> str | None:
         return None if following is None else encode_cursor(Cursor(query, following), self._engine.pack.digest)

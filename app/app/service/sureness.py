@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final, Literal, get_args
@@ -93,3 +94,11 @@ def bands_of(pack: ModelPack, faces: int, sampled: Strangers | None = None) -> B
         source="index" if sampled else "model" if known.measured else "default",
         faces=faces,
     )
+
+
+def two_decimals(similarity: float) -> str:
+    """Return a similarity with two decimals, rounded down, so that 0.40 always reaches a threshold of 0.40.
+
+    Similarities have six decimals; without the inner rounding, 0.29 * 100 = 28.999999999999996 would become 0.28.
+    """
+    return f"{math.floor(round(similarity * 100, 4)) / 100:.2f}"

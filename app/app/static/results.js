@@ -311,7 +311,7 @@ async function showMore(focus) {
   rememberList();
   nearEnd.disconnect();
   if (next) nearEnd.observe(next);
-  if (focus) items.find((item) => item.matches(".card"))?.querySelector("a").focus({ preventScroll: true });
+  if (focus) items.find((item) => item.matches(".card"))?.querySelector(".card-link").focus({ preventScroll: true });
   status.textContent = status.dataset.shown.replace("{n}", $$("[data-grid] > .card", result).length);
 }
 

@@ -78,8 +78,12 @@ def _is_page(request: Request) -> bool:
 
 
 def _is_lost(request: Request, error: OceanoError) -> bool:
-    """Return whether a browser opened an unknown address; without a key the page would reveal data."""
-    if error.code != "not_found" or request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+    """Return whether a browser opened an address without a page; without a key the page would reveal data."""
+    if (
+        error.code not in ("not_found", "method_not_allowed")
+        or request.method != "GET"
+        or "text/html" not in request.headers.get("accept", "")
+    ):
         return False
     try:
         require_key(request)

@@ -80,7 +80,7 @@ def _seeds() -> list[bytes]:
     unit = np.array([1, 0, 0, 0], np.float32)
     where = FaceFilter(person="Ada", folder=("/a", "/b"), taken_from="2021", min_quality=0.5, without=("blurred",))
     query = Query(unit, 0.4, where, "newest", "person", 60, (unit,), (unit,))
-    cursor = encode_cursor(Cursor(query, Position(20, (0.5, "0" * 32), ("1" * 32,), (0.4, 7))), _DIGEST)
+    cursor = encode_cursor(Cursor(query, Position(20, (0.5, "0" * 32), ("1" * 32,), 7)), _DIGEST)
     times = (
         "2021",
         "2021-06",

@@ -153,7 +153,7 @@ def _seeds() -> list[bytes]:
     ]
     where = FaceFilter(folder=("/", "/photos"), min_quality=0.5, without=("blurred",))
     query = Query(embedding_of(1), -1.0, where, group_by="image_id")
-    cursor = Cursor(query, Position(1, (0.9, "0" * 32), (), (0.1, 7)))
+    cursor = Cursor(query, Position(1, (0.9, "0" * 32), (), 7))
     return [
         _request(0, image),
         _request(0, image, *filters, query=b"max_faces=3&taken_to=2022"),

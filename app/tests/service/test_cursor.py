@@ -40,7 +40,7 @@ RICH = Query(
     (embedding_of(4), embedding_of(5)),
 )
 FIRST = Position(3, None, IDS)
-LATER = Position(120, (0.512345, IDS[0]), (), (0.4, 1311))
+LATER = Position(120, (0.512345, IDS[0]), (), 1311)
 
 
 def _values(query: Query) -> list[Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.core.types import Face, Floats
-from app.service import combine_pictures, combined
+from app.service import combine_pictures, combined, doubtful_examples, similarities_to_others
 from tests.support.fakes import embedding_of
 from tests.support.matches import ADA, BOB, EVE, like
 from tests.support.pictures import KPS
@@ -70,6 +70,27 @@ def test_an_example_that_does_not_resemble_the_others_is_doubtful() -> None:
     (alone,), same = combine_pictures(pictures[:1], 0.5)
     assert (alone.similarity, alone.doubtful) == (1.0, False)
     assert same is pictures[0][0].embedding
+
+
+def test_a_stranger_is_doubtful_wherever_it_stands_and_one_of_two_is_meant() -> None:
+    one, same, odd = like(ADA, 0.9, 1), like(ADA, 0.9, 2), BOB
+    assert doubtful_examples([one], 0.5) == [False]
+    assert doubtful_examples([one, odd], 0.5) == [False, True]
+    for place in range(3):
+        examples = [one, same]
+        examples.insert(place, odd)
+        assert doubtful_examples(examples, 0.5) == [at == place for at in range(3)]
+
+
+def test_two_strangers_do_not_make_the_person_who_is_meant_doubtful() -> None:
+    examples = [like(ADA, 0.9, 1), like(ADA, 0.8, 2), like(BOB, 0.9, 3), like(EVE, 0.9, 4)]
+    assert similarities_to_others(examples)[1] < 0.5
+    assert doubtful_examples(examples, 0.5) == [False, False, True, True]
+
+
+def test_a_photograph_is_doubtful_beside_a_known_face_of_the_person() -> None:
+    (example,), _ = combine_pictures([[_face(BOB)]], 0.5, known=[like(ADA, 0.9, 1)])
+    assert example.doubtful
 
 
 def test_known_embeddings_are_part_of_the_query() -> None:

@@ -142,6 +142,21 @@ def test_paths_are_the_bytes_of_the_files_each_image_once(library: Library) -> N
     assert data.split(b"\0")[:-1] == [os.fsencode(library.folder) + b"/" + name for name in HOSTILE]
 
 
+def test_every_path_is_one_line_and_quoted_as_git_does_if_it_has_control_characters(library: Library) -> None:
+    names = {
+        b'plain "a" \\n.png': b'/plain "a" \\n.png',
+        b"line\nbreak.png": b"/line\\nbreak.png",
+        b'tab\t"q"\\x\r\x07\x7f.png': b'/tab\\t\\"q\\"\\\\x\\r\\007\\177.png',
+        b"\xff\n.png": b"/\xff\\n.png",
+    }
+    matches = [library.add(name, picture(number)) for number, name in enumerate(names)]
+    lines = b"".join(path_lines(matches, library.pictures())).split(b"\n")
+    folder = os.fsencode(library.folder)
+    assert lines == [
+        folder + line if place == 0 else b'"' + folder + line + b'"' for place, line in enumerate(names.values())
+    ] + [b""]
+
+
 def test_a_path_that_only_looks_escaped_stays_as_it_is(library: Library) -> None:
     match = library.add(b"\\xff.png", picture(1))
     assert b"".join(path_lines([match], library.pictures())) == os.fsencode(library.folder) + b"/\\xff.png\n"
@@ -269,7 +284,7 @@ def test_letters_that_the_font_lacks_stop_nothing(
     fonts: tuple[str, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fonts is not None:
-        monkeypatch.setattr("app.service.export.sheet._FONTS", fonts)
+        monkeypatch.setattr("app.service.export.sheet_pdf._FONTS", fonts)
     match = listed(path="/photos/\N{HIRAGANA LETTER A}\N{ARABIC LETTER ALEF}\N{GRINNING FACE}.jpg")
     assert PdfReader(io.BytesIO(contact_sheet([match], ThumbStore(tmp_path), BANDS, WORDS, "\N{GRINNING FACE}"))).pages
 

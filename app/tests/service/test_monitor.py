@@ -19,7 +19,8 @@ from app.core.types import EngineHealth, IndexInfo
 from app.images import PreviewStore
 from app.images.thumbnails import ThumbStore
 from app.library import Pictures
-from app.library.ledger import FileRecord, Ledger, Totals
+from app.library.ledger import Ledger
+from app.library.records import FileRecord, Totals
 from app.metrics import Metrics
 from app.service import Search, Services
 from app.service import monitor as module
@@ -330,8 +331,50 @@ def test_an_index_without_a_face_is_said_for_it_may_be_the_wrong_one(
     services: Services, index: Part, caplog: pytest.LogCaptureFixture
 ) -> None:
     index.delete(ids_of(points(1)))
-    _watch(services, lambda: bool(services.monitor.snapshot.index_at))
-    assert "If you expected faces, check MODEL_NAME and QDRANT_COLLECTION." in caplog.text
+    services.ledger.record([_record("/photos/1.jpg")])
+    assert _said_of_empty(services, caplog) == [(logging.WARNING, True)]
+
+
+def test_an_empty_index_in_a_new_data_folder_is_no_reason_to_warn(
+    services: Services, index: Part, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.delete(ids_of(points(1)))
+    assert _said_of_empty(services, caplog) == [(logging.INFO, False)]
+    assert "ingest FOLDER" in caplog.text
+
+
+def test_an_empty_index_beside_one_of_another_model_is_said(
+    services: Services, index: Part, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.delete(ids_of(points(1)))
+    (services.settings.embedded_dir / "faces__other__01234567" / "current").mkdir(parents=True)
+    assert _said_of_empty(services, caplog) == [(logging.WARNING, True)]
+
+
+def test_an_empty_index_is_said_if_another_model_ingested_files(
+    services: Services, index: Part, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.delete(ids_of(points(1)))
+    with closing(Ledger(tmp_path / "ledger.sqlite3", "faces__other__01234567")) as other:
+        other.record([_record("/photos/1.jpg")])
+    assert _said_of_empty(services, caplog) == [(logging.WARNING, True)]
+
+
+def _said_of_empty(services: Services, caplog: pytest.LogCaptureFixture) -> list[tuple[int, bool]]:
+    """Look at all parts twice; the level of each message about an empty index, and whether it names the model."""
+
+    async def look() -> None:
+        for _ in range(2):
+            await services.monitor.check_index()
+            await services.monitor.check_ledger()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(look())
+    return [
+        (record.levelno, "MODEL_NAME" in record.getMessage())
+        for record in caplog.records
+        if "index is empty" in record.getMessage()
+    ]
 
 
 @pytest.mark.usefixtures("quick")

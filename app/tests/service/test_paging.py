@@ -10,7 +10,7 @@ import pytest
 from app.core.errors import OceanoError
 from app.core.types import FaceFilter, FacePoint, Floats, Match, Score
 from app.metrics import Metrics
-from app.service import MatchPage, Search, paging
+from app.service import Search, paging
 from tests.support.fakes import FakeEngine, MemoryIndex, picture_of
 from tests.support.pictures import RED, point
 
@@ -113,21 +113,6 @@ def test_a_total_that_is_not_known_is_none_and_found_at_the_end(monkeypatch: pyt
     assert pages[1].total is None
     assert pages[-1].total == 100
     assert len(_ids(pages)) == 100
-
-
-def test_a_total_can_count_from_a_higher_similarity() -> None:
-    index = MemoryIndex()
-    index.upsert([_point(n, 0.405 + 0.01 * n) for n in range(50)])
-
-    async def counted() -> list[MatchPage]:
-        search = Search(FakeEngine(), index, Metrics(), threads=1)
-        (face,) = (await search.run(PICTURE, limit=2, threshold=0.4)).faces
-        assert face.next is not None
-        found = [await search.more(face.next, limit=2, count_from=least) for least in (-1, 0.6, 0.9)]
-        search.close()
-        return found
-
-    assert [page.total for page in asyncio.run(counted())] == [50, 30, 0]
 
 
 @pytest.mark.parametrize("limit", [1, 4, 7])

@@ -9,7 +9,8 @@ import pytest
 from app.core.types import FacePoint
 from app.images import ALIKE_DISTANCE
 from app.service import GroupBy, Query, Sort, ranked
-from app.service.ranked import RankedList, Row, all_matches, arranged, facets_of
+from app.service.counts import Counted, facets_of
+from app.service.ranked import RankedList, Row, all_matches, arranged
 from tests.support.fakes import MemoryIndex
 from tests.support.matches import ADA, BOB, EVE, stored
 
@@ -207,16 +208,20 @@ def test_groups_of_near_identical_images_are_those_of_a_comparison_of_all_pairs(
     assert 60 < len(sizes) < 240
 
 
+def _counted(found: RankedList) -> Counted:
+    return Counted(found, found, found, found)
+
+
 def test_facets_count_years_folders_and_the_undated() -> None:
     points = [
         stored(n, ADA, 0.9 - 0.01 * n, taken_at=taken, path=f"/photos/{n % 3}/{n}.jpg") for n, taken in enumerate(TAKEN)
     ]
-    counts = facets_of(_list(points), 2)
+    counts = facets_of(_counted(_list(points)), 2)
     assert (counts.total, counts.undated, counts.is_cut) == (7, 2, False)
     assert list(counts.years.items()) == [("2020", 1), ("2021", 4)]
     assert counts.folders == {"/photos/0": 3, "/photos/1": 2}
     assert counts.similarities.tolist() == pytest.approx([0.9 - 0.01 * n for n in range(7)])
-    nothing = facets_of(_list([]), 2)
+    nothing = facets_of(_counted(_list([])), 2)
     assert (nothing.total, nothing.years, nothing.folders, len(nothing.similarities)) == (0, {}, {}, 0)
 
 
@@ -225,7 +230,7 @@ def test_a_list_with_more_matches_than_it_may_have_says_so(monkeypatch: pytest.M
     points = [stored(n, ADA, 0.9 - 0.01 * n) for n in range(30)]
     found = _list(points)
     assert found.is_cut
-    assert facets_of(found, 5).is_cut
+    assert facets_of(_counted(found), 5).is_cut
     assert _images(found) == list(range(len(found.rows))), "the most similar ones are kept"
     assert 9 <= len(found.rows) <= 10
     assert not _list(points[:9]).is_cut

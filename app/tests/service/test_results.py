@@ -17,6 +17,8 @@ from app.core.types import FaceFilter, FaceRecord, Floats, Match, Score
 from app.index import open_index
 from app.metrics import Metrics
 from app.service import Query, ResultPage, Results, ranked, results
+from app.service.counts import Counted, facets_of
+from app.service.ranked import RankedList, all_matches
 from tests.support.fakes import FAKE_PACK, MemoryIndex
 from tests.support.matches import ADA, BOB, EVE, stored
 
@@ -249,6 +251,65 @@ def test_the_number_of_matches_is_unknown_if_there_are_more_than_a_list_may_have
     assert 19 <= len(_ids(pages)) <= 20
 
 
+WHERES = {
+    "nothing": FaceFilter(),
+    "date": FaceFilter(taken_from="2021-02", taken_to="2021-03-05"),
+    "from": FaceFilter(taken_from="2021-02-10"),
+    "undated": FaceFilter(undated=True),
+    "folder": FaceFilter(folder="/2"),
+    "both": FaceFilter(folder=("/2", "/1"), taken_to="2021-03", without=("blurred",)),
+    "neither": FaceFilter(undated=True, taken_from="2021"),
+}
+
+
+def _dated(index: Counting) -> None:
+    for n in range(90):
+        moment = (None, f"2021-0{1 + n % 4}-0{1 + n % 9}T10:00:00", f"2021-02-0{1 + n % 9}T23:30:00-03:00")[n % 3]
+        folder = f"/{n % 4}"
+        index.upsert(
+            [stored(n, ADA, 0.45 + n / 200, taken_at=moment, path=f"{folder}/{n}.jpg", folder=("/", folder),
+                    flaws=("blurred",) if n % 7 == 0 else ())]
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("where", WHERES.values(), ids=WHERES.keys())
+@pytest.mark.parametrize("extra", ["plain", "min_face", "unlike", "together"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_counts_are_those_of_a_search_for_each_filter(
+    lists: Results, index: Counting, where: FaceFilter, extra: str, *, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cut:
+        monkeypatch.setattr(ranked, "MAX_LISTED", 20)
+    _dated(index)
+    base = ANY if extra == "plain" else ORDERS[extra]
+    query = replace(base, threshold=0.6, where=None if where == FaceFilter() else where, sort="newest", group_by="day")
+    counted = _run(lists.facets(query, least=0.4))
+
+    def found(threshold: float, **changes: Any) -> RankedList:
+        return all_matches(index, replace(query, threshold=threshold, where=replace(where, **changes)))
+
+    any_date = found(0.6, taken_from=None, taken_to=None, undated=False)
+    expected = facets_of(Counted(found(0.6), any_date, found(0.6, folder=None), found(0.4)), 50)
+    assert (counted.total, counted.is_cut, counted.years, counted.undated, counted.folders) == (
+        expected.total, expected.is_cut, expected.years, expected.undated, expected.folders,
+    )  # fmt: skip
+    assert counted.similarities.tolist() == expected.similarities.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "searches"), [("nothing", 1), ("date", 1), ("undated", 1), ("folder", 2), ("both", 2)]
+)
+def test_counts_need_a_search_for_each_folder_filter_only(
+    lists: Results, index: Counting, name: str, searches: int
+) -> None:
+    _dated(index)
+    query = replace(ANY, threshold=0.6, where=WHERES[name])
+    _run(lists.facets(query, least=0.4))
+    assert index.searches == searches
+    _run(lists.facets(replace(query, threshold=0.7), least=0.4))
+    assert index.searches <= searches + (name == "both"), "another sureness needs no search for its date"
+
+
 def test_a_filter_counts_for_every_order_and_for_the_facets(lists: Results, index: Counting) -> None:
     for n in range(30):
         index.upsert([stored(n, ADA, 0.5 + n / 100, path=f"/{n % 3}/{n}.jpg", folder=("/", f"/{n % 3}"))])
@@ -259,7 +320,8 @@ def test_a_filter_counts_for_every_order_and_for_the_facets(lists: Results, inde
             continue
         assert {one.match.payload.folder for one in lists.matches(found)} == {("/", "/2")}
         assert all(one.match.payload.folder == ("/", "/2") for one in _run(lists.page(found, limit=5)).matches)
-    assert _run(lists.facets(replace(ANY, where=where))).folders == {"/2": 10}
+    counts = _run(lists.facets(replace(ANY, where=where)))
+    assert (counts.total, counts.folders) == (10, {"/0": 10, "/1": 10, "/2": 10})
     for query in (ANY, ORDERS["newest"]):
         with pytest.raises(OceanoError, match="folder_unknown"):
             _run(lists.page(replace(query, where=FaceFilter(folder="/9")), limit=5))

@@ -15,7 +15,7 @@ from app.library.ledger import Ledger
 from app.metrics import Metrics
 from app.service.monitor import Monitor
 from app.service.strangers import fit, fitted, measured_bands, sampled_strangers
-from app.service.sureness import bands_of
+from app.service.sureness import bands_of, two_decimals
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import point
 
@@ -178,3 +178,15 @@ def test_the_bands_of_a_small_index_are_those_of_the_model(monkeypatch: pytest.M
     monkeypatch.setattr("app.service.strangers.LEAST_FACES", 1)
     monkeypatch.setattr("app.service.strangers.sampled_strangers", lambda *_: Strangers(0.1, 0.05, measured=True))
     assert measured_bands(index, FAKE_PACK).source == "index"
+
+
+@pytest.mark.parametrize(
+    ("similarity", "shown"),
+    [(0.477325, "0.47"), (0.589407, "0.58"), (0.29, "0.29"), (0.4, "0.40"), (0.999999, "0.99"), (1.0, "1.00"),
+     (-0.001, "-0.01")],
+)  # fmt: skip
+def test_a_similarity_is_rounded_down_so_that_it_reaches_the_threshold_of_that_number(
+    similarity: float, shown: str
+) -> None:
+    assert two_decimals(similarity) == shown
+    assert similarity >= float(shown)

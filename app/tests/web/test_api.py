@@ -28,7 +28,8 @@ from app.core.errors import OceanoError
 from app.core.types import EngineHealth, Face, FaceFilter, FacePoint, Floats, IndexInfo, Match, Picture, collection_name
 from app.images.decoding import decode, image_id_of
 from app.images.thumbnails import ThumbStore, face_thumbnail
-from app.library.ledger import FileRecord, Ledger
+from app.library.ledger import Ledger
+from app.library.records import FileRecord
 from app.main import create_app
 from app.service import monitor as monitor_module
 from app.service.factory import LOOKUP_THREADS

@@ -70,6 +70,24 @@ def test_the_search_from_an_indexed_face_is_kept(client: TestClient) -> None:
     assert client.get(f"{address}/facets").status_code == 200
 
 
+def test_a_search_that_could_not_be_opened_is_not_kept(client: TestClient) -> None:
+    form = form_of(client.get(f"/face/{point(10, GREEN).face_id}").text)
+    unknown = f"{point(7).face_id[:-1]}0"
+    for filters, code in ((f"folder={FOLDER}x", "folder_unknown"), (f"not={unknown}", "face_unknown")):
+        response = client.post("/kept", data=form | {"name": "Ana", "days": "30", "filters": filters})
+        assert response.status_code in (400, 404)
+        assert code in response.text
+    assert "Kept searches" not in client.get("/").text
+
+
+def test_the_name_of_a_kept_search_turns_no_text_around(client: TestClient) -> None:
+    name = "Ana\N{RIGHT-TO-LEFT OVERRIDE}gpj"
+    address = keep(client, client.get(f"/face/{point(10, GREEN).face_id}").text, name=name)
+    for html in (client.get(address).text, client.get("/").text):
+        assert "Ana\\u202egpj" in html
+        assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in html
+
+
 def test_the_start_page_lists_kept_searches(client: TestClient) -> None:
     assert "Kept searches" not in client.get("/").text
     address = keep(client, client.get(f"/face/{point(9, RED).face_id}").text, name="<i>Ana</i>")

@@ -732,6 +732,15 @@ def test_a_method_that_a_route_does_not_take_is_405_and_says_which_it_takes(
     assert answer.headers["allow"]
 
 
+@pytest.mark.parametrize("path", ["/compare", "/search", "/detect", "/search/batch"])
+def test_a_browser_that_opens_an_address_of_the_api_sees_a_page_with_a_link_back(client: TestClient, path: str) -> None:
+    answer = client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "method_not_allowed" in answer.text
+    assert 'href="/"' in answer.text
+
+
 def test_an_error_before_the_page_is_reached_is_shown_as_the_page_shows_it(settings: Settings) -> None:
     with TestClient(_app(settings)) as client:
         answer = client.post(

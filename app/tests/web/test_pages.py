@@ -12,9 +12,10 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import FLAWS
+from app.library import ToldProgress, Totals
 from app.main import create_app
 from app.service import Results, Services
-from app.service.monitor import Monitor
+from app.service.monitor import Monitor, Snapshot
 from app.web.i18n import LANGUAGES, translator
 from app.web.pages import kept, results, search
 from tests.support.clients import TestClient
@@ -72,6 +73,43 @@ def test_the_start_page_asks_for_photographs(client: TestClient, filled: None) -
     assert chooser.attributes["name"] == "image"
     assert "multiple" in chooser.attributes
     assert "1,234,567 faces indexed" in response.text
+
+
+def test_the_start_page_counts_faces_and_photographs(
+    client: TestClient, filled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Snapshot(totals=Totals(done=1_999_000, no_face=1_000, failed=7, duplicate=9, faces=1_234_567))
+    monkeypatch.setattr(services_of(client).monitor, "snapshot", counted)
+    assert size_of_index(client.get("/").text) == "1,234,567 faces in 2,000,000 photographs"
+    spanish = client.get("/?lang=es").text
+    assert size_of_index(spanish) == "1 234 567 rostros en 2 000 000 fotografías"
+    client.cookies.clear()
+    for unknown in (Snapshot(), Snapshot(totals=Totals())):  # the ledger fails, or is not that of the index
+        monkeypatch.setattr(services_of(client).monitor, "snapshot", unknown)
+        assert size_of_index(client.get("/").text) == "1,234,567 faces in the index"
+
+
+def test_the_start_page_tells_how_far_an_ingest_is(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.library.progress.WRITE_SECONDS", 0.0)
+    monkeypatch.setattr("app.library.progress.COUNT_AFTER_SECONDS", 60.0)
+    with ToldProgress(services_of(client).settings.state_dir, list) as told:
+        told.update(1234)
+        assert size_of_index(client.get("/").text) == "Import running, 1,234 files so far"
+        told.total = 2869
+        told.update(1234)
+        assert size_of_index(client.get("/").text) == "Import running, 43 %"
+        assert size_of_index(client.get("/?lang=es").text) == "Importación en curso, 43 %"
+        client.cookies.clear()
+    assert size_of_index(client.get("/").text) == ""
+
+
+def services_of(client: TestClient) -> Services:
+    services: Services = client.app.state.services  # type: ignore[attr-defined]
+    return services
+
+
+def size_of_index(html: str) -> str:
+    return " ".join(one.words for one in elements(html, of_class="size-of-index")).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_footer_names_the_model_and_leads_to_status_metrics_and_api(client: TestClient, filled: None) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
@@ -21,6 +22,9 @@ _COLUMNS: Final = (
     "x1", "y1", "x2", "y2", "width", "height", "page", "group_size",
 )  # fmt: skip
 _BOM: Final = b"\xef\xbb\xbf"  # without it, Excel reads UTF-8 as Latin-1
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
+_ESCAPED: Final = re.compile(rb"[\x00-\x1f\x7f\"\\]")
+_ESCAPES: Final = {b"\n": rb"\n", b"\r": rb"\r", b"\t": rb"\t", b'"': rb"\"", b"\\": rb"\\"}
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by spreadsheets
 
 
@@ -47,10 +51,21 @@ def path_lines(matches: Iterable[ListedMatch], pictures: Pictures, *, end: bytes
     Args:
         matches: the matches.
         pictures: knows the bytes of paths that are not UTF-8, which the index has with escapes.
-        end: of a line; b"\\0" for names that contain a line break.
+        end: of a line. After a line break, a path with control characters is quoted as Git does; with b"\\0", none is.
     """
     for payload in images_of(matches):
-        yield os.fsencode(_real(payload, pictures)) + end
+        path = os.fsencode(_real(payload, pictures))
+        yield (path if end == b"\0" else quoted(path)) + end
+
+
+def quoted(path: bytes) -> bytes:
+    """Return a path on one line: one with control characters in double quotes, with the escapes of C.
+
+    The others are as they are. Absolute paths begin with a slash, so that a line tells which kind it is.
+    """
+    if not _CONTROL.search(path):
+        return path
+    return b'"' + _ESCAPED.sub(lambda sign: _ESCAPES.get(sign[0]) or b"\\%03o" % sign[0][0], path) + b'"'
 
 
 def _real(payload: FacePayload, pictures: Pictures) -> str:

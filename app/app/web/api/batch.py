@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.core.errors import OceanoError
 from app.core.types import Floats, ModelPack
-from app.service import MatchPage, Services
+from app.service import ResultPage, Services
 from app.web.addresses import root_path_of
 from app.web.api.examples import Person, person_of, stored_embeddings
 from app.web.api.forms import PersonOptions, check_options
@@ -53,7 +53,7 @@ BATCH_BODY: Final[dict[str, Any]] = {
     }
 }
 
-_Outcome = tuple[Person, MatchPage] | OceanoError
+_Outcome = tuple[Person, ResultPage] | OceanoError
 
 
 @router.post("/search/batch", openapi_extra=BATCH_BODY, response_model=BatchResponse)

@@ -10,7 +10,15 @@ import numpy as np
 
 from app.core.errors import OceanoError
 from app.core.types import BBox, Face, Floats, ModelPack
-from app.service import Conditions, Query, Services, combine_pictures, combined, similarities_to_others
+from app.service import (
+    Conditions,
+    Query,
+    Services,
+    combine_pictures,
+    combined,
+    doubtful_examples,
+    similarities_to_others,
+)
 from app.web.api.fields import MAX_EXAMPLES, face_place
 from app.web.api.forms import PersonOptions, SearchOptions
 from app.web.api.responses import ImageSize
@@ -27,7 +35,7 @@ class PersonExample:
         kind: what was sent.
         embedding: float32, (D,), with norm 1.
         similarity: cosine to the other examples combined, -1 to 1; 1 for the only one.
-        doubtful: the similarity is below the model's threshold: it may show another person.
+        doubtful: it may show another person, see `app.service.doubtful_examples`.
         image_index: position of the image in the request; None without an image.
         face_index: position of the face in the image, in canonical order; None without an image.
         bbox: of this face.
@@ -214,9 +222,7 @@ def _of_stored(face_ids: Sequence[str], stored: Mapping[str, Floats]) -> list[Fl
 
 
 def _compared(examples: Sequence[PersonExample], threshold: float) -> list[PersonExample]:
-    """Compare every example with the others combined."""
-    similarities = similarities_to_others([example.embedding for example in examples])
-    return [
-        replace(example, similarity=similarity, doubtful=similarity < threshold)
-        for example, similarity in zip(examples, similarities, strict=True)
-    ]
+    """Compare every example with the others."""
+    embeddings = [example.embedding for example in examples]
+    found = zip(examples, similarities_to_others(embeddings), doubtful_examples(embeddings, threshold), strict=True)
+    return [replace(example, similarity=similarity, doubtful=doubtful) for example, similarity, doubtful in found]

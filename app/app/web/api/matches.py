@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from app.core.paths import readable
 from app.core.types import BBox, Match
-from app.service import Bands, FaceMatches, ListedMatch, MatchPage, Services, Sureness
+from app.service import Bands, FaceMatches, ListedMatch, ResultPage, Services, Sureness
 from app.web.api.examples import ExampleKind, PersonExample
 from app.web.api.responses import FoundFace, ImageSize, Model, Response, rounded, rounded_box, thumb_url
 from app.web.errors import Problem
@@ -106,7 +106,9 @@ class CombinedExample(BaseModel):
     bbox: BBox | None = Field(description="x1, y1, x2, y2 in pixels of the upright image")
     face_id: str | None = Field(description="of a stored face")
     similarity: float = Field(description="cosine to the other examples combined, -1 to 1; 1 for the only example")
-    doubtful: bool = Field(description="`similarity` is below the model's threshold: it may show another person")
+    doubtful: bool = Field(
+        description="it resembles neither the other examples combined nor the first one: it may show another person"
+    )
 
     @classmethod
     def of(cls, example: PersonExample) -> CombinedExample:
@@ -132,7 +134,7 @@ class CombinedMatches(BaseModel):
 
     @classmethod
     def of(
-        cls, examples: tuple[PersonExample, ...], page: MatchPage, bands: Bands, root_path: str = ""
+        cls, examples: tuple[PersonExample, ...], page: ResultPage, bands: Bands, root_path: str = ""
     ) -> CombinedMatches:
         """Describe the first page of a query."""
         return cls(
@@ -167,7 +169,7 @@ class MoreResponse(Response):
     took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
 
     @classmethod
-    def of(cls, page: MatchPage, services: Services, root_path: str = "") -> MoreResponse:
+    def of(cls, page: ResultPage, services: Services, root_path: str = "") -> MoreResponse:
         """Describe a page."""
         bands = services.bands
         return cls(

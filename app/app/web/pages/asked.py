@@ -14,7 +14,7 @@ from app.core.boxes import area
 from app.core.errors import OceanoError
 from app.core.types import BBox, Face, Floats, ModelPack, Picture
 from app.images import face_thumbnail
-from app.service import Query, combined, decode_query, encode_query
+from app.service import Query, combined, decode_query, doubtful_examples, encode_query
 from app.web.pages.filters import MAX_EXAMPLES
 
 MAX_CHOICES: Final = 12  # faces of one photograph to choose from; the largest ones
@@ -32,7 +32,7 @@ class Example:
         face_id: of an indexed face; empty for a face of a photograph that was sent.
         token: holds the embedding, for the next request; empty for an indexed face.
         crop: a small JPEG file in Base64; empty if there is none, and for an indexed face, which has a thumbnail.
-        is_doubtful: resembles neither the first example nor all others together: it may be someone else.
+        is_doubtful: it may be someone else, see `app.service.doubtful_examples`.
         bbox: in the photograph, if this request brought it.
     """
 
@@ -151,7 +151,7 @@ def choose(
 
 
 def together(examples: Sequence[Example], threshold: float, picture: Picture | None = None) -> Asked:
-    """Ask for the person whom all examples show. The first is the one who is meant; others may be doubtful.
+    """Ask for the person whom all examples show; some may be doubtful.
 
     Raises:
         OceanoError: `invalid_request` if there is no example, or more than MAX_EXAMPLES.
@@ -160,20 +160,9 @@ def together(examples: Sequence[Example], threshold: float, picture: Picture | N
         raise OceanoError(
             "invalid_request", f"send 1 to {MAX_EXAMPLES} photographs of the person", details={"field": "image"}
         )
-    if len(examples) == 1:
-        return Asked(tuple(examples), picture=picture)
-    marked = [
-        replace(one, is_doubtful=place > 0 and _is_stranger(place, examples, threshold))
-        for place, one in enumerate(examples)
-    ]
+    doubtful = doubtful_examples([one.embedding for one in examples], threshold)
+    marked = [replace(one, is_doubtful=is_doubtful) for one, is_doubtful in zip(examples, doubtful, strict=True)]
     return Asked(tuple(marked), picture=picture)
-
-
-def _is_stranger(place: int, examples: Sequence[Example], threshold: float) -> bool:
-    """Compare an example with the first one, and with all others together, of which one may be a stranger, too."""
-    others = combined([one.embedding for other, one in enumerate(examples) if other != place])
-    embedding = examples[place].embedding
-    return max(float(embedding @ examples[0].embedding), float(embedding @ others)) < threshold
 
 
 def _checked(crop: str) -> str:

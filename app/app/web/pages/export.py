@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.core.errors import OceanoError
+from app.core.errors import JsonValue, OceanoError
 from app.core.types import FacePayload
 from app.service import SURENESSES, ListedMatch, Query, Services, decode_query
 from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows, path_lines, zip_archive, zip_size
@@ -78,7 +78,7 @@ async def _export(request: Request, services: Services, query: Query, fields: Fi
         raise OceanoError("invalid_request", f"format must be one of {names}", details={"field": "format"})
     matches = _chosen(services.results.matches(query), frozenset(all_of(fields, "id")))
     if last_of(fields, "estimate"):
-        return JSONResponse({"text": await run_in_threadpool(_estimate, services, matches, kind, t)})
+        return JSONResponse(await run_in_threadpool(_estimate, services, matches, kind, t))
     suffix, media_type = _KINDS[kind]
     name = f"oceano-{datetime.now(UTC).date().isoformat()}.{suffix}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
@@ -157,11 +157,12 @@ def _preview(services: Services, decoding: Decoding, payload: FacePayload) -> by
     return services.shown.preview(decoding.decoders, payload.image_id, files, _PREVIEW_WIDTH, payload.page)
 
 
-def _estimate(services: Services, matches: Iterable[ListedMatch], kind: str, t: Translator) -> str:
+def _estimate(services: Services, matches: Iterable[ListedMatch], kind: str, t: Translator) -> dict[str, JsonValue]:
     """Return how many photographs an archive has, and how large it is; previews are not drawn to find out."""
     count, size = zip_size(matches, services.pictures)
     key = "export.size" if kind == "zip" else "export.files"
-    return t.count(key, count, size=readable_size(size))
+    text = t.count(key, count, size=readable_size(size))
+    return {"text": text, "files": count, "bytes": size if kind == "zip" else None}
 
 
 def readable_size(size: float) -> str:

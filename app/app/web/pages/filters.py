@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from app.core.errors import OceanoError
 from app.core.paths import absolute
 from app.core.types import FaceFilter, Floats
-from app.service import GroupBy, Query, Sort, face_filter, is_later
+from app.service import GroupBy, Query, Sort, face_filter, is_later, two_decimals
 
 Size = Literal["s", "m", "l"]
 Fields = Mapping[str, "str | Sequence[str]"]
@@ -36,6 +36,8 @@ _MAX_PATH: Final = 4096
 _MAX_SIDE: Final = 10_000
 _MAX_DIGITS: Final = 9
 _MAX_AFTER: Final = 10_000
+_MAX_NAME: Final = 200
+_IMAGE_ID: Final = re.compile(r"[0-9a-f]{64}")
 _DATE: Final = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
 
 
@@ -56,6 +58,8 @@ class Filters:
         examples: face_ids, further examples of the person.
         together: face_ids of persons who must be in the same image.
         unlike: face_ids of persons who are not meant.
+        photo: image_id of the only image whose faces are shown; empty: any.
+        named: name of the only person whose faces are shown; empty: any.
         after: where the page begins, `ResultPage.next` of the page before; empty: at the first match.
         size: of the cards: small, medium, large.
     """
@@ -72,6 +76,8 @@ class Filters:
     examples: tuple[str, ...] = ()
     together: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
+    photo: str = ""
+    named: str = ""
     after: str = ""
     size: Size = "m"
 
@@ -81,7 +87,10 @@ class Filters:
 
     def where(self) -> FaceFilter | None:
         """Return the filter of the index; None if there is none."""
-        return face_filter(self.folders, self.taken_from, self.taken_to, undated=self.undated, clear=self.clear)
+        where = face_filter(self.folders, self.taken_from, self.taken_to, undated=self.undated, clear=self.clear)
+        if not self.photo and not self.named:
+            return where
+        return replace(where or FaceFilter(), image_id=self.photo or None, person=self.named or None)
 
     def query(
         self, embedding: Floats, *, threshold: float, together: Sequence[Floats] = (), unlike: Sequence[Floats] = ()
@@ -139,6 +148,8 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "examples": "example",
         "together": "with",
         "unlike": "not",
+        "photo": "photo",
+        "named": "named",
         "after": "after",
         "size": "size",
     }
@@ -172,6 +183,8 @@ def read_filters(sent: Fields) -> Filters:
         examples=_face_ids(sent, "example", MAX_EXAMPLES - 1),
         together=_face_ids(sent, "with", MAX_EXAMPLES),
         unlike=_face_ids(sent, "not", MAX_EXAMPLES),
+        photo=_image_id(_last(sent, "photo")),
+        named=_name(_last(sent, "named")),
         after=_after(_last(sent, "after")),
         size=_one_of(_last(sent, "size"), "size", get_args(Size)) or "m",
     )
@@ -191,7 +204,7 @@ def _last(sent: Fields, name: str) -> str:
 def _text(value: object) -> str:
     if value is True:
         return "1"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return two_decimals(value) if isinstance(value, float) else str(value)
 
 
 def _folders(paths: Sequence[str]) -> tuple[str, ...]:
@@ -251,6 +264,18 @@ def _face_ids(sent: Fields, name: str, most: int) -> tuple[str, ...]:
     if len(face_ids) > most:
         raise _wrong(name, face_ids[-1], f"one of at most {most} faces")
     return face_ids
+
+
+def _image_id(text: str) -> str:
+    if text and not _IMAGE_ID.fullmatch(text):
+        raise _wrong("photo", text, "the id of an indexed image")
+    return text
+
+
+def _name(text: str) -> str:
+    if len(text) > _MAX_NAME:
+        raise _wrong("named", text, f"a name of at most {_MAX_NAME} characters")
+    return text
 
 
 def _after(text: str) -> str:

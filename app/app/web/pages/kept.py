@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.core.errors import OceanoError
 from app.core.types import Floats
-from app.service import DEFAULT_DAYS, KeptSearch, Services
+from app.service import DEFAULT_DAYS, KeptSearch, Services, require_known_folders
 from app.web.addresses import root_path_of
 from app.web.csrf import require_same_origin
 from app.web.deps import ServicesDep
@@ -23,7 +23,8 @@ from app.web.pages import asked as persons
 from app.web.pages.asked import Asked
 from app.web.pages.filters import MAX_EXAMPLES, Fields, read_filters
 from app.web.pages.form_fields import all_of, last_of, query_fields
-from app.web.pages.result_page import facets_of, query_of, result_view
+from app.web.pages.names import printable
+from app.web.pages.result_page import facets_of, filtered_query, query_of, result_view
 from app.web.pages.result_views import KeptView, Place, day_text
 from app.web.pages.results import show_facets, show_result
 from app.web.uploads import read_fields
@@ -56,6 +57,8 @@ async def _keep(request: Request, services: ServicesDep) -> RedirectResponse:
     fields = await read_fields(request)
     embeddings, crop = await _examples(services, fields)
     filters = read_filters(parse_qs(last_of(fields, "filters")))
+    query = await filtered_query(services, filters, embeddings[0], ())
+    await services.lookups.run(require_known_folders, services.index, query.where)  # else it could not be opened
     days = last_of(fields, "days") or str(DEFAULT_DAYS)
     kept = await services.lookups.run(
         lambda: services.kept.keep(
@@ -136,4 +139,6 @@ async def _delete(request: Request, kept_id: str, services: ServicesDep) -> Redi
 
 def _view(kept: KeptSearch, t: Translator) -> KeptView:
     crop = f"data:image/jpeg;base64,{base64.b64encode(kept.crop).decode('ascii')}" if kept.crop else ""
-    return KeptView(kept.kept_id, kept.name, crop, day_text(kept.ends.date().isoformat(), t), len(kept.embeddings))
+    return KeptView(
+        kept.kept_id, printable(kept.name), crop, day_text(kept.ends.date().isoformat(), t), len(kept.embeddings)
+    )

@@ -16,15 +16,16 @@ from app.core.errors import OceanoError
 from app.core.types import FaceRecord
 from app.images import PREVIEW_WIDTHS
 from app.library import Neighbours, StoredImage
-from app.service import Services, Sureness
+from app.service import Services, Sureness, two_decimals
 from app.web.api.faces import face_id_from
 from app.web.api.images import image_id_from
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.export import readable_size
 from app.web.pages.form_fields import last_of, query_fields
+from app.web.pages.names import encodable, printable
 from app.web.pages.result_parts import outline
-from app.web.pages.result_views import OutlineView, day_text, printable, two_decimals
+from app.web.pages.result_views import OutlineView, day_text
 from app.web.pages.templating import render
 from app.web.uploads import Decoding
 
@@ -64,8 +65,9 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file of the photograph."""
+    """A file of the photograph; its names are for the eye, `copied` is its path for programs."""
 
+    copied: str
     path: str
     name: str
     folder: str
@@ -193,8 +195,9 @@ def _face(image: StoredImage, number: int, record: FaceRecord, chosen: str) -> P
 
 
 def _copies(image: StoredImage) -> Sequence[Copy]:
-    paths = [PurePosixPath(printable(file.path)) for file in image.files] or [PurePosixPath(printable(image.path))]
-    return [Copy(str(path), path.name, str(path.parent)) for path in paths]
+    paths = [file.path for file in image.files] or [image.path]
+    shown = [PurePosixPath(printable(path)) for path in paths]
+    return [Copy(encodable(path), str(one), one.name, str(one.parent)) for path, one in zip(paths, shown, strict=True)]
 
 
 def _why(services: Services, chosen: str, back: str, told: str) -> Why | None:

@@ -9,7 +9,7 @@ from typing import Final
 from fastapi.concurrency import run_in_threadpool
 
 from app.core.types import Floats
-from app.service import Query, ResultPage, Services, encode_query
+from app.service import Query, ResultPage, Services, encode_query, two_decimals
 from app.web.i18n import Translator
 from app.web.pages.asked import Asked
 from app.web.pages.filters import LEAST_MIN, Filters
@@ -22,7 +22,7 @@ from app.web.pages.result_parts import (
     photograph_view,
     spans,
 )
-from app.web.pages.result_views import BandView, FacetsView, KeptView, Place, ResultView, two_decimals
+from app.web.pages.result_views import BandView, FacetsView, KeptView, Place, ResultView
 
 PAGE: Final = 100  # cards
 FOLDERS: Final = 200
@@ -96,7 +96,7 @@ async def result_view(
         examples=example_views(asked.examples, place),
         choices=tuple(crop_view(one, number) for number, one in enumerate(asked.choices, 1)),
         photograph=await run_in_threadpool(photograph_view, asked),
-        cards=tuple(cards(page.matches, bands, filters, t, same)),
+        cards=tuple(cards(page.matches, bands, place, t, same)),
         first=first,
         last=last,
         total=counted.total if counted and not counted.is_cut and filters.group is None else page.total,
@@ -113,7 +113,7 @@ async def result_view(
 
 
 async def facets_of(services: Services, query: Query, filters: Filters) -> tuple[FacetsView, tuple[BandView, ...]]:
-    """Count all matches: by year without the filter by date, by folder without the filter by folder.
+    """Count all matches.
 
     Returns:
         The counts, and the ticks of the rail with the number of matches of each sureness.
@@ -122,21 +122,8 @@ async def facets_of(services: Services, query: Query, filters: Filters) -> tuple
         OceanoError: as `result_view`.
     """
     threshold = services.engine.pack.threshold
-    plain = replace(query, sort="similarity", group_by=None)
-    counted = await services.results.facets(plain, folders=FOLDERS)
-    years = folders = counted
-    if filters.taken_from or filters.taken_to or filters.undated:
-        where = replace(filters, taken_from="", taken_to="", undated=False).where()
-        years = await services.results.facets(replace(plain, where=where), folders=1)
-    if filters.folders:
-        folders = await services.results.facets(
-            replace(plain, where=replace(filters, folders=()).where()), folders=FOLDERS
-        )
-    similarities = counted.similarities
-    if query.threshold > threshold:
-        similarities = (await services.results.facets(replace(plain, threshold=threshold), folders=1)).similarities
-    ticks = band_views(services.bands, threshold, filters, similarities)
-    return facets_view(counted, years, folders, filters), ticks
+    counted = await services.results.facets(query, least=threshold, folders=FOLDERS)
+    return facets_view(counted, filters), band_views(services.bands, threshold, filters, counted.similarities)
 
 
 async def counts_of_choices(services: Services, asked: Asked, filters: Filters) -> list[str]:

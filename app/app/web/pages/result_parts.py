@@ -7,55 +7,52 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from app.core.types import BBox, Floats, Picture
 from app.images import preview_webp
-from app.service import SURENESSES, Bands, Facets, ListedMatch, ResultPage
+from app.service import SURENESSES, Bands, Facets, ListedMatch, ResultPage, two_decimals
 from app.web.i18n import Translator
 from app.web.pages.asked import Asked, Example
 from app.web.pages.filters import Filters
+from app.web.pages.names import encodable, printable
 from app.web.pages.result_views import (
     BandView,
     BarView,
     CardView,
     CropView,
     FacetsView,
+    HeadingView,
     OutlineView,
     PhotographView,
     Place,
     day_text,
-    printable,
-    two_decimals,
 )
 
 _PREVIEW_SIDE: Final = 1024
 _YEAR, _MONTH, _DAY = 4, 7, 10  # characters of a time in ISO 8601
 _PER_HEADING: Final = 3  # matches at least, on average
+_HEADED: Final = ("image", "person", "day")  # groups with a heading
 _SHOWN_FLAWS: Final = ("blurred", "extreme_pose", "face_too_small", "low_detection_score")  # the first is shown
 
 
-def cards(found: Sequence[ListedMatch], bands: Bands, filters: Filters, t: Translator, same: str) -> list[CardView]:
+def cards(found: Sequence[ListedMatch], bands: Bands, place: Place, t: Translator, same: str) -> list[CardView]:
     """Make the cards of a page.
 
     Args:
         found: the matches.
         bands: say what a similarity means.
-        filters: a list by time gets headings.
+        place: the address and the filters; groups, and a list by time, get headings.
         t: the language.
         same: image_id of the face that the result starts from; empty for none.
     """
     views = []
-    before = None
-    headings = _headings(found, t) if filters.sort != "similarity" else [""] * len(found)
-    for listed, name in zip(found, headings, strict=True):
+    for listed, heading in zip(found, _headings(found, place, t), strict=True):
         match, payload = listed.match, listed.match.payload
         path = PurePosixPath(printable(payload.path))
         when = day_text(payload.taken_at, t)
-        heading = name if name != before else ""
-        before = name
         views.append(
             CardView(
                 face_id=match.face_id,
@@ -63,12 +60,12 @@ def cards(found: Sequence[ListedMatch], bands: Bands, filters: Filters, t: Trans
                 event=path.parent.name or str(path.parent),
                 name=path.name,
                 path=str(path),
+                copied=encodable(payload.path),
                 when=when,
-                day=(payload.taken_at or "")[:10],
                 similarity=two_decimals(match.similarity),
                 sureness=bands.of(match.similarity),
                 person=printable(payload.person or ""),
-                more=listed.group_size - 1,
+                more=0 if heading else listed.group_size - 1,
                 flaw=next((flaw for flaw in _SHOWN_FLAWS if flaw in payload.flaws), ""),
                 page=payload.page + 1 if payload.page else 0,
                 is_same=payload.image_id == same,
@@ -78,8 +75,35 @@ def cards(found: Sequence[ListedMatch], bands: Bands, filters: Filters, t: Trans
     return views
 
 
-def _headings(found: Sequence[ListedMatch], t: Translator) -> list[str]:
-    """Return what each match of a list by time belongs to: its day, month or year, so that there are not too many."""
+def _headings(found: Sequence[ListedMatch], place: Place, t: Translator) -> list[HeadingView | None]:
+    """Return the heading above each match: of its group, or where another time begins in a list by time."""
+    if place.filters.group in _HEADED:
+        return [_group(listed, place, t) for listed in found]
+    if place.filters.sort == "similarity":
+        return [None] * len(found)
+    times = _times(found, t)
+    return [None if at and times[at - 1] == time else HeadingView(time) for at, time in enumerate(times)]
+
+
+def _group(listed: ListedMatch, place: Place, t: Translator) -> HeadingView:
+    """Return the heading of a group, with the way to all of its matches if there are others."""
+    stored, by = listed.match.payload, place.filters.group
+    day = (stored.taken_at or "")[:_DAY]
+    image_id = stored.image_id if by == "image" else ""
+    changes: dict[str, Any]
+    if by == "image":
+        text = PurePosixPath(printable(stored.path)).name
+        changes = {"photo": stored.image_id}
+    elif by == "person":
+        text, changes = printable(stored.person or "") or t("result.no_name"), {"named": stored.person or ""}
+    else:
+        text, changes = day_text(day, t) or t("result.undated"), {"taken_from": day, "taken_to": day}
+    matches = place.to(group=None, **changes) if listed.group_size > 1 else ""
+    return HeadingView(text, image_id, listed.group_size, matches)
+
+
+def _times(found: Sequence[ListedMatch], t: Translator) -> list[str]:
+    """Return the day, month or year of each match of a list by time, so that there are not too many headings."""
     times = [listed.match.payload.taken_at or "" for listed in found]
     length = next((n for n in (_DAY, _MONTH) if len({time[:n] for time in times}) * _PER_HEADING <= len(times)), _YEAR)
     return [day_text(time[:length], t) or t("result.undated") for time in times]
@@ -175,16 +199,9 @@ def band_views(bands: Bands, threshold: float, filters: Filters, similarities: F
     return tuple(views)
 
 
-def facets_view(counted: Facets, years: Facets, folders: Facets, filters: Filters) -> FacetsView:
-    """Make the view of counts.
-
-    Args:
-        counted: of the result.
-        years: of the result without its filter by date.
-        folders: of the result without its filter by folder.
-        filters: which year is chosen.
-    """
-    known = {int(year): count for year, count in years.years.items()}
+def facets_view(counted: Facets, filters: Filters) -> FacetsView:
+    """Make the view of counts; the filters tell which year is chosen."""
+    known = {int(year): count for year, count in counted.years.items()}
     most = max(known.values(), default=1)
     span = range(min(known), max(known) + 1) if known and max(known) - min(known) < 200 else sorted(known)
     chosen = filters.taken_from if filters.taken_from == filters.taken_to else ""
@@ -197,8 +214,8 @@ def facets_view(counted: Facets, years: Facets, folders: Facets, filters: Filter
         counted.total,
         counted.is_cut,
         tuple(bars),
-        years.undated,
-        tuple((path, PurePosixPath(printable(path)).name or path, n) for path, n in folders.folders.items()),
+        counted.undated,
+        tuple((path, PurePosixPath(printable(path)).name or path, n) for path, n in counted.folders.items()),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +52,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadingView:
+    """What cards belong to.
+
+    Attributes:
+        text: a day, month or year; the name of a photograph or person.
+        image_id: of the photograph; empty if the text names none.
+        count: matches of the group; None for cards in the order of time, which are all shown.
+        matches: query string of the result with all matches of the group; empty if they are shown.
+    """
+
+    text: str
+    image_id: str = ""
+    count: int | None = None
+    matches: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CardView:
     """A match.
 
@@ -61,17 +77,17 @@ class CardView:
         image_id: its image.
         event: name of the folder, which names the event in most archives.
         name: name of the file.
-        path: the path of the file.
+        path: the path of the file, for the eye.
+        copied: the same, for programs.
         when: the day of the photograph in words; empty if unknown.
-        day: the same in ISO 8601.
         similarity: two decimals, rounded down, so that what shows as 0.40 reaches a threshold of 0.40.
         sureness: what the similarity means.
         person: a name, if known.
-        more: further matches of its group.
+        more: further matches of its group, if it has no heading.
         flaw: why the face may be hard to recognise; empty if it is clear.
         page: number of the page of the file, from 1; 0 for a first page.
         is_same: the query is a face of this very image.
-        heading: text above the card in a list by time, where another day begins; else empty.
+        heading: of its group, or of the day that begins here in a list by time; else None.
     """
 
     face_id: str
@@ -79,8 +95,8 @@ class CardView:
     event: str
     name: str
     path: str
+    copied: str
     when: str
-    day: str
     similarity: str
     sureness: Sureness
     person: str
@@ -88,7 +104,7 @@ class CardView:
     flaw: str
     page: int
     is_same: bool
-    heading: str
+    heading: HeadingView | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,14 +292,6 @@ class ResultView:
         return t(f"result.count.{unit}.other", n=f"{t.number(self.last)}+")
 
 
-def two_decimals(similarity: float) -> str:
-    """Round a similarity down to two decimals.
-
-    Similarities have six decimals; without the inner rounding, 0.29 * 100 = 28.999999999999996 would become 0.28.
-    """
-    return f"{math.floor(round(similarity * 100, 4)) / 100:.2f}"
-
-
 def day_text(taken_at: str | None, t: Translator) -> str:
     """Return the day of a time in ISO 8601 in words of the language, such as "30 Jun 2021"; empty for None.
 
@@ -294,8 +302,3 @@ def day_text(taken_at: str | None, t: Translator) -> str:
         return year
     name = t("date.months").split()[int(month) - 1]
     return t("date.day", day=int(day), month=name, year=year) if day.isdecimal() else f"{name} {year}"
-
-
-def printable(text: str) -> str:
-    """Replace lone surrogates, which stand for bytes of a file name that are not UTF-8 and cannot be encoded."""
-    return text.encode("utf-8", "replace").decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
 
@@ -23,7 +24,9 @@ def router() -> APIRouter:
 
 async def _start(request: Request, services: ServicesDep) -> HTMLResponse:
     kept = await kept_searches(services, translator(language_of(request)))
-    response = render(request, "index.html", {"kept": kept, "max_examples": MAX_EXAMPLES})
+    importing = await run_in_threadpool(services.importing)
+    context = {"kept": kept, "max_examples": MAX_EXAMPLES, "photographs": services.photographs, "importing": importing}
+    response = render(request, "index.html", context)
     response.headers["Referrer-Policy"] = REFERRER_POLICY
     if kept:
         response.headers["Cache-Control"] = "no-store"  # crops of faces stay out of the browser's files

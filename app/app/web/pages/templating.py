@@ -18,6 +18,7 @@ from app.demo import PACK_VERSION
 from app.web.addresses import root_path_of
 from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, language_of, translator
+from app.web.pages.names import printable
 from app.web.pages.views import ErrorView
 
 _PACKAGE: Final = Path(__file__).parents[2]
@@ -72,6 +73,7 @@ def _shared(request: Request, t: Translator) -> dict[str, Any]:
         "rich": lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
         "root": root,
         "static": lambda name: root + _static(name),
+        "printable": printable,
         "path": request.scope["path"],
         "languages": {lang: (translator(lang)("language.name"), _address_in(request, lang)) for lang in LANGUAGES},
         "demo": services.demo,

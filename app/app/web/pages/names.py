@@ -1,0 +1,23 @@
+"""Names of files and persons as a page shows them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# Control characters, marks and overrides of the direction of text, breaks of lines, invisible signs.
+_HIDDEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def printable(text: str) -> str:
+    """Return a name for the eye: signs that a reader does not see are escaped, such as a line break as \\n.
+
+    Among them are the signs that turn the direction of text, which can make a name look like another one. Joiners stay:
+    scripts and emoji need them.
+    """
+    return _HIDDEN.sub(lambda sign: sign[0].encode("unicode_escape").decode("ascii"), encodable(text))
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which stand for bytes of a file name that are not UTF-8 and cannot be encoded."""
+    return text.encode("utf-8", "replace").decode()
