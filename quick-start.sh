@@ -471,8 +471,10 @@ run_tests() {
   check mypy
   check lint-imports --no-logo
   ((checks == 0)) || say "A check failed, see above; running the tests anyway."
+  unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes: each would compile all modules again
   say "--- pytest $*"
-  "$venv/bin/pytest" -n auto --maxprocesses 4 --dist loadfile "$@" || code=$?
+  # the files of tests/system, few and long, start before those of tests/web, not last
+  "$venv/bin/pytest" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@" || code=$?
   exit $((code ? code : checks))
 }
 

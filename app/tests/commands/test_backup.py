@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +24,7 @@ from app.images.previews import PreviewStore
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.index.transfer import Migration
-from app.library.ledger import FileRecord
+from app.library.records import FileRecord
 from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import ids_of, points, processes_of, wait_until
@@ -34,6 +34,17 @@ from tests.support.packs import put
 COUNT = 60
 FACES = points(COUNT, seed=3)
 DATA = ("state", "thumbs", "qdrant_storage")
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory if possible: creating an index takes about a hundred fsyncs."""
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2_000_000_000:
+        with tempfile.TemporaryDirectory(prefix="oceano-", dir=memory, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    else:
+        yield tmp_path
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 
 WIDTHS = (320, 390, 768, 1440, 2560)
 THEMES = ("light", "dark")
-PAGES = ("start", "face", "none", "group", "several", "photo", "missing", "help", "unknown")
+PAGES = ("start", "face", "groups", "none", "group", "several", "photo", "missing", "help", "unknown")
 STATIC = Path(__file__).parents[2] / "app" / "static"
 
 
@@ -40,7 +40,7 @@ class Site:
         if where is None:
             chosen = ("two.png",) if name == "group" else ("one-101.png", "one-102.png", "one-103.png")
             drop(page, [self.pictures / one for one in chosen])
-        if where is None or name in ("face", "none"):
+        if where is None or name in ("face", "groups", "none"):
             settled(page)
         page.wait_for_load_state("networkidle")
 
@@ -65,6 +65,7 @@ def _pages(client: httpx.Client, pictures: Path) -> dict[str, str | None]:
     return {
         "start": "/",
         "face": face,
+        "groups": f"{face}?group=image",
         "none": f"{face}?from=1920&to=1921",
         "group": None,
         "several": None,
