@@ -48,6 +48,7 @@ SEARCHES_PER_WRITE = 3
 FACES_OF_A_WRITE = 16
 WRITTEN_BESIDE = 10_000  # at most, during one build
 LEAVING_S = 3
+SLOWEST = 6  # searches during a build, with the second in which they began
 
 
 def main() -> None:
@@ -147,8 +148,10 @@ def _use(index: FaceIndex, gallery: Gallery, done: threading.Event, into: dict[s
     stored, extra = gallery.block(0), gallery.strangers(WRITTEN_BESIDE)
     searches: list[float] = []
     writes: list[float] = []
-    written = 0
+    when: list[float] = []
+    written, began = 0, time.perf_counter()
     while not done.wait(1 / SEARCHES_PER_S):
+        when.append(time.perf_counter() - began)
         searches.append(ms(index.search, stored[7919 * len(searches) % len(stored)], limit=LIMIT))
         if len(searches) % SEARCHES_PER_WRITE == 0 and written < len(extra):
             some = list(points(extra[written : written + FACES_OF_A_WRITE], DIGEST, gallery.count + written))
@@ -157,6 +160,8 @@ def _use(index: FaceIndex, gallery: Gallery, done: threading.Event, into: dict[s
     into |= milliseconds(searches) | {"max_ms": round(max(searches), 1), "searches": len(searches)}
     into |= {f"write_{key}": value for key, value in milliseconds(writes or [0.0]).items()}
     into |= {"write_max_ms": round(max(writes or [0.0]), 1), "written": written}
+    slowest = sorted(zip(searches, when, strict=True), reverse=True)[:SLOWEST]
+    into["slowest"] = [[round(second, 1), round(took, 1)] for took, second in slowest]
 
 
 def _write(index: FaceIndex, some: list[FacePoint]) -> None:
