@@ -4,8 +4,8 @@
    that are written, allow writes.
 2. A builder process with low priority builds the graph of the copy.
 3. A second worker opens the result. The points in the journal are copied to it from the old shard, in rounds.
-4. Block writes, copy the last points, flush, compare the numbers of points, replace the pointer `current` atomically,
-   send requests to the second worker, allow writes. The old worker exits, and its shard is removed.
+4. Block writes, copy the last points, sync the log, compare the numbers of points, replace the pointer `current`
+   atomically, send requests to the second worker, allow writes. The old worker exits, and its shard is removed.
 
 Writes wait during the copy in 1 and during 4; searches wait only for Edge's flush (about a hundred fsyncs). The
 journal is not synced: until the pointer is replaced, the old shard holds every write. A kill at any time leaves a
@@ -38,6 +38,7 @@ from app.index.embedded.storage import (
     disk_bytes,
     new_name,
     set_current,
+    sync_log,
     sync_tree,
 )
 from app.index.embedded.supervisor import WorkerSupervisor, command
@@ -146,8 +147,7 @@ class Build:
 
     def _points_to_build(self) -> int:
         """Return the number of points, or 0 if Edge would build nothing; it applies the same limits to the copy."""
-        with self._write_lock:
-            read_reply(self._supervisor.call(pack(Op.FLUSH)))
+        read_reply(self._supervisor.call(pack(Op.FLUSH)))  # so that the removed points are counted
         points, indexed, removed, _ = read_reply(self._supervisor.call(pack(Op.INFO)))
         enough = points - indexed >= self._options.indexing_points
         return int(points) if enough or removed > _VACUUM_SHARE * (indexed + removed) else 0
@@ -206,7 +206,7 @@ class Build:
             with self._write_lock:
                 began = time.monotonic()
                 catch_up.finish()
-                read_reply(worker.call(pack(Op.FLUSH)))
+                sync_log(new_shard)  # enough for the last writes, see `handler`, and much faster than Edge's flush
                 self._supervisor.guard.require()
                 with contextlib.suppress(OSError):
                     set_current(new_shard)

@@ -229,7 +229,7 @@ def test_a_builder_is_killed_with_its_owner(settings: Settings, slow_index: Face
     slow_index.maintain()
     builder = wait_for_builder(settings)
     kill(owner_pid(settings))
-    wait_until(lambda: is_gone(builder), 2)  # the build itself would take longer
+    wait_until(lambda: is_gone(builder), 5)  # the build itself would take longer
     assert slow_index.count() == COUNT
 
 
