@@ -1,4 +1,4 @@
-"""The command `oceano`: its commands, options and exit codes.
+"""The command `oceano`: its commands, options and exit codes; `commands/setup_cli` has those that set it up.
 
 Each command imports its modules when it runs, so that `oceano --help` is fast.
 """
@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from app import __version__
+from app.commands.process import interruptible, open_settings
+from app.commands.setup_cli import models, setup
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OceanoError
+from app.core.files import restore_umask
 from app.core.native_output import divert_warnings
-
-if TYPE_CHECKING:
-    from app.core.config import Settings
 
 cli = typer.Typer(
     name="oceano",
@@ -33,8 +28,8 @@ cli = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="Model packs: list, install, combine, verify.", no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(models, name="models")
+cli.add_typer(setup)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         show()
         return EXIT_USAGE
+    finally:
+        restore_umask()
     return code if isinstance(code, int) else EXIT_OK
 
 
@@ -81,7 +78,7 @@ def serve() -> None:
     """Start the service: the page, the REST API, the metrics."""
     from app.commands.serve import run_serve
 
-    run_serve(_settings("service"))
+    run_serve(open_settings("service"))
 
 
 @cli.command()
@@ -142,8 +139,8 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         raw_pairs=raw_pairs,
         all_pages=all_pages,
     )
-    with _interruptible() as stop:
-        return run_ingest(request, _settings("ingest"), stop, as_json=as_json)
+    with interruptible() as stop:
+        return run_ingest(request, open_settings("ingest"), stop, as_json=as_json)
 
 
 @cli.command()
@@ -162,7 +159,7 @@ def migrate(
     from app.commands.migrate import EMBEDDED, run_migrate
     from app.core.config import load_settings
 
-    settings = _settings("migrate")
+    settings = open_settings("migrate")
     try:
         target_settings = load_settings(
             qdrant_url="" if to == EMBEDDED else to,
@@ -171,7 +168,7 @@ def migrate(
         )
     except OceanoError as failure:
         raise OceanoError("invalid_request", failure.message.replace("QDRANT_URL=", "--to ")) from failure
-    with _interruptible() as stop:
+    with interruptible() as stop:
         return run_migrate(settings, target_settings, stop, exact=exact)
 
 
@@ -186,8 +183,8 @@ def reembed(
     from app.commands.reembed import run_reembed
     from app.core.config import load_settings
 
-    with _interruptible() as stop:
-        return run_reembed(_settings("ingest"), load_settings(model_name=model), stop, without_gone=without_gone)
+    with interruptible() as stop:
+        return run_reembed(open_settings("ingest"), load_settings(model_name=model), stop, without_gone=without_gone)
 
 
 @cli.command()
@@ -195,8 +192,8 @@ def backup(folder: Annotated[Path, typer.Argument(help="The folder to create.")]
     """Copy index, ledger and thumbnails to a new folder. The service and ingests can keep running."""
     from app.commands.backup import run_backup
 
-    with _interruptible() as stop:
-        return run_backup(_settings("backup"), folder, stop)
+    with interruptible() as stop:
+        return run_backup(open_settings("backup"), folder, stop)
 
 
 @cli.command()
@@ -206,14 +203,18 @@ def restore(
     """Restore a backup into an empty or missing index. If interrupted, run it again to continue."""
     from app.commands.backup import run_restore
 
-    with _interruptible() as stop:
-        return run_restore(_settings("backup"), folder, stop)
+    with interruptible() as stop:
+        return run_restore(open_settings("backup"), folder, stop)
 
 
 @cli.command()
 def search(  # noqa: PLR0913, PLR0917 - an option each
     photographs: Annotated[
         list[Path] | None, typer.Argument(help="Photographs of the person; several are one query.", show_default=False)
+    ] = None,
+    face: Annotated[
+        list[str] | None,
+        typer.Option(help="Which face of a photograph, from 0; M:N: face N of photograph M. Repeatable."),
     ] = None,
     face_id: Annotated[list[str] | None, typer.Option(help="An indexed face of the person. Repeatable.")] = None,
     together: Annotated[
@@ -252,6 +253,7 @@ def search(  # noqa: PLR0913, PLR0917 - an option each
 
     request = SearchRequest(
         photographs=tuple(photographs or ()),
+        faces=tuple(face or ()),
         face_ids=tuple(face_id or ()),
         together=tuple(together or ()),
         unlike=tuple(unlike or ()),
@@ -263,8 +265,8 @@ def search(  # noqa: PLR0913, PLR0917 - an option each
         limit=None if every else limit,
     )
     output = SearchOutput(as_json, paths, null, csv, pdf, archive, copy_to, link_to)
-    with _interruptible() as stop:
-        return run_search(_settings("search"), request, output, stop)
+    with interruptible() as stop:
+        return run_search(open_settings("search"), request, output, stop)
 
 
 @cli.command()
@@ -275,129 +277,8 @@ def doctor(
     """Check that index, ledger and thumbnails agree and are undamaged."""
     from app.commands.doctor import run_doctor
 
-    with _interruptible() as stop:
-        return run_doctor(_settings("doctor"), stop, fix=fix, as_json=as_json)
-
-
-@cli.command()
-def device() -> None:
-    """Check GPU, driver and CUDA by running a small test."""
-    from app.commands.device import run_device
-    from app.core.config import load_settings
-
-    run_device(load_settings())
-
-
-@cli.command()
-def plan(
-    faces: Annotated[str, typer.Option(help="Number of faces, such as 250k, 6M or 1B.", show_default=False)],
-    replicas: Annotated[int, typer.Option(min=1, help="Copies of each face, each on another machine.")] = 1,
-    node_memory_gb: Annotated[float, typer.Option(min=1, help="Memory of one machine, in GB.")] = 64,
-    embedding_size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Dimensions of an embedding; default: those of the model.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
-) -> None:
-    """Estimate memory, disk space and machines for a number of faces."""
-    from app.commands.plan import run_plan
-    from app.core.config import load_settings
-
-    run_plan(
-        load_settings(),
-        faces,
-        replicas=replicas,
-        node_memory_gb=node_memory_gb,
-        embedding_size=embedding_size,
-        as_json=as_json,
-    )
-
-
-@models.command("list")
-def list_models() -> None:
-    """List the installed packs and those that can be installed."""
-    from app.commands.models import print_packs
-
-    print_packs(_settings("models"))
-
-
-@models.command("install")
-def install_model(
-    name: Annotated[str, typer.Argument(help="antelopev2, opencv, or any name with --url or --archive.")] = (
-        "antelopev2"
-    ),
-    url: Annotated[str | None, typer.Option(help="Download this zip file instead.")] = None,
-    archive: Annotated[Path | None, typer.Option(help="Use this zip, wheel or folder instead of a download.")] = None,
-) -> None:
-    """Download a pack, check it and put it into models/. If interrupted, run it again to continue."""
-    from app.commands.models import run_install
-
-    run_install(_settings("models"), name, url=url, archive=archive)
-
-
-@models.command("combine")
-def combine_models(
-    detector: Annotated[str, typer.Argument(help="An .onnx file, or the name or folder of a pack.")],
-    recogniser: Annotated[str, typer.Argument(help="An .onnx file, or the name or folder of a pack.")],
-    name: Annotated[str, typer.Option(help="Name of the new pack.", show_default=False)],
-) -> None:
-    """Make a pack from the detector of one model and the recogniser of another."""
-    from app.commands.models import run_combine
-
-    run_combine(_settings("models"), detector, recogniser, name)
-
-
-@models.command("verify")
-def verify_model(
-    name: Annotated[str | None, typer.Argument(help="Name or folder of a pack; default: MODEL_NAME.")] = None,
-) -> None:
-    """Hash the files of a pack again and compare."""
-    from app.commands.models import run_verify
-
-    settings = _settings("models")
-    run_verify(settings, name or settings.model_name)
-
-
-@cli.command()
-def demo() -> None:
-    """Draw the demo model and a gallery of drawn people, for trying Oceano without a model."""
-    from app.commands.demo import run_demo
-
-    run_demo(_settings("demo"))
-
-
-@cli.command()
-def samples() -> None:
-    """Write sample pictures for trying a real model: one real photograph in nine versions, and drawn strangers."""
-    from app.commands.demo import run_samples
-
-    run_samples(_settings("demo"))
-
-
-def _settings(process: str) -> Settings:
-    from app.core.config import load_settings
-    from app.core.logs import configure_logging
-
-    settings = load_settings()
-    _protect_data(settings, process)
-    try:
-        configure_logging(settings.logs_dir, process)
-    except OSError as failure:
-        raise OceanoError(
-            "invalid_setting", f"DATA_DIR={str(settings.data_dir)!r}: logs cannot be written there: {failure}"
-        ) from failure
-    return settings
-
-
-def _protect_data(settings: Settings, process: str) -> None:
-    """Let only the owner read the data: faces, names, paths, keys. Models are not secret."""
-    from app.core.files import make_private
-
-    if process not in ("models", "demo"):
-        os.umask(0o077)
-    for folder in (settings.logs_dir, settings.state_dir, settings.thumbs_dir):
-        make_private(folder)
-    if not settings.qdrant_url:  # else it may be that of a server, which may run as another user
-        make_private(settings.index_dir)
+    with interruptible() as stop:
+        return run_doctor(open_settings("doctor"), stop, fix=fix, as_json=as_json)
 
 
 def _print_error(failure: OceanoError, *, as_json: bool) -> None:
@@ -405,26 +286,6 @@ def _print_error(failure: OceanoError, *, as_json: bool) -> None:
         body = {"error": {"code": failure.code, "message": failure.message, "details": failure.details}}
         typer.echo(json.dumps(body))
     typer.echo(f"oceano: {failure.message} ({failure.code})", err=True)
-
-
-@contextmanager
-def _interruptible() -> Iterator[Event]:
-    """Set an event on Ctrl-C or SIGTERM; a second signal ends the process immediately."""
-    stop = Event()
-
-    def handle(number: int, _: object) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        typer.echo("Finishing the current files. Press Ctrl-C again to stop now.", err=True)
-        stop.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`oceano models`: list, install, combine, verify."""
+"""`oceano models`: list, install, combine, verify, quantize."""
 
 from __future__ import annotations
 
@@ -68,3 +68,19 @@ def run_verify(settings: Settings, name: str) -> None:
     """
     pack = verify_pack(name, settings.models_dir)
     typer.echo(f"{pack.name} {pack.short_digest}: {pack.detector.name} and {pack.recogniser.name} are unchanged")
+
+
+def run_quantize(settings: Settings, name: str, photographs: Path, limit: int) -> None:
+    """Quantize the recogniser of a pack with faces of photographs; print each step and how close it is to fp32.
+
+    Raises:
+        OceanoError: as `quantize_model` does.
+    """
+    from app.service import quantize_model
+
+    pack, result = quantize_model(settings, name, photographs, limit, step=lambda text: typer.echo(text, err=True))
+    typer.echo(
+        f"{pack.name} {pack.short_digest} in int8 is {pack.recogniser}: on {result.checked} faces that were not used "
+        f"for calibration, the cosine to fp32 is {result.median:.4f} (median), {result.lowest:.4f} (lowest). "
+        "Use it with PRECISION=int8; its index is another one: `oceano ingest` fills it"
+    )

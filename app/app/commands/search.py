@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 from typing import Final
 
-from app.commands.search_faces import QueryFaces, chosen_faces, require_faces, say_examples
+from app.commands.search_faces import QueryFaces, chosen_faces, require_faces, require_readable, say_examples
 from app.commands.search_output import SearchOutput, Sources, write_matches
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
+from app.core.protocols import Engine
 from app.core.types import FaceFilter
 from app.images import DecoderPool, ThumbStore
 from app.library import Pictures
@@ -101,10 +103,21 @@ def run_search(settings: Settings, request: SearchRequest, output: SearchOutput,
         raise OceanoError("invalid_request", "name at least one photograph, or a face with --face-id")
     chosen_faces(request.faces, len(request.photographs))  # raises, before the model is loaded
     output.check()
+    require_readable(request.photographs)
+    with ThreadPoolExecutor(1, "load") as loader:
+        # the model is loaded while the process of the index starts
+        loaded = loader.submit(build_engine, settings) if request.photographs else None
+        load = loaded.result if loaded else partial(build_engine, settings)
+        return _search(settings, request, output, stop, load)
+
+
+def _search(
+    settings: Settings, request: SearchRequest, output: SearchOutput, stop: Event, load: Callable[[], Engine]
+) -> int:
     with open_without_engine(settings) as (pack, index, ledger):
         results = Results(index, pack, Metrics())
         with closing(results), closing(DecoderPool(1, seconds=_SECONDS)) as decoders:
-            faces = QueryFaces(settings, pack, index, decoders, lambda: build_engine(settings))
+            faces = QueryFaces(settings, pack, index, decoders, load)
             query = _query(request, faces, stop)
             if query is None:
                 return EXIT_INTERRUPTED

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,26 @@ def chosen_faces(texts: Sequence[str], photographs: int) -> dict[int, int]:
     return chosen
 
 
+def require_readable(photographs: Iterable[Path]) -> None:
+    """Refuse a photograph that cannot be read, before anything slow begins.
+
+    Raises:
+        OceanoError: `invalid_request`.
+    """
+    for path in photographs:
+        with _told(path):
+            path.open("rb").close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into those of the command."""
+    try:
+        yield
+    except OSError as failure:
+        raise OceanoError("invalid_request", f"{path} cannot be read: {failure.strerror}") from failure
+
+
 class QueryFaces:
     """Finds the faces of photographs, with a model that is loaded for the first one, and reads those of the index.
 
@@ -79,10 +100,8 @@ class QueryFaces:
 
     def of_photograph(self, path: Path) -> list[Face]:
         """Return the faces of a photograph, at least one."""
-        try:
+        with _told(path):
             data = path.read_bytes()
-        except OSError as failure:
-            raise OceanoError("invalid_request", f"{path} cannot be read: {failure.strerror}") from failure
         if self._engine is None:
             self._engine = self._load()
         try:

@@ -80,8 +80,8 @@ class Settings(BaseSettings):
     runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
         "auto", description="what runs the model on a CPU; auto: the fastest here"
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="floating-point precision; auto: the fastest whose embeddings are those of fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto", description="precision of the model; auto: the fastest whose embeddings are those of fp32"
     )
     fallbacks: Annotated[tuple[Fallback, ...], NoDecode] = Field(
         ("border", "larger", "rotated", "contrast"),

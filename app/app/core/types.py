@@ -309,7 +309,7 @@ class RuntimeTrial:
     """
 
     runtime: Literal["onnxruntime", "openvino"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "bf16", "fp16", "int8"]
     milliseconds: float | None
     cosine: float | None
     problem: str = ""
@@ -329,7 +329,7 @@ class RuntimeInfo:
 
     runtime: Literal["onnxruntime", "openvino"]
     version: str
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "bf16", "fp16", "int8"]
     reason: str
     trials: tuple[RuntimeTrial, ...] = ()
 

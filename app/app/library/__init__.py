@@ -14,7 +14,7 @@ from app.library.progress import Progress, ToldProgress, running_progress
 from app.library.prune import PruneCounts, Pruning
 from app.library.reader import has_read_pages
 from app.library.records import FileRecord, Totals
-from app.library.scan import File, Folder, PathFilter, file_at
+from app.library.scan import File, Folder, PathFilter, contents, file_at
 from app.library.watch import Watch
 from app.library.writer_lock import only_writer, restore_marker_path
 
@@ -41,6 +41,7 @@ __all__ = [
     "ToldProgress",
     "Totals",
     "Watch",
+    "contents",
     "file_at",
     "has_read_pages",
     "only_writer",

@@ -18,8 +18,7 @@ from app.library.records import FileRecord
 
 _MAX_FACES: Final = 1000  # of one image
 _COMPARED: Final = 5  # largest faces of an image, by which near-identical images are found
-_SAME_FACE: Final = 0.9  # cosine of the same face in near-identical images
-_CANDIDATES: Final = 200
+_CANDIDATES: Final = 500  # for each of these faces; a copy resembles them more than other images of the person do
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +124,14 @@ class Pictures:
             return self._order.beside(image.path)
         return near_in_time(self._index, image.image_id, image.taken_at)
 
-    def alike(self, image: StoredImage) -> list[StoredImage]:
-        """Return near-identical images: those with a very similar face and a similar perceptual hash.
+    def alike(self, image: StoredImage, threshold: float) -> list[StoredImage]:
+        """Return near-identical images, as a search grouped by `alike` counts them: one person, and similar hashes.
+
+        A small copy may have a face that is much less similar to the original's than a face of a large one.
+
+        Args:
+            image: the image.
+            threshold: lowest cosine of the same person.
 
         Raises:
             OceanoError: `index_unavailable`, `ledger_unavailable`.
@@ -137,7 +142,7 @@ class Pictures:
         largest = sorted(image.faces, key=lambda one: one.payload.bbox[0] - one.payload.bbox[2])[:_COMPARED]
         records = self._index.retrieve([one.face_id for one in largest], with_embedding=True)
         embeddings = [one.embedding for one in records if one.embedding is not None]
-        found = self._index.search_batch(embeddings, limit=_CANDIDATES, threshold=_SAME_FACE)
+        found = self._index.search_batch(embeddings, limit=_CANDIDATES, threshold=threshold)
         payloads = [match.payload for matches in found for match in matches]
         alike = dict.fromkeys(
             one.image_id

@@ -137,7 +137,7 @@ def find_model(settings: Settings) -> ModelPack:
     """
     from app.packs import find_pack, in_precision
 
-    return in_precision(find_pack(settings.model_name, settings.models_dir), settings.precision)
+    return in_precision(find_pack(settings.model_name, settings.models_dir), settings.precision, settings.models_dir)
 
 
 def build_engine(settings: Settings, *, many: bool = False) -> Engine:
@@ -154,7 +154,9 @@ def build_engine(settings: Settings, *, many: bool = False) -> Engine:
     from app.packs import in_precision, verify_pack
 
     def verified() -> ModelPack:
-        return in_precision(verify_pack(settings.model_name, settings.models_dir), settings.precision)
+        return in_precision(
+            verify_pack(settings.model_name, settings.models_dir), settings.precision, settings.models_dir
+        )
 
     return FaceEngine(find_model(settings), settings, verified=verified, many=many)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final, Literal, get_args
 
 from app.core.types import ModelPack, Strangers
+from app.service.query import Range
 
 Sureness = Literal["very_likely", "likely", "look_closely"]
 Source = Literal["default", "model", "index"]
@@ -16,6 +18,7 @@ SURENESSES: Final[tuple[Sureness, ...]] = get_args(Sureness)
 
 _VERY_LIKELY: Final = 0.01  # strangers expected to reach a similarity by chance, in the whole index
 _LIKELY: Final = 1.0
+_HIGHEST: Final = 2.0  # above every cosine
 _LEAST_FACES: Final = 10_000  # relatives and look-alikes are in every small index
 
 
@@ -94,6 +97,26 @@ def bands_of(pack: ModelPack, faces: int, sampled: Strangers | None = None) -> B
         source="index" if sampled else "model" if known.measured else "default",
         faces=faces,
     )
+
+
+def narrowed(threshold: float, chosen: Collection[Sureness], bands: Bands) -> tuple[float, tuple[Range, ...]]:
+    """Return the threshold and the ranges (`Query.within`) with which a query finds only some surenesses.
+
+    Without a gap at the top, a higher threshold says the same, and the index can apply it.
+
+    Args:
+        threshold: lowest similarity of a match, whatever is chosen.
+        chosen: the surenesses; none is as good as all.
+        bands: where each begins.
+    """
+    if not chosen or len(chosen) == len(SURENESSES):
+        return threshold, ()
+    starts = (bands.very_likely, bands.likely, -_HIGHEST)
+    tops = (_HIGHEST, *starts)
+    places = [place for place, sureness in enumerate(SURENESSES) if sureness in chosen]
+    if places == [*range(len(places))]:
+        return max(threshold, starts[places[-1]]), ()
+    return threshold, tuple((starts[place], tops[place]) for place in places)
 
 
 def two_decimals(similarity: float) -> str:

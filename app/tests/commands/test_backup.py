@@ -29,6 +29,7 @@ from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import ids_of, points, processes_of, wait_until
 from tests.support.damage import lose_rows
+from tests.support.memory import folder_in_memory
 from tests.support.packs import put
 
 COUNT = 60
@@ -36,15 +37,17 @@ FACES = points(COUNT, seed=3)
 DATA = ("state", "thumbs", "qdrant_storage")
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with folder_in_memory(tmp_path_factory) as folder:
+        yield folder
+
+
 @pytest.fixture
-def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory if possible: creating an index takes about a hundred fsyncs."""
-    memory = Path("/dev/shm")
-    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2_000_000_000:
-        with tempfile.TemporaryDirectory(prefix="oceano-", dir=memory, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-    else:
-        yield tmp_path
+def tmp_path(base: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=base))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -58,12 +61,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
-@pytest.fixture
-def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings with an index of some faces, two of them named, with thumbnails and a ledger."""
-    if kind_of(request) == "server":
-        monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("qdrant_url"))
-    made = load_settings()
+def fill(made: Settings) -> None:
+    """Write FACES, two of them named, with thumbnails and a ledger."""
     pack = find_model(made)
     index = open_index(made, pack)
     index.upsert(FACES)
@@ -74,14 +73,41 @@ def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest
     ledger.close()
     for face in FACES:
         ThumbStore(made.thumbs_dir).write(face.face_id, face.face_id.encode())
-    return made
+
+
+@pytest.fixture(scope="module")
+def filled(base: Path) -> tuple[Path, Path]:
+    """A filled data folder and its backup; tests copy them, which is faster than making them."""
+    data, backup = base / "filled", base / "filled-backup"
+    put(data / "models" / "small")
+    made = Settings(_env_file=None, data_dir=data, model_name="small")
+    fill(made)
+    assert run_backup(made, backup, Event()) == 0
+    wait_until(lambda: not processes_of(data))
+    return data, backup
 
 
 @pytest.fixture
-def backup(settings: Settings, tmp_path: Path) -> Path:
+def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings with an index of some faces, two of them named, with thumbnails and a ledger."""
+    if kind_of(request) == "server":
+        monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("qdrant_url"))
+        fill(load_settings())
+    else:
+        data, _ = request.getfixturevalue("filled")
+        for name in DATA:
+            shutil.copytree(data / name, bare.data_dir / name)
+    return load_settings()
+
+
+@pytest.fixture
+def backup(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A backup of `settings`."""
     folder = tmp_path / "backup"
-    assert main(["backup", str(folder)]) == 0
+    if settings.qdrant_url:
+        assert main(["backup", str(folder)]) == 0
+    else:
+        shutil.copytree(request.getfixturevalue("filled")[1], folder)
     return folder
 
 
@@ -226,7 +252,9 @@ def test_a_backup_never_overwrites(settings: Settings, tmp_path: Path) -> None:
     assert main(["backup", str(tmp_path / "backup")]) == 2
 
 
-def test_a_thumbnail_that_changes_later_does_not_change_in_the_backup(settings: Settings, backup: Path) -> None:
+def test_a_thumbnail_that_changes_later_does_not_change_in_the_backup(settings: Settings, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    assert main(["backup", str(backup)]) == 0
     ThumbStore(settings.thumbs_dir).write(FACES[0].face_id, b"another")
     assert ThumbStore(backup / "thumbs").read(FACES[0].face_id) == FACES[0].face_id.encode()
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -23,8 +24,11 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack
-from app.library.ledger import FileRecord, Ledger, Totals, only_writer
+from app.library import Progress, running_progress
+from app.library.ledger import Ledger
+from app.library.records import FileRecord, Totals
 from app.library.scan import File, Folder
+from app.library.writer_lock import only_writer
 from app.service import IngestRequest, open_ledger
 from tests.support.damage import lose_rows
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
@@ -92,6 +96,30 @@ def command(
     monkeypatch.setattr("app.service.ingest_job.open_for_ingest", command.open_for_ingest)
     monkeypatch.setattr("app.service.ingest_job.open_without_engine", command.open_without_engine)
     return command
+
+
+def test_other_processes_see_how_far_an_ingest_is_until_it_ends(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.library.progress.WRITE_SECONDS", 0.0)
+    monkeypatch.setattr("app.library.progress.COUNT_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("app.ingest.WRITE_BATCH_FILES", 1)
+    seen: list[Progress | None] = []
+    flush = command.index.flush
+
+    def flush_and_look() -> None:
+        seen.append(running_progress(command.settings.state_dir))
+        flush()
+
+    monkeypatch.setattr(command.index, "flush", flush_and_look)
+    command.engine.batch = 1
+    assert command() == 0
+    finished = [one.finished for one in seen if one is not None]
+    assert len(finished) == len(seen) > 1
+    assert finished[0] == 0
+    assert finished == sorted(finished)
+    assert 0 < finished[-1] < 8
+    assert running_progress(command.settings.state_dir) is None
 
 
 def _lines(report: Path) -> list[list[str]]:
@@ -184,11 +212,40 @@ def test_failures_count_towards_a_limit(command: Command) -> None:
 def test_what_failed_is_skipped_and_goes_again_with_retry(command: Command) -> None:
     _make_bad(command.folder)
     assert command() == 1
-    assert "--report" in command.out
+    assert command.out.splitlines()[-2:] == [
+        f"failed: {command.folder / 'bad.jpg'}: the content is not an image of a supported format",
+        "--retry ingests it again",
+    ]
+    assert command() == 0
+    assert command.out.splitlines()[-1].startswith("--report FILE.csv lists all failed files")
     said = command.json()
     assert (said["skipped"], said["failed_before"], said["failed"]) == (10, 1, 0)
     said = command.json("--retry", code=1)
     assert (said["skipped"], said["no_face"], said["failed"]) == (8, 1, 1)
+
+
+def test_of_many_failures_the_first_five_are_named_and_how_to_get_the_others(command: Command) -> None:
+    for number, path in enumerate(sorted(command.folder.iterdir())):
+        path.write_bytes(b"rubbish %d" % number)
+    (command.folder / "0.png").rename(command.folder / "\x1b[2J.png")
+    assert command() == 1
+    failed = [line for line in command.out.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 5
+    assert command.out.splitlines()[-2:] == [
+        "and 3 more",
+        "--report FILE.csv lists all failed files with reasons; --retry ingests them again",
+    ]
+    assert "\x1b" not in command.out
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_the_report_has_the_permissions_of_the_users_umask(command: Command, tmp_path: Path, umask: int) -> None:
+    os.umask(umask)
+    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
+    old.touch(mode=0o600)
+    for report in (new, old):
+        assert command("--report", str(report)) == 0
+    assert [stat.S_IMODE(report.stat().st_mode) for report in (new, old)] == [0o666 & ~umask, 0o600]
 
 
 def test_the_report_lists_what_has_no_faces_of_this_run_and_earlier_ones(command: Command, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -21,30 +22,64 @@ from app.demo import draw_portrait
 from app.index import open_index
 from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
+from tests.index.conftest import kill, processes_of, wait_until
+from tests.support.memory import folder_in_memory
 
 NAMED = 3
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with folder_in_memory(tmp_path_factory) as folder:
+        yield folder
+
+
 @pytest.fixture
-def settings(
-    request: pytest.FixtureRequest, tmp_path: Path, demo_pack: ModelPack, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
-    """Settings with six drawn people, ingested with the demo model, three of them named, and a second model."""
-    shutil.copytree(demo_pack.folder, tmp_path / "data" / "models" / "first")
-    shutil.copytree(demo_pack.folder, tmp_path / "data" / "models" / "second")
-    recogniser = tmp_path / "data" / "models" / "second" / demo_pack.recogniser.name
+def tmp_path(base: Path) -> Iterator[Path]:
+    """A folder that has the same path in each test, because an index knows the paths of its photographs."""
+    folder = base / "test"
+    folder.mkdir()
+    yield folder
+    for pid in processes_of(folder):
+        kill(pid)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def models(base: Path, demo_pack: ModelPack) -> Path:
+    """The demo model, and the same with another digest."""
+    for name in ("first", "second"):
+        shutil.copytree(demo_pack.folder, base / "models" / name)
+    recogniser = base / "models" / "second" / demo_pack.recogniser.name
     model = onnx.load(recogniser)
     model.doc_string = "the same, by another digest"
     onnx.save(model, recogniser)
+    return base / "models"
+
+
+@pytest.fixture
+def settings(
+    request: pytest.FixtureRequest, base: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Settings with six drawn people, ingested with the demo model, three of them named, and a second model."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("MODEL_NAME", "first")
     monkeypatch.setattr("app.core.config.REPOSITORY", tmp_path / "data")
+    is_embedded, made = kind_of(request) == "embedded", base / "made"
+    if is_embedded and made.exists():
+        shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+        return load_settings()
+    shutil.copytree(models, tmp_path / "data" / "models")
     (tmp_path / "photos").mkdir()
     for person in range(6):
         cv2.imwrite(str(tmp_path / "photos" / f"{person}.png"), draw_portrait(person, 0, (320, 320)))
-    if kind_of(request) == "server":
+    if not is_embedded:
         monkeypatch.setenv("QDRANT_URL", request.getfixturevalue("qdrant_url"))
-    return _ingested(tmp_path)
+    settings = _ingested(tmp_path)
+    if is_embedded:
+        wait_until(lambda: not processes_of(tmp_path))
+        shutil.copytree(tmp_path, made)
+    return settings
 
 
 def _ingested(folder: Path) -> Settings:

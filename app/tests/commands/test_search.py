@@ -9,6 +9,9 @@ import os
 import re
 import shutil
 import signal
+import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import pytest
+from PIL import Image
 from pypdf import PdfReader
 
 from app.cli import main
@@ -26,11 +31,11 @@ from app.commands.search_output import SearchOutput
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
-from app.core.types import Face, ModelPack, Picture
-from app.images import image_id_of
+from app.core.types import Face, FaceRecord, ModelPack, Picture
+from app.images import decode, image_id_of
 from app.library import FileRecord, Ledger
-from app.service import open_ledger
-from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+from app.service import Sort, open_ledger
+from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, picture_of
 from tests.support.pictures import BLACK, BLUE, GREEN, RED, encoded, point
 
 
@@ -113,6 +118,10 @@ def command(
     return command
 
 
+def _decoded(path: str) -> Picture:
+    return decode(Path(path).read_bytes(), max_pixels=1_000_000)
+
+
 def names_in(folder: Path) -> list[str]:
     return sorted(one.name for one in folder.iterdir())
 
@@ -139,6 +148,32 @@ def test_a_face_id_needs_no_model(command: Command) -> None:
     (face_id,) = command.index.points
     said = command("--face-id", face_id, "--paths")
     assert (said.code, said.paths, command.loaded) == (0, [path], 0)
+
+
+def test_the_model_is_loaded_while_the_index_opens(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, loading = command.add("a.png"), Event()
+    opened = command.open_without_engine
+
+    def build(settings: Settings) -> Engine:
+        loading.set()
+        return command.build_engine(settings)
+
+    @contextmanager
+    def open_slowly(settings: Settings) -> Iterator[tuple[ModelPack, FaceIndex, Ledger]]:
+        assert loading.wait(30)
+        with opened(settings) as parts:
+            yield parts
+
+    monkeypatch.setattr("app.commands.search.build_engine", build)
+    monkeypatch.setattr("app.commands.search.open_without_engine", open_slowly)
+    assert command(command.query(), "--paths").paths == [path]
+    assert command.loaded == 1
+
+
+def test_a_photograph_that_is_not_there_is_told_before_anything_is_loaded(command: Command) -> None:
+    said = command(command.query(), command.folder / "missing.jpg")
+    assert (said.code, command.loaded) == (2, 0)
+    assert "missing.jpg cannot be read" in said.err
 
 
 def test_several_photographs_are_one_query_and_a_doubtful_one_is_named(command: Command) -> None:
@@ -187,6 +222,150 @@ def test_a_hundred_matches_unless_all_are_wanted(command: Command) -> None:
     query = command.query()
     assert len(command(query, "--paths").paths) == 100
     assert len(command(query, "--paths", "--all").paths) == 150
+
+
+@pytest.mark.parametrize("output", [SearchOutput(), SearchOutput(paths=True), SearchOutput(csv="-")])
+@pytest.mark.parametrize("sort", ["similarity", "newest"])
+def test_matches_are_written_while_they_are_read(
+    command: Command, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, output: SearchOutput,
+    sort: Sort,
+) -> None:  # fmt: skip
+    command.index.upsert([point(number) for number in range(1000, 3600)])
+    face_id, stop = point(1000).face_id, Event()
+    settings = command.settings
+    run_search(settings, SearchRequest(face_ids=(face_id,), sort=sort), SearchOutput(paths=True), Event())
+    capsysbinary.readouterr()
+    reads: list[int] = []
+    retrieve = command.index.retrieve
+
+    def read(face_ids: Sequence[str], **how: bool) -> list[FaceRecord]:
+        if len(face_ids) > 1:
+            reads.append(len(face_ids))
+        if sum(reads[-3:]) == 1500:
+            stop.set()
+        return retrieve(face_ids, **how)
+
+    monkeypatch.setattr(command.index, "retrieve", read)
+    assert run_search(settings, SearchRequest(face_ids=(face_id,), limit=None, sort=sort), output, stop) == 130
+    assert reads[-3:] == [500, 500, 500], "nothing is read after the stop"
+    assert 1000 <= len(capsysbinary.readouterr().out.splitlines()) <= 1001
+
+
+def test_several_outputs_have_all_matches(command: Command) -> None:
+    command.index.upsert([point(number) for number in range(1000, 1700)])
+    table = command.folder.parent / "found.csv"
+    said = command(command.query(), "--all", "--paths", "--csv", table)
+    assert len(said.paths) == 700
+    assert len(table.read_text("utf-8-sig").splitlines()) == 701
+
+
+# --- similarities
+
+
+def test_similarities_are_rounded_down_as_on_the_page(command: Command) -> None:
+    query = command.query()
+    path = command.add("a.png")
+    near, known = next(iter(command.index.points.values())), command.engine.analyze([_decoded(query)])[0][0].embedding
+    across = np.eye(len(known), dtype=np.float32)[0]
+    across -= (across @ known) * known
+    across /= np.linalg.norm(across)
+    embedding = np.asarray(0.589407 * known + np.sqrt(1 - 0.589407**2) * across, np.float32)
+    command.index.points[near.face_id] = replace(near, embedding=embedding)
+    sheet = command.folder.parent / "found.pdf"
+    assert command(query).out.decode().startswith(" 0.58  ")
+    assert command(query, "--pdf", sheet).code == 0
+    assert "(0.58)" in PdfReader(sheet).pages[0].extract_text()
+    assert json.loads(command(query, "--json").out)[0]["path"] == path
+
+
+# --- photographs of several faces
+
+
+class TwoFaces(FakeEngine):
+    """Sees the left third and the rest of a picture as a face each, if their colours differ."""
+
+    def analyze(self, pictures: Sequence[Picture], timings: dict[str, float] | None = None) -> list[list[Face]]:
+        found = []
+        for picture in pictures:
+            third = picture.pixels.shape[1] // 3
+            sides = [picture_of(picture.pixels[:, :third]), picture_of(picture.pixels[:, third:])]
+            (left,), (right,) = super().analyze(sides)
+            left = replace(left, bbox=(0.0, 10.0, 20.0, 40.0))
+            right = replace(right, bbox=(30.0, 10.0, 80.0, 70.0))
+            found.append([right] if np.allclose(left.embedding, right.embedding) else [left, right])
+        return found
+
+
+def of_two(command: Command, name: str = "group.png") -> str:
+    """A photograph of a small red face, 0, and a large green one, 1; its path."""
+    pixels = np.zeros((80, 90, 3), np.uint8)
+    pixels[:, :30], pixels[:, 30:] = RED, GREEN
+    path = command.folder.parent / name
+    Image.fromarray(pixels).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def two(command: Command) -> Command:
+    command.engine = TwoFaces()
+    return command
+
+
+def test_of_several_faces_the_largest_is_searched_and_all_are_named(two: Command) -> None:
+    two.add("red.png")
+    green = two.add("green.png", GREEN)
+    said = two(of_two(two), "--paths")
+    assert said.paths == [green]
+    assert said.err.splitlines() == [
+        f"{of_two(two)} has 2 faces; face 1 is searched, --face N chooses another:",
+        "  face 0: 20 x 30 pixels at 0, 10",
+        "  face 1: 50 x 60 pixels at 30, 10, searched",
+    ]
+
+
+def test_another_face_can_be_chosen_and_then_nothing_is_said(two: Command) -> None:
+    red, _ = two.add("red.png"), two.add("green.png", GREEN)
+    for choice in ("0", "0:0"):
+        said = two(of_two(two), "--face", choice, "--paths")
+        assert (said.paths, said.err) == ([red], "")
+
+
+def test_among_several_photographs_a_face_is_chosen_with_the_number_of_its_photograph(two: Command) -> None:
+    red, _ = two.add("red.png"), two.add("green.png", GREEN)
+    said = two(of_two(two), of_two(two, "second.png"), "--face", "0:0", "--face", "1:0", "--paths")
+    assert (said.paths, said.err) == ([red], "")
+    said = two(of_two(two), of_two(two, "second.png"), "--face", "1:0", "--paths")
+    assert said.paths == [red]
+    assert "group.png has 2 faces; face 0 is searched, --face 0:N chooses another:" in said.err
+
+
+def test_the_face_that_with_and_not_take_is_named(two: Command) -> None:
+    two.add("red.png")
+    said = two(two.query(), "--not", of_two(two), "--paths")
+    assert "group.png has 2 faces; --not takes the largest, face 1: 50 x 60 pixels at 30, 10" in said.err
+
+
+@pytest.mark.parametrize(
+    ("photographs", "choices", "part"),
+    [
+        (1, ["2"], "group.png has 2 faces, numbered from 0; there is no face 2"),
+        (1, ["1:0"], "there is no photograph 1"),
+        (1, ["-1"], "--face -1"),
+        (1, ["first"], "--face first: must be a number from 0"),
+        (1, ["0", "0:1"], "another --face is of the same photograph"),
+        (2, ["1"], "--face 0:1 is face 1 of the first one"),
+        (0, ["0"], "no photograph"),
+    ],
+)
+def test_a_face_that_cannot_be_chosen_is_wrong_use(
+    two: Command, photographs: int, choices: list[str], part: str
+) -> None:
+    two.add("red.png")
+    (face_id,) = two.index.points
+    words = [word for choice in choices for word in ("--face", choice)]
+    said = two(*[of_two(two)] * photographs, *words, "--face-id", face_id)
+    assert said.code == 2
+    assert part in said.err
 
 
 # --- wrong use
@@ -293,6 +472,31 @@ def test_an_output_that_cannot_be_written_is_exit_2(command: Command) -> None:
     said = command(command.query(), "--zip", command.folder / "missing" / "found.zip")
     assert said.code == 2
     assert "cannot be written" in said.err
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
+def test_what_a_user_takes_out_has_the_permissions_of_the_users_umask(command: Command, umask: int) -> None:
+    os.umask(umask)
+    command.add("a.png")
+    out = command.folder.parent
+    files = [out / "found.csv", out / "found.pdf", out / "found.zip"]
+    words = [word for option, path in zip(("--csv", "--pdf", "--zip"), files, strict=True) for word in (option, path)]
+    said = command(command.query(), *words, "--copy-to", out / "new" / "copies", "--link-to", out / "links")
+    assert said.code == 0
+    for path in (*files, out / "new/copies/a.png"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path
+    for folder in (out / "new", out / "new/copies", out / "links"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask, folder
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in command.settings.state_dir.iterdir())
+    assert os.umask(umask) == umask
+
+
+def test_a_folder_that_was_there_keeps_its_permissions(command: Command) -> None:
+    command.add("a.png")
+    out = command.folder.parent / "out"
+    out.mkdir(mode=0o700)
+    assert command(command.query(), "--copy-to", out).code == 0
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
 
 
 # --- copies and links
@@ -449,3 +653,11 @@ def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["search", "--help"]) == 0
     options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     assert {"--with", "--not", "--null", "--copy-to", "--link-to", "--zip", "--pdf", "--all"} <= options
+
+
+def test_a_search_does_not_import_what_only_other_outputs_need() -> None:
+    code = "import sys; import app.commands.search; print(sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-P", "-c", code], text=True, capture_output=True, check=True).stdout
+    assert "'app.service.export'" in out
+    for slow in ("fpdf", "rich", "onnxruntime", "fastapi"):
+        assert f"'{slow}'" not in out

@@ -24,6 +24,7 @@ from app.core.types import FaceFilter, FacePayload, FacePoint, Floats, ModelPack
 from app.index import open_index
 from app.index.embedded.alias import open_embedded
 from app.index.server.connect import collection_of, connect, open_server
+from tests.support.memory import folder_in_memory
 from tests.support.running import free_port
 
 PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56, 512)
@@ -148,13 +149,9 @@ def everything(index: FaceIndex, where: FaceFilter | None = None) -> set[str]:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of these tests' indexes, in memory if possible: creating an index takes about a hundred fsyncs."""
-    memory = Path("/dev/shm")
-    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2_000_000_000:
-        with tempfile.TemporaryDirectory(prefix="oceano-", dir=memory) as folder:
-            yield Path(folder)
-    else:
-        yield tmp_path_factory.mktemp("index")
+    """The folder of these tests' indexes."""
+    with folder_in_memory(tmp_path_factory) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -294,6 +294,6 @@ def test_a_recompressed_copy_is_alike_and_another_photograph_of_the_person_is_no
     library.index.upsert([point(number, phash=phash) for number, phash in hashes.items()])
     library.index.upsert([point(5, GREEN, phash=HASH)])  # another person before the same scene
     pictures = library.pictures()
-    alike = {number: pictures.alike(pictures.get(f"{number:064x}")) for number in (1, 2, 4, 5)}
+    alike = {number: pictures.alike(pictures.get(f"{number:064x}"), 0.4) for number in (1, 2, 4, 5)}
     found = {number: sorted(int(one.image_id, 16) for one in images) for number, images in alike.items()}
     assert found == {1: [2], 2: [1, 3], 4: [], 5: []}

@@ -273,6 +273,22 @@ def test_a_contact_sheet_has_a_thumbnail_and_the_words_of_each_match(tmp_path: P
     assert [len(page.images) for page in reader.pages] == [1, 0]
 
 
+def test_a_contact_sheet_begins_with_the_person_and_the_filters_on_its_first_page_only(tmp_path: Path) -> None:
+    matches = [listed(number, path=f"/photos/{number}.jpg") for number in range(1, 46)]
+    crops = [encoded(kind="JPEG"), encoded((9, 90, 9), kind="JPEG")]
+    sheet = contact_sheet(
+        matches, ThumbStore(tmp_path), BANDS, WORDS, "A title", crops=crops, lines=["Filters: 2021"],
+        decimal=lambda number: number.replace(".", ","),
+    )  # fmt: skip
+    first, second = PdfReader(io.BytesIO(sheet)).pages
+    assert [len(page.images) for page in (first, second)] == [2, 0]
+    assert "Filters: 2021" in first.extract_text()
+    assert "Filters: 2021" not in second.extract_text()
+    assert "yes (0,90)" in first.extract_text()
+    texts = first.extract_text() + second.extract_text()
+    assert all(f"{number}.jpg" in texts for number in range(1, 46))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_contact_sheet_takes_any_name(name: bytes, tmp_path: Path) -> None:
     match = listed(path=os.fsdecode(b"/photos/" + name))

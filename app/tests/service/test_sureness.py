@@ -15,7 +15,7 @@ from app.library.ledger import Ledger
 from app.metrics import Metrics
 from app.service.monitor import Monitor
 from app.service.strangers import fit, fitted, measured_bands, sampled_strangers
-from app.service.sureness import bands_of, two_decimals
+from app.service.sureness import Sureness, bands_of, narrowed, two_decimals
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import point
 
@@ -47,6 +47,26 @@ def _index(embeddings: Floats, of_image: int = 1) -> MemoryIndex:
 
 
 # the words
+
+
+@pytest.mark.parametrize(
+    ("chosen", "threshold", "within"),
+    [
+        ((), 0.37, ()),
+        (("look_closely", "likely", "very_likely"), 0.37, ()),
+        (("very_likely",), 0.6, ()),
+        (("very_likely", "likely"), 0.5, ()),
+        (("likely",), 0.37, ((0.5, 0.6),)),
+        (("look_closely",), 0.37, ((-2.0, 0.5),)),
+        (("very_likely", "look_closely"), 0.37, ((0.6, 2.0), (-2.0, 0.5))),
+    ],
+)
+def test_chosen_words_are_a_threshold_if_there_is_no_gap_else_ranges(
+    chosen: tuple[Sureness, ...], threshold: float, within: tuple[tuple[float, float], ...]
+) -> None:
+    bands = replace(bands_of(PACK, 100), likely=0.5, very_likely=0.6)
+    assert narrowed(0.37, chosen, bands) == (threshold, within)
+    assert narrowed(0.7, chosen, bands) == (0.7, within), "a higher threshold stays"
 
 
 def test_a_band_begins_where_its_number_of_strangers_is_expected() -> None:

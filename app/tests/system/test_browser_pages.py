@@ -21,7 +21,11 @@ pytestmark = pytest.mark.browser
 
 WIDTHS = (320, 390, 768, 1440, 2560)
 THEMES = ("light", "dark")
-PAGES = ("start", "face", "groups", "none", "group", "several", "photo", "missing", "help", "unknown")
+_BELOW = """all => all.map((one) => {
+    const end = (name) => one.querySelector(name).getBoundingClientRect().bottom;
+    return end(".sureness") - end(".card-picture");
+})"""
+PAGES = ("start", "face", "groups", "none", "group", "several", "photo", "missing", "help", "status", "unknown")
 STATIC = Path(__file__).parents[2] / "app" / "static"
 
 
@@ -72,31 +76,42 @@ def _pages(client: httpx.Client, pictures: Path) -> dict[str, str | None]:
         "photo": photo,
         "missing": f"/photo/{gone['image_id']}",
         "help": f"/help/similarity?s=0.47&a={start['face_id']}&b={found['face_id']}",
+        "status": "/status",
         "unknown": f"/photo/{'0' * 64}",
     }
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_no_page_is_wider_than_the_screen(browser: Browser, site: Site, name: str) -> None:
-    with opened(browser, site.address) as page:
-        for lang in LANGUAGES:
+@pytest.fixture(scope="module", params=PAGES)
+def shown(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[tuple[Page, str]]:
+    """An open page and its name; tests of one page follow each other, because to open it is most of the work."""
+    with opened(browser, site.address, reduced_motion="reduce") as page:
+        site.open(page, request.param)
+        yield page, request.param
+
+
+def test_axe_finds_nothing_serious(shown: tuple[Page, str]) -> None:
+    page, _ = shown
+    menus = page.locator("#export-menu, .filters, .exact").all()
+    before = [menu.evaluate("menu => menu.open") for menu in menus]
+    for menu in menus:
+        menu.evaluate("menu => { menu.open = true }")
+    for theme in THEMES:
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        assert _serious(Axe().run(page).response) == [], theme
+    for menu, is_open in zip(menus, before, strict=True):
+        menu.evaluate("(menu, open) => { menu.open = open }", is_open)
+
+
+def test_no_page_is_wider_than_the_screen(shown: tuple[Page, str], site: Site) -> None:
+    page, name = shown
+    for lang in ("en", *(one for one in LANGUAGES if one != "en")):  # in English it is open
+        if lang != "en":
             site.open(page, name, lang)
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 800})
             for theme in THEMES:
                 page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-                for width in WIDTHS:
-                    page.set_viewport_size({"width": width, "height": 800})
-                    assert is_as_wide_as_the_screen(page), (lang, theme, width)
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing_serious(browser: Browser, site: Site, name: str) -> None:
-    with opened(browser, site.address, reduced_motion="reduce") as page:
-        site.open(page, name)
-        for menu in page.locator("#export-menu, .filters, .exact").all():
-            menu.evaluate("menu => { menu.open = true }")
-        for theme in THEMES:
-            page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-            assert _serious(Axe().run(page).response) == [], theme
+                assert is_as_wide_as_the_screen(page), (lang, theme, width)
 
 
 def _serious(response: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -121,6 +136,35 @@ def test_a_photograph_fits_on_the_screen(browser: Browser, site: Site) -> None:
             assert picture["height"] <= height - bar["height"] + 1
             assert picture["x"] <= outline["x"]
             assert outline["x"] + outline["width"] <= picture["x"] + picture["width"]
+
+
+def test_on_a_phone_the_arrows_are_not_on_the_picture(browser: Browser, site: Site) -> None:
+    with opened(browser, site.address) as page:
+        site.open(page, "photo")
+        for width in (320, 360, 768):
+            page.set_viewport_size({"width": width, "height": 740})
+            picture = page.locator("[data-photo]").bounding_box()
+            assert picture is not None
+            arrows = [one.bounding_box() for one in page.locator(".photo-turn").all()]
+            assert arrows
+            for arrow in arrows:
+                assert arrow is not None
+                assert arrow["y"] >= picture["y"] + picture["height"] - 1
+                assert min(arrow["width"], arrow["height"]) >= 44
+
+
+def test_the_text_of_every_card_has_the_same_lines(browser: Browser, site: Site) -> None:
+    with opened(browser, site.address) as page:
+        for lang in LANGUAGES:
+            site.open(page, "face", lang)
+            for width in (360, 1440):
+                page.set_viewport_size({"width": width, "height": 900})
+                for one in ("card-title", "card-meta", "sureness"):
+                    heights = page.locator(f".card-link .{one}").evaluate_all("all => all.map(one => one.clientHeight)")
+                    assert len(heights) > 1
+                    assert max(heights) < 30, (lang, width, one)  # one line
+                depths = page.locator(".card-link:not(:has(.card-name))").evaluate_all(_BELOW)
+                assert max(depths, default=0) - min(depths, default=0) < 1, (lang, width)
 
 
 def test_pages_are_right_in_a_language_that_is_read_from_the_right(browser: Browser, site: Site) -> None:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.demo import person_name, write_demo_gallery
-from tests.support.browsing import drop, opened, paths, settled
+from app.demo import draw_portrait, person_name, write_demo_gallery
+from tests.support.browsing import as_new, drop, faultless, opened, paths, settled
 from tests.support.running import environment, ingest, service
 from tests.support.sub_path import proxied
 
@@ -29,9 +30,16 @@ def address(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield str(client.base_url)
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser, address: str) -> Iterator[Page]:
+    with opened(browser, address) as tab:
+        yield tab
+
+
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
+def page(tab: Page, address: str) -> Iterator[Page]:
+    as_new(tab, address)
+    with faultless(tab, address) as page:
         page.goto("/")
         yield page
 
@@ -226,6 +234,75 @@ def test_a_card_with_the_focus_is_not_under_the_toolbar(page: Page, pictures: Pa
         assert card is not None
         assert bar is not None
         assert card["y"] >= bar["y"] + bar["height"] - 1
+
+
+def test_photographs_that_are_too_many_are_named_and_the_others_searched(page: Page, pictures: Path) -> None:
+    named = [
+        {"name": f"{n}.png", "mimeType": "image/png", "buffer": (pictures / "one-101.png").read_bytes()}
+        for n in range(12)
+    ]
+    page.set_input_files("#image", named)  # type: ignore[arg-type]
+    page.wait_for_selector("[data-outcome=result]")
+    expect(page.locator(".rail .example img")).to_have_count(10)
+    told = "At most 10 photographs are searched together. 2 were left out: 10.png and 11.png."
+    expect(page.locator("[data-dropped]")).to_have_text(told)
+    page.reload()
+    settled(page)
+    expect(page.locator("[data-dropped]")).to_have_text(told)
+
+
+def test_one_of_two_people_among_the_examples_is_searched_alone(page: Page, tmp_path: Path) -> None:
+    people = [tmp_path / f"{person}-{variant}.png" for person in (1, 2) for variant in (101, 102)]
+    for picture in people:
+        person, variant = (int(number) for number in picture.stem.split("-"))
+        cv2.imwrite(str(picture), draw_portrait(person, variant))
+    page.set_input_files("#image", people[:2])
+    settled(page)
+    expect(page.locator("[data-only]")).to_have_count(0)
+    page.goto("/")
+    page.set_input_files("#image", people)
+    settled(page)
+    expect(page.locator("[data-only]")).to_have_count(2)
+    both = page.url
+    page.locator("[data-only] button").last.click()
+    page.wait_for_url(lambda url: url != both)
+    settled(page)
+    expect(page.locator(".rail .example img")).to_have_count(2)
+    assert person_name(2) in paths(page)[0]
+    page.reload()
+    settled(page)
+    assert person_name(2) in paths(page)[0]
+    expect(page.locator("[data-only]")).to_have_count(0)
+
+
+def test_a_recent_search_has_the_name_of_its_photograph_and_can_be_forgotten(page: Page, pictures: Path) -> None:
+    _search(page, pictures / "one-101.png")
+    page.goto("/")
+    page.set_input_files("#image", [pictures / "one-101.png", pictures / "one-102.png"])
+    settled(page)
+    page.goto("/")
+    expect(page.get_by_role("heading", level=1)).to_be_in_viewport()
+    heading = page.get_by_role("heading", level=1).bounding_box()
+    assert heading is not None
+    assert heading["height"] > 10
+    recent = page.locator("[data-recent] li")
+    expect(recent.locator("strong")).to_have_text(["one-101.png and 1 more", "one-101.png"])
+    expect(recent.locator("img").first).to_have_js_property("naturalWidth", 112)
+    recent.first.get_by_role("button", name="Forget the search one-101.png and 1 more").click()
+    expect(recent.locator("strong")).to_have_text(["one-101.png"])
+    page.reload()
+    expect(recent).to_have_count(1)
+    recent.first.get_by_role("button").click()
+    expect(page.locator("[data-recent]")).to_be_hidden()
+
+
+def test_another_photograph_is_chosen_from_the_page_of_an_error(page: Page, pictures: Path) -> None:
+    _search(page, pictures / "none.png")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#result [data-choose]").click()
+    chooser.value.set_files(pictures / "one-101.png")
+    settled(page)
+    expect(page.locator(".outline")).to_have_count(1)
 
 
 def test_a_search_is_on_the_start_page_until_it_is_forgotten(page: Page, pictures: Path) -> None:

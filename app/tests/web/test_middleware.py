@@ -732,7 +732,7 @@ def test_a_method_that_a_route_does_not_take_is_405_and_says_which_it_takes(
     assert answer.headers["allow"]
 
 
-@pytest.mark.parametrize("path", ["/compare", "/search", "/detect", "/search/batch"])
+@pytest.mark.parametrize("path", ["/compare", "/search", "/detect"])
 def test_a_browser_that_opens_an_address_of_the_api_sees_a_page_with_a_link_back(client: TestClient, path: str) -> None:
     answer = client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final
@@ -16,7 +16,15 @@ MAX_ON_SHEET: Final = 2000
 
 
 def contact_sheet(
-    matches: Iterable[ListedMatch], thumbs: ThumbStore, bands: Bands, words: Mapping[Sureness, str], title: str
+    matches: Iterable[ListedMatch],
+    thumbs: ThumbStore,
+    bands: Bands,
+    words: Mapping[Sureness, str],
+    title: str,
+    *,
+    crops: Sequence[bytes] = (),
+    lines: Sequence[str] = (),
+    decimal: Callable[[str], str] = str,
 ) -> bytes:
     """Return a PDF of A4 pages with the thumbnail, file name, date, folder and word for the similarity of each match.
 
@@ -26,15 +34,18 @@ def contact_sheet(
         bands: what similarities mean.
         words: for each of them, in the language of the sheet.
         title: at the top of each page.
+        crops: JPEG files of the person who was searched for, at the top of the first page.
+        lines: below them: what was searched for, and the filters.
+        decimal: writes a number such as "0.47" in the language of the sheet.
     """
     from app.service.export.sheet_pdf import SheetPdf  # slow to import: half a second
 
-    sheet = SheetPdf(title)
+    sheet = SheetPdf(title, crops, lines)
     for listed in islice(matches, MAX_ON_SHEET):
         payload = listed.match.payload
         path = PurePosixPath(readable(payload.path))
         lines = (
-            f"{words[bands.of(listed.match.similarity)]} ({two_decimals(listed.match.similarity)})",
+            f"{words[bands.of(listed.match.similarity)]} ({decimal(two_decimals(listed.match.similarity))})",
             path.name,
             " ".join(part for part in ((payload.taken_at or "")[:10], path.parent.name) if part),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,9 @@ from fpdf.enums import XPos, YPos
 _COLUMNS: Final = 5
 _GAP: Final = 4.0  # mm
 _TEXT: Final = 11.0  # mm below a thumbnail
+_TITLE: Final = 8.0  # mm of the title
+_CROP: Final = 16.0  # mm, side of the crops of the person
+_MAX_CROPS: Final = 10
 _CHARS: Final = 28
 # Fonts of the system with the letters of most languages; the fonts of PDF itself have Latin letters only.
 _FONTS: Final = (
@@ -29,17 +32,20 @@ class SheetPdf(FPDF):
 
     Args:
         title: at the top of each page.
+        crops: JPEG files of the person, at the top of the first page.
+        lines: below them, such as the filters.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, crops: Sequence[bytes] = (), lines: Sequence[str] = ()) -> None:
         super().__init__(format="A4")
         font = next((path for path in _FONTS if Path(path).is_file()), None)
         self._is_latin = font is None
         self._name = "Helvetica" if font is None else "Sheet"
         if font is not None:
             self.add_font(self._name, fname=font)
-        self._title = title
-        self._count = 0
+        self._title, self._crops, self._lines = title, crops[:_MAX_CROPS], lines
+        self._cell = 0  # of the page
+        self._top = 0.0  # mm, of its grid
         self.set_auto_page_break(auto=False)
         self.set_margins(12, 12)
         self._side = (self.epw - (_COLUMNS - 1) * _GAP) / _COLUMNS
@@ -49,6 +55,22 @@ class SheetPdf(FPDF):
         """Print the title; FPDF calls it for each page."""
         self.set_font(self._name, size=9)
         self.cell(self.epw, 6, self._shown(self._title, 110), new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+        self._cell, self._top = 0, self.t_margin + _TITLE
+        if self.page_no() == 1:
+            self._top += self._head(self._top)
+
+    def _head(self, y: float) -> float:
+        """Print the crops and the lines, and return their height in mm."""
+        height = 0.0
+        for number, crop in enumerate(self._crops):
+            self.image(io.BytesIO(crop), self.l_margin + number * (_CROP + 2), y, _CROP, _CROP)
+            height = _CROP + 2
+        self.set_font(self._name, size=8)
+        for line in self._lines:
+            self.set_xy(self.l_margin, y + height)
+            self.multi_cell(self.epw, 4, self._shown(line, 500), new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+            height = self.get_y() - y
+        return height + 3 if height else 0.0
 
     def footer(self) -> None:
         """Print the number of the page; FPDF calls it for each page."""
@@ -58,13 +80,12 @@ class SheetPdf(FPDF):
 
     def add(self, jpeg: bytes | None, lines: Iterable[str]) -> None:
         """Add a thumbnail with lines below it."""
-        top = self.t_margin + 8
-        rows = int((self.h - top - 14) // (self._side + _TEXT))
-        if self._count and self._count % (rows * _COLUMNS) == 0:
+        rows = int((self.h - self._top - 14) // (self._side + _TEXT))
+        if self._cell >= rows * _COLUMNS:
             self.add_page()
-        row, column = divmod(self._count % (rows * _COLUMNS), _COLUMNS)
-        x, y = self.l_margin + column * (self._side + _GAP), top + row * (self._side + _TEXT)
-        self._count += 1
+        row, column = divmod(self._cell, _COLUMNS)
+        x, y = self.l_margin + column * (self._side + _GAP), self._top + row * (self._side + _TEXT)
+        self._cell += 1
         if jpeg:
             self.image(io.BytesIO(jpeg), x, y, self._side, self._side)
         else:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.core.errors import OceanoError
 from app.core.types import Floats, ModelPack
-from app.service import ResultPage, Services
+from app.service import Bands, ResultPage, Services
 from app.web.addresses import root_path_of
 from app.web.api.examples import Person, person_of, stored_embeddings
 from app.web.api.forms import PersonOptions, check_options
@@ -118,20 +118,20 @@ async def _answer(
 ) -> list[_Outcome]:
     valid = [one for one in asked if isinstance(one, PersonOptions)]
     stored = await services.lookups.run(stored_embeddings, services, valid)
-    outcomes, groups = await run_in_threadpool(_grouped, asked, stored, services.engine.pack)
+    outcomes, groups = await run_in_threadpool(_grouped, asked, stored, services.engine.pack, services.bands)
     for group in groups:  # one after another: a batch takes one thread, as other searches do
         outcomes |= await _found(services, group, took_ms)
     return [outcomes[place] for place in range(len(asked))]
 
 
 def _grouped(
-    asked: Sequence[PersonOptions | OceanoError], stored: Mapping[str, Floats], pack: ModelPack
+    asked: Sequence[PersonOptions | OceanoError], stored: Mapping[str, Floats], pack: ModelPack, bands: Bands
 ) -> tuple[dict[int, _Outcome], list[list[_Asked]]]:
     """Return the outcomes of the wrong queries, and the others in groups of equal options."""
     outcomes: dict[int, _Outcome] = {}
     groups: dict[str, list[_Asked]] = {}
     for place, options in enumerate(asked):
-        query = _query(place, options, stored, pack)
+        query = _query(place, options, stored, pack, bands)
         if isinstance(query, OceanoError):
             outcomes[place] = query
             continue
@@ -143,12 +143,12 @@ def _grouped(
 
 
 def _query(
-    place: int, options: PersonOptions | OceanoError, stored: Mapping[str, Floats], pack: ModelPack
+    place: int, options: PersonOptions | OceanoError, stored: Mapping[str, Floats], pack: ModelPack, bands: Bands
 ) -> _Asked | OceanoError:
     if isinstance(options, OceanoError):
         return options
     try:
-        return _Asked(place, options, person_of(options, stored, pack))
+        return _Asked(place, options, person_of(options, stored, pack, bands))
     except OceanoError as error:
         return error
 

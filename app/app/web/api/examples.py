@@ -11,12 +11,15 @@ import numpy as np
 from app.core.errors import OceanoError
 from app.core.types import BBox, Face, Floats, ModelPack
 from app.service import (
+    Bands,
     Conditions,
     Query,
+    Range,
     Services,
     combine_pictures,
     combined,
     doubtful_examples,
+    narrowed,
     similarities_to_others,
 )
 from app.web.api.fields import MAX_EXAMPLES, face_place
@@ -96,7 +99,7 @@ def stored_embeddings(services: Services, options: Sequence[PersonOptions]) -> d
 
 
 def conditions_of(options: PersonOptions, stored: Mapping[str, Floats]) -> Conditions:
-    """Return the optional fields of a query.
+    """Return the optional fields of a query, apart from its ranges of similarity.
 
     Raises:
         OceanoError: `face_unknown` if a stored face is not in `stored`.
@@ -112,7 +115,11 @@ def conditions_of(options: PersonOptions, stored: Mapping[str, Floats]) -> Condi
 
 
 def person_of(
-    options: PersonOptions, stored: Mapping[str, Floats], pack: ModelPack, images: Sequence[Sequence[Face]] = ()
+    options: PersonOptions,
+    stored: Mapping[str, Floats],
+    pack: ModelPack,
+    bands: Bands,
+    images: Sequence[Sequence[Face]] = (),
 ) -> Person:
     """Combine all examples of a request.
 
@@ -120,6 +127,7 @@ def person_of(
         options: of the request.
         stored: the embeddings of the stored faces that it names.
         pack: the model in use.
+        bands: where each sureness begins.
         images: the faces of its images.
 
     Raises:
@@ -140,9 +148,15 @@ def person_of(
         picked = [_of_image(images, one.picture, one.face_index) for one in found]
         beside = [images[image][face].embedding for image, face in _places(options.with_face, images, "with_face")]
         conditions["together"] = (*conditions["together"], *beside)
-    threshold = pack.threshold if options.threshold is None else options.threshold
+    threshold, conditions["within"] = threshold_of(options, pack, bands)
     examples = _compared([*picked, *known], pack.threshold)
     return Person(Query(combined([one.embedding for one in examples]), threshold, **conditions), tuple(examples))
+
+
+def threshold_of(options: PersonOptions, pack: ModelPack, bands: Bands) -> tuple[float, tuple[Range, ...]]:
+    """Return the threshold and the ranges of similarity (`Query.within`) that a request asks for."""
+    threshold = pack.threshold if options.threshold is None else options.threshold
+    return narrowed(threshold, options.sureness, bands)
 
 
 def unit(vector: Sequence[float], size: int) -> Floats:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from app.core.paths import absolute
 from app.core.types import FLAWS, Flaw
-from app.service import MAX_LIMIT
+from app.service import MAX_LIMIT, SURENESSES, Sureness
 
 MAX_EXAMPLES: Final = 10  # photographs, stored faces and embeddings of one person together
 
@@ -32,6 +32,7 @@ _SHARE: Final = "a number from 0 to 1"
 VALID: Final[Mapping[str, str]] = {
     "limit": f"a whole number from 1 to {MAX_LIMIT}",
     "threshold": _COSINE,
+    "sureness": "one or several, comma-separated, of: " + ", ".join(SURENESSES),
     "max_faces": f"a whole number from 1 to {_MAX_FACES}",
     "sort": "similarity, newest or oldest",
     "group_by": "image_id, person, day or alike",
@@ -121,6 +122,7 @@ def _one_for_each(places: tuple[str, ...]) -> tuple[str, ...]:
 IsoTime = Annotated[str, StringConstraints(pattern=_ISO_TIME), AfterValidator(_is_a_time)]
 Folders = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_absolute)]
 Flaws = Annotated[tuple[Flaw, ...], BeforeValidator(_comma_separated)]
+Surenesses = Annotated[tuple[Sureness, ...], BeforeValidator(_comma_separated)]
 _FaceId = Annotated[str, StringConstraints(pattern=_UUID)]
 ExampleIds = Annotated[
     tuple[_FaceId, ...], BeforeValidator(_as_list), AfterValidator(lambda ids: _at_most(MAX_EXAMPLES, ids))

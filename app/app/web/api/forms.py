@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from app.core.errors import JsonValue, OceanoError
 from app.core.types import FLAWS, FaceFilter
-from app.service import DEFAULT_LIMIT, MAX_LIMIT, GroupBy, Sort
+from app.service import DEFAULT_LIMIT, MAX_LIMIT, SURENESSES, GroupBy, Sort
 from app.web.api.fields import (
     MAX_EXAMPLES,
     VALID,
@@ -23,6 +23,7 @@ from app.web.api.fields import (
     Folders,
     IsoTime,
     OtherIds,
+    Surenesses,
     Vectors,
 )
 from app.web.uploads import Photographs, Upload, read_fields, read_photographs, read_upload
@@ -61,6 +62,9 @@ class PersonOptions(BaseModel):
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="matches of a page")
     threshold: float | None = Field(
         None, ge=-1, le=1, description="least cosine of a match; left out: the model's default"
+    )
+    sureness: Surenesses = Field(
+        (), description="only matches of these, comma-separated: " + ", ".join(SURENESSES) + "; left out: all"
     )
     sort: Sort = Field("similarity", description="order of the matches; by time, those without a date are last")
     group_by: GroupBy | None = Field(

@@ -239,7 +239,7 @@ def _described(services: Services, known: StoredImage, details: Mapping[str, str
         files=[ImageCopy(path=readable(one.path), size=one.size, shown=one.may_show) for one in known.files],
         in_folder=Beside(previous=in_folder.previous, next=in_folder.next),
         in_time=Beside(previous=in_time.previous, next=in_time.next),
-        alike=[one.image_id for one in pictures.alike(known)],
+        alike=[one.image_id for one in pictures.alike(known, services.engine.pack.threshold)],
         preview_url=f"{address}/preview" if known.may_show else None,
         file_url=f"{address}/file" if known.may_show else None,
     )

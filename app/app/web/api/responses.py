@@ -206,7 +206,7 @@ class RuntimeTrialStatus(BaseModel):
     """How a runtime ran a network on reference images: milliseconds of one image on one thread."""
 
     runtime: Literal["onnxruntime", "openvino"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "bf16", "fp16", "int8"]
     milliseconds: float | None = Field(description="null if it did not run")
     cosine: float | None = Field(description="of its output to that of ONNX Runtime in fp32; null if it did not run")
     problem: str = Field(description="why it did not run; empty if it did")
@@ -217,7 +217,7 @@ class RuntimeStatus(BaseModel):
 
     runtime: Literal["onnxruntime", "openvino"]
     version: str
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "bf16", "fp16", "int8"]
     reason: str
     trials: list[RuntimeTrialStatus]
 

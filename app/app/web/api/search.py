@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.core.types import Picture
 from app.service import Bands, Comparison, Services, Sureness, reaches
 from app.web.addresses import root_path_of
-from app.web.api.examples import Person, conditions_of, faces_of, person_of, stored_embeddings
+from app.web.api.examples import Person, conditions_of, faces_of, person_of, stored_embeddings, threshold_of
 from app.web.api.faces import face_id_from
 from app.web.api.forms import (
     COMPARE_FORM,
@@ -63,7 +63,8 @@ async def search(
     one = len(sent.files) == 1
     images = await faces_of(services, sent)
     stored = await services.lookups.run(stored_embeddings, services, [options])
-    person = person_of(options, stored, services.engine.pack, [image.faces for image in images])
+    faces = [image.faces for image in images]
+    person = person_of(options, stored, services.engine.pack, services.bands, faces)
     size = images[0].size if one else None
     return await _combined(request, services, person, options.limit, sent.took_ms, size)
 
@@ -76,7 +77,8 @@ async def search_from_face(
     face_ids = dict.fromkeys((face_id_from(face_id), *options.face_id))
     options = options.model_copy(update={"face_id": tuple(face_ids)})
     stored = await services.lookups.run(stored_embeddings, services, [options])
-    return await _combined(request, services, person_of(options, stored, services.engine.pack), options.limit, {})
+    person = person_of(options, stored, services.engine.pack, services.bands)
+    return await _combined(request, services, person, options.limit, {})
 
 
 @router.post("/search/more", openapi_extra=MORE_FORM)
@@ -91,17 +93,17 @@ async def more(
 async def _every_face(request: Request, services: Services, sent: Photographs[SearchOptions]) -> SearchResponse:
     options = sent.options
     stored = await services.lookups.run(stored_embeddings, services, [options])
-    conditions = conditions_of(options, stored)
+    conditions, bands = conditions_of(options, stored), services.bands
+    threshold, conditions["within"] = threshold_of(options, services.engine.pack, bands)
     picture: Picture = await sent.decode_next()
     result = await services.search.run(
         picture,
         limit=options.limit,
-        threshold=services.engine.pack.threshold if options.threshold is None else options.threshold,
+        threshold=threshold,
         max_faces=options.max_faces,
         took_ms=sent.took_ms,
         **conditions,
     )
-    bands = services.bands
     return SearchResponse(
         model=Model.of(services.engine.pack),
         threshold=result.threshold,

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from app import __version__
 from app.metrics import CONTENT_TYPE, gpu_usage
+from app.service import Services
 from app.web.addresses import root_path_of
 from app.web.api.responses import (
     BandsStatus,
@@ -53,9 +54,18 @@ async def health(services: ServicesDep, response: Response) -> HealthResponse:
     )
 
 
-@router.get("/status")
-async def status(services: ServicesDep) -> StatusResponse:
+@router.get("/status", response_model=StatusResponse)
+async def status(request: Request, services: ServicesDep, response: Response) -> StatusResponse | Response:
     """Return model, device, index, ingest, versions and uptime."""
+    told = await _status(services)
+    if "text/html" in request.headers.get("accept", ""):
+        page: Response = request.app.state.status_page(request, told)
+        return page
+    response.headers["Vary"] = "Accept"
+    return told
+
+
+async def _status(services: Services) -> StatusResponse:
     snapshot = services.monitor.snapshot
     engine = services.engine.health
     pack = services.engine.pack

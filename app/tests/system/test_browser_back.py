@@ -1,0 +1,151 @@
+"""A result that is left and opened again, in a real browser: ticks, scroll and focus; and fields with errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from app.demo import write_demo_gallery
+from tests.support.browsing import as_new, drop, faultless, opened, settled
+from tests.support.running import environment, ingest, service
+
+pytestmark = pytest.mark.browser
+
+_FOCUSED = "document.activeElement.closest('.card')?.dataset.faceId"
+
+
+@pytest.fixture(scope="module")
+def address(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    gallery = tmp_path_factory.mktemp("gallery")
+    write_demo_gallery(gallery, people=2, portraits=16, groups=0)
+    env = environment(tmp_path_factory.mktemp("data"), MODEL_NAME=demo_models / "demo")
+    assert ingest(gallery, env)["failed"] == 0
+    with service(env) as client:
+        yield str(client.base_url)
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser, address: str) -> Iterator[Page]:
+    with opened(browser, address, viewport={"width": 1000, "height": 500}) as tab:
+        yield tab
+
+
+@pytest.fixture
+def page(tab: Page, address: str, pictures: Path) -> Iterator[Page]:
+    as_new(tab, address)
+    tab.set_viewport_size({"width": 1000, "height": 500})
+    with faultless(tab, address) as page:
+        page.goto("/")
+        drop(page, [pictures / "one-101.png"])
+        settled(page)
+        yield page
+
+
+def _tick(page: Page, *places: int) -> list[str | None]:
+    boxes = page.locator(".card-select")
+    for place in places:
+        boxes.nth(place).check(force=True)
+    return sorted(boxes.nth(place).get_attribute("value") or "" for place in places)
+
+
+def _ticked(page: Page) -> list[str]:
+    return sorted(page.locator("[name=id]:checked").evaluate_all("all => all.map(one => one.value)"))
+
+
+def _face_address(page: Page) -> str:
+    return f"/face/{page.locator('.card').first.get_attribute('data-face-id')}"
+
+
+@pytest.mark.parametrize("start", ["photograph", "face"])
+@pytest.mark.parametrize("way", ["history", "link"])
+def test_back_from_a_photograph_shows_the_result_as_it_was_left(page: Page, start: str, way: str) -> None:
+    if start == "face":
+        page.goto(_face_address(page))
+        settled(page)
+    ticked = _tick(page, 1, 8)
+    card = page.locator(".card").nth(8)
+    face = card.get_attribute("data-face-id")
+    card.locator(".card-link").focus()
+    page.evaluate("scrollTo(0, 330)")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("main.photo")
+    if way == "history":
+        page.go_back()
+    else:
+        page.evaluate("history.pushState(null, '', location.href)")  # so that the result is not the page before
+        page.locator("[data-back]").click()
+    settled(page)
+    expect(page.locator(f'[data-face-id="{face}"] .card-link')).to_be_focused()
+    assert (_ticked(page), page.evaluate("scrollY")) == (ticked, 330)
+    expect(page.locator("[data-selected]")).to_have_text("2 selected")
+
+
+def test_another_visit_of_the_result_begins_at_the_top(page: Page) -> None:
+    where = page.url
+    page.evaluate("scrollTo(0, 330)")
+    page.goto("/help/similarity")
+    page.goto(where)
+    settled(page)
+    assert page.evaluate("scrollY") == 0
+
+
+def test_ticks_stay_through_other_orders_and_filters_until_they_are_cleared(page: Page) -> None:
+    ticked = _tick(page, 0, 3)
+    page.select_option("[name=sort]", "newest")
+    expect(page.locator("[data-selected]")).to_have_text("2 selected")
+    settled(page)
+    assert _ticked(page) == ticked
+    page.locator(".card-select").nth(0).uncheck(force=True)
+    page.reload()
+    settled(page)
+    assert len(_ticked(page)) == 1
+    page.locator("[data-select-none]").click()
+    page.select_option("[name=sort]", "")
+    settled(page)
+    assert _ticked(page) == []
+    _tick(page, 2)
+    page.goto(_face_address(page))
+    settled(page)
+    assert _ticked(page) == [], "another search has ticks of its own"
+
+
+def test_back_to_other_filters_goes_to_the_place_where_these_were_left(page: Page) -> None:
+    page.evaluate("scrollTo(0, 300)")
+    page.locator("[name=sort]").evaluate("one => { one.value = 'oldest'; one.form.requestSubmit(); }")
+    page.wait_for_url("**sort=oldest**")
+    settled(page)
+    page.evaluate("scrollTo(0, 0)")
+    page.go_back()
+    page.wait_for_function("!location.search.includes('oldest') && scrollY === 300")
+
+
+@pytest.mark.parametrize("width", [1000, 360])
+def test_a_folder_that_is_unknown_is_told_beside_its_field_which_has_the_focus(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 700})
+    count = page.locator(".card").count()
+    page.evaluate("document.querySelector('[data-filters]').open = true")
+    page.locator(".folder-input").fill("no such folder")
+    page.keyboard.press("Tab")
+    told = page.locator("#folder-wrong")
+    expect(told).to_be_visible()
+    expect(told).to_be_in_viewport()
+    expect(page.locator(".folder-input")).to_be_focused()
+    assert page.locator(".card").count() == count
+    assert page.locator(".problem").count() == 0
+
+
+def test_one_sureness_alone_is_shown_and_the_last_tick_stays(page: Page) -> None:
+    ticks = page.locator(".ticks .tick-link")
+    counts = [int(one) for one in page.locator(".tick-count").filter(visible=True).all_inner_texts()[: ticks.count()]]
+    ticks.first.click()
+    page.wait_for_url("**sureness=**")
+    settled(page)
+    expect(page.locator("#count")).to_have_text(f"{sum(counts[1:])} matches")
+    assert ticks.first.get_attribute("data-pressed") == "false"
+    for place in range(1, ticks.count() - 1):
+        ticks.nth(place).click()
+        settled(page)
+    expect(page.locator("span.tick-link")).to_have_count(1)
