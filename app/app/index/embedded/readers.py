@@ -37,7 +37,7 @@ _LONG_WEIGHT: Final = 100  # short reads wait for a long one
 _WAITING_READS: Final = 16  # start readers when so many had to wait within _WINDOW_SECONDS
 _WINDOW_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 600.0
-_AFTER_FAILURE_SECONDS: Final = 300.0
+_AFTER_FAILURE_SECONDS: Final = 60.0
 # Bytes that a copy cannot share with the shard: points outside the graph. Writes wait while they are copied.
 _MAX_COPIED: Final = 1_000_000_000
 
@@ -65,6 +65,7 @@ class Readers:
         self._load: dict[WorkerProcess | None, int] = {None: 0}  # None: the worker
         self._journal: Journal | None = None
         self._starting: threading.Thread | None = None
+        self._opening: WorkerProcess | None = None
         self._waited: list[float] = []
         self._last_wait = 0.0
         self._not_before = 0.0
@@ -134,7 +135,9 @@ class Readers:
         """Stop all readers and start no more."""
         with self._state:
             self._closed = True
-            starting = self._starting
+            starting, opening = self._starting, self._opening
+        if opening is not None:
+            opening.kill()  # it can take a while to open a large shard
         if starting is not None:
             starting.join()
         self._drop(self._readers, "the owner exits")
@@ -172,6 +175,10 @@ class Readers:
         try:
             source, journal = self._copy(copy)
             reader = WorkerProcess(copy, self._options, self._lock, task="read")
+            with self._state:
+                if self._closed:
+                    raise unavailable("The owner exits.")
+                self._opening = reader
             reader.wait_ready()
             catch_up = CatchUp(journal, self._supervisor.call, reader.call)
             catch_up.follow()
@@ -189,7 +196,7 @@ class Readers:
             if left is not None:
                 left.close()
             with self._state:
-                self._starting = None
+                self._starting = self._opening = None
 
     def _copy(self, copy: Path) -> tuple[Path, Journal]:
         """Copy the shard, unless that would take too long or too much space; return the shard and a new journal."""
