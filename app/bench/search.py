@@ -11,10 +11,10 @@ beside the index.
 step after M minutes. `--ef 512,1024` compares values of HNSW_EF on the same graph.
 
 The last line is one JSON object: milliseconds of a search, `recall_at_10` (of the scan's ten, how many were found),
-`mate_recall` (of a person's eight, how many), searches a second of one client and of eight, GB of the index's processes
-(`rss_gb`; `anonymous_gb` is what the system cannot take back) and of the disk, seconds until a new owner has answered
-its first search; `steps`: for each step the seconds of filling and of the build (`build_cpu_s` is
-the processors' time), and milliseconds during the build.
+`mate_recall` (of a person's eight, how many), searches a second of one client and of eight, also without readers, GB of
+the index's processes (`rss_gb`; `anonymous_gb` is what the system cannot take back) and of the disk, seconds until a
+new owner has answered its first search; `steps`: for each step the seconds of filling and of the build (`build_cpu_s`
+is the processors' time), and milliseconds during the build.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import threading
@@ -34,15 +35,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psutil
 
+from app.core.concurrency import processors
 from app.core.config import Settings, load_settings
 from app.core.protocols import FaceIndex
 from app.core.types import FacePoint
 from app.index import open_index
+from app.index.embedded.alias import open_embedded
 from bench.exact import DIGEST, LIMIT, compared, filtered, id_of, milliseconds, ms, pack_of, rate
-from bench.faces import SIZE, points
+from bench.faces import SIZE, Floats, points
 from bench.gallery import BLOCK, Gallery, Truth
 
 CLIENTS = 8
+READERS = max(1, min(3, processors() - 1))
 SEARCHES_PER_S = 5
 SEARCHES_PER_WRITE = 3
 FACES_OF_A_WRITE = 16
@@ -180,11 +184,26 @@ def measured(settings: Settings, gallery: Gallery, count: int, folder: Path) -> 
         said["cold"] = compared(index, queries, owners, truth)
         said |= compared(index, queries, owners, truth)  # the pages that these searches need are in memory now
         said |= filtered(index, queries, truth)
-        rates = {clients: rate(index, queries, clients) for clients in (1, CLIENTS, 1, CLIENTS)}
-        said |= {f"per_s_{clients}": per_s for clients, per_s in rates.items()}
-        said["clients_gain"] = rates[CLIENTS] / rates[1]
         said |= _memory() | {"disk_gb": (index.info().disk_bytes or 0) / 1e9}
+    said |= _rates(settings, gallery.size, queries)
     return said | {"scan_ms": truth.scan_ms, "vs_scan": truth.scan_ms / said["p50_ms"]}
+
+
+def _rates(settings: Settings, size: int, queries: Floats) -> dict[str, float]:
+    """Searches a second of one client and of several, by turns without readers and with as many as there may be."""
+    rates: dict[str, list[float]] = {}
+    for most in (0, READERS) * 2:
+        time.sleep(LEAVING_S)  # the owner leaves
+        with closing(open_embedded(settings, pack_of(size), readers=most)) as index:
+            rate(index, queries, CLIENTS)  # readers start, and what these searches need is in memory
+            time.sleep(LEAVING_S)
+            for clients in (1, CLIENTS):
+                name = f"per_s_{clients}" + ("" if most else "_without_readers")
+                rates.setdefault(name, []).append(rate(index, queries, clients))
+    said = {name: statistics.median(values) for name, values in rates.items()}
+    said["clients_gain"] = said[f"per_s_{CLIENTS}"] / said["per_s_1"]
+    said["readers_gain"] = said[f"per_s_{CLIENTS}"] / said[f"per_s_{CLIENTS}_without_readers"]
+    return said
 
 
 def _with_ef(settings: Settings, gallery: Gallery, ef: int, count: int, folder: Path) -> dict[str, float]:
