@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -17,12 +16,12 @@ from starlette.routing import BaseRoute
 
 from app.core.config import Settings
 from app.core.locks import locked
-from app.core.types import ModelPack, Picture
+from app.core.types import ModelPack
 from app.demo import write_demo_pack
-from app.images import DecoderPool, decode
+from app.images import DecoderPool
 from app.packs.store import find_pack
 from tests.support.fake_server import app_of, serving
-from tests.support.fakes import FakeEngine, MemoryIndex
+from tests.support.fakes import FakeEngine, MemoryIndex, decode_here
 from tests.support.qdrant_nodes import BINARY, Node
 
 # For tests whose fixture `settings` makes an index of the kind that is asked for.
@@ -60,12 +59,6 @@ def _decode_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.
     """Start no decoder processes (0.4 s each), except for tests with the mark `decoders`."""
     if request.node.get_closest_marker("decoders"):
         return
-
-    def decode_here(
-        self: DecoderPool, data: bytes, *, name: str = "", admission: object = None, **options: Any
-    ) -> Picture:
-        return decode(data, **options)
-
     monkeypatch.setattr(DecoderPool, "decode", decode_here)
 
 
@@ -76,14 +69,15 @@ def _make_routes_once() -> Iterator[None]:
     if main is None:  # no test of this run makes an app
         yield
         return
-    first: list[tuple[list[BaseRoute], object]] = []
+    first: list[tuple[list[BaseRoute], object, object]] = []
 
     def add_routes(app: FastAPI) -> None:
         if not first:
             web.add_routes(app)
-            first.append(([*app.router.routes], app.state.error_page))
+            first.append(([*app.router.routes], app.state.error_page, app.state.status_page))
         else:
-            app.router.routes, app.state.error_page = [*first[0][0]], first[0][1]
+            routes, app.state.error_page, app.state.status_page = first[0]
+            app.router.routes = [*routes]
 
     web = sys.modules["app.web"]
     with pytest.MonkeyPatch.context() as patch:

@@ -2,7 +2,7 @@
 
 from app.service.cursor import MAX_CURSOR_CHARS, decode_query, encode_query
 from app.service.doctor import Doctor, Repairs, open_doctor
-from app.service.examples import Example, combine_pictures, doubtful_examples, similarities_to_others
+from app.service.examples import Example, combine_pictures, doubtful_examples, people_of, similarities_to_others
 from app.service.factory import (
     Services,
     build_engine,
@@ -13,10 +13,11 @@ from app.service.factory import (
     open_services,
     open_without_engine,
 )
-from app.service.folders import require_known_folders
+from app.service.folders import FoldersFound, find_folders, require_known_folders
 from app.service.ingest_job import IngestJob, IngestRequest, open_ingest_job, preview_prune
 from app.service.kept import DEFAULT_DAYS, MAX_DAYS, KeptSearch, KeptSearches
 from app.service.paging import reaches
+from app.service.quantizing import quantize_model
 from app.service.query import (
     Conditions,
     FaceMatches,
@@ -24,6 +25,7 @@ from app.service.query import (
     GroupBy,
     ListedMatch,
     Query,
+    Range,
     ResultPage,
     SearchResult,
     Sort,
@@ -36,7 +38,7 @@ from app.service.results import AllMatches, Results
 from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, Search
 from app.service.shown import Shown
 from app.service.strangers import measured_bands
-from app.service.sureness import SURENESSES, Bands, Sureness, bands_of, two_decimals
+from app.service.sureness import SURENESSES, Bands, Sureness, bands_of, narrowed, two_decimals
 
 __all__ = [
     "DEFAULT_DAYS",
@@ -53,6 +55,7 @@ __all__ = [
     "Example",
     "FaceMatches",
     "Facets",
+    "FoldersFound",
     "GroupBy",
     "IngestJob",
     "IngestRequest",
@@ -60,6 +63,7 @@ __all__ = [
     "KeptSearches",
     "ListedMatch",
     "Query",
+    "Range",
     "Repairs",
     "ResultPage",
     "Results",
@@ -77,18 +81,22 @@ __all__ = [
     "doubtful_examples",
     "encode_query",
     "face_filter",
+    "find_folders",
     "find_model",
     "images_of",
     "indexed_model",
     "is_later",
     "measured_bands",
+    "narrowed",
     "open_doctor",
     "open_for_ingest",
     "open_ingest_job",
     "open_ledger",
     "open_services",
     "open_without_engine",
+    "people_of",
     "preview_prune",
+    "quantize_model",
     "reaches",
     "require_known_folders",
     "similarities_to_others",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +41,24 @@ def facets_of(counted: Counted, folders: int) -> Facets:
         folders: maximum number of folders.
     """
     years = Counter(row.taken_at[:4] for row in counted.any_date.rows if row.taken_at)
-    by_folder = Counter(row.folder for row in counted.any_folder.rows)
     return Facets(
         total=len(counted.matches.rows),
         is_cut=counted.matches.is_cut,
         years=dict(sorted(years.items())),
         undated=sum(row.taken_at is None for row in counted.any_date.rows),
-        folders=dict(by_folder.most_common(folders)),
+        folders=_folders(counted.any_folder.rows, folders),
         similarities=np.array([row.similarity for row in counted.lower.rows], np.float32),
     )
+
+
+def _folders(rows: Sequence[Row], most: int) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    holding: set[str] = set()  # folders that have images of their own, not only in folders below
+    for folders, n in Counter(row.folders for row in rows).items():
+        counts.update(dict.fromkeys(folders, n))
+        holding.update(folders and (max(folders, key=len),))
+    telling = {folder: n for folder, n in counts.items() if n < len(rows) or folder in holding}
+    return dict(sorted(telling.items(), key=lambda counted: (-counted[1], counted[0]))[:most])
 
 
 def part_of(found: RankedList, *, threshold: float, where: FaceFilter | None) -> RankedList | None:

@@ -13,6 +13,7 @@ import math
 import struct
 import uuid
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Final, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.core.errors import OceanoError
 from app.core.types import FaceFilter
-from app.service.query import GroupBy, Query, Sort
+from app.service.query import GroupBy, Query, Range, Sort
 
 MAX_CURSOR_CHARS: Final = 200_000
 MAX_PERSONS: Final = 10  # of `Query.unlike` and of `Query.together`
@@ -70,6 +71,7 @@ class _Header:
     min_face: int | None
     unlike: int
     together: int
+    within: tuple[Range, ...] = ()
     version: Literal[2] = 2
 
 
@@ -201,6 +203,7 @@ def _query_bytes(query: Query) -> bytes:
             "min_face": query.min_face,
             "unlike": len(query.unlike),
             "together": len(query.together),
+            "within": query.within,
         }
     )
     embeddings = (query.embedding, *query.unlike, *query.together)
@@ -217,7 +220,7 @@ def _read_query(body: bytes, embedding_size: int) -> tuple[Query, bytes]:
     header = _HEADERS.validate_json(body[_LENGTH.size : _LENGTH.size + length])
     if not (0 <= header.unlike <= MAX_PERSONS and 0 <= header.together <= MAX_PERSONS):
         raise ValueError("impossible numbers")
-    if not math.isfinite(header.threshold):
+    if not all(map(math.isfinite, (header.threshold, *chain.from_iterable(header.within)))):
         raise ValueError("impossible numbers")
     count = 1 + header.unlike + header.together
     start = _LENGTH.size + length
@@ -236,6 +239,7 @@ def _read_query(body: bytes, embedding_size: int) -> tuple[Query, bytes]:
         min_face=header.min_face,
         unlike=tuple(others[: header.unlike]),
         together=tuple(others[header.unlike :]),
+        within=header.within,
     )
     return query, body[end:]
 

@@ -79,6 +79,33 @@ def similarities_to_others(embeddings: Sequence[Floats]) -> list[float]:
     ]
 
 
+def people_of(embeddings: Sequence[Floats], threshold: float) -> list[list[int]]:
+    """Return the people whom the examples of one person seem to show.
+
+    The groups of examples that resemble each other most are joined, until no two combined embeddings reach the
+    threshold. A group of one example is no person of its own: it is a bad photograph, or doubtful.
+
+    Args:
+        embeddings: float32, (D,), each with norm 1.
+        threshold: lowest similarity of faces of one person.
+
+    Returns:
+        Positions of the examples of each person, the largest group first; one group with all if they are one person.
+    """
+    groups = [[at] for at in range(len(embeddings))]
+    while len(groups) > 1:
+        centres = [combined([embeddings[at] for at in group]) for group in groups]
+        pairs = [
+            (float(centres[one] @ centres[other]), one, other) for other in range(len(groups)) for one in range(other)
+        ]
+        similarity, one, other = max(pairs)
+        if not reaches(round(similarity, DECIMALS), threshold):
+            break
+        groups[one] = sorted(groups[one] + groups.pop(other))
+    people = sorted((group for group in groups if len(group) > 1), key=lambda group: -len(group))
+    return people if len(people) > 1 else [list(range(len(embeddings)))]
+
+
 def doubtful_examples(embeddings: Sequence[Floats], threshold: float) -> list[bool]:
     """Return which examples of a person may show someone else.
 

@@ -123,9 +123,7 @@ class KeptSearches:
         Raises:
             OceanoError: `invalid_request` if an argument is not as described.
         """
-        name = " ".join(name.split())
-        if not 1 <= len(name) <= MAX_NAME:
-            raise _invalid("name", f"a name of 1 to {MAX_NAME} characters")
+        name = _checked_name(name)
         if not 1 <= days <= MAX_DAYS:
             raise _invalid("days", f"a number of days from 1 to {MAX_DAYS}")
         if not embeddings:
@@ -187,6 +185,16 @@ class KeptSearches:
         query = f"SELECT {_COLUMNS} FROM searches WHERE ends > ? ORDER BY created DESC, id LIMIT ?"  # noqa: S608
         return [_kept(row) for row in self._database.rows(query, (_now().isoformat(), limit))]
 
+    def rename(self, kept_id: str, name: str) -> None:
+        """Give a search another name; one that is not there is ignored.
+
+        Raises:
+            OceanoError: `invalid_request` if the name has not 1 to MAX_NAME characters.
+        """
+        name = _checked_name(name)
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE searches SET name = ? WHERE id = ?", (name, kept_id))
+
     def delete(self, kept_id: str) -> None:
         """Delete a search; one that is not there is ignored."""
         with self._database.transaction() as connection:
@@ -231,6 +239,13 @@ class KeptSearches:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _checked_name(name: str) -> str:
+    name = " ".join(name.split())
+    if not 1 <= len(name) <= MAX_NAME:
+        raise _invalid("name", f"a name of 1 to {MAX_NAME} characters")
+    return name
 
 
 def _now() -> datetime:

@@ -12,6 +12,8 @@ from app.core.types import FLAWS, Face, FaceFilter, FacePayload, Floats, Match
 
 Sort = Literal["similarity", "newest", "oldest"]
 GroupBy = Literal["image_id", "person", "day", "alike"]
+Range = tuple[float, float]
+"""Similarities from the first number on and below the second."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,12 +26,13 @@ class Query:
         where: which stored faces count; None: all.
         sort: the order of the matches. By time, images without a date are last.
         group_by: keep the best match of each image, person, day or set of near-identical images only. Faces without a
-            person or a date are not grouped.
+            person are not grouped; those without a date are one group.
         min_face: least length of the shorter side of a face's bounding box, in pixels; None: any.
         unlike: embeddings of other persons, as `embedding`; a face that resembles one of them at least as much as the
             query is left out.
         together: embeddings of further persons, as `embedding`; only images that show all of them match, each with a
             face of its own that reaches the threshold.
+        within: only matches whose similarity is in any of these ranges; empty: all from the threshold on.
     """
 
     embedding: Floats
@@ -40,12 +43,13 @@ class Query:
     min_face: int | None = None
     unlike: tuple[Floats, ...] = ()
     together: tuple[Floats, ...] = ()
+    within: tuple[Range, ...] = ()
 
     @property
     def needs_list(self) -> bool:
         """Whether the query asks for something that the index does not know, so that all matches are listed."""
         is_plain = self.sort == "similarity" and self.group_by is None and self.min_face is None
-        return not is_plain or bool(self.unlike) or bool(self.together)
+        return not is_plain or bool(self.unlike or self.together or self.within)
 
 
 class Conditions(TypedDict, total=False):
@@ -57,6 +61,7 @@ class Conditions(TypedDict, total=False):
     min_face: int | None
     unlike: tuple[Floats, ...]
     together: tuple[Floats, ...]
+    within: tuple[Range, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,8 @@ class Facets:
         is_cut: there are more matches than were counted.
         years: matches by year of the photograph, such as {"2021": 17}, earliest first; without the filter by date.
         undated: matches without a date; without the filter by date.
-        folders: matches by folder, as many as were asked for, most matches first; without the filter by folder.
+        folders: matches in or below each folder, as a filter by it finds, as many as were asked for, most matches
+            first; without the filter by folder. Folders that only lead to the one with all matches are left out.
         similarities: of the matches from a lower threshold on, float32, best first.
     """
 

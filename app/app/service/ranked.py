@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Final
 
 from app.core.iteration import chunks
@@ -17,7 +16,7 @@ from app.core.times import seconds_of
 from app.core.types import FacePayload, FaceRecord, Floats, Score
 from app.images import ALIKE_DISTANCE
 from app.service.paging import DECIMALS, rank_all
-from app.service.query import GroupBy, Query, Sort
+from app.service.query import GroupBy, Query, Range, Sort
 
 MAX_LISTED: Final = 50_000  # the most similar matches that a list has
 UNDATED: Final = 1e12  # sorts after every date
@@ -25,6 +24,8 @@ UNDATED: Final = 1e12  # sorts after every date
 _READ: Final = 1000  # payloads at a time
 _PARTS: Final = 4  # of a perceptual hash
 _PART_BITS: Final = 16
+_Shared = dict[tuple[str, ...], tuple[str, ...]]  # one tuple for all rows of a folder
+
 _FLIPS: Final = (0, *(1 << bit for bit in range(_PART_BITS)))
 
 
@@ -39,7 +40,7 @@ class Row:
         person: its person, or None.
         taken_at: time of the photograph, ISO 8601, or None.
         seconds: the same in seconds since 1970; a time without an offset counts as UTC.
-        folder: of the image file.
+        folders: the image is in or below them, sorted.
         phash: perceptual hash of the image, or None.
         together: faces of the further persons in the same image.
         group_size: number of rows in its group.
@@ -51,7 +52,7 @@ class Row:
     person: str | None
     taken_at: str | None
     seconds: float | None
-    folder: str
+    folders: tuple[str, ...]
     phash: int | None
     together: tuple[Score, ...] = ()
     group_size: int = 1
@@ -81,7 +82,7 @@ def all_matches(index: FaceIndex, query: Query) -> RankedList:
 
     Args:
         index: holds the faces.
-        query: its `sort` and `group_by` are not applied, see `arranged`.
+        query: its `sort`, `group_by` and `within` are not applied, see `arranged` and `only_within`.
 
     Raises:
         OceanoError: `index_unavailable`.
@@ -93,10 +94,26 @@ def all_matches(index: FaceIndex, query: Query) -> RankedList:
         for value, face_id in others.ranks:
             if similarities.get(face_id, 2.0) <= -value:
                 del similarities[face_id]
-    rows = [row for part in chunks(list(similarities), _READ) for row in _rows(index, part, similarities, query)]
+    shared: _Shared = {}
+    parts = chunks(list(similarities), _READ)
+    rows = [row for part in parts for row in _rows(index, part, similarities, query, shared)]
     if query.together:
         rows = _together(index, rows, query)
     return RankedList(tuple(rows), ranking.is_cut)
+
+
+def only_within(found: RankedList, ranges: Sequence[Range]) -> RankedList:
+    """Keep the rows whose similarity is in any range.
+
+    Args:
+        found: ungrouped rows by similarity.
+        ranges: see `Query.within`; without one, all rows are kept.
+    """
+    if not ranges:
+        return found
+    rows = tuple(row for row in found.rows if any(low <= row.similarity < top for low, top in ranges))
+    lowest = min(low for low, _ in ranges)
+    return RankedList(rows, found.is_cut and (not found.rows or found.rows[-1].similarity >= lowest))
 
 
 def arranged(found: RankedList, sort: Sort, group_by: GroupBy | None) -> RankedList:
@@ -124,10 +141,12 @@ def _undated(row: Row) -> float:
     return UNDATED + round((1 - row.similarity) * 10**DECIMALS)
 
 
-def _rows(index: FaceIndex, face_ids: Sequence[str], similarities: Mapping[str, float], query: Query) -> Iterable[Row]:
+def _rows(
+    index: FaceIndex, face_ids: Sequence[str], similarities: Mapping[str, float], query: Query, shared: _Shared
+) -> Iterable[Row]:
     for record in index.retrieve(face_ids):
         if _is_large(record.payload, query.min_face):
-            yield _row(record, similarities[record.face_id])
+            yield _row(record, similarities[record.face_id], shared)
 
 
 def _is_large(payload: FacePayload, min_face: int | None) -> bool:
@@ -135,7 +154,7 @@ def _is_large(payload: FacePayload, min_face: int | None) -> bool:
     return min_face is None or min(x2 - x1, y2 - y1) >= min_face
 
 
-def _row(record: FaceRecord, similarity: float) -> Row:
+def _row(record: FaceRecord, similarity: float, shared: _Shared) -> Row:
     payload = record.payload
     return Row(
         face_id=record.face_id,
@@ -144,7 +163,7 @@ def _row(record: FaceRecord, similarity: float) -> Row:
         person=payload.person,
         taken_at=payload.taken_at,
         seconds=seconds_of(payload.taken_at),
-        folder=str(PurePosixPath(payload.path).parent),
+        folders=shared.setdefault(payload.folder, payload.folder),
         phash=None if payload.phash is None else int(payload.phash, 16),
     )
 
@@ -216,8 +235,9 @@ def _grouped(rows: Sequence[Row], group_by: GroupBy) -> list[Row]:
 def _group(row: Row, group_by: GroupBy) -> Hashable:
     if group_by == "image_id":
         return row.image_id
-    value = row.person if group_by == "person" else row.taken_at and row.taken_at[:10]
-    return value or ("", row.face_id)
+    if group_by == "day":
+        return row.taken_at and row.taken_at[:10]  # those without a date are a group
+    return row.person or ("", row.face_id)
 
 
 class _Alike:

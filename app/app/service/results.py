@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Final, TypeVar
 
-from app.core.concurrency import KeyedLocks, Threads
+from app.core.concurrency import Threads
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
@@ -20,17 +19,15 @@ from app.metrics import Metrics
 from app.service.counts import Counted, facets_of, part_of
 from app.service.cursor import START, Position, decode_position, encode_position, encode_query
 from app.service.folders import require_known_folders
+from app.service.list_cache import KEPT_SECONDS, ListCache
 from app.service.paging import DECIMALS, SLACK, Rank, further_matches, rank_at_least, reaches
 from app.service.query import Facets, ListedMatch, Query, ResultPage
-from app.service.ranked import RankedList, Row, all_matches, arranged
+from app.service.ranked import RankedList, Row, all_matches, arranged, only_within
 
 T = TypeVar("T")
 
 _THREADS: Final = 4
-_MAX_ROWS: Final = 200_000  # of all cached lists; about 500 bytes each
-_MAX_LISTS: Final = 500
 _FRESH_SECONDS: Final = 30.0  # a first page is not older
-_KEPT_SECONDS: Final = 600.0  # a further page continues the list of the first one
 _MAX_EXPORTED: Final = 1_000_000
 _READ: Final = 500
 
@@ -49,7 +46,8 @@ class Results:
         self._digest = pack.digest
         self._metrics = metrics
         self._threads = Threads(_THREADS, "results")
-        self._lists = _ListCache()
+        self._lists = ListCache()
+        self._named = (-math.inf, False)
 
     async def page(self, query: Query, *, limit: int, after: str | None = None) -> ResultPage:
         """Return a page of the results.
@@ -101,7 +99,7 @@ class Results:
         """
         require_known_folders(self._index, query.where)
         if query.needs_list:
-            return AllMatches(self._listed(query, _KEPT_SECONDS).rows[:limit], self._read)
+            return AllMatches(self._listed(query, KEPT_SECONDS).rows[:limit], self._read)
         wanted = _MAX_EXPORTED if limit is None else limit
         return AllMatches(rank_at_least(self._index, query, wanted)[:wanted], self._read_ranks)
 
@@ -113,6 +111,18 @@ class Results:
         """
         found = await self._threads.run(self._embeddings, face_ids)
         return [found[face_id] for face_id in face_ids]
+
+    async def has_names(self) -> bool:
+        """Return whether any face has a name, as it was at most half a minute ago.
+
+        Raises:
+            OceanoError: `index_unavailable`.
+        """
+        asked, named = self._named
+        if time.monotonic() - asked > _FRESH_SECONDS:
+            named = bool(await self._threads.run(lambda: self._index.facet("person", limit=1)))
+            self._named = (time.monotonic(), named)
+        return named
 
     def close(self) -> None:
         """Drop waiting calls; those in work end on their own."""
@@ -159,7 +169,7 @@ class Results:
         return [(replace(page, undated_left_out=undated), following) for page, following in pages]
 
     def _list_page(self, query: Query, position: Position, limit: int) -> tuple[ResultPage, Position | None]:
-        found = self._listed(query, _FRESH_SECONDS if position == START else _KEPT_SECONDS)
+        found = self._listed(query, _FRESH_SECONDS if position == START else KEPT_SECONDS)
         start = 0 if position.rank is None else bisect_right(found.rows, position.rank, key=found.rank)
         rows = found.rows[start : start + limit]
         following = None
@@ -170,9 +180,12 @@ class Results:
 
     def _listed(self, query: Query, seconds: float) -> RankedList:
         if query.sort == "similarity" and query.group_by is None:
-            return self._all(query, seconds)
-        key = encode_query(query, self._digest)
-        return self._lists.get(key, seconds, lambda: arranged(self._all(query, seconds), query.sort, query.group_by))
+            return only_within(self._all(query, seconds), query.within)
+
+        def build() -> RankedList:
+            return arranged(only_within(self._all(query, seconds), query.within), query.sort, query.group_by)
+
+        return self._lists.get(encode_query(query, self._digest), seconds, build)
 
     def _counted(self, query: Query, least: float | None) -> Counted:
         """List the matches without each filter, in as few searches as that needs: a list may be a part of another."""
@@ -199,10 +212,15 @@ class Results:
                 any_folder = part(query.threshold, without)
             else:  # those of any date are too many
                 any_folder = self._all(replace(query, where=without), _FRESH_SECONDS)
-        return Counted(matches, part(query.threshold, any_date), any_folder, below)
+        return Counted(
+            only_within(matches, query.within),
+            only_within(part(query.threshold, any_date), query.within),
+            only_within(any_folder, query.within),
+            below,
+        )
 
     def _all(self, query: Query, seconds: float) -> RankedList:
-        plain = replace(query, sort="similarity", group_by=None)
+        plain = replace(query, sort="similarity", group_by=None, within=())
         key = encode_query(plain, self._digest)
         return self._lists.get(key, seconds, lambda: all_matches(self._index, plain))
 
@@ -268,45 +286,3 @@ class AllMatches:
 
     def __iter__(self) -> Iterator[ListedMatch]:
         return chain.from_iterable(self._parts())
-
-
-class _ListCache:
-    """The lists used last, up to `_MAX_LISTS` and `_MAX_ROWS`; each is built once, however many ask at a time.
-
-    Lists that are too old for any page are dropped when another one is added.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._building = KeyedLocks()
-        self._lists: OrderedDict[str, tuple[float, RankedList]] = OrderedDict()
-
-    def get(self, key: str, seconds: float, build: Callable[[], RankedList]) -> RankedList:
-        """Return the list of a key, built at most `seconds` ago."""
-        with self._building.held(key):
-            if (known := self._known(key, seconds)) is not None:
-                return known
-            found = build()
-            self._add(key, found)
-            return found
-
-    def _known(self, key: str, seconds: float) -> RankedList | None:
-        with self._lock:
-            built, found = self._lists.get(key, (0.0, None))
-            if found is None or time.monotonic() - built > seconds:
-                return None
-            self._lists.move_to_end(key)
-            return found
-
-    def _add(self, key: str, found: RankedList) -> None:
-        with self._lock:
-            self._lists[key] = (time.monotonic(), found)
-            self._lists.move_to_end(key)
-            oldest = time.monotonic() - _KEPT_SECONDS
-            for other in [other for other, (built, _) in self._lists.items() if built < oldest]:
-                del self._lists[other]
-            while len(self._lists) > 1 and (len(self._lists) > _MAX_LISTS or self._rows() > _MAX_ROWS):
-                self._lists.popitem(last=False)
-
-    def _rows(self) -> int:
-        return sum(len(one.rows) for _, one in self._lists.values())

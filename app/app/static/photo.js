@@ -79,7 +79,15 @@ stage.addEventListener("touchend", ({ changedTouches: [end] }) => {
 // The result as it was left, scrolled and with all pages that were loaded, if it is the page before this one.
 back?.addEventListener("click", (event) => {
   const entries = globalThis.navigation?.entries() ?? [];
-  if (entries[globalThis.navigation?.currentEntry.index - 1]?.url !== back.href) return;
+  if (entries[globalThis.navigation?.currentEntry.index - 1]?.url !== back.href) {
+    try {
+      const { pathname, search } = new URL(back.href);
+      sessionStorage.setItem("oceano:back", JSON.stringify(pathname + search));
+    } catch {
+      // storage is blocked: the result begins at the top
+    }
+    return;
+  }
   event.preventDefault();
   history.back();
 });

@@ -12,6 +12,7 @@ const status = $("#status");
 const { key, maxBytes } = result.dataset;
 const language = document.documentElement.lang;
 const narrow = matchMedia("(max-width: 59.99rem)");
+const twoDecimals = new Intl.NumberFormat(language, { minimumFractionDigits: 2 }); // as Translator.decimal of the server
 
 let search = null; // what the browser keeps of the search with this key
 let running = null; // the AbortController of the request in progress
@@ -75,7 +76,7 @@ const ask = (address, part, signal) =>
 
 /* show a result */
 
-async function load(address, { focus = true } = {}) {
+async function load(address, { focus = true, left = null } = {}) {
   running?.abort();
   const mine = (running = new AbortController());
   const before = [...result.childNodes];
@@ -92,7 +93,10 @@ async function load(address, { focus = true } = {}) {
   if (running !== mine) return;
   running = null;
   if (mine.signal.aborted) cancelled(before);
-  else place(content, focus);
+  else {
+    place(content, focus && !left);
+    await returnTo(left);
+  }
 }
 
 // Keep the tokens of the faces; if they were made by another model, send the photographs again.
@@ -127,9 +131,9 @@ function place(content, focus) {
   ready();
   if (focus) {
     $("[data-focus]", result)?.focus({ preventScroll: true });
-    window.scrollTo({ top: 0 });
+    if (!$("[aria-invalid]", result)) window.scrollTo({ top: 0 });
   }
-  status.textContent = $("[data-focus]", result)?.textContent.trim() ?? "";
+  status.textContent = $(".wrong, [data-focus]", result)?.textContent.trim() ?? "";
 }
 
 function showScan() {
@@ -155,14 +159,26 @@ function cancelled(before) {
 // Everything that depends on the markup of a result that was just put into the page.
 function ready() {
   const filters = $("[data-filters]", result);
-  if (filters && narrow.matches) filters.open = false;
+  if (filters && narrow.matches) filters.open = Boolean($("[aria-invalid]", filters));
   const size = new URLSearchParams(location.search).get("size");
   if (size) showSize(size);
   languageLinks();
   rememberList();
+  tellDropped();
   $("#add-image", result)?.addEventListener("change", ({ target }) => add([...target.files]));
-  selected();
+  tick();
   count();
+}
+
+// A search takes only so many photographs: those that it did not take are named.
+function tellDropped() {
+  const told = $("[data-dropped]", result);
+  if (!told || !search?.dropped?.length) return;
+  const { one, other } = told.dataset;
+  const names = new Intl.ListFormat(language).format(search.dropped);
+  const n = search.dropped.length;
+  told.textContent = (n === 1 ? one : other).replace("{n}", n).replace("{names}", () => names);
+  told.hidden = false;
 }
 
 // The page of a photograph leads to the next one of this list.
@@ -212,7 +228,10 @@ async function count() {
 /* filters: the address changes, the page stays */
 
 function go(address) {
-  if (address.href !== location.href) history.pushState(null, "", address);
+  if (address.href !== location.href) {
+    history.replaceState(whereLeft(), "");
+    history.pushState(null, "", address);
+  }
   load(address);
 }
 
@@ -227,6 +246,7 @@ function submit(form, submitter) {
     const place = Number(submitter.value) - 1;
     if (search.files.length === search.tokens.length) search.files.splice(place, 1);
     search.tokens.splice(place, 1);
+    search.dropped = []; // it was told; now there is room again
   }
   const address = new URL(location.href);
   address.search = fields;
@@ -249,8 +269,11 @@ function add(files) {
   }
   search.tokens = tokens;
   search.face = "";
-  search.files.push(...files);
-  search.pending = files.length;
+  const room = Math.max(0, Number(form.dataset.room));
+  const taken = files.slice(0, room);
+  search.dropped = files.slice(room).map((file) => file.name);
+  search.files.push(...taken);
+  search.pending = taken.length;
   const address = new URL(location.href);
   for (const name of ["face", "beside", "after"]) address.searchParams.delete(name);
   go(address);
@@ -259,12 +282,27 @@ function add(files) {
 
 result.addEventListener("change", ({ target }) => {
   if (target.matches("[data-auto]")) target.form.requestSubmit();
-  if (target.matches("[name=id]")) selected();
+  if (target.matches("[name=id]")) keepTicks([target]);
 });
 result.addEventListener("input", ({ target }) => {
-  if (target.id === "least") $("output", target.parentElement).textContent = target.value;
+  if (target.id === "least") $("output", target.parentElement).textContent = twoDecimals.format(target.value);
 });
+// Only some of the examples: they become a search of their own.
+function only(form) {
+  const body = new FormData(form);
+  const crops = body.getAll("crop");
+  const tokens = body.getAll("query").map((query, at) => ({ query, crop: crops[at] }));
+  const places = form.dataset.only.split(" ").map(Number);
+  const files = key && search.files.length === search.tokens.length ? places.map((place) => search.files[place]) : [];
+  for (const name of ["query", "crop"]) body.delete(name);
+  begin(files, new URLSearchParams([...body]).toString(), tokens, true).catch(() => form.submit());
+}
+
 result.addEventListener("submit", (event) => {
+  if (event.target.matches("[data-only]")) {
+    event.preventDefault();
+    return only(event.target);
+  }
   const isSoft = event.target.id === "rail" && $(".result-page", result).dataset.address;
   if (!isSoft) return;
   event.preventDefault();
@@ -309,6 +347,7 @@ async function showMore(focus) {
   else where.replaceWith($(".end", content) ?? "");
   isEndless = true;
   rememberList();
+  tick();
   nearEnd.disconnect();
   if (next) nearEnd.observe(next);
   if (focus) items.find((item) => item.matches(".card"))?.querySelector(".card-link").focus({ preventScroll: true });
@@ -351,15 +390,33 @@ function selected() {
   size();
 }
 
-const select = (is) => {
-  for (const box of $$("[name=id]", result)) box.checked = is;
+// The ticks of a search stay through other filters and other pages: they are kept for this tab, by face.
+const ticksOf = () => `oceano:ticks:${path}`;
+const ticked = () => new Set(stored(ticksOf()) ?? []);
+
+function keepTicks(boxes, clear = false) {
+  const faces = clear ? new Set() : ticked();
+  for (const box of boxes) faces[box.checked ? "add" : "delete"](box.value);
+  store(ticksOf(), [...faces]);
   selected();
+}
+
+function tick() {
+  const faces = ticked();
+  for (const box of $$("[name=id]", result)) box.checked = faces.has(box.value);
+  selected();
+}
+
+const select = (is) => {
+  const boxes = $$("[name=id]", result);
+  for (const box of boxes) box.checked = is;
+  keepTicks(boxes, !is);
 };
 
 result.addEventListener("oceano:select", ({ target }) => {
   const box = $("[name=id]", target);
   box.checked = !box.checked;
-  selected();
+  keepTicks([box]);
 });
 
 result.addEventListener("oceano:preview", ({ target }) => {
@@ -462,7 +519,63 @@ result.addEventListener("change", ({ target }) => target.name === "format" && si
 
 /* begin */
 
-window.addEventListener("popstate", () => load(new URL(location.href), { focus: false }));
+window.addEventListener("popstate", ({ state }) => load(new URL(location.href), { focus: false, left: state }));
+
+/* back to a result: where it was left */
+
+function stored(name) {
+  try {
+    return JSON.parse(sessionStorage.getItem(name));
+  } catch {
+    return null; // storage is blocked
+  }
+}
+
+function store(name, value) {
+  try {
+    sessionStorage.setItem(name, JSON.stringify(value));
+  } catch {
+    // storage is full or not allowed
+  }
+}
+
+// The first card on the screen says where: heights of cards that were never on it are only estimated.
+function whereLeft() {
+  const cards = $$("[data-grid] > .card", result);
+  const first = scrollY ? cards.find((card) => card.getBoundingClientRect().bottom > 0) : null;
+  return {
+    cards: cards.length,
+    first: first?.dataset.faceId ?? "",
+    top: first?.getBoundingClientRect().top ?? 0,
+    focus: document.activeElement?.closest?.(".card")?.dataset.faceId ?? "",
+  };
+}
+
+const frame = () => new Promise(requestAnimationFrame);
+
+// Load as many cards as there were, and go to the one that had the focus.
+async function returnTo(left) {
+  if (!left) return;
+  for (let shown = -1, now; (now = $$("[data-grid] > .card", result).length) < left.cards && now > shown; shown = now) await showMore(false);
+  const card = (face) => face && $(`[data-face-id="${CSS.escape(face)}"]`, result);
+  const first = card(left.first);
+  for (let tries = 0; first && tries < 5; tries += 1) {
+    scrollBy({ top: first.getBoundingClientRect().top - left.top, behavior: "instant" });
+    await frame();
+  }
+  if (card(left.focus)) $(".card-link", card(left.focus)).focus({ preventScroll: true });
+}
+
+const leftOf = () => `oceano:left:${location.pathname}${location.search}`;
+window.addEventListener("pagehide", () => $("[data-grid]", result) && store(leftOf(), whereLeft()));
+
+// Only for those who come back: a link to the same address begins at the top.
+function takeLeft() {
+  const came = performance.getEntriesByType("navigation")[0]?.type;
+  const back = stored("oceano:back");
+  store("oceano:back", null);
+  return came === "back_forward" || (came === "navigate" && back === location.pathname + location.search) ? stored(leftOf()) : null;
+}
 
 async function openSearch() {
   search = await read(key).catch(() => null);
@@ -470,8 +583,11 @@ async function openSearch() {
   const isAlone = search.files.length === 1 && search.photograph;
   if (search.lang !== language && isAlone) Object.assign(search, { tokens: [], pending: 1, photograph: "" }); // its texts
   if (!search.tokens.length && !new URLSearchParams(location.search).has("example")) search.pending = search.files.length;
-  return load(new URL(location.href));
+  return load(new URL(location.href), { left: takeLeft() });
 }
 
 if (key) openSearch();
-else ready();
+else {
+  ready();
+  returnTo(takeLeft());
+}

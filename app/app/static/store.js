@@ -42,14 +42,17 @@ async function forgetOld() {
   });
 }
 
-// Keep photographs and go to their result; `fields` are filters, `tokens` further examples of the person.
-async function begin(files, fields = "", tokens = []) {
-  const chosen = [...files].slice(0, MOST);
-  if (!chosen.length) return;
+// Keep photographs and go to their result; `fields` are filters, `tokens` further examples of the person,
+// or, if the photographs are `known`, their faces. More photographs than a search takes are dropped, and named.
+async function begin(files, fields = "", tokens = [], known = false) {
+  const room = known ? MOST : MOST - tokens.length - new URLSearchParams(fields).getAll("example").length;
+  const chosen = [...files].slice(0, room);
+  const dropped = [...files].slice(room).map((file) => file.name);
+  if (!chosen.length && !known) return;
   const key = crypto.getRandomValues(new Uint8Array(12)).reduce((text, byte) => text + byte.toString(16).padStart(2, "0"), "");
   // copies: a File that lies on a disk cannot be read again after it has changed
   const copies = await Promise.all(chosen.map(async (file) => new File([await file.arrayBuffer()], file.name || "photograph", { type: file.type })));
-  await write({ key, created: Date.now(), files: copies, pending: copies.length, tokens, photograph: "", lang: document.documentElement.lang });
+  await write({ key, created: Date.now(), files: copies, pending: known ? 0 : copies.length, tokens, dropped, photograph: "", lang: document.documentElement.lang });
   location.assign(`${root}search/${key}${fields ? `?${fields}` : ""}`);
 }
 
@@ -84,7 +87,8 @@ if (form) {
   });
 }
 
-document.querySelector("[data-choose]")?.addEventListener("click", () => {
+document.addEventListener("click", ({ target }) => {
+  if (!target.closest?.("[data-choose]")) return;
   const input = Object.assign(document.createElement("input"), { type: "file", accept: "image/*", multiple: true });
   input.addEventListener("change", () => beginOrSend([...input.files], ""));
   input.click();

@@ -57,6 +57,10 @@ class Translator:
         """Format a number for the language, such as 1,234,567 in English."""
         return f"{n:,}".replace(",", self.texts["number.thousands"])
 
+    def decimal(self, number: str) -> str:
+        """Write a number such as "0.47" or "4.1 GB" with the decimal sign of the language, such as "0,47"."""
+        return number.replace(".", self.texts["number.decimal"])
+
 
 @cache
 def translator(lang: str) -> Translator:
@@ -118,7 +122,7 @@ def error_message(error: OceanoError, lang: str) -> str:
     if lang == "en":
         return error.message
     texts = translator(lang).texts
-    details = {key: _as_text(value) for key, value in error.details.items()}
+    details = {key: _as_text(value, translator(lang)) for key, value in error.details.items()}
     if (cause := f"cause.{details.get('cause')}") in texts:
         return texts[cause]
     for key, text in texts.items():
@@ -132,10 +136,10 @@ def placeholders(text: str) -> frozenset[str]:
     return frozenset(name for _, name, _, _ in string.Formatter().parse(text) if name)
 
 
-def _as_text(value: JsonValue) -> str:
+def _as_text(value: JsonValue, t: Translator) -> str:
     if isinstance(value, list):
-        return ", ".join(_as_text(part) for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ", ".join(_as_text(part, t) for part in value)
+    return t.decimal(f"{value:g}") if isinstance(value, float) else str(value)
 
 
 def language_of(request: Request) -> str:

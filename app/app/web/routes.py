@@ -13,12 +13,14 @@ from app.web.auth import require_key
 from app.web.pages import export, help, kept, photo, results
 from app.web.pages import search as pages
 from app.web.pages.error_pages import error_page
+from app.web.pages.status_page import status_page
 
 
 def add_routes(app: FastAPI) -> None:
-    """Add all routes to the application, and the page that shows an error."""
+    """Add all routes to the application, and the pages that show an error and the status."""
     app.include_router(api.router())
     for part in (results, kept, photo, export, help, pages):
         app.include_router(part.router(), dependencies=[Depends(require_key)])
     app.mount("/static", StaticFiles(directory=Path(str(resources.files("app") / "static"))), name="static")
     app.state.error_page = error_page
+    app.state.status_page = status_page

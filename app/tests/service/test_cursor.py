@@ -38,6 +38,7 @@ RICH = Query(
     60,
     (embedding_of(3),),
     (embedding_of(4), embedding_of(5)),
+    ((0.5, 0.6), (-2.0, 0.4)),
 )
 FIRST = Position(3, None, IDS)
 LATER = Position(120, (0.512345, IDS[0]), (), 1311)
@@ -49,7 +50,7 @@ def _values(query: Query) -> list[Any]:
     return [
         value.tobytes()
         if isinstance(value, np.ndarray)
-        else [one.tobytes() for one in value]
+        else [one.tobytes() if isinstance(one, np.ndarray) else one for one in value]
         if isinstance(value, tuple)
         else value
         for value in values
@@ -136,6 +137,8 @@ def test_damaged_and_foreign_texts_are_refused() -> None:
         {"threshold": "much"},
         {"group_by": "path"},
         {"sort": "random"},
+        {"within": ((float("nan"), 0.5),)},
+        {"within": ((0.5,),)},
         {"min_face": "small"},
         {"where": FaceFilter(person=5)},  # type: ignore[arg-type]
         {"unlike": (np.zeros(SIZE, np.float32),)},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.core.types import Face, Floats
-from app.service import combine_pictures, combined, doubtful_examples, similarities_to_others
+from app.service import combine_pictures, combined, doubtful_examples, people_of, similarities_to_others
 from tests.support.fakes import embedding_of
 from tests.support.matches import ADA, BOB, EVE, like
 from tests.support.pictures import KPS
@@ -86,6 +86,19 @@ def test_two_strangers_do_not_make_the_person_who_is_meant_doubtful() -> None:
     examples = [like(ADA, 0.9, 1), like(ADA, 0.8, 2), like(BOB, 0.9, 3), like(EVE, 0.9, 4)]
     assert similarities_to_others(examples)[1] < 0.5
     assert doubtful_examples(examples, 0.5) == [False, False, True, True]
+
+
+def test_two_people_among_the_examples_are_told_apart_however_they_are_mixed() -> None:
+    ada, bob = ([like(one, 0.7, at + n) for n in range(5)] for one, at in ((ADA, 0), (BOB, 50)))
+    mixed = [one for pair in zip(ada, bob, strict=True) for one in pair]
+    assert people_of(mixed, 0.4) == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
+    assert people_of([*bob[:2], *ada[:3], EVE], 0.4) == [[2, 3, 4], [0, 1]]
+
+
+def test_one_person_and_a_stranger_are_no_two_people() -> None:
+    ada = [like(ADA, 0.7, n) for n in range(4)]
+    for examples in ([ADA], ada, [*ada, BOB], [ADA, BOB], [*ada, BOB, EVE]):
+        assert people_of(examples, 0.4) == [list(range(len(examples)))]
 
 
 def test_a_photograph_is_doubtful_beside_a_known_face_of_the_person() -> None:

@@ -75,6 +75,17 @@ def test_a_search_can_be_deleted_before_its_end(searches: KeptSearches) -> None:
     assert searches.all() == []
 
 
+def test_a_search_can_get_another_name(searches: KeptSearches) -> None:
+    kept = searches.keep("Ana", [embedding_of(1)], model_digest="d")
+    searches.rename(kept.kept_id, "  Ana  Ruiz ")
+    searches.rename("unknown", "Eva")
+    assert [one.name for one in searches.all()] == ["Ana Ruiz"]
+    for wrong in (" ", "x" * (MAX_NAME + 1)):
+        with pytest.raises(OceanoError) as caught:
+            searches.rename(kept.kept_id, wrong)
+        assert caught.value.details["field"] == "name"
+
+
 def test_the_newest_search_is_first(searches: KeptSearches, monkeypatch: pytest.MonkeyPatch) -> None:
     searches.keep("first", [embedding_of(1)], model_digest="d")
     later(monkeypatch, hours=1)

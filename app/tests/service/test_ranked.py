@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from app.core.paths import folders_of
 from app.core.types import FacePoint
 from app.images import ALIKE_DISTANCE
 from app.service import GroupBy, Query, Sort, ranked
 from app.service.counts import Counted, facets_of
-from app.service.ranked import RankedList, Row, all_matches, arranged
+from app.service.ranked import RankedList, Row, all_matches, arranged, only_within
 from tests.support.fakes import MemoryIndex
 from tests.support.matches import ADA, BOB, EVE, stored
 
@@ -134,7 +135,7 @@ def test_a_date_that_cannot_be_read_counts_as_none() -> None:
     [
         ("image_id", [(0, 2), (1, 1), (2, 1), (3, 1), (4, 1)]),
         ("person", [(0, 3), (1, 1), (2, 1), (4, 1)]),
-        ("day", [(0, 3), (2, 1), (3, 1), (4, 1)]),
+        ("day", [(0, 3), (2, 1), (3, 2)]),
     ],
 )
 def test_a_group_is_its_most_similar_match_with_the_number_of_all(
@@ -190,7 +191,7 @@ def test_groups_of_near_identical_images_are_those_of_a_comparison_of_all_pairs(
             flipped = rng.choice(64, int(rng.integers(0, 9)), replace=False)
             hashes.append(base ^ sum(1 << int(bit) for bit in flipped))
     rows = [
-        Row(f"{n:04}", 1.0 - n / 1000, f"{n}", None, None, None, "/", one)
+        Row(f"{n:04}", 1.0 - n / 1000, f"{n}", None, None, None, ("/",), one)
         for n, one in enumerate(rng.permutation(np.array(hashes, np.uint64)).tolist())
     ]
     leaders: list[Row] = []
@@ -214,7 +215,9 @@ def _counted(found: RankedList) -> Counted:
 
 def test_facets_count_years_folders_and_the_undated() -> None:
     points = [
-        stored(n, ADA, 0.9 - 0.01 * n, taken_at=taken, path=f"/photos/{n % 3}/{n}.jpg") for n, taken in enumerate(TAKEN)
+        stored(n, ADA, 0.9 - 0.01 * n, taken_at=taken, path=path, folder=folders_of(path))
+        for n, taken in enumerate(TAKEN)
+        for path in (f"/photos/{n % 3}/{n}.jpg",)
     ]
     counts = facets_of(_counted(_list(points)), 2)
     assert (counts.total, counts.undated, counts.is_cut) == (7, 2, False)
@@ -223,6 +226,31 @@ def test_facets_count_years_folders_and_the_undated() -> None:
     assert counts.similarities.tolist() == pytest.approx([0.9 - 0.01 * n for n in range(7)])
     nothing = facets_of(_counted(_list([])), 2)
     assert (nothing.total, nothing.years, nothing.folders, len(nothing.similarities)) == (0, {}, {}, 0)
+
+
+def test_a_folder_counts_the_matches_in_its_subfolders_and_one_that_only_leads_to_all_is_left_out() -> None:
+    paths = ["/a/b/1.jpg", "/a/b/2.jpg", "/a/b/c/3.jpg", "/a/b/d/e/4.jpg"]
+    points = [stored(n, ADA, 0.9, path=path, folder=folders_of(path)) for n, path in enumerate(paths)]
+    counts = facets_of(_counted(_list(points)), 50)
+    assert counts.folders == {"/a/b": 4, "/a/b/c": 1, "/a/b/d": 1, "/a/b/d/e": 1}
+    copied = stored(9, ADA, 0.9, path="/a/b/9.jpg", folder=folders_of("/a/b/9.jpg", "/z/copy.jpg"))
+    counts = facets_of(_counted(_list([*points, copied])), 50)
+    assert (counts.folders["/a/b"], counts.folders["/z"]) == (5, 1), "as a filter by the folder of a copy finds it"
+
+
+def test_only_the_similarities_in_a_range_are_kept_and_a_list_is_cut_only_where_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points = [stored(n, ADA, 0.45 + 0.05 * n) for n in range(10)]
+    found = _list(points)
+    kept = only_within(found, ((0.5, 0.6), (0.8, 2.0)))
+    assert [row.similarity for row in kept.rows] == [0.9, 0.85, 0.8, 0.55, 0.5]
+    assert only_within(found, ()) is found
+    monkeypatch.setattr(ranked, "MAX_LISTED", 5)
+    cut = _list(points)
+    assert (cut.is_cut, only_within(cut, ((0.8, 2.0),)).is_cut, only_within(cut, ((0.5, 0.6),)).is_cut) == (
+        True, False, True,
+    )  # fmt: skip
 
 
 def test_a_list_with_more_matches_than_it_may_have_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

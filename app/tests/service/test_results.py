@@ -16,7 +16,7 @@ from app.core.errors import OceanoError
 from app.core.types import FaceFilter, FaceRecord, Floats, Match, Score
 from app.index import open_index
 from app.metrics import Metrics
-from app.service import Query, ResultPage, Results, ranked, results
+from app.service import Query, ResultPage, Results, list_cache, ranked, results
 from app.service.counts import Counted, facets_of
 from app.service.ranked import RankedList, all_matches
 from tests.support.fakes import FAKE_PACK, MemoryIndex
@@ -127,7 +127,7 @@ def test_an_ingest_meanwhile_gives_no_doubles_and_no_gaps(
     lists: Results, index: Counting, query: Query, expired: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if expired:
-        monkeypatch.setattr(results, "_KEPT_SECONDS", -1.0)
+        monkeypatch.setattr(results, "KEPT_SECONDS", -1.0)
         monkeypatch.setattr(results, "_FRESH_SECONDS", -1.0)
     _fill(index, 90)
     before = {one.match.face_id for one in Results(index, FAKE_PACK, Metrics()).matches(query)}
@@ -175,7 +175,7 @@ def test_a_first_page_is_searched_again_after_a_while(
 
 
 def test_the_memory_of_lists_is_bounded(lists: Results, index: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "_MAX_ROWS", 25)
+    monkeypatch.setattr(list_cache, "_MAX_ROWS", 25)
     _fill(index, 20)
     for threshold in (0.4, 0.401, 0.402):
         _run(lists.page(replace(ANY, threshold=threshold, min_face=5), limit=5))
@@ -407,7 +407,7 @@ def test_the_embedded_index_gives_the_same_lists(settings: Settings) -> None:
 
 
 def test_lists_of_few_rows_do_not_stay_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "_MAX_LISTS", 3)
+    monkeypatch.setattr(list_cache, "_MAX_LISTS", 3)
     index = Counting()
     with closing(Results(index, FAKE_PACK, Metrics())) as lists:
         for n in range(20):  # an empty index: no list has a row

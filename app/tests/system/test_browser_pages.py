@@ -84,7 +84,7 @@ def _pages(client: httpx.Client, pictures: Path) -> dict[str, str | None]:
 @pytest.fixture(scope="module", params=PAGES)
 def shown(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[tuple[Page, str]]:
     """An open page and its name; tests of one page follow each other, because to open it is most of the work."""
-    with opened(browser, site.address, reduced_motion="reduce") as page:
+    with opened(browser, site.address) as page:
         site.open(page, request.param)
         yield page, request.param
 

@@ -32,6 +32,7 @@ def address(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, address: str) -> Iterator[Page]:
+    """The page of most tests."""
     with opened(browser, address) as tab:
         yield tab
 
@@ -355,7 +356,8 @@ def test_it_works_under_a_path_of_a_proxy(
     browser: Browser, address: str, pictures: Path, tmp_path: Path, root: str, script: bool
 ) -> None:
     with proxied(tmp_path, int(address.rpartition(":")[2])) as proxy:
-        context = browser.new_context(base_url=str(proxy.base_url), java_script_enabled=script, locale="en-GB")
+        usual = {"base_url": str(proxy.base_url), "locale": "en-GB", "reduced_motion": "reduce"}
+        context = browser.new_context(java_script_enabled=script, **usual)  # type: ignore[arg-type]
         page = context.new_page()
         answered: dict[str, int] = {}
         page.on("response", lambda answer: answered.update({answer.url: answer.status}))

@@ -88,7 +88,7 @@ def _card(page: Page, path: Path) -> Locator:
 
 
 def test_from_three_photographs_of_a_person_to_somebody_else_and_back(browser: Browser, archive: Archive) -> None:
-    with opened(browser, archive.address) as page:
+    with opened(browser, archive.address, reduced_motion="no-preference") as page:
         page.goto("/")
         drop(page, archive.queries)
         settled(page)
@@ -121,7 +121,7 @@ def test_from_three_photographs_of_a_person_to_somebody_else_and_back(browser: B
         expect(page.locator("[data-searched]")).to_have_js_property("naturalWidth", 112)
         photograph = page.url
 
-        page.locator(".people li:not(.is-chosen) a").click()
+        page.locator(".people li:not(.is-chosen) a[data-face]").click()
         settled(page)
         assert "/face/" in page.url
         assert {str(path) for path in archive.people[1]} <= set(paths(page))
@@ -233,7 +233,7 @@ def test_the_same_without_javascript(browser: Browser, archive: Archive) -> None
 
         chosen.locator(".card-link").click()
         expect(page.locator(".outline")).to_have_count(2)
-        page.locator(".people li:not(.is-chosen) a").click()
+        page.locator(".people li:not(.is-chosen) a[data-face]").click()
         assert {str(path) for path in archive.people[1]} <= set(paths(page))
         result = page.url
         page.locator("[name=folder]").last.fill(str(archive.folder / "wedding"))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,8 @@ from app.ingest import WRITE_BATCH_FILES, Ingest, IngestOptions
 from app.library import reader as reading
 from app.library.batches import BatchProcessor
 from app.library.ledger import Ledger
-from tests.support.fakes import FAKE_PACK, FakeEngine
+from tests.support.fakes import FAKE_PACK, FakeEngine, decode_here
+from tests.support.memory import folder_in_memory
 from tests.system.test_end_to_end import _kill_owner
 
 FEW, MANY = 15 * WRITE_BATCH_FILES, 1500
@@ -77,6 +80,8 @@ def _ingest(folder: Path, data: Path, engine: type[FakeEngine] = FakeEngine) -> 
 
 def _ingest_and_die(folder: Path, data: Path, point: str, border: str, times: int) -> None:
     """Ingest, and kill this process before or after the given call of the function at `point`."""
+    if point != "decode":  # else with decoder processes, as in the test of random kills
+        setattr(DecoderPool, "decode", decode_here)  # noqa: B010
     holder, name = POINTS[point]
     real: Callable[..., Any] = getattr(holder, name)
     lock = threading.Lock()
@@ -95,6 +100,19 @@ def _ingest_and_die(folder: Path, data: Path, point: str, border: str, times: in
 
     setattr(holder, name, wrapped)
     _ingest(folder, data)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with folder_in_memory(tmp_path_factory) as folder:
+        yield folder
+
+
+@pytest.fixture
+def tmp_path(base: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=base))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,6 +148,42 @@ def test_an_export_is_a_download_that_no_cache_keeps(world: World, kind: str, en
     disposition = response.headers["Content-Disposition"]
     assert disposition.startswith('attachment; filename="oceano-20')
     assert disposition.endswith(f'.{end}"')
+
+
+def test_the_name_of_a_download_says_what_is_in_it(world: World) -> None:
+    kinds = ("csv", "json", "paths", "zip", "previews", "pdf")
+    names = [world.get(kind).headers["Content-Disposition"].split('"')[1] for kind in kinds]
+    assert all(re.match(r"oceano-\d{4}-\d\d-\d\d-\d{6}-", name) for name in names)
+    assert [name.split("-", 5)[5] for name in names] == [
+        "table.csv", "matches.json", "paths.txt", "originals.zip", "previews.zip", "contact-sheet.pdf",
+    ]  # fmt: skip
+
+
+def test_a_contact_sheet_says_who_was_searched_for_and_the_filters(world: World) -> None:
+    plain = PdfReader(io.BytesIO(world.get("pdf").content)).pages[0]
+    assert "Matches of this person" in plain.extract_text()
+    assert "Filters" not in plain.extract_text()
+    some = PdfReader(io.BytesIO(world.get("pdf", id=world.points[1].face_id).content)).pages[0]
+    assert "1 selected photograph" in some.extract_text()
+    token = encode_query(Query(world.points[0].embedding, FAKE_PACK.threshold), FAKE_PACK.digest)
+    crop = base64.b64encode(encoded(RED, (50, 50), kind="JPEG")).decode()
+    sent = {
+        "format": "pdf",
+        "query": token,
+        "crop": crop,
+        "from": "2003",
+        "to": "2005",
+        "least": "0.5",
+        "sort": "newest",
+    }
+    sheet = world.client.post("/export", data=sent, headers={"Accept-Language": "es"})
+    page = PdfReader(io.BytesIO(sheet.content)).pages[0]
+    text = " ".join(page.extract_text().split())
+    assert "Filtros: 2003 \N{EN DASH} 2005; Similitud desde 0,50; Más recientes" in text
+    assert "(1,00)" in text
+    assert (50, 50) in [one.image.size for one in page.images if one.image]
+    wrong = world.client.post("/export", data=sent | {"crop": "PHN2Zz4="})
+    assert wrong.status_code == 400
 
 
 # --- what is exported

@@ -20,24 +20,26 @@ EVERYTHING = Filters(
     min_face=40,
     clear=True,
     least=0.55,
+    sureness=("very_likely", "look_closely"),
     sort="newest",
     group="alike",
     examples=(ONE,),
     together=(OTHER,),
     unlike=(ONE, OTHER),
     after="abc-_1",
+    bands="0.41,0.525",
     size="l",
 )
 
 
 def test_a_query_string_is_read_back_as_it_was_written() -> None:
-    assert read_filters(parse_qs(EVERYTHING.query_string(after="abc-_1"))) == EVERYTHING
+    assert read_filters(parse_qs(EVERYTHING.query_string(after="abc-_1", bands="0.41,0.525"))) == EVERYTHING
     assert Filters().query_string() == ""
     assert read_filters({}) == Filters()
 
 
 def test_another_filter_begins_at_the_first_match() -> None:
-    assert "after" not in EVERYTHING.query_string(clear=False)
+    assert not {"after", "bands"} & parse_qs(EVERYTHING.query_string(clear=False)).keys()
     assert dict(parse_qsl(EVERYTHING.query_string(after="next")))["after"] == "next"
 
 
@@ -98,6 +100,8 @@ def test_every_group_of_the_page_is_one_of_the_service(group: str) -> None:
         ("least", "nan"),
         ("least", "much"),
         ("sort", "size"),
+        ("sureness", "sure"),
+        ("bands", "0.4"),
         ("group", "folder"),
         ("size", "xl"),
         ("example", "x"),

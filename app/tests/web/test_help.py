@@ -77,6 +77,31 @@ def test_fewer_strangers_are_expected_from_row_to_row_and_the_words_grow() -> No
     assert shown.answer is None
 
 
+def test_strangers_are_those_of_the_real_number_of_faces_and_the_page_says_how_many_the_words_count(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(MILLION, threshold=0.37, faces=87)
+    assert similarity_help(small, translator("en"), None, ()).steps[0].strangers == "1 in 50 searches"
+    empty = similarity_help(replace(small, faces=0), translator("en"), 0.4, ()).answer
+    assert empty is not None
+    assert empty.strangers == "almost none"
+    monkeypatch.setattr(Services, "bands", small)
+    html = client.get("/help/similarity", params={"lang": "en"}).text
+    assert "Strangers expected in this index of 87 faces" in html
+    assert "87 faces in this index. For the words it counts as an index of 10,000" in html
+    monkeypatch.setattr(Services, "bands", MILLION)
+    assert "For the words it counts" not in client.get("/help/similarity", params={"lang": "en"}).text
+
+
+def test_numbers_have_the_decimal_sign_of_the_language_only(client: TestClient) -> None:
+    for lang, wrong in (("es", r"\d\.\d"), ("en", r"\d,\d\b(?!\d\d)")):
+        html = client.get("/help/similarity", params={"s": "0.47", "lang": lang}).text
+        (main,) = elements(html, "main")
+        assert re.findall(wrong, main.text) == []
+        (field,) = [one for one in elements(html, "input") if one.attributes.get("name") == "s"]
+        assert field.attributes["value"] == field.attributes["placeholder"] == {"es": "0,47", "en": "0.47"}[lang]
+
+
 def test_a_word_that_no_similarity_has_is_not_listed() -> None:
     small = Bands(threshold=0.6, likely=0.6, very_likely=0.6, mean=0.02, deviation=0.1, source="default", faces=20)
     assert [row.sureness for row in similarity_help(small, translator("en"), None, ()).bands] == ["very_likely"]
@@ -84,7 +109,7 @@ def test_a_word_that_no_similarity_has_is_not_listed() -> None:
 
 def test_the_form_answers_and_keeps_the_number(client: TestClient) -> None:
     for sent in ("0.47", "0,47", ".47", "0.479999"):
-        html = client.get("/help/similarity", params={"s": sent}).text
+        html = client.get("/help/similarity", params={"s": sent, "lang": "en"}).text
         (verdict,) = elements(html, of_class="verdict")
         assert verdict.words.startswith("0.47")
         (field,) = [one for one in elements(html, "input") if one.attributes.get("name") == "s"]
@@ -94,7 +119,7 @@ def test_the_form_answers_and_keeps_the_number(client: TestClient) -> None:
 def test_two_faces_are_shown_side_by_side_with_their_own_similarity(client: TestClient) -> None:
     one, other = point(1).face_id, point(2).face_id
     similarity = float(point(1).embedding @ point(2).embedding)
-    html = client.get("/help/similarity", params={"a": one, "b": other, "s": "-0.99"}).text
+    html = client.get("/help/similarity", params={"a": one, "b": other, "s": "-0.99", "lang": "en"}).text
     (pair,) = elements(html, of_class="pair")
     assert pair
     assert [f"/thumbs/{face}" in html for face in (one, other)] == [True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,29 @@ def test_all_catalogues_have_the_same_keys_and_placeholders() -> None:
         assert {key: placeholders(text) for key, text in texts.items()} == {
             key: placeholders(text) for key, text in english.items()
         }
+
+
+def test_spanish_addresses_the_reader_in_one_way() -> None:
+    """With tú: no command to usted, no `su` for what belongs to the reader."""
+    commands = (
+        "abra|busque|compruebe|consulte|copie|cambie|elija|envíe|envíela|escriba|espere|guarde|guárdela|haga|"
+        "incorpore|instale|intente|inténtelo|mire|pegue|pruebe|pruébelo|pulse|quite|reinicie|revise|"
+        "suelte|use|vea|vuelva|usted"
+    )
+    formal = re.compile(
+        rf"\b(?<!que )({commands}|sus? (fotos?|fotografías?|clave|navegador|búsquedas?))\b", re.IGNORECASE
+    )
+    assert {key: text for key, text in translator("es").texts.items() if formal.search(text)} == {}
+    assert formal.search("Elija la foto")
+    assert formal.search("Sus fotos")
+
+
+def test_a_number_has_the_decimal_sign_of_the_language() -> None:
+    assert (translator("en").decimal("0.47"), translator("es").decimal("4.1 GB")) == ("0.47", "4,1 GB")
+    large = OceanoError("image_too_large", "too large", details={"max_megabytes": 0.5})
+    assert error_message(large, "es") == "El archivo pesa más de 0,5 MB. Redúcelo o elige otro."
+    fixed = {key: text for key, text in translator("es").texts.items() if re.search(r"(?<!v)\d\.\d", text)}
+    assert fixed == {}
 
 
 def test_no_text_is_empty_or_left_untranslated() -> None:

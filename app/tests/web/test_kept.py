@@ -70,6 +70,23 @@ def test_the_search_from_an_indexed_face_is_kept(client: TestClient) -> None:
     assert client.get(f"{address}/facets").status_code == 200
 
 
+def test_a_kept_search_is_renamed_and_deleted_from_the_start_page(client: TestClient) -> None:
+    keep(client, client.get(f"/face/{point(10, GREEN).face_id}").text)
+    rename, delete = (
+        one.attributes["action"]
+        for one in elements(client.get("/").text, "form")
+        if "/kept/" in one.attributes.get("action", "")
+    )
+    response = client.post(rename, data={"name": "Ana in winter"})
+    assert (response.status_code, response.headers["location"]) == (303, "/")
+    assert "Ana in winter" in client.get("/").text
+    assert client.post(rename, data={"name": " "}).status_code == 400
+    other = {"Sec-Fetch-Site": "cross-site"}
+    assert client.post(rename, data={"name": "Eve"}, headers=other).status_code == 403
+    assert client.post(delete).status_code == 303
+    assert "Ana in winter" not in client.get("/").text
+
+
 def test_a_search_that_could_not_be_opened_is_not_kept(client: TestClient) -> None:
     form = form_of(client.get(f"/face/{point(10, GREEN).face_id}").text)
     unknown = f"{point(7).face_id[:-1]}0"

@@ -18,12 +18,14 @@ from app.service import Results, Services
 from app.service.monitor import Monitor, Snapshot
 from app.web.i18n import LANGUAGES, translator
 from app.web.pages import kept, results, search
+from app.web.pages.status_page import _duration
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.html import elements
 from tests.support.pictures import BLACK, RED, encoded, point
 
 FETCH = {"X-Requested-With": "fetch"}
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 EVIL = "<script>alert(1)</script>"
 STATIC = Path(search.__file__).parents[2] / "static"
 
@@ -112,11 +114,50 @@ def size_of_index(html: str) -> str:
     return " ".join(one.words for one in elements(html, of_class="size-of-index")).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_the_footer_names_the_model_and_leads_to_status_metrics_and_api(client: TestClient, filled: None) -> None:
+def test_the_footer_names_the_model_and_leads_to_the_status_which_leads_to_metrics_and_api(
+    client: TestClient, filled: None
+) -> None:
     html = client.get("/").text
     assert "Model fake" in html
     links = {link.attributes["href"] for link in elements(html, "a", "href")}
-    assert {"/status", "/metrics", "/openapi.json"} <= links
+    assert "/status" in links
+    assert not {"/metrics", "/openapi.json"} & links
+    status = client.get("/status", headers=BROWSER).text
+    assert {"/metrics", "/openapi.json"} <= {link.attributes["href"] for link in elements(status, "a", "href")}
+
+
+def test_the_status_is_a_page_for_browsers_and_json_for_programs(client: TestClient) -> None:
+    for lang, words in (
+        ("en", ("Status", "Model", "Ingested files")),
+        ("es", ("Estado", "Modelo", "Archivos incorporados")),
+    ):
+        page = client.get("/status", params={"lang": lang}, headers=BROWSER)
+        assert page.headers["content-type"].startswith("text/html")
+        titles = [one.words for one in elements(page.text) if one.tag in ("h1", "h2")]
+        assert set(words) <= set(titles)
+        rows = dict(zip(*([one.words for one in elements(page.text, tag)] for tag in ("dt", "dd")), strict=True))
+        assert "fake" in rows.values()
+        assert "Accept" in page.headers["vary"].replace(",", " ").split()
+    for accept in ("*/*", "application/json"):
+        told = client.get("/status", headers={"Accept": accept})
+        assert told.headers["content-type"] == "application/json"
+        assert told.json()["model"]["name"] == "fake"
+        assert "Accept" in told.headers["vary"]
+
+
+def test_the_status_page_says_what_does_not_work(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Everything works." in client.get("/status", headers=BROWSER).text
+    monkeypatch.setattr(services_of(client).monitor, "snapshot", Snapshot(index_error="connection refused"))
+    html = client.get("/status", headers=BROWSER).text
+    assert "Something does not work." in html
+    assert "connection refused" in html
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(5, "1 minute"), (7_260, "2 hours, 1 minute"), (180_000, "2 days, 2 hours")]
+)
+def test_a_time_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
+    assert _duration(seconds, translator("en")) == told
 
 
 def test_every_field_has_a_label_and_every_button_a_name(client: TestClient, filled: None) -> None:
@@ -238,6 +279,27 @@ def test_an_upload_that_is_too_large_is_turned_away_as_html(client: TestClient) 
     assert response.status_code == 413
     assert "15 MB" in response.text
     assert elements(response.text, "div", "data-outcome")
+
+
+@pytest.mark.parametrize(
+    ("picture", "code"), [(encoded(BLACK), "face_not_found"), (b"no picture", "unsupported_image")]
+)
+@pytest.mark.parametrize("headers", [{}, FETCH])
+def test_an_error_of_a_photograph_leads_to_another_one_and_back(
+    client: TestClient, picture: bytes, code: str, headers: dict[str, str]
+) -> None:
+    html = client.post("/results?lang=en", files={"image": picture}, headers=headers).text
+    html = html.split("<template")[0]
+    assert [one.words for one in elements(html, "dd", "data-problem-code")] == [code]
+    assert [one.words for one in elements(html, "button", "data-choose")][-1] == "Choose another photograph"
+    assert "Back to the search" in [one.words for one in elements(html, "a", "href")]
+
+
+def test_an_error_of_the_service_asks_for_no_other_photograph(client: TestClient, failing: list[OceanoError]) -> None:
+    failing.append(OceanoError("index_unavailable", "the index does not answer"))
+    html = client.post("/results?lang=en", files={"image": encoded(RED)}, headers=FETCH).text
+    assert elements(html, "button", "data-choose") == []
+    assert "Back to the search" in [one.words for one in elements(html, "a", "href")]
 
 
 def test_an_error_is_counted_once(client: TestClient, failing: list[OceanoError]) -> None:

@@ -14,6 +14,7 @@ from tests.support.clients import TestClient
 from tests.support.fakes import FAKE_PACK
 from tests.support.html import elements
 from tests.support.library import Library, ingested_library
+from tests.support.matches import like
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,8 @@ def test_every_face_is_outlined_and_leads_to_more_like_it(library: Library, clie
     boxes = [[one.attributes[side] for side in ("x", "y", "width", "height")] for one in elements(html, "rect")]
     assert boxes[-2:] == [["375.0", "250.0", "750.0", "500.0"], ["1200.0", "100.0", "100.0", "120.0"]]
     assert [one.words for one in elements(html, "title")][1:] == ["Face 1", "Ana <3"]
+    assert [one.words for one in elements(html, "text")] == ["1", "2"]  # as in the list, and in a search
+    assert elements(client.get(f"/photo/{library.image_of('/c.jpg')}").text, "text") == []
     for face in faces:
         assert client.get(f"/face/{face}").status_code == 200
 
@@ -102,8 +105,11 @@ def test_the_original_can_be_opened_and_downloaded(library: Library, client: Tes
 def test_neighbours_in_the_folder_and_in_time_keep_the_way_back(library: Library, client: TestClient) -> None:
     back = f"/face/{library.face_of('/a.jpg')}?folder=%2Fp&size=l"
     html = client.get(f"/photo/{library.image_of('b <b>.jpg')}", params={"from": back}).text
-    (near,) = [one for one in elements(html, "dl") if "photo-near" in one.attributes.get("class", "")]
-    assert near.words == "In its folderPreviousNext In timeEarlierLater"
+    near = elements(html, of_class="near")
+    assert [one.words for one in near] == ["Previousa.jpg Nextc.jpg", "Earliera.jpg Laterc.jpg"]
+    pictures = [one.attributes for one in elements(html, "img", "src") if "/preview?width=640" in one.attributes["src"]]
+    before, after = (f"/images/{library.image_of(name)}/preview?width=640" for name in ("/a.jpg", "/c.jpg"))
+    assert [one["src"] for one in pictures if one.get("loading") == "lazy"] == [before, after] * 2
     links = [address for address in _links(html) if "lang=" not in address]
     around = [address for address in links if address.startswith("/photo/")]
     assert len(around) == 6  # the two arrows and four neighbours
@@ -167,15 +173,39 @@ def test_the_way_back_leads_only_to_results(library: Library, client: TestClient
     assert all(address.startswith("/") for address in _links(html))
 
 
+def _alike(html: str) -> str:
+    return html.partition('<section id="alike"')[2].partition("</section>")[0]
+
+
 def test_near_identical_photographs_are_shown(library: Library, client: TestClient) -> None:
     image = library.image_of("/a.jpg")
     assert "near-identical" not in client.get(f"/photo/{image}").text
     first = library.index.points[library.face_of("/a.jpg")]
     twin = replace(first.payload, image_id="7" * 64, path="/elsewhere/a small.jpg")
-    library.index.upsert([replace(first, face_id=face_id_of("7" * 64, FAKE_PACK.digest, 0), payload=twin)])
+    twin_face = face_id_of("7" * 64, FAKE_PACK.digest, 0)
+    blurred = like(first.embedding, 0.6, 1)  # of a small copy, still the same person
+    library.index.upsert([replace(first, face_id=twin_face, payload=twin, embedding=blurred)])
     html = client.get(f"/photo/{image}").text
     assert "1 near-identical photograph" in html
-    assert f"/photo/{'7' * 64}" in _links(html)
+    (link,) = elements(_alike(html), "a", "href")
+    assert link.attributes["href"] == f"/photo/{'7' * 64}"
+    assert link.words == "a small.jpg10 Jun 2019 · elsewhere"
+    assert f"/thumbs/{twin_face}" in html, "its file is not known, so it cannot be shown"
+    body = client.get(f"/images/{image}").json()
+    grouped = client.post(f"/faces/{first.face_id}/search", data={"group_by": "alike"}).json()["combined"]["matches"]
+    assert body["alike"] == ["7" * 64]
+    assert [(one["face_id"], one["group_size"]) for one in grouped] == [(first.face_id, 2)]
+
+
+def test_a_near_identical_photograph_is_shown_whole(library: Library, client: TestClient) -> None:
+    image, other = library.image_of("/a.jpg"), library.image_of("/c.jpg")
+    first = library.index.points[library.face_of("/a.jpg")]
+    face = library.face_of("/c.jpg")
+    known = library.index.points[face]
+    payload = replace(known.payload, phash=first.payload.phash)
+    library.index.points[face] = replace(known, embedding=first.embedding, payload=payload)
+    html = client.get(f"/photo/{image}").text
+    assert f'src="/images/{other}/preview?width=640"' in _alike(html)
 
 
 def test_a_photograph_whose_file_is_gone_says_where_it_was(library: Library, client: TestClient) -> None:

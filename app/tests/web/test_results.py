@@ -222,7 +222,9 @@ def test_a_card_shows_event_day_and_sureness_and_leads_to_the_photograph(
     query = parse_qs(address.query)
     assert query["face"] == [shown.face_id]
     assert query["from"] == [f"/face/{face}?clear=1&sort=newest"]
-    assert card.words == "2021 beach 28 May 2021 Very likely, Similarity 1.00"
+    name = shown.payload.path.rsplit("/", 1)[1]
+    assert card.words == f"2021 beach 28 May 2021 · {name} Very likely, Similarity 1.00"
+    assert of_class(html, "card-meta")[0].attributes["title"] == f"{name}, 28 May 2021"
     assert "%" not in card.words
 
 
@@ -232,7 +234,6 @@ def test_a_card_leads_on_to_other_questions(client: TestClient, face: str, point
     questions = {one.words: one.attributes["href"] for one in menu if "photo/" not in one.attributes["href"]}
     other = points[1].face_id
     assert questions["More like this face"] == f"/face/{other}"
-    assert parse_qs(urlsplit(questions["Together with this person"]).query) == {"clear": ["1"], "with": [other]}
     assert parse_qs(urlsplit(questions["Not this person"]).query) == {"clear": ["1"], "not": [other]}
 
 
@@ -355,6 +356,19 @@ def test_photographs_of_both_faces_together_can_be_asked_for(client: TestClient,
     assert set(cards(send(client, html, together))) == {one.face_id for one in points[:3]}
 
 
+def test_two_faces_together_keep_their_tab_have_a_chip_and_say_why_they_are_not_kept(client: TestClient) -> None:
+    html = post(client, both(GREEN, RED))
+    (together,) = [one for one in of_class(html, "chip") if one.words == "2 and 1 together"]
+    html = send(client, html, together)
+    (tab,) = [one for one in of_class(html, "face-tab") if "aria-current" in one.attributes]
+    assert tab.words.startswith("Face 2")
+    (chip,) = [one for one in of_class(html, "chip") if one.words == "2 and 1 together ×"]
+    assert "A kept search is for one person." in html
+    assert [one for one in elements(html, "form") if one.attributes.get("id") == "keep"] == []
+    assert len(of_class(html, "card-others")) == 3
+    assert len(cards(send(client, html, chip))) == 100
+
+
 def test_several_photographs_are_one_person_and_another_one_is_told(client: TestClient) -> None:
     html = post(client, encoded(RED), encoded(RED, (80, 60)), encoded(BLUE))
     assert len(of_class(html, "example")) == 3
@@ -363,6 +377,72 @@ def test_several_photographs_are_one_person_and_another_one_is_told(client: Test
     without = send(client, html, third)
     assert len(of_class(without, "example")) == 2
     assert of_class(without, "doubt") == []
+
+
+def test_examples_of_two_people_are_told_with_the_way_to_search_each_alone(
+    client: TestClient, points: list[FacePoint]
+) -> None:
+    html = post(
+        client, *(encoded(RED, (90, 60 + n)) for n in range(3)), *(encoded(GREEN, (90, 60 + n)) for n in range(2))
+    )
+    (warning,) = [one for one in of_class(html, "warning") if "people" in one.words]
+    assert warning.words.startswith("These look like 2 people.")
+    alone = elements(html, "form", "data-only")
+    assert [one.attributes["data-only"] for one in alone] == ["0 1 2", "3 4"]
+    assert [one.words for one in alone] == ["Only person 1 3 photographs", "Only person 2 2 photographs"]
+    second = html[html.index('data-only="3 4"') :].split("</form>")[0]
+    tokens = [one.attributes["value"] for one in elements(second, "input") if one.attributes["name"] == "query"]
+    shown = client.post("/results", data={"query": tokens}).text
+    assert set(cards(shown)) == {one.face_id for one in points[130:]}
+    assert "people" not in "".join(one.words for one in of_class(shown, "warning"))
+
+
+def test_indexed_examples_of_two_people_lead_to_the_result_of_each(client: TestClient, points: list[FacePoint]) -> None:
+    red, green = [one.face_id for one in points[:2]], [one.face_id for one in points[130:132]]
+    html = client.get(f"/face/{red[0]}", params={"example": [red[1], *green], "clear": "1"}).text
+    links = [one.attributes["href"] for one in elements(html, "a", "href") if one.words.startswith("Only person")]
+    assert links == [f"/face/{first}?clear=1&example={other}" for first, other in (red, green)]
+
+
+def test_one_person_is_not_called_several(client: TestClient, face: str) -> None:
+    for html in (client.get(f"/face/{face}").text, post(client, encoded(RED), encoded(RED, (80, 60)), encoded(BLUE))):
+        assert [one for one in of_class(html, "warning") if "hidden" not in one.attributes] == []
+
+
+def test_the_page_can_tell_which_photographs_were_too_many(client: TestClient) -> None:
+    html = post(client, encoded(RED), encoded(RED, (80, 60)))
+    (told,) = elements(html, "p", "data-dropped")
+    assert told.attributes["data-one"] == "At most 10 photographs are searched together. {n} was left out: {names}."
+    (form,) = [one for one in elements(html, "form") if one.attributes.get("id") == "add"]
+    assert form.attributes["data-room"] == "8"
+
+
+def test_the_faces_of_a_photograph_are_numbered_from_left_to_right(client: TestClient) -> None:
+    html = post(client, both(GREEN, RED))
+    assert [one.words for one in of_class(html, "outline")] == ["1", "2"]
+    assert "Faces are numbered from left to right." in html
+    assert "numbered" not in post(client, encoded(RED)).split("<template")[0]
+
+
+def test_a_person_who_is_not_meant_says_how_many_matches_are_left_out(
+    client: TestClient, points: list[FacePoint]
+) -> None:
+    face = points[0].face_id
+    total = int(of_class(client.get(f"/face/{face}/facets").text, "")[0].words.split()[0].replace(",", ""))
+    asked = {"not": points[129].face_id}
+    counts = client.get(f"/face/{face}/facets", params=asked).text
+    (left_out,) = [one for one in elements(counts, "div", "data-into") if one.attributes["data-into"] == "left-out"]
+    (shown,) = [one for one in elements(counts, "div", "data-into") if one.attributes["data-into"] == "total"]
+    assert int(left_out.words.split()[0]) == total - int(shown.words.split()[0]) > 0
+    assert left_out.words.endswith("left out")
+    (place,) = [
+        one
+        for one in elements(client.get(f"/face/{face}", params=asked).text, "li", "data-facet")
+        if one.attributes["data-facet"] == "left-out"
+    ]
+    assert place.words == ""
+    whole = client.get(f"/face/{face}", params=asked | {"facets": "1"}).text
+    assert left_out.words in [one.words for one in elements(whole, "li", "data-facet")]
 
 
 def test_in_a_group_the_face_that_resembles_the_others_is_taken(client: TestClient, points: list[FacePoint]) -> None:

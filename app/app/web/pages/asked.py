@@ -109,6 +109,15 @@ def of_tokens(tokens: Sequence[str], crops: Sequence[str], pack: ModelPack) -> l
     ]
 
 
+def crops_of(crops: Sequence[str]) -> list[bytes]:
+    """Decode crops that a page was sent with, as `Example.crop`.
+
+    Raises:
+        OceanoError: `invalid_request` if one is no JPEG.
+    """
+    return [base64.b64decode(_checked(crop)) for crop in crops]
+
+
 def of_embeddings(embeddings: Sequence[Floats], crop: bytes | None, pack: ModelPack) -> list[Example]:
     """Make examples of a kept search; the crop is that of the first."""
     shown = base64.b64encode(crop).decode("ascii") if crop else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -21,7 +22,9 @@ from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows,
 from app.web.api.faces import face_id_from
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
-from app.web.pages.filters import Fields, read_filters
+from app.web.pages.asked import crops_of
+from app.web.pages.filter_words import filter_words
+from app.web.pages.filters import Fields, Filters, read_filters
 from app.web.pages.form_fields import all_of, last_of, query_fields
 from app.web.pages.kept import open_kept
 from app.web.pages.result_page import filtered_query, query_of
@@ -31,12 +34,12 @@ from app.web.uploads import Decoding, read_fields
 _PREVIEW_WIDTH: Final = 2048
 _BLOCK: Final = 1 << 18  # bytes
 _KINDS: Final = {
-    "csv": ("csv", "text/csv; charset=utf-8"),
-    "json": ("json", "application/json"),
-    "paths": ("txt", "text/plain; charset=utf-8"),
-    "zip": ("zip", "application/zip"),
-    "previews": ("zip", "application/zip"),
-    "pdf": ("pdf", "application/pdf"),
+    "csv": ("table.csv", "text/csv; charset=utf-8"),
+    "json": ("matches.json", "application/json"),
+    "paths": ("paths.txt", "text/plain; charset=utf-8"),
+    "zip": ("originals.zip", "application/zip"),
+    "previews": ("previews.zip", "application/zip"),
+    "pdf": ("contact-sheet.pdf", "application/pdf"),
 }
 
 
@@ -49,17 +52,34 @@ def router() -> APIRouter:
     return routes
 
 
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What a contact sheet tells of the search: filters, and the faces of the person, indexed or as JPEG files."""
+
+    filters: Filters
+    face_ids: Sequence[str] = ()
+    crops: Sequence[bytes] = ()
+
+
 async def _of_face(request: Request, face_id: str, services: ServicesDep) -> Response:
     fields = query_fields(request)
     filters = read_filters(fields)
-    asked = await asked_of_faces(services, [face_id_from(face_id), *filters.examples])
-    return await _export(request, services, await query_of(services, asked, filters), fields)
+    face_ids = [face_id_from(face_id), *filters.examples]
+    asked = await asked_of_faces(services, face_ids)
+    query = await query_of(services, asked, filters)
+    return await _export(request, services, query, fields, _Searched(filters, face_ids))
 
 
 async def _of_kept(request: Request, kept_id: str, services: ServicesDep) -> Response:
     opened = await open_kept(request, kept_id, services)
+    for field, wrong in opened.place.wrong.items():  # an export leaves no filter out
+        raise OceanoError(
+            "invalid_request", f"{field} is not valid: {wrong.value}", details={"field": field, "value": wrong.value}
+        )
     query = await query_of(services, opened.asked, opened.place.filters)
-    return await _export(request, services, query, query_fields(request))
+    crops = [opened.kept.crop] if opened.kept.crop else []
+    filters = opened.place.filters
+    return await _export(request, services, query, query_fields(request), _Searched(filters, filters.examples, crops))
 
 
 async def _of_token(request: Request, services: ServicesDep) -> Response:
@@ -67,23 +87,26 @@ async def _of_token(request: Request, services: ServicesDep) -> Response:
     fields = await read_fields(request)
     pack = services.engine.pack
     sent = decode_query(last_of(fields, "query"), pack.digest, pack.embedding_size)
-    query = await filtered_query(services, read_filters(fields), sent.embedding, sent.together)
-    return await _export(request, services, query, fields)
+    filters = read_filters(fields)
+    query = await filtered_query(services, filters, sent.embedding, sent.together)
+    searched = _Searched(filters, filters.examples, crops_of(all_of(fields, "crop")))
+    return await _export(request, services, query, fields, searched)
 
 
-async def _export(request: Request, services: Services, query: Query, fields: Fields) -> Response:
+async def _export(request: Request, services: Services, query: Query, fields: Fields, searched: _Searched) -> Response:
     kind, t = last_of(fields, "format") or "csv", translator(language_of(request))
     if kind not in _KINDS:
         names = ", ".join(_KINDS)
         raise OceanoError("invalid_request", f"format must be one of {names}", details={"field": "format"})
-    matches = _chosen(services.results.matches(query), frozenset(all_of(fields, "id")))
+    selected = frozenset(all_of(fields, "id"))
+    matches = _chosen(services.results.matches(query), selected)
     if last_of(fields, "estimate"):
         return JSONResponse(await run_in_threadpool(_estimate, services, matches, kind, t))
-    suffix, media_type = _KINDS[kind]
-    name = f"oceano-{datetime.now(UTC).date().isoformat()}.{suffix}"
+    what, media_type = _KINDS[kind]
+    name = f"oceano-{datetime.now(UTC).astimezone():%Y-%m-%d-%H%M%S}-{what}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
     if kind == "pdf":
-        pdf = await run_in_threadpool(_sheet, services, matches, t)
+        pdf = await run_in_threadpool(_sheet, services, matches, searched, selected, len(query.together), t)
         return Response(pdf, media_type=media_type, headers=headers)
     # the search and the first part are made before the response begins, so that an error has its status
     parts = _blocks(_parts(kind, await run_in_threadpool(_begun, matches), services, request))
@@ -161,7 +184,7 @@ def _estimate(services: Services, matches: Iterable[ListedMatch], kind: str, t: 
     """Return how many photographs an archive has, and how large it is; previews are not drawn to find out."""
     count, size = zip_size(matches, services.pictures)
     key = "export.size" if kind == "zip" else "export.files"
-    text = t.count(key, count, size=readable_size(size))
+    text = t.count(key, count, size=t.decimal(readable_size(size)))
     return {"text": text, "files": count, "bytes": size if kind == "zip" else None}
 
 
@@ -174,8 +197,27 @@ def readable_size(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _sheet(services: Services, matches: Iterable[ListedMatch], t: Translator) -> bytes:
+def _sheet(
+    services: Services,
+    matches: Iterable[ListedMatch],
+    searched: _Searched,
+    selected: Collection[str],
+    together: int,
+    t: Translator,
+) -> bytes:
     found: Sequence[ListedMatch] = [listed for listed, _ in zip(matches, range(MAX_ON_SHEET), strict=False)]
     words = {sureness: t(f"sureness.{sureness}") for sureness in SURENESSES}
     title = t("export.sheet_title", n=t.number(len(found)), date=datetime.now(UTC).date().isoformat())
-    return contact_sheet(found, services.thumbs, services.bands, words, title)
+    thumbs = [services.thumbs.read(face_id) for face_id in searched.face_ids]
+    told = filter_words(searched.filters.plain(services.engine.pack.threshold), t, together=together)
+    scope = t.count("export.some", len(selected)) if selected else t("export.sheet_all")
+    return contact_sheet(
+        found,
+        services.thumbs,
+        services.bands,
+        words,
+        title,
+        crops=[*searched.crops, *(jpeg for jpeg in thumbs if jpeg)],
+        lines=[scope, *([t("export.sheet_filters", filters="; ".join(told))] if told else [])],
+        decimal=t.decimal,
+    )

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from app.core.errors import OceanoError
 from app.core.paths import absolute
 from app.core.types import FaceFilter, Floats
-from app.service import GroupBy, Query, Sort, face_filter, is_later, two_decimals
+from app.service import SURENESSES, GroupBy, Query, Sort, Sureness, face_filter, is_later, two_decimals
 
 Size = Literal["s", "m", "l"]
 Fields = Mapping[str, "str | Sequence[str]"]
@@ -38,6 +38,7 @@ _MAX_DIGITS: Final = 9
 _MAX_AFTER: Final = 10_000
 _MAX_NAME: Final = 200
 _IMAGE_ID: Final = re.compile(r"[0-9a-f]{64}")
+_BANDS: Final = re.compile(r"[01](\.[0-9]{1,6})?,[01](\.[0-9]{1,6})?")
 _DATE: Final = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
 
 
@@ -53,6 +54,7 @@ class Filters:
         min_face: least length of the shorter side of a face's bounding box, in pixels; None: any.
         clear: leave out faces with a flaw.
         least: lowest cosine similarity, LEAST_MIN to LEAST_MAX; None: the model's own.
+        sureness: which ones are shown; empty: all.
         sort: the order of the matches.
         group: one card per image, person, day or set of near-identical images; None: one per face.
         examples: face_ids, further examples of the person.
@@ -61,6 +63,8 @@ class Filters:
         photo: image_id of the only image whose faces are shown; empty: any.
         named: name of the only person whose faces are shown; empty: any.
         after: where the page begins, `ResultPage.next` of the page before; empty: at the first match.
+        bands: on a page after the first, where likely and very likely began on the first one, such as 0.41,0.52; empty:
+            where they begin now, which changes as the index grows.
         size: of the cards: small, medium, large.
     """
 
@@ -71,6 +75,7 @@ class Filters:
     min_face: int | None = None
     clear: bool = False
     least: float | None = None
+    sureness: tuple[Sureness, ...] = ()
     sort: Sort = "similarity"
     group: str | None = None
     examples: tuple[str, ...] = ()
@@ -79,6 +84,7 @@ class Filters:
     photo: str = ""
     named: str = ""
     after: str = ""
+    bands: str = ""
     size: Size = "m"
 
     def plain(self, threshold: float) -> Filters:
@@ -131,7 +137,7 @@ class Filters:
 
         It has no `after` unless `changes` name one: another filter begins at the first match.
         """
-        return urlencode(self.pairs(**({"after": ""} | changes)), encoding="utf-8", errors="surrogatepass")
+        return urlencode(self.pairs(**{**FIRST_PAGE, **changes}), encoding="utf-8", errors="surrogatepass")
 
 
 _NAMES: Final[Mapping[str, str]] = MappingProxyType(
@@ -143,6 +149,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "min_face": "min_face",
         "clear": "clear",
         "least": "least",
+        "sureness": "sureness",
         "sort": "sort",
         "group": "group",
         "examples": "example",
@@ -151,9 +158,11 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "photo": "photo",
         "named": "named",
         "after": "after",
+        "bands": "bands",
         "size": "size",
     }
 )
+FIRST_PAGE: Final[Mapping[str, str]] = MappingProxyType({"after": "", "bands": ""})  # changes to any page's filters
 FILTER_NAMES: Final = frozenset(_NAMES.values())
 _DEFAULTS: Final[Mapping[str, object]] = MappingProxyType({field.name: field.default for field in fields(Filters)})
 
@@ -169,7 +178,7 @@ def read_filters(sent: Fields) -> Filters:
     """
     start, end = (_date(_last(sent, name), name) for name in ("from", "to"))
     if is_later(start, end):
-        raise _wrong("from", start, f"not later than to={end}")
+        raise _wrong("from", start, f"not later than to={end}", cause="order")
     return Filters(
         folders=_folders(_all(sent, "folder")),
         taken_from=start,
@@ -178,6 +187,7 @@ def read_filters(sent: Fields) -> Filters:
         min_face=_side(_last(sent, "min_face")),
         clear=bool(_last(sent, "clear")),
         least=_least(_last(sent, "least")),
+        sureness=_surenesses(_all(sent, "sureness")),
         sort=_one_of(_last(sent, "sort"), "sort", get_args(Sort)) or "similarity",
         group=_one_of(_last(sent, "group"), "group", tuple(_GROUPS)) or None,
         examples=_face_ids(sent, "example", MAX_EXAMPLES - 1),
@@ -186,6 +196,7 @@ def read_filters(sent: Fields) -> Filters:
         photo=_image_id(_last(sent, "photo")),
         named=_name(_last(sent, "named")),
         after=_after(_last(sent, "after")),
+        bands=_bands(_last(sent, "bands")),
         size=_one_of(_last(sent, "size"), "size", get_args(Size)) or "m",
     )
 
@@ -255,6 +266,19 @@ def _one_of(text: str, name: str, values: Sequence[str]) -> Any:
     return text
 
 
+def _surenesses(given: Sequence[str]) -> tuple[Sureness, ...]:
+    for one in given:
+        _one_of(one, "sureness", SURENESSES)
+    chosen = tuple(one for one in SURENESSES if one in given)
+    return () if chosen == SURENESSES else chosen
+
+
+def _bands(text: str) -> str:
+    if text and not _BANDS.fullmatch(text):
+        raise _wrong("bands", text, "two similarities, such as 0.41,0.52")
+    return text
+
+
 def _face_ids(sent: Fields, name: str, most: int) -> tuple[str, ...]:
     given = _all(sent, name)
     try:
@@ -284,9 +308,9 @@ def _after(text: str) -> str:
     return text
 
 
-def _wrong(name: str, value: str, valid: str) -> OceanoError:
+def _wrong(name: str, value: str, valid: str, **details: str) -> OceanoError:
     return OceanoError(
         "invalid_request",
         f"{name} must be {valid}",
-        details={"field": name, "value": value[:64].encode("utf-8", "replace").decode()},
+        details={"field": name, "value": value[:64].encode("utf-8", "replace").decode(), **details},
     )

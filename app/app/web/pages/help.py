@@ -30,7 +30,7 @@ class Answer:
     """What one similarity means.
 
     Attributes:
-        similarity: rounded down to two decimals, such as "0.47".
+        similarity: rounded down to two decimals, such as "0.47", in the form of the language.
         sureness: None below the threshold, where results end.
         strangers: how many strangers in the index are expected to reach it, such as "about 3".
         sentence: the same as a sentence.
@@ -124,19 +124,19 @@ def similarity_help(bands: Bands, t: Translator, similarity: float | None, pair:
     """
     above = [round(bands.threshold + step, 2) for step in _STEPS]
     return SimilarityHelp(
-        asked="" if similarity is None else two_decimals(similarity),
+        asked="" if similarity is None else t.decimal(two_decimals(similarity)),
         answer=None if similarity is None else _answer(bands, t, similarity),
         pair=pair,
-        bands=tuple(_rows(bands)),
+        bands=tuple(_rows(bands, t)),
         steps=tuple(_answer(bands, t, step) for step in above if step < 1),
         numbers=bands,
     )
 
 
 def _answer(bands: Bands, t: Translator, similarity: float) -> Answer:
-    shown = two_decimals(similarity)
+    shown = t.decimal(two_decimals(similarity))
     sureness = bands.of(similarity) if similarity >= bands.threshold else None
-    expected = min(bands.expected_strangers(similarity, bands.counted_faces), bands.counted_faces)
+    expected = bands.expected_strangers(similarity)  # of the real number of faces; the words count at least 10,000
     if expected > _ONE:
         n = _one_digit(max(1.0, expected))
         return Answer(shown, sureness, t.count("help.strangers", n), t.count("help.reach", n, similarity=shown))
@@ -146,7 +146,7 @@ def _answer(bands: Bands, t: Translator, similarity: float) -> Answer:
     return Answer(shown, sureness, t("help.almost_none"), t("help.reach_none", similarity=shown))
 
 
-def _rows(bands: Bands) -> Sequence[BandRow]:
+def _rows(bands: Bands, t: Translator) -> Sequence[BandRow]:
     """Return the bands, highest first, without one that is empty: a high threshold can be above a band."""
     least: dict[Sureness, float] = {
         "very_likely": bands.very_likely,
@@ -157,7 +157,7 @@ def _rows(bands: Bands) -> Sequence[BandRow]:
     rows: list[BandRow] = []
     for sureness, value in least.items():
         if value < highest:
-            rows.append(BandRow(sureness, two_decimals(value)))
+            rows.append(BandRow(sureness, t.decimal(two_decimals(value))))
         highest = value
     return rows
 

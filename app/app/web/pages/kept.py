@@ -1,4 +1,4 @@
-"""HTML routes of kept searches: keep one, show its result, delete it."""
+"""HTML routes of kept searches: keep one, show its result, rename it, delete it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from app.web.pages import asked as persons
 from app.web.pages.asked import Asked
 from app.web.pages.filters import MAX_EXAMPLES, Fields, read_filters
 from app.web.pages.form_fields import all_of, last_of, query_fields
+from app.web.pages.given import read_given
 from app.web.pages.names import printable
 from app.web.pages.result_page import facets_of, filtered_query, query_of, result_view
 from app.web.pages.result_views import KeptView, Place, day_text
@@ -40,6 +41,7 @@ def router() -> APIRouter:
     routes.add_api_route("/kept", _keep, methods=["POST"], dependencies=own)
     routes.add_api_route("/kept/{kept_id}", _show, methods=["GET"])
     routes.add_api_route("/kept/{kept_id}/facets", _facets, methods=["GET"])
+    routes.add_api_route("/kept/{kept_id}/rename", _rename, methods=["POST"], dependencies=own)
     routes.add_api_route("/kept/{kept_id}/delete", _delete, methods=["POST"], dependencies=own)
     return routes
 
@@ -105,13 +107,15 @@ async def open_kept(request: Request, kept_id: str, services: Services) -> Opene
     kept = await services.lookups.run(services.kept.get, kept_id)
     pack = services.engine.pack
     kept.require_model(pack.digest)
-    filters = read_filters(query_fields(request) if request.query_params else parse_qs(kept.filters))
-    filters = filters.plain(pack.threshold)
+    sent: Fields = query_fields(request) if request.query_params else parse_qs(kept.filters)
+    given = await read_given(services, sent)
+    filters = given.filters
     examples = persons.of_embeddings(kept.embeddings, kept.crop, pack)
     if filters.examples:
         embeddings = await services.results.embeddings_of(filters.examples)
         examples = [*examples, *persons.of_indexed(filters.examples, embeddings)]
-    return OpenedSearch(kept, persons.together(examples, pack.threshold), Place(f"/kept/{kept_id}", filters))
+    place = Place(f"/kept/{kept_id}", filters, wrong=given.wrong)
+    return OpenedSearch(kept, persons.together(examples, pack.threshold), place)
 
 
 async def _show(request: Request, kept_id: str, services: ServicesDep) -> HTMLResponse:
@@ -130,6 +134,12 @@ async def _facets(request: Request, kept_id: str, services: ServicesDep) -> HTML
     query = await query_of(services, opened.asked, opened.place.filters)
     counted, bands = await facets_of(services, query, opened.place.filters)
     return show_facets(request, opened.place, counted, bands)
+
+
+async def _rename(request: Request, kept_id: str, services: ServicesDep) -> RedirectResponse:
+    fields = await read_fields(request)
+    await services.lookups.run(services.kept.rename, kept_id, last_of(fields, "name"))
+    return RedirectResponse(f"{root_path_of(request)}/", _SEE_OTHER)
 
 
 async def _delete(request: Request, kept_id: str, services: ServicesDep) -> RedirectResponse:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Final
 
 # Control characters, marks and overrides of the direction of text, breaks of lines, invisible signs.
@@ -21,3 +24,21 @@ def printable(text: str) -> str:
 def encodable(text: str) -> str:
     """Replace lone surrogates, which stand for bytes of a file name that are not UTF-8 and cannot be encoded."""
     return text.encode("utf-8", "replace").decode()
+
+
+def short_names(folders: Iterable[str]) -> dict[str, str]:
+    """Name folders for the eye: each by its own name, with parents in front where two would have the same name.
+
+    Args:
+        folders: absolute paths.
+    """
+    parts = {path: PurePosixPath(printable(path)).parts[1:] for path in folders}
+    lengths = dict.fromkeys(parts, 1)
+    while True:
+        names = {path: "/".join(parts[path][-length:]) or "/" for path, length in lengths.items()}
+        times = Counter(names.values())
+        longer = [path for path, name in names.items() if times[name] > 1 and lengths[path] < len(parts[path])]
+        if not longer:
+            return names
+        for path in longer:
+            lengths[path] += 1

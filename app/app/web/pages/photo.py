@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from app.core.boxes import area
 from app.core.errors import OceanoError
-from app.core.types import FaceRecord
 from app.images import PREVIEW_WIDTHS
-from app.library import Neighbours, StoredImage
+from app.library import Neighbours, Pictures, StoredImage
 from app.service import Services, Sureness, two_decimals
 from app.web.api.faces import face_id_from
 from app.web.api.images import image_id_from
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.export import readable_size
+from app.web.pages.filters import FIRST_PAGE
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.names import encodable, printable
 from app.web.pages.result_parts import outline
@@ -32,18 +34,29 @@ from app.web.uploads import Decoding
 _ORIGIN: Final = re.compile(  # a result, to which the page leads back
     r"/(face/(?P<face>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})|(kept|search)/[0-9A-Za-z_-]+)(\?.*)?"
 )
+_LARGEST_BADGE: Final = 0.024  # the photograph is as large as the screen
 _SIMILARITY: Final = re.compile(r"[01]\.[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoFace:
-    """A face of the photograph; the outline is in pixels of the upright image."""
+    """A face of the photograph.
+
+    Attributes:
+        face_id: the face.
+        number: in canonical order, from 1.
+        outline: in pixels of the upright image.
+        name: of the person, if known.
+        is_chosen: the match of the result that the page was opened from.
+        together: address below the root of that result with this person as well; empty for the person searched for.
+    """
 
     face_id: str
     number: int
     outline: OutlineView
     name: str
     is_chosen: bool
+    together: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,25 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class NearView:
+    """A photograph before or after this one, or near-identical to it.
+
+    Attributes:
+        image_id: the image.
+        name: of its file.
+        folder: of the file.
+        day: of the photograph, in words; empty if unknown.
+        picture: address of a small picture below the root: of the photograph, or of a face if it may not be shown.
+    """
+
+    image_id: str
+    name: str
+    folder: str
+    day: str
+    picture: str
+
+
+@dataclass(frozen=True, slots=True)
 class PhotoView:
     """Contents of the page.
 
@@ -95,9 +127,9 @@ class PhotoView:
         details: of the camera.
         shown: the photograph can be shown; if not, `problem` says why.
         problem: an error; None if there is none.
-        in_folder: the photographs before and after it in its folder.
-        in_time: the photographs before and after it in time.
-        alike: near-identical images, each with a face to show.
+        in_folder: the photographs before and after it in its folder; None for one that is not there.
+        in_time: the same in time.
+        alike: near-identical images.
         ingested: day of the ingest, in words.
     """
 
@@ -118,9 +150,9 @@ class PhotoView:
     details: Mapping[str, str]
     shown: bool
     problem: OceanoError | None
-    in_folder: Neighbours
-    in_time: Neighbours
-    alike: tuple[tuple[str, str], ...]
+    in_folder: tuple[NearView | None, NearView | None]
+    in_time: tuple[NearView | None, NearView | None]
+    alike: tuple[NearView, ...]
     ingested: str
 
 
@@ -168,7 +200,7 @@ def _view(
         width=image.width,
         height=image.height,
         widths=tuple(width for width in PREVIEW_WIDTHS if width <= image.width) or PREVIEW_WIDTHS[:1],
-        faces=tuple(_face(image, number, record, chosen) for number, record in enumerate(image.faces, 1)),
+        faces=tuple(_faces(services, image, chosen, back)),
         why=why,
         back=back,
         taken_at=image.taken_at or "",
@@ -177,21 +209,65 @@ def _view(
         name=path.name,
         folder=str(path.parent),
         copies=tuple(_copies(image)),
-        size=readable_size(image.files[0].size) if image.files else "",
+        size=t.decimal(readable_size(image.files[0].size)) if image.files else "",
         details=details,
         shown=(problem := _problem(services, image)) is None,
         problem=problem,
-        in_folder=pictures.neighbours(image, "folder"),
-        in_time=pictures.neighbours(image, "time"),
-        alike=tuple((one.image_id, one.faces[0].face_id) for one in pictures.alike(image)),
+        in_folder=_near(pictures, pictures.neighbours(image, "folder"), t),
+        in_time=_near(pictures, pictures.neighbours(image, "time"), t),
+        alike=tuple(_near_view(one, t) for one in pictures.alike(image, services.engine.pack.threshold)),
         ingested=day_text(image.ingested_at, t),
     )
 
 
-def _face(image: StoredImage, number: int, record: FaceRecord, chosen: str) -> PhotoFace:
-    name = printable(record.payload.person) if record.payload.person else ""
-    shape = outline(record.payload.bbox, number, image.width, image.height)
-    return PhotoFace(record.face_id, number, shape, name, record.face_id == chosen)
+def _near(pictures: Pictures, found: Neighbours, t: Translator) -> tuple[NearView | None, NearView | None]:
+    return _near_one(pictures, found.previous, t), _near_one(pictures, found.next, t)
+
+
+def _near_one(pictures: Pictures, image_id: str | None, t: Translator) -> NearView | None:
+    if image_id is None:
+        return None
+    try:
+        image = pictures.get(image_id)
+    except OceanoError as failure:
+        if failure.code == "image_unknown":  # deleted meanwhile
+            return None
+        raise
+    return _near_view(image, t)
+
+
+def _near_view(image: StoredImage, t: Translator) -> NearView:
+    face = max(image.faces, key=lambda record: area(record.payload.bbox))
+    is_shown = image.may_show and face.payload.page == 0
+    picture = f"/images/{image.image_id}/preview?width={PREVIEW_WIDTHS[0]}" if is_shown else f"/thumbs/{face.face_id}"
+    path = PurePosixPath(printable(image.path))
+    return NearView(image.image_id, path.name, str(path.parent), day_text(image.taken_at, t), picture)
+
+
+def _faces(services: Services, image: StoredImage, chosen: str, back: str) -> Iterator[PhotoFace]:
+    others = _others(services, image, chosen) if back else frozenset()
+    for number, record in enumerate(image.faces, 1):
+        name = printable(record.payload.person) if record.payload.person else ""
+        shape = outline(record.payload.bbox, number, image.width, image.height, largest_badge=_LARGEST_BADGE)
+        together = _beside(back, record.face_id) if record.face_id in others else ""
+        yield PhotoFace(record.face_id, number, shape, name, record.face_id == chosen, together)
+
+
+def _others(services: Services, image: StoredImage, chosen: str) -> frozenset[str]:
+    """Return the faces that show someone else than a match, which is the person searched for."""
+    records = services.index.retrieve([one.face_id for one in image.faces], with_embedding=True)
+    embeddings = {record.face_id: record.embedding for record in records if record.embedding is not None}
+    if chosen not in embeddings:
+        return frozenset()
+    threshold = services.engine.pack.threshold
+    return frozenset(one for one, other in embeddings.items() if float(other @ embeddings[chosen]) < threshold)
+
+
+def _beside(back: str, face_id: str) -> str:
+    """Return the address of a result with a further person who must be in the same image, from the first match on."""
+    address, _, query = back.partition("?")
+    pairs = [(name, value) for name, value in parse_qsl(query) if name not in FIRST_PAGE]
+    return f"{address}?{urlencode([*pairs, ('with', face_id)])}"
 
 
 def _copies(image: StoredImage) -> Sequence[Copy]:

@@ -9,20 +9,21 @@ from typing import Final
 from fastapi.concurrency import run_in_threadpool
 
 from app.core.types import Floats
-from app.service import Query, ResultPage, Services, encode_query, two_decimals
+from app.service import Bands, Facets, Query, ResultPage, Services, encode_query, narrowed, people_of, two_decimals
 from app.web.i18n import Translator
 from app.web.pages.asked import Asked
+from app.web.pages.counted import BandView, FacetsView, band_views, facets_view
 from app.web.pages.filters import LEAST_MIN, Filters
+from app.web.pages.names import printable
 from app.web.pages.result_parts import (
-    band_views,
     cards,
     crop_view,
     example_views,
-    facets_view,
+    person_views,
     photograph_view,
     spans,
 )
-from app.web.pages.result_views import BandView, FacetsView, KeptView, Place, ResultView
+from app.web.pages.result_views import KeptView, Place, ResultView
 
 PAGE: Final = 100  # cards
 FOLDERS: Final = 200
@@ -56,7 +57,17 @@ async def filtered_query(
     embeddings = await services.results.embeddings_of(face_ids) if face_ids else []
     together, unlike = embeddings[: len(filters.together)], embeddings[len(filters.together) :]
     threshold = services.engine.pack.threshold
-    return filters.query(embedding, threshold=threshold, together=(*companions, *together), unlike=unlike)
+    query = filters.query(embedding, threshold=threshold, together=(*companions, *together), unlike=unlike)
+    least, within = narrowed(query.threshold, filters.sureness, bands_of_page(services, filters))
+    return replace(query, threshold=least, within=within)
+
+
+def bands_of_page(services: Services, filters: Filters) -> Bands:
+    """Return where each sureness begins; on a page after the first, where it did on that."""
+    if not filters.bands:
+        return services.bands
+    likely, very_likely = map(float, filters.bands.split(","))
+    return replace(services.bands, likely=likely, very_likely=very_likely)
 
 
 async def result_view(
@@ -86,28 +97,31 @@ async def result_view(
         OceanoError: `cursor_invalid`, `face_unknown`, `folder_unknown`, `index_unavailable`.
     """
     filters = place.filters
-    pack, bands = services.engine.pack, services.bands
+    pack, bands = services.engine.pack, bands_of_page(services, filters)
     query = await query_of(services, asked, filters)
     page = await services.results.page(query, limit=PAGE, after=filters.after or None)
     counted, ticks = await facets_of(services, query, filters) if with_facets else (None, None)
     first, last = spans(page)
     return ResultView(
         place=place,
-        examples=example_views(asked.examples, place),
+        examples=(examples := example_views(asked.examples, place)),
+        people=person_views(examples, people_of([one.embedding for one in asked.examples], pack.threshold), place),
         choices=tuple(crop_view(one, number) for number, one in enumerate(asked.choices, 1)),
         photograph=await run_in_threadpool(photograph_view, asked),
-        cards=tuple(cards(page.matches, bands, place, t, same)),
+        cards=tuple(cards(page.matches, bands, place, t, same, same_person=pack.threshold)),
         first=first,
         last=last,
         total=counted.total if counted and not counted.is_cut and filters.group is None else page.total,
         next=page.next,
-        undated_left_out=page.undated_left_out,
+        bands_from=f"{bands.likely:.6g},{bands.very_likely:.6g}" if filters.sureness else "",
         closest="" if page.matches or filters.after else await _closest(services, query),
         least=two_decimals(query.threshold),
         bands=ticks or band_views(bands, pack.threshold, filters, None),
         facets=counted,
         took_ms=round(took_ms + page.took_ms.get("total", 0.0)),
         token="" if all(one.face_id for one in asked.examples) else _export_token(asked, query, pack.digest),
+        has_names=await services.results.has_names(),
+        folder_names={path: "/".join(printable(path).split("/")[-2:]) for path in filters.folders},
         kept=kept,
     )
 
@@ -122,8 +136,18 @@ async def facets_of(services: Services, query: Query, filters: Filters) -> tuple
         OceanoError: as `result_view`.
     """
     threshold = services.engine.pack.threshold
-    counted = await services.results.facets(query, least=threshold, folders=FOLDERS)
-    return facets_view(counted, filters), band_views(services.bands, threshold, filters, counted.similarities)
+    least = threshold if filters.least is None else min(filters.least, threshold)
+    counted = await services.results.facets(query, least=least, folders=FOLDERS)
+    view = replace(facets_view(counted, filters), left_out=await _left_out(services, query, counted))
+    return view, band_views(bands_of_page(services, filters), threshold, filters, counted.similarities)
+
+
+async def _left_out(services: Services, query: Query, counted: Facets) -> int | None:
+    """Return how many matches resemble a person who is not meant more; None without such a person, or if unknown."""
+    if not query.unlike or counted.is_cut:
+        return None
+    with_them = await services.results.facets(replace(query, unlike=()), folders=0)
+    return None if with_them.is_cut else with_them.total - counted.total
 
 
 async def counts_of_choices(services: Services, asked: Asked, filters: Filters) -> list[str]:
@@ -141,8 +165,11 @@ def _counted(page: ResultPage, is_more: bool) -> str:
 
 
 async def _closest(services: Services, query: Query) -> str:
-    """Return the highest similarity of any face that meets the filters; empty if none resembles the person."""
-    if query.threshold <= LEAST_MIN:
+    """Return the highest similarity of any face that meets the filters; empty if none resembles the person.
+
+    Of matches that must be below a similarity, or beside another person, none is close.
+    """
+    if query.threshold <= LEAST_MIN or query.within or query.together:
         return ""
     lower = replace(query, threshold=LEAST_MIN, sort="similarity", group_by=None)
     page = await services.results.page(lower, limit=1)

@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-import numpy as np
-
-from app.core.types import BBox, Floats, Picture
+from app.core.types import BBox, Picture
 from app.images import preview_webp
-from app.service import SURENESSES, Bands, Facets, ListedMatch, ResultPage, two_decimals
+from app.service import Bands, ListedMatch, ResultPage, two_decimals
 from app.web.i18n import Translator
 from app.web.pages.asked import Asked, Example
-from app.web.pages.filters import Filters
-from app.web.pages.names import encodable, printable
+from app.web.pages.names import encodable, printable, short_names
 from app.web.pages.result_views import (
-    BandView,
-    BarView,
     CardView,
     CropView,
-    FacetsView,
     HeadingView,
     OutlineView,
+    PersonView,
     PhotographView,
     Place,
     day_text,
 )
 
 _PREVIEW_SIDE: Final = 1024
+_LARGEST_BADGE: Final = 0.04
 _YEAR, _MONTH, _DAY = 4, 7, 10  # characters of a time in ISO 8601
 _PER_HEADING: Final = 3  # matches at least, on average
 _HEADED: Final = ("image", "person", "day")  # groups with a heading
 _SHOWN_FLAWS: Final = ("blurred", "extreme_pose", "face_too_small", "low_detection_score")  # the first is shown
 
 
-def cards(found: Sequence[ListedMatch], bands: Bands, place: Place, t: Translator, same: str) -> list[CardView]:
+def cards(
+    found: Sequence[ListedMatch], bands: Bands, place: Place, t: Translator, same: str, *, same_person: float
+) -> list[CardView]:
     """Make the cards of a page.
 
     Args:
@@ -47,8 +44,10 @@ def cards(found: Sequence[ListedMatch], bands: Bands, place: Place, t: Translato
         place: the address and the filters; groups, and a list by time, get headings.
         t: the language.
         same: image_id of the face that the result starts from; empty for none.
+        same_person: lowest similarity of the same person with this model.
     """
     views = []
+    events = short_names(str(PurePosixPath(one.match.payload.path).parent) for one in found)
     for listed, heading in zip(found, _headings(found, place, t), strict=True):
         match, payload = listed.match, listed.match.payload
         path = PurePosixPath(printable(payload.path))
@@ -57,7 +56,7 @@ def cards(found: Sequence[ListedMatch], bands: Bands, place: Place, t: Translato
             CardView(
                 face_id=match.face_id,
                 image_id=payload.image_id,
-                event=path.parent.name or str(path.parent),
+                event=events[str(PurePosixPath(payload.path).parent)],
                 name=path.name,
                 path=str(path),
                 copied=encodable(payload.path),
@@ -69,6 +68,8 @@ def cards(found: Sequence[ListedMatch], bands: Bands, place: Place, t: Translato
                 flaw=next((flaw for flaw in _SHOWN_FLAWS if flaw in payload.flaws), ""),
                 page=payload.page + 1 if payload.page else 0,
                 is_same=payload.image_id == same,
+                is_other=match.similarity < same_person,
+                others=tuple(one.face_id for one in listed.together),
                 heading=heading,
             )
         )
@@ -97,7 +98,10 @@ def _group(listed: ListedMatch, place: Place, t: Translator) -> HeadingView:
     elif by == "person":
         text, changes = printable(stored.person or "") or t("result.no_name"), {"named": stored.person or ""}
     else:
-        text, changes = day_text(day, t) or t("result.undated"), {"taken_from": day, "taken_to": day}
+        text, changes = (
+            day_text(day, t) or t("result.undated"),
+            {"taken_from": day, "taken_to": day, "undated": not day},
+        )
     matches = place.to(group=None, **changes) if listed.group_size > 1 else ""
     return HeadingView(text, image_id, listed.group_size, matches)
 
@@ -137,6 +141,29 @@ def example_views(examples: Sequence[Example], place: Place) -> tuple[CropView, 
     return tuple(removable)
 
 
+def person_views(views: Sequence[CropView], people: Sequence[Sequence[int]], place: Place) -> tuple[PersonView, ...]:
+    """Make the ways to search each of several people alone; none for one person.
+
+    Args:
+        views: of the examples.
+        people: positions of the examples of each person.
+        place: the address and the filters.
+    """
+    if len(people) < 2:
+        return ()
+    with_token = [at for at, view in enumerate(views) if view.token]
+    found = []
+    for positions in people:
+        shown = tuple(views[at] for at in positions)
+        places = " ".join(str(with_token.index(at)) for at in positions if at in with_token)
+        address = ""
+        if not places:
+            alone = Place(f"/face/{shown[0].face_id}", place.filters)
+            address = alone.whole_with(examples=tuple(one.face_id for one in shown[1:]))
+        found.append(PersonView(shown, places, address))
+    return tuple(found)
+
+
 def photograph_view(asked: Asked) -> PhotographView | None:
     """Reduce the photograph and outline its faces; slow. None if the request brought none, or several."""
     if asked.picture is None:
@@ -155,11 +182,21 @@ def reduced(picture: Picture, outlines: Sequence[OutlineView] = ()) -> Photograp
     return PhotographView(uri, picture.width, picture.height, tuple(outlines))
 
 
-def outline(box: BBox, number: int, width: int, height: int) -> OutlineView:
-    """Make the outline of a face in a photograph of `width` x `height` pixels."""
+def outline(box: BBox, number: int, width: int, height: int, *, largest_badge: float = _LARGEST_BADGE) -> OutlineView:
+    """Make the outline of a face in a photograph of `width` x `height` pixels.
+
+    Args:
+        box: of the face.
+        number: of the face, from 1.
+        width: of the upright photograph.
+        height: of the upright photograph.
+        largest_badge: radius of the circle with the number, as a share of the longer side of the photograph.
+    """
     x1, y1, x2, y2 = box
     longest, shorter = max(width, height), min(x2 - x1, y2 - y1)
-    radius = max(0.016 * longest, min(0.04 * longest, 0.35 * shorter))  # readable, but does not cover a small face
+    radius = max(
+        0.016 * longest, min(largest_badge * longest, 0.35 * shorter)
+    )  # readable, but does not cover a small face
     leg = 0.24 * shorter
     ends = ((x1, y1, leg, leg), (x2, y1, -leg, leg), (x2, y2, -leg, -leg), (x1, y2, leg, -leg))
     return OutlineView(
@@ -171,51 +208,6 @@ def outline(box: BBox, number: int, width: int, height: int) -> OutlineView:
             round(min(max(y1, radius), height - radius), 1),
             round(radius, 1),
         ),
-    )
-
-
-def band_views(bands: Bands, threshold: float, filters: Filters, similarities: Floats | None) -> tuple[BandView, ...]:
-    """Make the ticks of the rail; a tick that is on leads to the next higher band, one that is off down to its own.
-
-    Args:
-        bands: where each sureness begins.
-        threshold: the model's; the lowest similarity of the last band.
-        filters: its `least` is the lowest similarity shown.
-        similarities: of all matches from the threshold on; None if they were not counted.
-    """
-    starts = (round(bands.very_likely, 2), round(bands.likely, 2), round(threshold, 2))
-    least = threshold if filters.least is None else filters.least
-    tops = (math.inf, starts[0], starts[1])
-    views = []
-    for place, sureness in enumerate(SURENESSES):
-        is_on = least < tops[place]
-        if starts[place] >= tops[place] and not is_on:
-            continue  # in a small index, all that reaches the threshold is likely
-        count = None
-        if similarities is not None:
-            low = min(starts[place], least) if place == len(SURENESSES) - 1 else starts[place]
-            count = int(np.count_nonzero((similarities >= low - 1e-6) & (similarities < tops[place] - 1e-6)))
-        views.append(BandView(sureness, is_on, starts[max(0, place - 1)] if is_on else starts[place], count))
-    return tuple(views)
-
-
-def facets_view(counted: Facets, filters: Filters) -> FacetsView:
-    """Make the view of counts; the filters tell which year is chosen."""
-    known = {int(year): count for year, count in counted.years.items()}
-    most = max(known.values(), default=1)
-    span = range(min(known), max(known) + 1) if known and max(known) - min(known) < 200 else sorted(known)
-    chosen = filters.taken_from if filters.taken_from == filters.taken_to else ""
-    bars = [
-        BarView(f"{year:04d}", count, max(6, round(100 * count / most)) if count else 0, chosen == f"{year:04d}")
-        for year in span
-        for count in (known.get(year, 0),)
-    ]
-    return FacetsView(
-        counted.total,
-        counted.is_cut,
-        tuple(bars),
-        counted.undated,
-        tuple((path, PurePosixPath(printable(path)).name or path, n) for path, n in counted.folders.items()),
     )
 
 

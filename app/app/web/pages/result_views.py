@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 from app.core.types import BBox
 from app.service import Sureness
 from app.web.i18n import Translator
-from app.web.pages.filters import Filters
+from app.web.pages.counted import BandView, FacetsView
+from app.web.pages.filters import FIRST_PAGE, Filters
+from app.web.pages.given import WrongField
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +25,18 @@ class Place:
         filters: of the result.
         face: number of the chosen face of a photograph, from 1; 0 if there is nothing to choose.
         beside: numbers of the faces that must be in the same image.
+        wrong: fields that were left out of the filters, by name.
     """
 
     address: str
     filters: Filters
     face: int = 0
     beside: tuple[int, ...] = ()
+    wrong: Mapping[str, WrongField] = field(default_factory=dict)
 
     def to(self, *, face: int | None = None, beside: Sequence[int] | None = None, **changes: Any) -> str:
         """Return the query string with changes; it begins at the first match unless `after` is one of them."""
-        pairs = self.filters.pairs(**({"after": ""} | changes))
+        pairs = self.filters.pairs(**{**FIRST_PAGE, **changes})
         chosen = self.face if face is None else face
         pairs += [("face", str(chosen))] if chosen else []
         pairs += [("beside", str(number)) for number in (self.beside if beside is None else beside)]
@@ -75,7 +79,7 @@ class CardView:
     Attributes:
         face_id: the stored face.
         image_id: its image.
-        event: name of the folder, which names the event in most archives.
+        event: name of the folder, which names the event in most archives; with parents where names clash.
         name: name of the file.
         path: the path of the file, for the eye.
         copied: the same, for programs.
@@ -87,6 +91,8 @@ class CardView:
         flaw: why the face may be hard to recognise; empty if it is clear.
         page: number of the page of the file, from 1; 0 for a first page.
         is_same: the query is a face of this very image.
+        is_other: the face may be another person than the one searched for, who may be with that one in an image.
+        others: face_ids of the further persons who must be in the same image.
         heading: of its group, or of the day that begins here in a list by time; else None.
     """
 
@@ -104,6 +110,8 @@ class CardView:
     flaw: str
     page: int
     is_same: bool
+    is_other: bool
+    others: tuple[str, ...]
     heading: HeadingView | None
 
 
@@ -132,6 +140,21 @@ class CropView:
     remove: str = ""
     without: str = ""
     drop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PersonView:
+    """One of several people whom the examples seem to show, to be searched alone.
+
+    Attributes:
+        examples: of the person.
+        places: positions of the examples with a token among all with one, from 0, separated by spaces.
+        address: of the result for this person alone; empty if tokens must be sent.
+    """
+
+    examples: tuple[CropView, ...]
+    places: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,59 +192,6 @@ class PhotographView:
 
 
 @dataclass(frozen=True, slots=True)
-class BandView:
-    """A tick of the rail: whether matches of a sureness are shown.
-
-    Attributes:
-        sureness: which.
-        is_on: they are shown.
-        least: the lowest similarity after a click on it.
-        count: number of matches; None if not counted.
-    """
-
-    sureness: Sureness
-    is_on: bool
-    least: float
-    count: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class BarView:
-    """A year of the histogram.
-
-    Attributes:
-        year: such as 2021.
-        count: number of matches.
-        height: of its bar, 0 to 100.
-        is_chosen: the date filter is this year.
-    """
-
-    year: str
-    count: int
-    height: int
-    is_chosen: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FacetsView:
-    """Counts of all matches.
-
-    Attributes:
-        total: number of matches.
-        is_cut: there are more than were counted.
-        bars: by year, earliest first.
-        undated: matches without a date.
-        folders: path, name and number of matches, most first.
-    """
-
-    total: int
-    is_cut: bool
-    bars: tuple[BarView, ...]
-    undated: int
-    folders: tuple[tuple[str, str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class KeptView:
     """A kept search.
 
@@ -247,6 +217,7 @@ class ResultView:
     Attributes:
         place: its address and filters.
         examples: of the person.
+        people: several, whom the examples seem to show, see `app.service.people_of`; empty for one.
         choices: faces of the photograph to choose from.
         photograph: the photograph, if this request brought it.
         cards: the matches of this page.
@@ -254,18 +225,22 @@ class ResultView:
         last: position of the last one.
         total: number of all matches; None if unknown.
         next: where the next page begins; None at the end.
-        undated_left_out: matches without a date that the date filter leaves out; None without this filter.
-        closest: the highest similarity of any face, if no match was found; empty if no face resembles the person.
+        bands_from: `Filters.bands` of the next page; empty if they do not matter.
+        closest: the highest similarity of any face, if no match was found; empty if no face resembles the person, or if
+            a lower similarity would not help.
         least: the lowest similarity that is shown, two decimals.
         bands: ticks of the rail.
         facets: counts; None if they are loaded later.
         took_ms: milliseconds of the search.
         token: holds the whole query, for exports; empty if the result starts from an indexed face.
+        has_names: some faces have names, so that matches can be grouped by person.
+        folder_names: of the folders in the filters.
         kept: the kept search whose result it is; None for others.
     """
 
     place: Place
     examples: tuple[CropView, ...]
+    people: tuple[PersonView, ...]
     choices: tuple[CropView, ...]
     photograph: PhotographView | None
     cards: tuple[CardView, ...]
@@ -273,13 +248,15 @@ class ResultView:
     last: int
     total: int | None
     next: str | None
-    undated_left_out: int | None
+    bands_from: str
     closest: str
     least: str
     bands: tuple[BandView, ...]
     facets: FacetsView | None
     took_ms: int
     token: str
+    has_names: bool
+    folder_names: Mapping[str, str]
     kept: KeptView | None = None
 
     def count(self, t: Translator) -> str:

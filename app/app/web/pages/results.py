@@ -28,11 +28,13 @@ from app.web.deps import ServicesDep, services_of
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages import asked as persons
 from app.web.pages.asked import MAX_CHOICES, Asked, Example
-from app.web.pages.filters import FILTER_NAMES, LEAST_MAX, LEAST_MIN, MAX_EXAMPLES, Fields, Filters, read_filters
+from app.web.pages.counted import BandView, FacetsView
+from app.web.pages.filters import FILTER_NAMES, LEAST_MAX, LEAST_MIN, MAX_EXAMPLES, Fields, Filters
 from app.web.pages.form_fields import all_of, last_of, numbers_of, query_fields
+from app.web.pages.given import read_given
 from app.web.pages.result_page import counts_of_choices, facets_of, query_of, result_view
 from app.web.pages.result_parts import reduced
-from app.web.pages.result_views import BandView, FacetsView, Place, ResultView
+from app.web.pages.result_views import Place, ResultView
 from app.web.pages.templating import render
 from app.web.uploads import Photographs, read_fields, read_photographs
 
@@ -90,9 +92,8 @@ def _t(request: Request) -> Translator:
 
 
 async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTMLResponse:
-    sent = query_fields(request)
-    filters = read_filters(sent).plain(services.engine.pack.threshold)
-    place = Place(f"/face/{face_id_from(face_id)}", filters)
+    given = await read_given(services, query_fields(request))
+    place = Place(f"/face/{face_id_from(face_id)}", given.filters, wrong=given.wrong)
     asked = await asked_of_faces(services, [face_id_from(face_id), *place.filters.examples])
     records = await services.lookups.run(services.index.retrieve, [face_id_from(face_id)])
     shown = await result_view(
@@ -107,25 +108,27 @@ async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTM
 
 
 async def _facets_of_face(request: Request, face_id: str, services: ServicesDep) -> HTMLResponse:
-    place = Place(f"/face/{face_id_from(face_id)}", read_filters(query_fields(request)))
+    given = await read_given(services, query_fields(request))
+    place = Place(f"/face/{face_id_from(face_id)}", given.filters)
     asked = await asked_of_faces(services, [face_id_from(face_id), *place.filters.examples])
     counted, bands = await facets_of(services, await query_of(services, asked, place.filters), place.filters)
     return show_facets(request, place, counted, bands)
 
 
-def _kept_in_browser(request: Request, key: str) -> HTMLResponse:
+async def _kept_in_browser(request: Request, key: str, services: ServicesDep) -> HTMLResponse:
     """Show a page without a result: results.js finds the photographs in the browser, or says that they are gone."""
     if not _KEY.fullmatch(key):
         raise OceanoError("not_found", "there is nothing at this address")
-    place = Place(f"/search/{key}", read_filters(query_fields(request)))
+    place = Place(f"/search/{key}", (await read_given(services, query_fields(request))).filters)
     return _rendered(request, "search.html", "search.html", {"place": place})
 
 
 async def _of_photographs(request: Request, services: ServicesDep) -> HTMLResponse:
     async with read_photographs(request, "image", MAX_EXAMPLES, _expanded) as upload:
         fields = upload.options
-        asked, filters = await _asked(request, services, fields, upload)
-        place = _place(fields, filters, asked)
+        given = await read_given(services, fields)
+        asked = await _asked(request, services, fields, given.filters, upload)
+        place = replace(_place(fields, given.filters, asked), wrong=given.wrong)
         shown = await result_view(
             services,
             asked,
@@ -139,18 +142,18 @@ async def _of_photographs(request: Request, services: ServicesDep) -> HTMLRespon
 
 async def _facets_of_photographs(request: Request, services: ServicesDep) -> HTMLResponse:
     fields = _expanded(await read_fields(request))
-    asked, filters = await _asked(request, services, fields)
+    filters = (await read_given(services, fields)).filters
+    asked = await _asked(request, services, fields, filters)
     counted, bands = await facets_of(services, await query_of(services, asked, filters), filters)
     choices = await counts_of_choices(services, asked, filters)
     return show_facets(request, _place(fields, filters, asked), counted, bands, choices)
 
 
 async def _asked(
-    request: Request, services: Services, fields: Fields, upload: _Upload | None = None
-) -> tuple[Asked, Filters]:
+    request: Request, services: Services, fields: Fields, filters: Filters, upload: _Upload | None = None
+) -> Asked:
     """Find out who is meant: by photographs, tokens and indexed faces together, or by one face of a photograph."""
     pack = services.engine.pack
-    filters = read_filters(fields).plain(pack.threshold)
     face, beside = numbers_of(fields, "face"), numbers_of(fields, "beside")
     tokens, crops = all_of(fields, "query"), all_of(fields, "crop", keep_blank=True)
     drop = {number - 1 for number in numbers_of(fields, "drop")}
@@ -164,13 +167,13 @@ async def _asked(
     if upload and files == 1 and not sent and not indexed:
         picture = await upload.decode_next()
         found = await _faces(request, services, picture, upload)
-        return persons.choose(found.examples, face[-1] if face else None, beside, picture), filters
+        return persons.choose(found.examples, face[-1] if face else None, beside, picture)
     if face and not files:
         chosen = persons.choose(sent, face[-1], beside)
         together = persons.together([*chosen.examples, *indexed], pack.threshold)
-        return replace(chosen, examples=together.examples), filters
+        return replace(chosen, examples=together.examples)
     added = await _added(request, services, [*sent, *indexed], upload) if upload else []
-    return persons.together([*sent, *added, *indexed], pack.threshold), filters
+    return persons.together([*sent, *added, *indexed], pack.threshold)
 
 
 async def _added(request: Request, services: Services, known: Sequence[Example], upload: _Upload) -> list[Example]:

@@ -18,7 +18,7 @@ from app.demo import PACK_VERSION
 from app.web.addresses import root_path_of
 from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, language_of, translator
-from app.web.pages.names import printable
+from app.web.pages.names import printable, short_names
 from app.web.pages.views import ErrorView
 
 _PACKAGE: Final = Path(__file__).parents[2]
@@ -67,13 +67,14 @@ def _shared(request: Request, t: Translator) -> dict[str, Any]:
     """Return the values that every template has."""
     services = services_of(request)
     settings, root = services.settings, root_path_of(request)
-    max_mb = f"{settings.max_upload_mb:g}"
+    max_mb = t.decimal(f"{settings.max_upload_mb:g}")
     return {
         "t": t,
         "rich": lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
         "root": root,
         "static": lambda name: root + _static(name),
         "printable": printable,
+        "short_names": short_names,
         "path": request.scope["path"],
         "languages": {lang: (translator(lang)("language.name"), _address_in(request, lang)) for lang in LANGUAGES},
         "demo": services.demo,

@@ -9,17 +9,23 @@ from app.core.errors import OceanoError
 from app.web.i18n import Translator, error_message
 
 _RETRY_STATUSES: Final = frozenset({429, 500, 503, 504})
+_OTHER_PHOTOGRAPH: Final = frozenset({"face_not_found", "unsupported_image", "invalid_image", "image_too_large"})
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorView:
-    """An error as the page shows it; `retry` tells whether a new attempt may succeed."""
+    """An error as the page shows it: whether a new attempt may succeed (`retry`), or one with another photograph."""
 
     code: str
     title: str
     message: str
     request_id: str
     retry: bool
+
+    @property
+    def choose(self) -> bool:
+        """Whether another photograph helps."""
+        return self.code in _OTHER_PHOTOGRAPH
 
 
 def error_view(error: OceanoError, t: Translator, request_id: str) -> ErrorView:

@@ -1,0 +1,43 @@
+"""The filters of a result in words, for a contact sheet."""
+
+from __future__ import annotations
+
+from app.service import two_decimals
+from app.web.i18n import Translator
+from app.web.pages.filters import Filters
+from app.web.pages.names import printable
+
+
+def filter_words(filters: Filters, t: Translator, *, together: int) -> list[str]:
+    """Return the conditions and the order of a result, each in words of the language; none for all matches.
+
+    Args:
+        filters: the filters.
+        t: the language.
+        together: number of further people in the same image, of the filters and of a photograph that was sent.
+    """
+    start, end = filters.taken_from, filters.taken_to
+    words = [printable(folder) for folder in filters.folders]
+    if start or end:
+        words.append(start if start == end else " \N{EN DASH} ".join((start, end)).strip())
+    if filters.undated:
+        words.append(t("filter.undated"))
+    if filters.clear:
+        words.append(t("page.clear"))
+    if filters.min_face:
+        words.append(t("filter.min_face_chip", n=t.number(filters.min_face)))
+    if filters.least is not None:
+        words.append(t("filter.least_chip", least=t.decimal(two_decimals(filters.least))))
+    if filters.photo:
+        words.append(t("filter.photo"))
+    if filters.named:
+        words.append(printable(filters.named))
+    if together:
+        words.append(t.count("filter.with_people", together))
+    if filters.unlike:
+        words.append(t.count("filter.not_people", len(filters.unlike)))
+    if filters.sort != "similarity":
+        words.append(t(f"sort.{filters.sort}"))
+    if filters.group:
+        words.append(t(f"group.{filters.group}"))
+    return words

@@ -1,0 +1,121 @@
+"""The status as a page: `GET /status` for a browser; programs get JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from fastapi.requests import Request
+from fastapi.responses import HTMLResponse
+
+from app.web.api.responses import DeviceStatus, GpuStatus, IndexStatus, IngestStatus, RuntimeStatus, StatusResponse
+from app.web.i18n import Translator, language_of, translator
+from app.web.pages.export import readable_size
+from app.web.pages.result_views import day_text
+from app.web.pages.templating import render
+
+_SECONDS: Final = (("days", 86_400), ("hours", 3_600), ("minutes", 60))
+
+Rows = tuple[tuple[str, str], ...]
+
+
+def status_page(request: Request, status: StatusResponse) -> HTMLResponse:
+    """Render the status.
+
+    Args:
+        request: decides the language.
+        status: what `GET /status` returns as JSON.
+    """
+    t = translator(language_of(request))
+    sections = (
+        (t("status.model"), _model(status, t)),
+        (t("status.device"), _device(status.device, t)),
+        (t("status.index"), _index(status, t)),
+        (t("status.ingest"), _ingest(status, t)),
+        (t("status.versions"), _versions(status, t)),
+    )
+    is_well = status.engine.healthy and status.index.ok
+    response = render(request, "status.html", {"sections": sections, "is_well": is_well})
+    response.headers["Vary"] += ", Accept"
+    return response
+
+
+def _model(status: StatusResponse, t: Translator) -> Rows:
+    health = t("status.healthy") if status.engine.healthy else status.engine.message or t("status.unhealthy")
+    return (
+        (t("status.name"), status.model.name),
+        (t("status.digest"), status.model.digest),
+        (t("status.check"), health),
+        (t("page.threshold"), t.decimal(f"{status.threshold:.2f}")),
+        (t("status.embedding_size"), t.number(status.embedding_size)),
+        (t("sureness.very_likely"), t("status.from", similarity=t.decimal(f"{status.bands.very_likely:.2f}"))),
+        (t("sureness.likely"), t("status.from", similarity=t.decimal(f"{status.bands.likely:.2f}"))),
+    )
+
+
+def _device(device: DeviceStatus, t: Translator) -> Rows:
+    networks = ((name, device.runtimes[name]) for name in ("detector", "recogniser") if name in device.runtimes)
+    return (
+        (t("status.device"), "GPU" if device.device == "cuda" else "CPU"),
+        *((t(f"status.{name}"), _runtime(runtime)) for name, runtime in networks),
+        *((t("status.gpu"), _gpu(gpu, t)) for gpu in device.gpus),
+    )
+
+
+def _runtime(runtime: RuntimeStatus) -> str:
+    name = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[runtime.runtime]
+    return f"{name} {runtime.version}, {runtime.precision}"
+
+
+def _gpu(gpu: GpuStatus, t: Translator) -> str:
+    used, total = t.decimal(readable_size(gpu.memory_used)), t.decimal(readable_size(gpu.memory_total))
+    return t("status.gpu_memory", name=gpu.name, used=used, total=total)
+
+
+def _index(status: StatusResponse, t: Translator) -> Rows:
+    index = status.index
+    if not isinstance(index, IndexStatus):
+        return ((t("status.state"), index.message or t("footer.unknown")),)
+    rows = [
+        (t("status.state"), t("status.reachable") if index.ok else t("footer.unknown")),
+        (t("status.kind"), t(f"status.kind.{index.kind}")),
+        (t("status.faces"), t.number(index.points)),
+        (t("status.in_graph"), t.number(index.indexed)),
+    ]
+    if index.disk_bytes is not None:
+        rows.append((t("status.disk"), t.decimal(readable_size(index.disk_bytes))))
+    if index.maintaining:
+        rows.append((t("status.work"), t("status.maintaining")))
+    if index.copies_missing:
+        rows.append((t("status.copies_missing"), t.number(index.copies_missing)))
+    if index.damaged_files:
+        rows.append((t("status.damaged_files"), t.number(index.damaged_files)))
+    return tuple(rows)
+
+
+def _ingest(status: StatusResponse, t: Translator) -> Rows:
+    if not isinstance(status.ingest, IngestStatus):
+        return ((t("status.state"), status.ingest.message),)
+    counts = (("done", status.ingest.done), ("no_face", status.ingest.no_face), ("failed", status.ingest.failed),
+              ("duplicate", status.ingest.duplicate), ("faces", status.ingest.faces))  # fmt: skip
+    return tuple((t(f"status.{name}"), t.number(n)) for name, n in counts)
+
+
+def _versions(status: StatusResponse, t: Translator) -> Rows:
+    started = datetime.fromtimestamp(status.started_at, UTC).astimezone()
+    return (
+        ("Oceano", status.versions.oceano),
+        ("Python", status.versions.python),
+        (t("status.started"), f"{day_text(started.date().isoformat(), t)}, {started:%H:%M}"),
+        (t("status.running_for"), _duration(status.uptime_seconds, t)),
+    )
+
+
+def _duration(seconds: float, t: Translator) -> str:
+    """Return a time in its two largest units, such as "3 days, 4 hours"."""
+    parts, left = [], max(60, int(seconds))
+    for unit, size in _SECONDS:
+        n, left = divmod(left, size)
+        if n:
+            parts.append(t.count(f"status.{unit}", n))
+    return ", ".join(parts[:2])
