@@ -24,11 +24,12 @@ from app.core.errors import OceanoError
 from app.core.memory import trim
 from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point, RuntimeInfo
 from app.engine.alignment import CROP_SIDE, align
-from app.engine.choice import Role, Wishes, choose
+from app.engine.choice import Role, Wishes, choose, processor_name
 from app.engine.detector import FaceDetector
 from app.engine.found import Found
 from app.engine.network import Network, real_device
 from app.engine.placement import Placement, place
+from app.engine.prepared import Cache
 from app.engine.quality import rate
 from app.engine.references import reference_crop
 
@@ -152,6 +153,23 @@ class FaceEngine:
             self._recover(failure)
         return self._analyze(pictures, timings)
 
+    def crops(self, pictures: Sequence[Picture]) -> list[Pixels]:
+        """Detect the faces of images and return them as the recogniser gets them; for calibration.
+
+        Returns:
+            Aligned crops, BGR, uint8, of the recogniser's input size; those of the first image first.
+
+        Raises:
+            OceanoError: `invalid_image` if an image cannot be decoded in full.
+        """
+        models = self._models
+        found = models.detector.find(pictures)
+        return [
+            align(picture, one.kps, models.crop_side)
+            for picture, faces in zip(pictures, found, strict=True)
+            for one in faces
+        ]
+
     def check(self) -> EngineHealth:
         """Compare both networks with their references and reload them from verified files if they differ.
 
@@ -208,7 +226,9 @@ class FaceEngine:
         settings, pack = self._settings, self._pack
         wishes = Wishes(settings.runtime, settings.precision, settings.state_dir / "runtimes.json")
         models: tuple[tuple[Role, Path], ...] = (("detector", pack.detector), ("recogniser", pack.recogniser))
-        chosen = {role: choose(path, role, pack.digest, self._placement, wishes) for role, path in models}
+        cache = Cache(settings.models_dir / ".prepared", f"{pack.digest}\n{processor_name()}")
+        placement = replace(self._placement, cache=cache)
+        chosen = {role: choose(path, role, pack.digest, placement, wishes) for role, path in models}
         return {role: one for role, (one, _) in chosen.items()}, {role: info for role, (_, info) in chosen.items()}
 
     def _reload(self, broken: EngineHealth) -> EngineHealth:
@@ -239,8 +259,8 @@ class FaceEngine:
     def _first_check(self) -> EngineHealth:
         """Compare two crops too: a model that returns one vector for every crop passes a comparison with itself."""
         crop = reference_crop(self._models.crop_side)
-        one, other = self._embed(self._models.recogniser, [crop, crop[::-1].copy()])
-        if float(one @ other) > HEALTHY_COSINE:
+        (other,) = self._embed(self._models.recogniser, [crop[::-1].copy()])
+        if float(self._reference[0] @ other) > HEALTHY_COSINE:
             raise OceanoError(
                 "engine_unhealthy",
                 f"{self._pack.recogniser.name} returns the same embedding for different images; verify the model: "

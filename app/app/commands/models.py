@@ -82,5 +82,5 @@ def run_quantize(settings: Settings, name: str, photographs: Path, limit: int) -
     typer.echo(
         f"{pack.name} {pack.short_digest} in int8 is {pack.recogniser}: on {result.checked} faces that were not used "
         f"for calibration, the cosine to fp32 is {result.median:.4f} (median), {result.lowest:.4f} (lowest). "
-        "Use it with PRECISION=int8; its index is another one: `oceano ingest` fills it"
+        f"Use it with PRECISION=int8; an existing index must be embedded again: `oceano reembed --model {name}`"
     )

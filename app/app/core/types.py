@@ -303,7 +303,7 @@ class RuntimeTrial:
     Attributes:
         runtime: `onnxruntime` or `openvino`.
         precision: fp32, bf16 or fp16.
-        milliseconds: of a run with one image on one thread; None if it did not run.
+        milliseconds: of the processor, for a run with one image on one thread; None if it did not run.
         cosine: the lowest cosine similarity of an output to that of ONNX Runtime in fp32; None if it did not run.
         problem: why it did not run; empty if it did.
     """

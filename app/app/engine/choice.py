@@ -34,8 +34,9 @@ Role = Literal["detector", "recogniser"]
 
 LEAST_COSINE: Final = 0.999  # of the outputs to those of fp32
 _WORTH: Final = 0.9  # another runtime than ONNX Runtime must need at most this share of its time
-_BASELINE: Final[tuple[Runtime, Precision]] = ("onnxruntime", "fp32")
+_LEAST_INT8_COSINE: Final = 0.99  # of int8 in OpenVINO to int8 in ONNX Runtime: they round at different places
 _TRIAL_SECONDS: Final = 180
+_MEASURED_SECONDS: Final = 1.5
 _KEPT: Final = 50  # results in the file
 _VECTOR_FLAGS: Final = r"avx|amx|fma|sse4|asimd|sve|bf16|i8mm"
 
@@ -51,7 +52,7 @@ class Wishes:
     """
 
     runtime: Literal["auto", "onnxruntime", "openvino"]
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"]
     file: Path
 
 
@@ -62,7 +63,7 @@ def choose(
 
     Args:
         model: the ONNX file.
-        role: only the recogniser runs in bf16: which faces are found must not depend on the machine.
+        role: only the recogniser runs in bf16 or int8: which faces are found must not depend on the machine.
         identity: names the content of the file.
         placement: the device, and the number of threads.
         wishes: the settings.
@@ -89,8 +90,8 @@ def choose(
 
 
 def _on_cuda(placement: Placement, wishes: Wishes) -> tuple[Placement, RuntimeInfo]:
-    if wishes.runtime == "openvino" or wishes.precision == "bf16":
-        setting = "RUNTIME=openvino" if wishes.runtime == "openvino" else "PRECISION=bf16"
+    if wishes.runtime == "openvino" or wishes.precision in ("bf16", "int8"):
+        setting = "RUNTIME=openvino" if wishes.runtime == "openvino" else f"PRECISION={wishes.precision}"
         raise OceanoError("invalid_setting", f"{setting} is for the CPU, and the model runs on CUDA; set DEVICE=cpu")
     precision: Precision = "fp16" if wishes.precision == "fp16" else "fp32"
     return _placed(placement, ("onnxruntime", precision), "CUDA runs in ONNX Runtime", ())
@@ -104,7 +105,7 @@ def _candidates(role: Role, wishes: Wishes) -> list[tuple[Runtime, Precision]]:
             "RUNTIME=openvino, but OpenVINO is not installed: install it, or set RUNTIME=auto",
         )
     precisions: tuple[Precision, ...] = ("fp32", "bf16") if wishes.precision == "auto" else (wishes.precision,)
-    if role == "detector" and "bf16" in precisions:
+    if role == "detector" and precisions[0] != "fp16":
         precisions = ("fp32",)
     found: list[tuple[Runtime, Precision]] = []
     if wishes.runtime != "openvino":
@@ -149,17 +150,26 @@ def _best(
     good = [
         one
         for one in trials
-        if one.milliseconds is not None and one.cosine is not None and one.cosine >= LEAST_COSINE
+        if one.milliseconds is not None and one.cosine is not None and one.cosine >= _least(one)
         if (one.runtime, one.precision) in candidates
     ]
     if not good:
         return candidates[0], "no candidate ran the reference images; see the log"
     best = min(good, key=lambda one: one.milliseconds or 0)
-    baseline = next((one for one in good if (one.runtime, one.precision) == _BASELINE), None)
+    baseline = next((one for one in good if (one.runtime, one.precision) == _baseline(candidates)), None)
     if baseline and best is not baseline and (best.milliseconds or 0) > _WORTH * (baseline.milliseconds or 0):
         best = baseline
     others = ", ".join(_told(one) for one in trials if one is not best)
     return (best.runtime, best.precision), f"measured on this machine: {_told(best)}; {others}"
+
+
+def _baseline(candidates: Sequence[tuple[Runtime, Precision]]) -> tuple[Runtime, Precision]:
+    """What the candidates are compared with: a quantized file only runs in int8."""
+    return "onnxruntime", "int8" if candidates[0][1] == "int8" else "fp32"
+
+
+def _least(trial: RuntimeTrial) -> float:
+    return _LEAST_INT8_COSINE if trial.precision == "int8" else LEAST_COSINE
 
 
 def _told(trial: RuntimeTrial) -> str:
@@ -170,10 +180,11 @@ def _told(trial: RuntimeTrial) -> str:
 def _try_all(model: Path, candidates: Sequence[tuple[Runtime, Precision]]) -> list[RuntimeTrial]:
     """Run every candidate, and the one that they are compared with, one after the other."""
     _log.info("measuring which runtime is the fastest for %s", model.name)
-    milliseconds, expected, problem = _try(model, *_BASELINE)
-    trials = [RuntimeTrial(*_BASELINE, milliseconds, None if expected is None else 1.0, problem)]
+    baseline = _baseline(candidates)
+    milliseconds, expected, problem = _try(model, *baseline)
+    trials = [RuntimeTrial(*baseline, milliseconds, None if expected is None else 1.0, problem)]
     for runtime, precision in candidates:
-        if (runtime, precision) == _BASELINE or expected is None:
+        if (runtime, precision) == baseline or expected is None:
             continue
         milliseconds, outputs, problem = _try(model, runtime, precision)
         cosine = None if outputs is None else _cosine(expected, outputs)
@@ -187,7 +198,8 @@ def _try(model: Path, runtime: Runtime, precision: Precision) -> tuple[float | N
     """Return the milliseconds of a run, the outputs, and what went wrong."""
     with tempfile.TemporaryDirectory(prefix="oceano-") as folder:
         output = Path(folder) / "outputs.npz"
-        command = [sys.executable, "-P", "-m", "app.engine.trial", str(model), runtime, precision, str(output)]
+        arguments = [str(model), runtime, precision, str(output), str(_MEASURED_SECONDS)]
+        command = [sys.executable, "-P", "-m", "app.engine.trial", *arguments]
         try:
             ended = subprocess.run(command, capture_output=True, timeout=_TRIAL_SECONDS, check=False)  # noqa: S603
         except subprocess.TimeoutExpired:
@@ -217,11 +229,11 @@ def _cosine(expected: Sequence[Floats], found: Sequence[Floats]) -> float:
 
 def _key(identity: str, role: Role, wishes: Wishes) -> str:
     """Name what a result is valid for: the model, the machine, the versions and the candidates."""
-    about = [identity, role, _processor(), onnxruntime.__version__, wishes.runtime, wishes.precision]
+    about = [identity, role, processor_name(), onnxruntime.__version__, wishes.runtime, wishes.precision]
     return " | ".join([*about, openvino_runtime.version()])
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Name the processor and the vector instructions that decide which runtime is fast."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _DEQUANTIZE: Final = "DequantizeLinear"
 
 
-def rewrite(model: Any, graph: Graph, *, free_batch: bool, for_cpu: bool) -> bool:
+def rewrite(model: Any, graph: Graph, *, free_batch: bool, for_cpu: bool, keep_quantized: bool = False) -> bool:
     """Optimize a model in place.
 
     Args:
@@ -28,11 +28,13 @@ def rewrite(model: Any, graph: Graph, *, free_batch: bool, for_cpu: bool) -> boo
         graph: its description.
         free_batch: make the batch dimension dynamic.
         for_cpu: also replace operators that are slow on the CPU.
+        keep_quantized: keep quantized weights, for runs in int8.
 
     Returns:
         Whether anything changed.
     """
-    changed = _fold_quantized_weights(model) | _drop_unused_inputs(model) | _free_input_size(model.graph, graph)
+    changed = not keep_quantized and _fold_quantized_weights(model)
+    changed |= _drop_unused_inputs(model) | _free_input_size(model.graph, graph)
     if for_cpu:
         changed |= _split_prelu(model.graph)
     if graph.role == "recogniser":

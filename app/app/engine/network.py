@@ -16,7 +16,7 @@ from app.core.types import DeviceInfo, Floats, Pixels
 from app.engine.frames import blob_of
 from app.engine.onnx_runtime import PROBE_SIDE
 from app.engine.placement import Placement
-from app.engine.sessions import Session, open_session
+from app.engine.sessions import Session, kept_entry, open_session
 
 _log = logging.getLogger(__name__)
 
@@ -49,10 +49,13 @@ class Network:
         self._max_batch = max_batch
         self._session: Session
         self._session, self.graph = open_session(path, placement, free_batch=max_batch > 1)
-        if max_batch > 1 and not self._runs_batches():
+        kept = kept_entry(path, placement, free_batch=True)
+        if max_batch > 1 and not (kept and kept.runs_batches()) and not self._runs_batches():
             _log.warning("%s returns different results in batches: images run one at a time", path.name)
             self._max_batch = 1
             self._session, self.graph = open_session(path, placement, free_batch=False)
+        elif max_batch > 1 and kept:
+            kept.confirm_batches()
 
     @property
     def provider(self) -> str:

@@ -11,9 +11,10 @@ import onnxruntime
 
 from app.core.errors import OceanoError
 from app.engine.cuda import driver_problem, preload_libraries
+from app.engine.prepared import Cache
 
 Runtime = Literal["onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 # cudnn_conv_algo_search: EXHAUSTIVE, the default of ONNX Runtime, tries all algorithms (before 1.20). Others measured
 # about 0.6 s and up to gigabytes for each shape of six convolutions, and no faster runs afterwards (PaddleX, pull
@@ -36,7 +37,8 @@ class Placement:
         threads: of each run; 0 leaves the number to ONNX Runtime.
         streams: runs at the same time that a session is made for.
         runtime: the runtime of the sessions; OpenVINO ignores the providers.
-        precision: of the weights and computations.
+        precision: of the weights and computations; int8 only for a model that `engine/quantization` wrote.
+        cache: where prepared graphs are kept; None: nowhere.
     """
 
     providers: tuple[tuple[str, dict[str, str]], ...]
@@ -45,6 +47,7 @@ class Placement:
     streams: int = 1
     runtime: Runtime = "onnxruntime"
     precision: Precision = "fp32"
+    cache: Cache | None = None
 
     @property
     def on_cuda(self) -> bool:

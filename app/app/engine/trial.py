@@ -1,4 +1,4 @@
-"""Runs a model in one runtime and measures it: `python -m app.engine.trial MODEL RUNTIME PRECISION OUTPUT`.
+"""Runs a model in one runtime and measures it: `python -m app.engine.trial MODEL RUNTIME PRECISION OUTPUT SECONDS`.
 
 A process of its own, because a runtime that does not fit the processor can crash. It writes the outputs for the
 reference images and the milliseconds of a run (`Measured`) to the file OUTPUT. If the runtime cannot run the model,
@@ -27,35 +27,38 @@ _CPU: Final = (("CPUExecutionProvider", cast("dict[str, str]", {})),)
 _FRAMES: Final = ((640, 640), (640, 448))  # of a detector; pictures have different shapes
 _WARM_UP: Final = 2  # runs
 _LEAST_RUNS: Final = 3
-_SECONDS: Final = 1.5
 
 
 def main(arguments: list[str]) -> int:
     """Measure one runtime.
 
     Args:
-        arguments: the model's file, the runtime, the precision, and the file to write.
+        arguments: the model's file, the runtime, the precision, the file to write, and how long to measure in seconds.
 
     Returns:
         The exit code; 1 if the runtime cannot run the model.
     """
-    path, runtime, precision, output = arguments
+    path, runtime, precision, output, seconds = arguments
     try:
-        np.savez(output, **_measure(Path(path), cast("Runtime", runtime), cast("Precision", precision)))
+        measured = _measure(Path(path), cast("Runtime", runtime), cast("Precision", precision), float(seconds))
+        np.savez(output, **measured)
     except Exception as failure:  # noqa: BLE001 - the exceptions of the runtimes have no common base but Exception
         print(" ".join(str(failure).split())[-300:], file=sys.stderr)  # noqa: T201 - for the parent process
         return 1
     return 0
 
 
-def _measure(path: Path, runtime: Runtime, precision: Precision) -> dict[str, Any]:
+def _measure(path: Path, runtime: Runtime, precision: Precision, seconds: float) -> dict[str, Any]:
     if runtime == "openvino" and precision not in openvino_runtime.precisions():
         raise ValueError(f"this processor has no instructions for {precision}")
     placement = Placement(_CPU, "a trial", runtime=runtime, precision=precision)
     session, graph = open_session(path, placement, free_batch=False)
     blobs = _blobs(graph)
     outputs = [output for blob in blobs for output in session.run(blob)]
-    return {"milliseconds": _milliseconds(session, blobs[:2]), **{f"out{i}": out for i, out in enumerate(outputs)}}
+    return {
+        "milliseconds": _milliseconds(session, blobs[:2], seconds),
+        **{f"out{i}": out for i, out in enumerate(outputs)},
+    }
 
 
 def _blobs(graph: Graph) -> list[Floats]:
@@ -68,17 +71,17 @@ def _blobs(graph: Graph) -> list[Floats]:
     return [blob_of([cv2.resize(crop, size).astype(np.uint8)], graph) for size in sizes for crop in crops[:2]]
 
 
-def _milliseconds(session: Session, blobs: list[Floats]) -> float:
-    """Return the time of the fastest run, which other work on the machine disturbs the least."""
+def _milliseconds(session: Session, blobs: list[Floats], seconds: float) -> float:
+    """Return the processor's time of the fastest run, which other work on the machine disturbs the least."""
     for blob in blobs * _WARM_UP:
         session.run(blob)
     took: list[float] = []
-    end = time.perf_counter() + _SECONDS
+    end = time.perf_counter() + seconds
     while len(took) < _LEAST_RUNS or time.perf_counter() < end:
-        start = time.perf_counter()
+        start = time.process_time()
         for blob in blobs:
             session.run(blob)
-        took.append((time.perf_counter() - start) / len(blobs))
+        took.append((time.process_time() - start) / len(blobs))
     return min(took) * 1000
 
 

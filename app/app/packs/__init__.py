@@ -2,12 +2,12 @@
 
 from app.packs.install import combine_packs, install_pack
 from app.packs.known import KNOWN_PACKS
+from app.packs.quantized import in_precision, keep_quantized, quantizing
 from app.packs.store import (
     PackStatus,
     embedding_size_of,
     find_pack,
     forget_pin,
-    in_precision,
     list_packs,
     verify_pack,
 )
@@ -21,6 +21,8 @@ __all__ = [
     "forget_pin",
     "in_precision",
     "install_pack",
+    "keep_quantized",
     "list_packs",
+    "quantizing",
     "verify_pack",
 ]

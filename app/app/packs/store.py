@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -118,18 +118,6 @@ def embedding_size_of(name_or_folder: str, models_dir: Path) -> int | None:
         return compare(pack_dir, read_pins(pack_dir))[0].embedding_size
     except OceanoError:
         return None
-
-
-def in_precision(pack: ModelPack, precision: str) -> ModelPack:
-    """Return a pack with the digest of its embeddings in a precision: those in fp16 differ from those in fp32.
-
-    Args:
-        pack: the pack as found, with the digest of fp32.
-        precision: "fp32" or "fp16".
-    """
-    if precision != "fp16":
-        return pack
-    return replace(pack, digest=hashlib.sha256(f"{pack.digest}\n{precision}".encode()).hexdigest())
 
 
 def forget_pin(name: str, models_dir: Path) -> None:

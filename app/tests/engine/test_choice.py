@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.core.config import Settings
@@ -180,7 +181,7 @@ def test_openvino_that_is_not_installed_is_refused_only_where_it_is_asked_for(
     assert raised.value.code == "invalid_setting"
 
 
-@pytest.mark.parametrize(("runtime", "precision"), [("openvino", "auto"), ("auto", "bf16")])
+@pytest.mark.parametrize(("runtime", "precision"), [("openvino", "auto"), ("auto", "bf16"), ("auto", "int8")])
 def test_on_cuda_only_onnxruntime_runs(runtime: str, precision: str, tmp_path: Path) -> None:
     cuda = Placement((("CUDAExecutionProvider", {}),), "CUDA is available")
     with pytest.raises(OceanoError, match="set DEVICE=cpu") as raised:
@@ -200,11 +201,34 @@ def test_the_detector_stays_in_fp32_where_the_recogniser_runs_in_bf16(
     assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, asked)[0].precision == "bf16"
 
 
+def test_int8_runs_only_where_it_is_asked_for_in_the_faster_runtime_that_agrees(
+    installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_runtime, "precisions", lambda: ("fp32", "bf16", "int8"))
+    tried: list[tuple[Runtime, Precision]] = []
+
+    def attempt(_: Path, runtime: Runtime, precision: Precision) -> Any:
+        tried.append((runtime, precision))
+        output = np.array([1.0, 0.1 if runtime == "openvino" else 0.0], np.float32)
+        return (50.0 if runtime == "openvino" else 100.0), [output], ""
+
+    monkeypatch.setattr(choice, "_try", attempt)
+    placed, _ = choose(tmp_path / "r.onnx", "recogniser", "a", cpu, wishes(tmp_path, "auto", "int8"))
+    assert (placed.runtime, placed.precision) == ("openvino", "int8")
+    assert tried == [("onnxruntime", "int8"), ("openvino", "int8")], "a quantized file is compared with itself"
+    placed, _ = choose(tmp_path / "d.onnx", "detector", "a", cpu, wishes(tmp_path, "auto", "int8"))
+    assert placed.precision == "fp32"
+    tried.clear()
+    choose(tmp_path / "r.onnx", "recogniser", "a", cpu, wishes(tmp_path))
+    assert tried and "int8" not in {precision for _, precision in tried}
+
+
 def test_an_engine_measures_the_runtimes_and_says_what_it_chose(
     demo_pack: ModelPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     monkeypatch.delenv("RUNTIME")
+    monkeypatch.setattr(choice, "_MEASURED_SECONDS", 0)
     settings = Settings(_env_file=None, device="cpu", data_dir=tmp_path)
     runtimes = FaceEngine(demo_pack, settings).device.runtimes
     assert runtimes.keys() == {"detector", "recogniser"}

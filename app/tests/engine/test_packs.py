@@ -15,7 +15,7 @@ import pytest
 
 from app.core.config import Settings
 from app.core.paths import folders_of
-from app.core.types import FacePayload, FacePoint, ModelPack, Picture, Pixels, face_id_of
+from app.core.types import Face, FacePayload, FacePoint, ModelPack, Picture, Pixels, face_id_of
 from app.embeddings import FaceEngine
 from app.images.decoding import decode
 from app.index import open_index
@@ -53,13 +53,29 @@ def _read(path: Path) -> Picture:
     return decode(path.read_bytes(), max_pixels=64_000_000)
 
 
+Analyzed = tuple[list[Picture], list[list[Face]]]
+
+
+@pytest.fixture(scope="module")
+def crops(engine: FaceEngine) -> tuple[list[Path], list[list[Face]]]:
+    """The photographs of one person each, and their faces."""
+    paths = sorted(folder_from("REAL_FACES_DIR").glob("people/*/*"))
+    return paths, engine.analyze([_read(path) for path in paths])
+
+
+@pytest.fixture(scope="module")
+def groups(engine: FaceEngine) -> Analyzed:
+    """The photographs of groups, and their faces, analyzed together."""
+    pictures = [_read(folder_from("REAL_FACES_DIR") / "groups" / f"bbt{number}.jpg") for number in range(1, 6)]
+    return pictures, engine.analyze(pictures)
+
+
 @TRAINED
 def test_every_crop_has_its_face_and_its_nearest_other_face_is_the_same_person(
-    engine: FaceEngine, real_faces: Path
+    crops: tuple[list[Path], list[list[Face]]],
 ) -> None:
-    paths = sorted(real_faces.glob("people/*/*"))
+    paths, results = crops
     assert len(paths) == 40
-    results = engine.analyze([_read(path) for path in paths])
     assert [len(faces) for faces in results] == [1] * 40
     assert {faces[0].found_by for faces in results} == {"border"}
     matrix = np.stack([faces[0].embedding for faces in results])
@@ -71,10 +87,10 @@ def test_every_crop_has_its_face_and_its_nearest_other_face_is_the_same_person(
 
 @TRAINED
 def test_no_two_strangers_reach_the_packs_threshold_and_most_pairs_of_one_person_do(
-    engine: FaceEngine, real_faces: Path
+    engine: FaceEngine, crops: tuple[list[Path], list[list[Face]]]
 ) -> None:
-    paths = sorted(real_faces.glob("people/*/*"))
-    matrix = np.stack([faces[0].embedding for faces in engine.analyze([_read(path) for path in paths])])
+    paths, results = crops
+    matrix = np.stack([faces[0].embedding for faces in results])
     one, other = np.triu_indices(len(paths), 1)
     cosines = (matrix @ matrix.T)[one, other]
     same = np.array([paths[a].parent == paths[b].parent for a, b in zip(one, other, strict=True)])
@@ -83,9 +99,8 @@ def test_no_two_strangers_reach_the_packs_threshold_and_most_pairs_of_one_person
     assert (cosines[same] >= engine.pack.threshold).mean() > 0.9
 
 
-def test_groups_have_as_many_faces_as_people_in_canonical_order(engine: FaceEngine, real_faces: Path) -> None:
-    groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in range(1, 6)]
-    results = engine.analyze(groups)
+def test_groups_have_as_many_faces_as_people_in_canonical_order(engine: FaceEngine, groups: Analyzed) -> None:
+    _, results = groups
     assert [len(faces) for faces in results] == [4, 3, 5, 6, 5]
     for faces in results:
         assert [face.bbox for face in faces] == sorted(face.bbox for face in faces)
@@ -94,9 +109,8 @@ def test_groups_have_as_many_faces_as_people_in_canonical_order(engine: FaceEngi
             assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_picture_among_others_gives_what_it_gives_alone(engine: FaceEngine, real_faces: Path) -> None:
-    groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in (3, 4)]
-    for together, picture in zip(engine.analyze(groups), groups, strict=True):
+def test_a_picture_among_others_gives_what_it_gives_alone(engine: FaceEngine, groups: Analyzed) -> None:
+    for picture, together in [*zip(*groups, strict=True)][2:4]:
         (alone,) = engine.analyze([picture])
         for one, other in zip(together, alone, strict=True):
             assert one.bbox == pytest.approx(other.bbox, abs=0.1)
@@ -138,20 +152,20 @@ def test_a_group_on_its_side_or_head_has_everybody(engine: FaceEngine, real_face
 
 
 @TRAINED
-def test_half_precision_gives_nearly_the_same_embeddings(engine: FaceEngine, real_faces: Path) -> None:
+def test_half_precision_gives_nearly_the_same_embeddings(engine: FaceEngine, groups: Analyzed) -> None:
     half = FaceEngine(engine.pack, Settings(_env_file=None, device="cpu", precision="fp16"))
-    groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in range(3, 6)]
-    for faces, others in zip(engine.analyze(groups), half.analyze(groups), strict=True):
+    pictures, results = groups[0][2:], groups[1][2:]
+    for faces, others in zip(results, half.analyze(pictures), strict=True):
         assert len(faces) == len(others)
         assert all(float(a.embedding @ b.embedding) > 0.99 for a, b in zip(faces, others, strict=True))
 
 
 @TRAINED
-def test_openvino_gives_the_same_embeddings(engine: FaceEngine, real_faces: Path) -> None:
+def test_openvino_gives_the_same_embeddings(engine: FaceEngine, groups: Analyzed) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     other = FaceEngine(engine.pack, Settings(_env_file=None, device="cpu", runtime="openvino", precision="fp32"))
-    groups = [_read(real_faces / "groups" / f"bbt{number}.jpg") for number in range(3, 6)]
-    for faces, theirs in zip(engine.analyze(groups), other.analyze(groups), strict=True):
+    pictures, results = groups[0][2:], groups[1][2:]
+    for faces, theirs in zip(results, other.analyze(pictures), strict=True):
         assert len(faces) == len(theirs)
         assert all(float(a.embedding @ b.embedding) > 0.9999 for a, b in zip(faces, theirs, strict=True))
 

@@ -18,6 +18,7 @@ from app.embeddings import FaceEngine
 from app.engine.network import Network
 from app.engine.onnx_runtime import probe
 from app.engine.placement import place
+from app.packs import in_precision
 
 OFFERED = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -149,12 +150,10 @@ def test_a_detector_whose_batch_is_fixed_at_one_runs_in_batches(demo_pack: Model
             assert np.abs(row - single[place_of].ravel()).max() < 1e-4
 
 
-def test_half_precision_is_another_model(demo_pack: ModelPack) -> None:
-    from app.packs.store import in_precision
-
-    half = in_precision(demo_pack, "fp16")
+def test_half_precision_is_another_model(demo_pack: ModelPack, tmp_path: Path) -> None:
+    half = in_precision(demo_pack, "fp16", tmp_path)
     assert half.digest != demo_pack.digest
-    assert in_precision(demo_pack, "fp32") is demo_pack
+    assert in_precision(demo_pack, "fp32", tmp_path) is demo_pack
     placement = place("cpu", threads=1)
     network = Network(demo_pack.recogniser, replace(placement, precision="fp16"), max_batch=8)
     ((_, _, (rough,)),) = network.batches([draw_portrait(1, 0, (112, 112))])

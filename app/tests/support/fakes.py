@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,9 +30,15 @@ from app.core.types import (
     Score,
     ScrollPage,
 )
+from app.images import DecoderPool, decode
 from app.index.payload import conditions_of, folder_spellings, is_unit, require_hash
 
 FAKE_PACK = ModelPack("fake", Path("/nowhere"), Path("/nowhere/det.onnx"), Path("/nowhere/rec.onnx"), "f" * 64, 512)
+
+
+def decode_here(pool: DecoderPool, data: bytes, *, name: str = "", admission: object = None, **options: Any) -> Picture:
+    """Decode in this process, in place of `DecoderPool.decode`: to start a decoder process takes 0.4 s."""
+    return decode(data, **options)
 
 
 def embedding_of(seed: int) -> Floats:
