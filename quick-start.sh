@@ -463,7 +463,7 @@ check() { # check COMMAND...: records a failure and continues, so that one run s
 }
 
 run_tests() {
-  local checks=0 code=0
+  local checks=0 code=0 cores workers
   set_up_to_test
   cd -- "$here/app"
   check ruff check .
@@ -473,8 +473,10 @@ run_tests() {
   ((checks == 0)) || say "A check failed, see above; running the tests anyway."
   unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes: each would compile all modules again
   say "--- pytest $*"
+  cores=$(nproc)
+  workers=$((cores < 4 ? cores + 1 : 4)) # one more than cores: many tests wait for a process that they started
   # the files of tests/system, few and long, start before those of tests/web, not last
-  "$venv/bin/pytest" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@" || code=$?
+  "$venv/bin/pytest" -n "$workers" --dist loadfile --no-loadscope-reorder "$@" || code=$?
   exit $((code ? code : checks))
 }
 

@@ -29,7 +29,7 @@ from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import ids_of, points, processes_of, wait_until
 from tests.support.damage import lose_rows
-from tests.support.memory import folder_in_memory
+from tests.support.memory import copy_tree, folder_in_memory
 from tests.support.packs import put
 
 COUNT = 60
@@ -96,7 +96,7 @@ def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest
     else:
         data, _ = request.getfixturevalue("filled")
         for name in DATA:
-            shutil.copytree(data / name, bare.data_dir / name)
+            copy_tree(data / name, bare.data_dir / name)
     return load_settings()
 
 
@@ -107,7 +107,7 @@ def backup(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -
     if settings.qdrant_url:
         assert main(["backup", str(folder)]) == 0
     else:
-        shutil.copytree(request.getfixturevalue("filled")[1], folder)
+        copy_tree(request.getfixturevalue("filled")[1], folder)
     return folder
 
 

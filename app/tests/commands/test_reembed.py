@@ -23,7 +23,7 @@ from app.index import open_index
 from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import kill, processes_of, wait_until
-from tests.support.memory import folder_in_memory
+from tests.support.memory import copy_tree, folder_in_memory
 
 NAMED = 3
 
@@ -67,7 +67,8 @@ def settings(
     monkeypatch.setattr("app.core.config.REPOSITORY", tmp_path / "data")
     is_embedded, made = kind_of(request) == "embedded", base / "made"
     if is_embedded and made.exists():
-        shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+        tmp_path.rmdir()
+        copy_tree(made, tmp_path)
         return load_settings()
     shutil.copytree(models, tmp_path / "data" / "models")
     (tmp_path / "photos").mkdir()
@@ -78,7 +79,7 @@ def settings(
     settings = _ingested(tmp_path)
     if is_embedded:
         wait_until(lambda: not processes_of(tmp_path))
-        shutil.copytree(tmp_path, made)
+        copy_tree(tmp_path, made)
     return settings
 
 

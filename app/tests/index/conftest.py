@@ -12,20 +12,21 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
 
 from app.core.config import Settings
 from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FacePayload, FacePoint, Floats, ModelPack, face_id_of
 from app.index import open_index
 from app.index.embedded.alias import open_embedded
-from app.index.server.connect import collection_of, connect, open_server
 from tests.support.memory import folder_in_memory
 from tests.support.running import free_port
+
+if TYPE_CHECKING:  # takes a second, and processes of the tests of owners import this module
+    from qdrant_client import QdrantClient
 
 PACK = ModelPack("testpack", Path("/none"), Path("/none"), Path("/none"), "4ab1d643" + "0" * 56, 512)
 OTHER_PACK = ModelPack("otherpack", Path("/none"), Path("/none"), Path("/none"), "5b7d0001" + "0" * 56, 512)
@@ -199,6 +200,8 @@ def shared(request: pytest.FixtureRequest, base: Path) -> Iterator[FaceIndex]:
 @contextlib.contextmanager
 def index_on_server(*, over_http: bool = False) -> Iterator[FaceIndex]:
     """A new index on the server at QDRANT_TEST_URL, deleted at the end."""
+    from app.index.server.connect import collection_of, connect
+
     settings = Settings(  # type: ignore[call-arg]
         _env_file=None,
         qdrant_url=SERVER,
@@ -213,6 +216,10 @@ def index_on_server(*, over_http: bool = False) -> Iterator[FaceIndex]:
 
 def open_local(client: QdrantClient | None = None, pack: ModelPack = PACK, **options: Any) -> FaceIndex:
     """Open a server index in qdrant-client's local mode, which replaces a server."""
+    from qdrant_client import QdrantClient
+
+    from app.index.server.connect import open_server
+
     settings = Settings(_env_file=None, qdrant_url="http://in.memory:1")  # type: ignore[call-arg]
     return open_server(settings, pack, client=client or QdrantClient(":memory:"), streams=1, **options)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import signal
 import threading
 import time
@@ -36,6 +35,7 @@ from tests.index.conftest import (
     unit_vectors,
     wait_until,
 )
+from tests.support.memory import copy_tree
 
 COUNT = 1200
 FACES = points(COUNT)
@@ -57,7 +57,8 @@ def filled(base: Path) -> Path:
 @pytest.fixture
 def index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
     """An index with FACES that builds a graph of a few hundred points, on request only."""
-    shutil.copytree(filled, settings.index_dir)
+    settings.data_dir.mkdir()
+    copy_tree(filled, settings.index_dir)
     opened = open_quick(settings, **LOW)
     yield opened
     opened.close()
@@ -66,7 +67,8 @@ def index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
 @pytest.fixture
 def slow_index(settings: Settings, filled: Path) -> Iterator[FaceIndex]:
     """The same, with a build that takes long enough for many requests."""
-    shutil.copytree(filled, settings.index_dir)
+    settings.data_dir.mkdir()
+    copy_tree(filled, settings.index_dir)
     opened = open_quick(settings, **SLOW)
     yield opened
     opened.close()
