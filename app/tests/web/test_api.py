@@ -798,7 +798,7 @@ def test_status_tells_model_device_index_ingest_versions_and_uptime(client: Test
         "bands": {
             "very_likely": 0.5, "likely": 0.4, "mean": 0.02, "deviation": 0.1, "faces": 0, "source": "default",
         },
-        "device": {"device": "cpu", "provider": "CPUExecutionProvider", "reason": "a fake", "gpus": []},
+        "device": {"device": "cpu", "provider": "CPUExecutionProvider", "reason": "a fake", "runtimes": {}, "gpus": []},
         "engine": {"healthy": True, "cosine": 1.0, "message": ""},
         "index": {
             "ok": True, "kind": "embedded", "collection": "faces__fake__ffffffff", "points": 0, "indexed": 0,

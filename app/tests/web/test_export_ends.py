@@ -65,7 +65,10 @@ def test_a_client_that_leaves_closes_what_it_was_sent_from() -> None:
 
 @pytest.mark.parametrize("side", ["000000001" + "9" * 5000, "0000000019999999999", "10001"])
 def test_a_number_with_many_digits_is_refused_as_a_side(client: TestClient, side: str) -> None:
-    assert client.get(f"/face/{FACE.face_id}", params={"min_face": side}).status_code == 400
+    page = client.get(f"/face/{FACE.face_id}", params={"min_face": side})
+    assert page.status_code == 200 and 'aria-invalid="true"' in page.text  # reported beside the field
+    export = client.get(f"/face/{FACE.face_id}/export", params={"min_face": side, "format": "csv"})
+    assert export.status_code == 400
 
 
 def test_an_origin_that_is_no_address_is_of_another_site(client: TestClient) -> None:

@@ -332,7 +332,7 @@ def test_an_error_of_an_upload_is_told_in_the_reader_s_language(client: TestClie
     answer = client.post("/search", files={"image": b"text"}, headers=spanish)
     assert answer.json()["error"]["message"].startswith("El archivo no es una imagen en un formato admitido (JPEG")
     answer = client.post("/search", files={"image": b"x" * (MAX_UPLOAD + 1)}, headers=spanish)
-    assert answer.json()["error"]["message"].startswith("El archivo pesa más de 0.05 MB")
+    assert answer.json()["error"]["message"].startswith("El archivo pesa más de 0,05 MB")
     answer = client.post("/search", files={"image": encoded(size=(400, 300))}, headers=spanish)
     assert "400 × 300" in answer.json()["error"]["message"]
 
