@@ -5,14 +5,14 @@
 Needs faiss-cpu, hnswlib or usearch beside the packages of Oceano (`pip install faiss-cpu hnswlib usearch`); those that
 are missing are left out. Each library holds the same faces (bench/gallery.py) in its process, on one thread:
 
-- oceano: the embedded index through its owner, with payloads in the result (HNSW_M 48, `--ef`);
+- oceano: the embedded index through its owner, with payloads in the result (HNSW_M 48);
 - faiss: HNSW with M=24 on 8-bit codes (IndexHNSWSQ), ef 448, the best 30 compared again with the original vectors;
 - hnswlib: HNSW with M=24 on floats, ef 448;
 - usearch: HNSW with connectivity 24 on 8-bit integers, expansion 448, the best 30 compared again.
 
 Every round searches for one new face with each of them. The last line is one JSON object: for each the median and 95th
-percentile in milliseconds, `recall_at_10` against an exact scan, seconds of the build; `vs_...`: Oceano's median in
-relation to theirs.
+percentile in milliseconds, `recall_at_10` against an exact scan, seconds of the build; in Oceano's, one for each value
+of `--ef`, `vs_...`: its median in relation to theirs. Compare those whose recall is equal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ Search = Callable[[Floats], set[int]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100_000, help="faces, in blocks of 20,000")
-    parser.add_argument("--ef", type=int, default=448, help="HNSW_EF")
+    parser.add_argument("--ef", default="448,256,192", help="values of HNSW_EF, to compare at the same recall")
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--keep", type=Path, help="a folder for Oceano's index, used again if it is there")
     asked = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> None:
     stored = np.concatenate([block for _, block in gallery.blocks()])
     queries, _ = gallery.queries(asked.queries)
     truth = Truth.of(gallery, queries).nearest.tolist()
-    said: dict[str, Any] = {"n": asked.n, "ef": asked.ef, "cores": os.cpu_count()}
+    said: dict[str, Any] = {"n": asked.n, "cores": os.cpu_count()}
     searches: dict[str, Search] = {}
     for name, build in (("faiss", _faiss), ("hnswlib", _hnswlib), ("usearch", _usearch)):
         try:
@@ -72,10 +72,13 @@ def main() -> None:
         said[name] = {"build_s": round(time.perf_counter() - start)}
         print(name, said[name], file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as folder:
-        settings = load_settings(None, data_dir=asked.keep or Path(folder), hnsw_ef=asked.ef)
-        with closing(open_index(settings, pack_of(SIZE))) as index:
-            said["oceano"] = {"build_s": round(ms(_fill, index, stored) / 1000)}
-            searches["oceano"] = _oceano(index, asked.n)
+        numbers = {id_of(number): number for number in range(asked.n)}
+        with ExitStack() as opened:
+            for ef in asked.ef.split(","):
+                settings = load_settings(None, data_dir=asked.keep or Path(folder), hnsw_ef=int(ef))
+                index = opened.enter_context(closing(open_index(settings, pack_of(SIZE))))
+                said[f"oceano_{ef}"] = {"build_s": round(ms(_fill, index, stored) / 1000)}
+                searches[f"oceano_{ef}"] = _oceano(index, numbers)
             _compare(searches, queries, truth, said)
     print(json.dumps(said))
 
@@ -94,9 +97,11 @@ def _compare(searches: dict[str, Search], queries: Floats, truth: list[list[int]
             found[name].append(len(result & set(exact)) / LIMIT)
     for name in searches:
         said[name] |= milliseconds(took[name]) | {"recall_at_10": round(statistics.mean(found[name]), 4)}
-        if name != "oceano":
-            ratio = statistics.median(took["oceano"]) / statistics.median(took[name])
-            said[f"vs_{name}"] = round(ratio, 3)
+    ours = [name for name in searches if name.startswith("oceano")]
+    for name in ours:
+        for peer in searches.keys() - ours:
+            ratio = statistics.median(took[name]) / statistics.median(took[peer])
+            said[name][f"vs_{peer}"] = round(ratio, 3)
 
 
 def _fill(index: FaceIndex, stored: Floats) -> None:
@@ -106,8 +111,7 @@ def _fill(index: FaceIndex, stored: Floats) -> None:
     index.maintain(wait=True)
 
 
-def _oceano(index: FaceIndex, count: int) -> Search:
-    numbers = {id_of(number): number for number in range(count)}
+def _oceano(index: FaceIndex, numbers: dict[str, int]) -> Search:
     return lambda query: {numbers[match.face_id] for match in index.search(query, limit=LIMIT)}
 
 
