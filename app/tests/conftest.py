@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,16 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("RUNTIME", "onnxruntime")  # measuring which one is the fastest takes seconds
+
+
+@pytest.fixture(autouse=True)
+def _no_logs_in_folders_that_are_gone() -> None:
+    """A command that an earlier test ran in this process logs to its data folder, which is deleted by now."""
+    for logger in (logging.getLogger(), logging.getLogger("uvicorn.access")):
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.FileHandler) and not Path(handler.baseFilename).parent.exists():
+                logger.removeHandler(handler)
+                handler.close()
 
 
 @pytest.fixture(autouse=True)
