@@ -24,7 +24,7 @@ from app.core.errors import OceanoError
 from app.core.memory import trim
 from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point, RuntimeInfo
 from app.engine.alignment import CROP_SIDE, align
-from app.engine.choice import Role, Wishes, choose, processor_name
+from app.engine.choice import Role, RuntimeSettings, choose, processor_name
 from app.engine.detector import FaceDetector
 from app.engine.found import Found
 from app.engine.network import Network, real_device
@@ -163,12 +163,7 @@ class FaceEngine:
             OceanoError: `invalid_image` if an image cannot be decoded in full.
         """
         models = self._models
-        found = models.detector.find(pictures)
-        return [
-            align(picture, one.kps, models.crop_side)
-            for picture, faces in zip(pictures, found, strict=True)
-            for one in faces
-        ]
+        return _crops(pictures, models.detector.find(pictures), models.crop_side)
 
     def check(self) -> EngineHealth:
         """Compare both networks with their references and reload them from verified files if they differ.
@@ -195,11 +190,10 @@ class FaceEngine:
             found = models.detector.find(pictures)
         with _clock(timings, "embed"):
             side = models.crop_side
-            flat = [(picture, one.kps) for picture, faces in zip(pictures, found, strict=True) for one in faces]
-            crops = [align(picture, kps, side) for picture, kps in flat]
+            crops = _crops(pictures, found, side)
             embeddings = self._embed(models.recogniser, crops)
             if side != CROP_SIDE:  # quality is measured on crops of one size
-                crops = [align(picture, kps) for picture, kps in flat]
+                crops = _crops(pictures, found, CROP_SIDE)
             embedded = iter(zip(crops, embeddings, strict=True))
             return [[_face(one, *next(embedded)) for one in faces] for faces in found]
 
@@ -224,11 +218,11 @@ class FaceEngine:
     def _choose_runtimes(self) -> tuple[dict[str, Placement], dict[str, RuntimeInfo]]:
         """The placements of both networks, and what is in the status about them."""
         settings, pack = self._settings, self._pack
-        wishes = Wishes(settings.runtime, settings.precision, settings.state_dir / "runtimes.json")
+        wanted = RuntimeSettings(settings.runtime, settings.precision, settings.state_dir / "runtimes.json")
         models: tuple[tuple[Role, Path], ...] = (("detector", pack.detector), ("recogniser", pack.recogniser))
         cache = Cache(settings.models_dir / ".prepared", f"{pack.digest}\n{processor_name()}")
         placement = replace(self._placement, cache=cache)
-        chosen = {role: choose(path, role, pack.digest, placement, wishes) for role, path in models}
+        chosen = {role: choose(path, role, pack.digest, placement, wanted) for role, path in models}
         return {role: one for role, (one, _) in chosen.items()}, {role: info for role, (_, info) in chosen.items()}
 
     def _reload(self, broken: EngineHealth) -> EngineHealth:
@@ -312,6 +306,11 @@ class FaceEngine:
         for part, _, (raw,) in recogniser.batches(crops, self._gate):
             embeddings += _unit(raw[: part.stop - part.start], self._pack.embedding_size)
         return embeddings
+
+
+def _crops(pictures: Sequence[Picture], found: Sequence[Sequence[Found]], side: int) -> list[Pixels]:
+    """Crop the faces of all images, those of the first image first."""
+    return [align(picture, one.kps, side) for picture, faces in zip(pictures, found, strict=True) for one in faces]
 
 
 def _unit(raw: Floats, size: int) -> list[Floats]:

@@ -42,7 +42,7 @@ _VECTOR_FLAGS: Final = r"avx|amx|fma|sse4|asimd|sve|bf16|i8mm"
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RuntimeSettings:
     """What the settings ask for.
 
     Attributes:
@@ -57,7 +57,7 @@ class Wishes:
 
 
 def choose(
-    model: Path, role: Role, identity: str, placement: Placement, wishes: Wishes
+    model: Path, role: Role, identity: str, placement: Placement, wanted: RuntimeSettings
 ) -> tuple[Placement, RuntimeInfo]:
     """Choose the runtime and the precision of a network; takes some seconds the first time.
 
@@ -66,51 +66,51 @@ def choose(
         role: only the recogniser runs in bf16 or int8: which faces are found must not depend on the machine.
         identity: names the content of the file.
         placement: the device, and the number of threads.
-        wishes: the settings.
+        wanted: the settings.
 
     Returns:
         The placement with the runtime and precision, and what was chosen and why.
 
     Raises:
-        OceanoError: `invalid_setting` if the wishes cannot be had together on this machine.
+        OceanoError: `invalid_setting` if this machine cannot run what they ask for.
     """
     if placement.on_cuda:
-        return _on_cuda(placement, wishes)
-    candidates = _candidates(role, wishes)
+        return _on_cuda(placement, wanted)
+    candidates = _candidates(role, wanted)
     if len(candidates) == 1:
         (chosen,) = candidates
-        return _placed(placement, chosen, _reason(wishes), ())
-    key = _key(identity, role, wishes)
-    known = _read(wishes.file)
+        return _placed(placement, chosen, _reason(wanted), ())
+    key = _key(identity, role, wanted)
+    known = _read(wanted.file)
     if (trials := known.get(key)) is None:
         trials = _try_all(model, candidates)
-        _write(wishes.file, {**known, key: trials})
+        if trials[0].milliseconds is not None:  # without a baseline nothing was learned: measure again next time
+            _write(wanted.file, {**known, key: trials})
     chosen, reason = _best(candidates, trials)
     return _placed(placement, chosen, reason, tuple(trials))
 
 
-def _on_cuda(placement: Placement, wishes: Wishes) -> tuple[Placement, RuntimeInfo]:
-    if wishes.runtime == "openvino" or wishes.precision in ("bf16", "int8"):
-        setting = "RUNTIME=openvino" if wishes.runtime == "openvino" else f"PRECISION={wishes.precision}"
+def _on_cuda(placement: Placement, wanted: RuntimeSettings) -> tuple[Placement, RuntimeInfo]:
+    if wanted.runtime == "openvino" or wanted.precision in ("bf16", "int8"):
+        setting = "RUNTIME=openvino" if wanted.runtime == "openvino" else f"PRECISION={wanted.precision}"
         raise OceanoError("invalid_setting", f"{setting} is for the CPU, and the model runs on CUDA; set DEVICE=cpu")
-    precision: Precision = "fp16" if wishes.precision == "fp16" else "fp32"
+    precision: Precision = "fp16" if wanted.precision == "fp16" else "fp32"
     return _placed(placement, ("onnxruntime", precision), "CUDA runs in ONNX Runtime", ())
 
 
-def _candidates(role: Role, wishes: Wishes) -> list[tuple[Runtime, Precision]]:
+def _candidates(role: Role, wanted: RuntimeSettings) -> list[tuple[Runtime, Precision]]:
     available = openvino_runtime.installed()
-    if wishes.runtime == "openvino" and not available:
+    if wanted.runtime == "openvino" and not available:
         raise OceanoError(
-            "invalid_setting",
-            "RUNTIME=openvino, but OpenVINO is not installed: install it, or set RUNTIME=auto",
+            "invalid_setting", "RUNTIME=openvino, but OpenVINO is not installed: install it, or set RUNTIME=auto"
         )
-    precisions: tuple[Precision, ...] = ("fp32", "bf16") if wishes.precision == "auto" else (wishes.precision,)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16") if wanted.precision == "auto" else (wanted.precision,)
     if role == "detector" and precisions[0] != "fp16":
         precisions = ("fp32",)
     found: list[tuple[Runtime, Precision]] = []
-    if wishes.runtime != "openvino":
+    if wanted.runtime != "openvino":
         found += [("onnxruntime", precision) for precision in precisions if precision != "bf16"]
-    if available and (wishes.runtime == "openvino" or (wishes.runtime == "auto" and "fp16" not in precisions)):
+    if available and (wanted.runtime == "openvino" or (wanted.runtime == "auto" and "fp16" not in precisions)):
         found += [("openvino", precision) for precision in precisions]
     if not found or (len(found) == 1 and found[0][0] == "openvino"):
         _require_openvino(precisions[0], available=bool(found))
@@ -128,10 +128,10 @@ def _require_openvino(precision: Precision, *, available: bool) -> None:
         )
 
 
-def _reason(wishes: Wishes) -> str:
-    if wishes.runtime != "auto":
-        return f"RUNTIME={wishes.runtime}"
-    return "OpenVINO is not installed" if not openvino_runtime.installed() else f"PRECISION={wishes.precision}"
+def _reason(wanted: RuntimeSettings) -> str:
+    if wanted.runtime != "auto":
+        return f"RUNTIME={wanted.runtime}"
+    return "OpenVINO is not installed" if not openvino_runtime.installed() else f"PRECISION={wanted.precision}"
 
 
 def _placed(
@@ -154,13 +154,13 @@ def _best(
         if (one.runtime, one.precision) in candidates
     ]
     if not good:
-        return candidates[0], "no candidate ran the reference images; see the log"
+        return candidates[0], "no runtime ran the model on the reference images; see the log"
     best = min(good, key=lambda one: one.milliseconds or 0)
     baseline = next((one for one in good if (one.runtime, one.precision) == _baseline(candidates)), None)
     if baseline and best is not baseline and (best.milliseconds or 0) > _WORTH * (baseline.milliseconds or 0):
         best = baseline
-    others = ", ".join(_told(one) for one in trials if one is not best)
-    return (best.runtime, best.precision), f"measured on this machine: {_told(best)}; {others}"
+    others = ", ".join(_described(one) for one in trials if one is not best)
+    return (best.runtime, best.precision), f"measured on this machine: {_described(best)}; {others}"
 
 
 def _baseline(candidates: Sequence[tuple[Runtime, Precision]]) -> tuple[Runtime, Precision]:
@@ -172,7 +172,7 @@ def _least(trial: RuntimeTrial) -> float:
     return _LEAST_INT8_COSINE if trial.precision == "int8" else LEAST_COSINE
 
 
-def _told(trial: RuntimeTrial) -> str:
+def _described(trial: RuntimeTrial) -> str:
     name = f"{trial.runtime} {trial.precision}"
     return f"{name} {trial.milliseconds:.1f} ms" if trial.milliseconds is not None else f"{name}: {trial.problem}"
 
@@ -190,7 +190,7 @@ def _try_all(model: Path, candidates: Sequence[tuple[Runtime, Precision]]) -> li
         cosine = None if outputs is None else _cosine(expected, outputs)
         trials.append(RuntimeTrial(runtime, precision, milliseconds, cosine, problem))
     for one in trials:
-        _log.info("%s, cosine to fp32 %s", _told(one), one.cosine)
+        _log.info("%s, cosine %s", _described(one), one.cosine)
     return trials
 
 
@@ -227,9 +227,9 @@ def _cosine(expected: Sequence[Floats], found: Sequence[Floats]) -> float:
     return round(lowest, 6) if np.isfinite(lowest) else 0.0
 
 
-def _key(identity: str, role: Role, wishes: Wishes) -> str:
+def _key(identity: str, role: Role, wanted: RuntimeSettings) -> str:
     """Name what a result is valid for: the model, the machine, the versions and the candidates."""
-    about = [identity, role, processor_name(), onnxruntime.__version__, wishes.runtime, wishes.precision]
+    about = [identity, role, processor_name(), onnxruntime.__version__, wanted.runtime, wanted.precision]
     return " | ".join([*about, openvino_runtime.version()])
 
 

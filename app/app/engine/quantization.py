@@ -92,7 +92,7 @@ def quantize(
         OSError: the target cannot be written.
     """
     if len(crops) < LEAST_FACES:
-        raise too_few(len(crops))
+        raise _too_few(len(crops))
     with tempfile.TemporaryDirectory(prefix=".quantize-", dir=target.parent) as name:
         try:
             results = list(_attempts(model, crops, Path(name), calibrated, step))
@@ -135,7 +135,7 @@ def _attempts(
             yield found, file
 
 
-def too_few(found: int) -> OceanoError:
+def _too_few(found: int) -> OceanoError:
     """Return the error for a folder with too few faces."""
     return OceanoError(
         "face_not_found",

@@ -1,7 +1,7 @@
 """The quantized recogniser of a pack, in `models/NAME/int8`, and the digest of a pack in a precision.
 
 The file is named by its SHA-256, and a JSON file, named by the digest of the pack that it was made from, refers to it.
-The JSON file is written last and replaced at once, so a process that is killed leaves the old file in use, or the new.
+The JSON file is written last and replaced at once, so after a kill, either the old file or the new one is in use.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _LEFTOVERS: Final = (".quantize-*", ".new-*", ".*.tmp")
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
-    """Where a recogniser is being quantized, while no other process does.
+class QuantizationTarget:
+    """The file that a recogniser is quantized to, while no other process can do the same.
 
     Attributes:
         pack: the pack in fp32.
@@ -39,7 +39,7 @@ class Workshop:
 
 
 def in_precision(pack: ModelPack, precision: str, models_dir: Path) -> ModelPack:
-    """Return a pack as it is used in a precision. In fp16 and int8, the embeddings and so the digest are others.
+    """Return a pack as it is used in a precision. In fp16 and int8 the embeddings differ, and so does the digest.
 
     Args:
         pack: the pack as found, with the digest of fp32.
@@ -58,7 +58,7 @@ def in_precision(pack: ModelPack, precision: str, models_dir: Path) -> ModelPack
 
 
 @contextmanager
-def quantizing(pack: ModelPack, models_dir: Path) -> Iterator[Workshop]:
+def quantizing(pack: ModelPack, models_dir: Path) -> Iterator[QuantizationTarget]:
     """Prepare the folder of a quantized file, and remove what a killed process left there.
 
     Args:
@@ -78,7 +78,7 @@ def quantizing(pack: ModelPack, models_dir: Path) -> Iterator[Workshop]:
             raise OceanoError("quantization_failed", message, details={"pack": pack.name})
         try:
             _remove_leftovers(folder)
-            yield Workshop(pack, folder / f".new-{pack.digest[:16]}.onnx")
+            yield QuantizationTarget(pack, folder / f".new-{pack.digest[:16]}.onnx")
         finally:
             _remove_leftovers(folder)
             os.close(lock)
@@ -88,7 +88,7 @@ def quantizing(pack: ModelPack, models_dir: Path) -> Iterator[Workshop]:
         raise OceanoError(code, message, details={"folder": str(folder)}) from failure
 
 
-def keep_quantized(work: Workshop, about: Mapping[str, JsonValue]) -> ModelPack:
+def keep_quantized(work: QuantizationTarget, about: Mapping[str, JsonValue]) -> ModelPack:
     """Put the written file into use, in place of an earlier one.
 
     Args:

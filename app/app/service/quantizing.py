@@ -48,7 +48,7 @@ def quantize_model(
             or another process quantizes this pack; `folder_unavailable`, `model_not_found`, `model_corrupt`,
             `disk_full`.
     """
-    from app.engine import LEAST_FACES, quantize, too_few
+    from app.engine import quantize
     from app.packs import find_pack, keep_quantized, quantizing
 
     source = Folder(folder)
@@ -57,8 +57,6 @@ def quantize_model(
         step(f"looking for faces in {readable(source.path)}")
         crops = _crops(plain, settings, source, limit)
         step(f"{len(crops)} faces found")
-        if len(crops) < LEAST_FACES:
-            raise too_few(len(crops))
         result = quantize(plain.recogniser, crops, work.target, step=step)
         return keep_quantized(work, asdict(result)), result
 

@@ -17,7 +17,7 @@ from app.core.errors import OceanoError
 from app.core.types import ModelPack, RuntimeTrial
 from app.embeddings import FaceEngine
 from app.engine import choice, openvino_runtime
-from app.engine.choice import Role, Wishes, choose
+from app.engine.choice import Role, RuntimeSettings, choose
 from app.engine.placement import Placement, Precision, Runtime, place
 
 ORT: tuple[Runtime, Precision] = ("onnxruntime", "fp32")
@@ -38,8 +38,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_runtime, "precisions", lambda: ("fp32",))
 
 
-def wishes(folder: Path, runtime: Any = "auto", precision: Any = "auto") -> Wishes:
-    return Wishes(runtime, precision, folder / "state" / "runtimes.json")
+def settings_in(folder: Path, runtime: Any = "auto", precision: Any = "auto") -> RuntimeSettings:
+    return RuntimeSettings(runtime, precision, folder / "state" / "runtimes.json")
 
 
 def trial(way: tuple[Runtime, Precision], milliseconds: float | None, cosine: float | None) -> RuntimeTrial:
@@ -70,7 +70,7 @@ def test_the_fastest_runtime_that_agrees_with_fp32_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(choice, "_try_all", measured(*trials))
-    placed, info = choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, wishes(tmp_path))
+    placed, info = choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, settings_in(tmp_path))
     assert (placed.runtime, placed.precision) == expected == (info.runtime, info.precision)
     assert (placed.providers, placed.threads) == (cpu.providers, cpu.threads)
     assert info.trials == tuple(trials) and info.reason
@@ -88,7 +88,7 @@ def test_a_result_is_measured_once_for_each_model_and_version(
     monkeypatch.setattr(choice, "_try_all", count)
 
     def chosen(role: Role = "recogniser", identity: str = "digest") -> str:
-        return choose(tmp_path / "r.onnx", role, identity, cpu, wishes(tmp_path))[0].runtime
+        return choose(tmp_path / "r.onnx", role, identity, cpu, settings_in(tmp_path))[0].runtime
 
     assert [chosen(), chosen(), chosen()] == ["openvino"] * 3
     assert len(calls) == 1
@@ -99,12 +99,22 @@ def test_a_result_is_measured_once_for_each_model_and_version(
     assert len(calls) == 4
 
 
+def test_nothing_is_kept_of_a_measurement_whose_baseline_failed(
+    installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings_in(tmp_path)
+    monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, None, None)))
+    assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, asked)[0].runtime == "onnxruntime"
+    monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
+    assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, asked)[0].runtime == "openvino"
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"key": [{"no": "trial"}]}', "\0"])
 def test_a_damaged_file_of_results_is_replaced(
     content: str, installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
-    asked = wishes(tmp_path)
+    asked = settings_in(tmp_path)
     asked.file.parent.mkdir()
     asked.file.write_text(content)
     assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, asked)[0].runtime == "openvino"
@@ -116,7 +126,7 @@ def test_results_that_cannot_be_kept_are_used_all_the_same(
 ) -> None:
     monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
     (tmp_path / "state").write_text("a file in place of the folder")
-    assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, wishes(tmp_path))[0].runtime == "openvino"
+    assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, settings_in(tmp_path))[0].runtime == "openvino"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +150,7 @@ def test_a_runtime_that_crashes_is_skipped_with_a_reason(
     monkeypatch.setattr(subprocess, "run", lambda _, **options: real([sys.executable, "-c", program], **options))
     monkeypatch.setattr(choice, "_TRIAL_SECONDS", 0.5 if "sleep" in program else 60)
     monkeypatch.setattr(choice, "_try", _only_openvino(choice._try))
-    placed, info = choose(demo_pack.detector, "detector", "digest", cpu, wishes(tmp_path))
+    placed, info = choose(demo_pack.detector, "detector", "digest", cpu, settings_in(tmp_path))
     assert placed.runtime == "onnxruntime"
     assert [one.problem for one in info.trials] == ["", problem]
     assert problem in info.reason
@@ -166,7 +176,7 @@ def test_a_precision_that_is_not_available_is_refused(
     runtime: str, precision: str, message: str, installed: None, cpu: Placement, tmp_path: Path
 ) -> None:
     with pytest.raises(OceanoError, match=message) as raised:
-        choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, wishes(tmp_path, runtime, precision))
+        choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, settings_in(tmp_path, runtime, precision))
     assert raised.value.code == "invalid_setting"
 
 
@@ -174,10 +184,10 @@ def test_openvino_that_is_not_installed_is_refused_only_where_it_is_asked_for(
     cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_runtime, "installed", lambda: False)
-    placed, info = choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, wishes(tmp_path))
+    placed, info = choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, settings_in(tmp_path))
     assert (placed.runtime, info.reason) == ("onnxruntime", "OpenVINO is not installed")
     with pytest.raises(OceanoError, match="OpenVINO is not installed") as raised:
-        choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, wishes(tmp_path, "openvino"))
+        choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, settings_in(tmp_path, "openvino"))
     assert raised.value.code == "invalid_setting"
 
 
@@ -185,9 +195,9 @@ def test_openvino_that_is_not_installed_is_refused_only_where_it_is_asked_for(
 def test_on_cuda_only_onnxruntime_runs(runtime: str, precision: str, tmp_path: Path) -> None:
     cuda = Placement((("CUDAExecutionProvider", {}),), "CUDA is available")
     with pytest.raises(OceanoError, match="set DEVICE=cpu") as raised:
-        choose(tmp_path / "r.onnx", "recogniser", "digest", cuda, wishes(tmp_path, runtime, precision))
+        choose(tmp_path / "r.onnx", "recogniser", "digest", cuda, settings_in(tmp_path, runtime, precision))
     assert raised.value.code == "invalid_setting"
-    placed, info = choose(tmp_path / "r.onnx", "recogniser", "digest", cuda, wishes(tmp_path))
+    placed, info = choose(tmp_path / "r.onnx", "recogniser", "digest", cuda, settings_in(tmp_path))
     assert (placed.runtime, placed.precision, info.trials) == ("onnxruntime", "fp32", ())
 
 
@@ -196,7 +206,7 @@ def test_the_detector_stays_in_fp32_where_the_recogniser_runs_in_bf16(
 ) -> None:
     monkeypatch.setattr(openvino_runtime, "precisions", lambda: ("fp32", "bf16"))
     monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
-    asked = wishes(tmp_path, "auto", "bf16")
+    asked = settings_in(tmp_path, "auto", "bf16")
     assert choose(tmp_path / "d.onnx", "detector", "digest", cpu, asked)[0].precision == "fp32"
     assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, asked)[0].precision == "bf16"
 
@@ -213,13 +223,13 @@ def test_int8_runs_only_where_it_is_asked_for_in_the_faster_runtime_that_agrees(
         return (50.0 if runtime == "openvino" else 100.0), [output], ""
 
     monkeypatch.setattr(choice, "_try", attempt)
-    placed, _ = choose(tmp_path / "r.onnx", "recogniser", "a", cpu, wishes(tmp_path, "auto", "int8"))
+    placed, _ = choose(tmp_path / "r.onnx", "recogniser", "a", cpu, settings_in(tmp_path, "auto", "int8"))
     assert (placed.runtime, placed.precision) == ("openvino", "int8")
     assert tried == [("onnxruntime", "int8"), ("openvino", "int8")], "a quantized file is compared with itself"
-    placed, _ = choose(tmp_path / "d.onnx", "detector", "a", cpu, wishes(tmp_path, "auto", "int8"))
+    placed, _ = choose(tmp_path / "d.onnx", "detector", "a", cpu, settings_in(tmp_path, "auto", "int8"))
     assert placed.precision == "fp32"
     tried.clear()
-    choose(tmp_path / "r.onnx", "recogniser", "a", cpu, wishes(tmp_path))
+    choose(tmp_path / "r.onnx", "recogniser", "a", cpu, settings_in(tmp_path))
     assert tried and "int8" not in {precision for _, precision in tried}
 
 

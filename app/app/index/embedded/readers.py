@@ -3,8 +3,8 @@
 Edge holds Python's GIL in every call, so one worker answers one request at a time. When reads have to wait for each
 other, readers start. A reader opens a copy of the shard: hard links for the files that Edge only reads, so they are on
 the disk and in the system's cache once. Every write goes to the worker first and then to the readers before its reply
-is sent, so each of them answers from what has been written. A reader holds nothing that the worker does not have: if
-it fails, or a build replaces the shard, it is killed and its copy removed.
+is sent, so every reply contains all writes before it. A reader holds nothing that the worker does not have: if it
+fails, or a build replaces the shard, it is killed and its copy is removed.
 """
 
 from __future__ import annotations
@@ -70,11 +70,6 @@ class Readers:
         self._last_wait = 0.0
         self._not_before = 0.0
         self._closed = False
-
-    @property
-    def count(self) -> int:
-        """The number of readers that answer requests."""
-        return len(self._readers)
 
     def call(self, op: Op, message: bytes) -> bytes:
         """Send a read to the process with the least to do, and return the packed reply.
