@@ -3,7 +3,7 @@
     REAL_PACK_DIR=... .venv/bin/python app/bench/runtimes.py [--resnet100] [--model FILE] [--int8 FILE]
 
 Each round runs one crop in each of the runtimes on one thread; int8 is for time only, unless `--int8` names a file. The
-last line is one JSON object: for each runtime and precision the median milliseconds of the processor's time, `vs` ONNX
+last line is one JSON object: for each runtime and precision the median milliseconds of CPU time, `vs` ONNX
 Runtime in fp32 how many times faster, the lowest `cosine` of eight embeddings to those of ONNX Runtime in fp32, the
 seconds to load the model, and why one is missing.
 """

@@ -14,7 +14,7 @@ The last line is one JSON object: milliseconds of a search, `recall_at_10` (of t
 `mate_recall` (of a person's eight, how many), searches a second of one client and of eight, also without readers, GB of
 the index's processes (`rss_gb`; `anonymous_gb` is what the system cannot take back) and of the disk, seconds until a
 new owner has answered its first search; `steps`: for each step the seconds of filling and of the build (`build_cpu_s`
-is the processors' time), and milliseconds during the build.
+is its CPU time), and milliseconds during the build.
 """
 
 from __future__ import annotations

@@ -303,8 +303,9 @@ class RuntimeTrial:
     Attributes:
         runtime: `onnxruntime` or `openvino`.
         precision: fp32, bf16 or fp16.
-        milliseconds: of the processor, for a run with one image on one thread; None if it did not run.
-        cosine: the lowest cosine similarity of an output to that of ONNX Runtime in fp32; None if it did not run.
+        milliseconds: CPU time of a run with one image on one thread; None if it did not run.
+        cosine: the lowest cosine similarity of an output to that of ONNX Runtime in fp32 (of a quantized model, in
+            int8); None if it did not run.
         problem: why it did not run; empty if it did.
     """
 

@@ -72,7 +72,7 @@ def _blobs(graph: Graph) -> list[Floats]:
 
 
 def _milliseconds(session: Session, blobs: list[Floats], seconds: float) -> float:
-    """Return the processor's time of the fastest run, which other work on the machine disturbs the least."""
+    """Return the CPU time of the fastest run, which other work on the machine disturbs the least."""
     for blob in blobs * _WARM_UP:
         session.run(blob)
     took: list[float] = []

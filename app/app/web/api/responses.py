@@ -203,12 +203,14 @@ class GpuStatus(BaseModel):
 
 
 class RuntimeTrialStatus(BaseModel):
-    """How a runtime ran a network on reference images: milliseconds of one image on one thread."""
+    """How a runtime ran a network on reference images: milliseconds are the CPU time of one image on one thread."""
 
     runtime: Literal["onnxruntime", "openvino"]
     precision: Literal["fp32", "bf16", "fp16", "int8"]
     milliseconds: float | None = Field(description="null if it did not run")
-    cosine: float | None = Field(description="of its output to that of ONNX Runtime in fp32; null if it did not run")
+    cosine: float | None = Field(
+        description="of its output to that of ONNX Runtime in fp32 (of a quantized model, in int8); null if it did not run"
+    )
     problem: str = Field(description="why it did not run; empty if it did")
 
 
