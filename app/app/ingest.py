@@ -453,7 +453,8 @@ class Ingest:
         for record in records:
             if record.status == "failed":
                 _log.info("failed: %s: %s (%s)", readable(record.path), record.message, record.reason)
-                self.failures += [record] if len(self.failures) < KEPT_FAILURES else []
+                if len(self.failures) < KEPT_FAILURES:
+                    self.failures.append(record)
             setattr(self.counts, record.status, getattr(self.counts, record.status) + 1)
             self.counts.faces += record.faces
             self.counts.first_page_only += has_unread_pages(record)

@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from app.core.types import Floats, Pixels
+from app.core.types import Floats, Pixels, Precision, Runtime
 from app.engine import openvino_runtime
 from app.engine.frames import blob_of
 from app.engine.network import Network
-from app.engine.placement import Precision, Runtime, place
+from app.engine.placement import place
 from app.engine.quantization import quantize
 from app.engine.references import reference_crops
 from app.packs.store import find_pack

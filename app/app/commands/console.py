@@ -1,4 +1,4 @@
-"""Output of commands: lines, and progress bars on a terminal. rich is imported for the bars only: it is slow to."""
+"""Output of commands: lines, and progress bars on a terminal. Only the bars import rich, because that is slow."""
 
 from __future__ import annotations
 

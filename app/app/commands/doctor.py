@@ -34,7 +34,7 @@ def run_doctor(settings: Settings, stop: Event, *, fix: bool, as_json: bool) -> 
         found = doctor.check()
         if not as_json:
             _say_found(found)
-        if fix and (found.without_hash or not found.is_empty) and not stop.is_set():
+        if fix and found.is_repairable and not stop.is_set():
             repairs = doctor.repair(found)
             if not as_json:
                 _say_repairs(repairs)
@@ -44,7 +44,7 @@ def run_doctor(settings: Settings, stop: Event, *, fix: bool, as_json: bool) -> 
                 _say_found(found)
     if as_json:
         print(json.dumps(_counts(found) | {"repairs": asdict(repairs) if repairs else None}))  # noqa: T201
-    elif (found.without_hash or not found.is_empty) and not fix:
+    elif found.is_repairable and not fix:
         say("Run `oceano doctor --fix` to repair this; it needs the picture files.")
     if stop.is_set():
         return EXIT_INTERRUPTED

@@ -97,11 +97,7 @@ class IngestProgress:
             f"{seconds:.1f} s, {rate:.0f} images/s",
         ]
         print(("interrupted: " if interrupted else "") + "; ".join(parts), flush=True)  # noqa: T201
-        if left_out := _left_out(counts):
-            print(left_out, flush=True)  # noqa: T201
-        if pages := _pages(counts):
-            print(pages, flush=True)  # noqa: T201
-        for line in _failed(counts, failures):
+        for line in filter(None, (_left_out(counts), _pages(counts), *_failed(counts, failures))):
             print(line, flush=True)  # noqa: T201
 
 

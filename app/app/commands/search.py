@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -101,24 +101,29 @@ def run_search(settings: Settings, request: SearchRequest, output: SearchOutput,
     """
     if not request.photographs and not request.face_ids:
         raise OceanoError("invalid_request", "name at least one photograph, or a face with --face-id")
-    chosen_faces(request.faces, len(request.photographs))  # raises, before the model is loaded
+    chosen = chosen_faces(request.faces, len(request.photographs))
     output.check()
     require_readable(request.photographs)
     with ThreadPoolExecutor(1, "load") as loader:
         # the model is loaded while the process of the index starts
         loaded = loader.submit(build_engine, settings) if request.photographs else None
-        load = loaded.result if loaded else partial(build_engine, settings)
-        return _search(settings, request, output, stop, load)
+        load = loaded.result if loaded else cache(partial(build_engine, settings))
+        return _search(settings, request, chosen, output, stop, load)
 
 
 def _search(
-    settings: Settings, request: SearchRequest, output: SearchOutput, stop: Event, load: Callable[[], Engine]
+    settings: Settings,
+    request: SearchRequest,
+    chosen: Mapping[int, int],
+    output: SearchOutput,
+    stop: Event,
+    load: Callable[[], Engine],
 ) -> int:
     with open_without_engine(settings) as (pack, index, ledger):
         results = Results(index, pack, Metrics())
         with closing(results), closing(DecoderPool(1, seconds=_SECONDS)) as decoders:
             faces = QueryFaces(settings, pack, index, decoders, load)
-            query = _query(request, faces, stop)
+            query = _query(request, chosen, faces, stop)
             if query is None:
                 return EXIT_INTERRUPTED
             matches = results.listed(query, limit=request.limit)
@@ -135,9 +140,8 @@ def _search(
     return EXIT_OK if matches and is_complete else EXIT_SOME_FAILED
 
 
-def _query(request: SearchRequest, faces: QueryFaces, stop: Event) -> Query | None:
+def _query(request: SearchRequest, chosen: Mapping[int, int], faces: QueryFaces, stop: Event) -> Query | None:
     """Return the query; None if it was interrupted."""
-    chosen = chosen_faces(request.faces, len(request.photographs))
     known = [faces.of_index(face_id) for face_id in request.face_ids]
     found = [faces.of_photograph(path) for path in request.photographs if not stop.is_set()]
     if stop.is_set():

@@ -1,4 +1,4 @@
-"""The faces that `oceano search` asks for: those of photographs, and indexed ones."""
+"""The faces that `oceano search` searches for: those of photographs, and indexed ones."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def _told(path: Path) -> Iterator[None]:
 
 
 class QueryFaces:
-    """Finds the faces of photographs, with a model that is loaded for the first one, and reads those of the index.
+    """Finds the faces of photographs, and reads those of the index.
 
     Args:
         settings: limits of a photograph.
         pack: the model.
         index: has the indexed faces.
         decoders: decode the photographs.
-        load: loads the model.
+        load: returns the model; it is called for each photograph, and loads the model once.
     """
 
     def __init__(
@@ -92,7 +92,6 @@ class QueryFaces:
         load: Callable[[], Engine],
     ) -> None:
         self._settings = settings
-        self._engine: Engine | None = None
         self._index = index
         self._decoders = decoders
         self._load = load
@@ -102,8 +101,7 @@ class QueryFaces:
         """Return the faces of a photograph, at least one."""
         with _told(path):
             data = path.read_bytes()
-        if self._engine is None:
-            self._engine = self._load()
+        engine = self._load()
         try:
             picture = self._decoders.decode(
                 data,
@@ -111,7 +109,7 @@ class QueryFaces:
                 min_decoded_side=self._settings.min_decoded_side,
                 name=str(path),
             )
-            faces = self._engine.analyze([picture])[0]
+            faces = engine.analyze([picture])[0]
         except OceanoError as failure:
             raise OceanoError(failure.code, f"{path}: {failure.message}") from failure
         if not faces:
@@ -134,7 +132,7 @@ class QueryFaces:
 
         Args:
             text: a path or a face_id.
-            option: that has it, for the terminal.
+            option: the option with this text, for messages.
         """
         path = Path(text)
         if not path.exists():
@@ -167,7 +165,7 @@ def say_examples(
     examples: Sequence[Example],
     chosen: Mapping[int, int],
 ) -> None:
-    """Say on standard error which faces are searched, where nobody has chosen them, and which may be someone else's.
+    """Print to standard error which faces are searched if `--face` does not say, and which may be another person's.
 
     Args:
         photographs: their paths.

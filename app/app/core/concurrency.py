@@ -64,7 +64,7 @@ class Threads:
         return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
 
     async def run_opening(self, work: Callable[[], _Result], close: Callable[[_Result], object]) -> _Result:
-        """Call a function as `run` does whose result must be closed, such as an open file.
+        """Call a function as `run` does, if its result must be closed, such as an open file.
 
         Args:
             work: the function.

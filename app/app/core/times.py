@@ -34,12 +34,16 @@ def full_time(text: str | None, *, last: bool) -> str | None:
     return moment.isoformat()
 
 
+def timestamp(moment: datetime) -> float:
+    """Return a time in seconds since 1970; without an offset, it counts as UTC."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
 def seconds_of(text: str | None) -> float | None:
     """Return a full time in seconds since 1970, without an offset as UTC; None if it is not ISO 8601, or None."""
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return timestamp(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         return None

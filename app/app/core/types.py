@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float32]
 BBox = tuple[float, float, float, float]
 Point = tuple[float, float]
 FoundBy = Literal["direct", "border", "larger", "rotated", "contrast", "tiles"]
+Runtime = Literal["onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Flaw = Literal["face_too_small", "blurred", "extreme_pose", "low_detection_score"]
 
 FLAWS: Final[tuple[Flaw, ...]] = get_args(Flaw)
@@ -301,16 +303,16 @@ class RuntimeTrial:
     """How one runtime ran a network on the reference images.
 
     Attributes:
-        runtime: `onnxruntime` or `openvino`.
-        precision: fp32, bf16 or fp16.
+        runtime: that ran it.
+        precision: of the computations.
         milliseconds: CPU time of a run with one image on one thread; None if it did not run.
         cosine: the lowest cosine similarity of an output to that of ONNX Runtime in fp32 (of a quantized model, in
             int8); None if it did not run.
         problem: why it did not run; empty if it did.
     """
 
-    runtime: Literal["onnxruntime", "openvino"]
-    precision: Literal["fp32", "bf16", "fp16", "int8"]
+    runtime: Runtime
+    precision: Precision
     milliseconds: float | None
     cosine: float | None
     problem: str = ""
@@ -321,16 +323,16 @@ class RuntimeInfo:
     """The runtime of a network.
 
     Attributes:
-        runtime: `onnxruntime` or `openvino`.
+        runtime: that runs it.
         version: of its package.
         precision: of the computations.
         reason: why it was chosen.
         trials: the runtimes that were measured on this machine, if any.
     """
 
-    runtime: Literal["onnxruntime", "openvino"]
+    runtime: Runtime
     version: str
-    precision: Literal["fp32", "bf16", "fp16", "int8"]
+    precision: Precision
     reason: str
     trials: tuple[RuntimeTrial, ...] = ()
 

@@ -24,9 +24,9 @@ import onnxruntime
 
 from app.core.errors import OceanoError
 from app.core.files import write_atomic
-from app.core.types import Floats, RuntimeInfo, RuntimeTrial
+from app.core.types import Floats, Precision, Runtime, RuntimeInfo, RuntimeTrial
 from app.engine import openvino_runtime
-from app.engine.placement import Placement, Precision, Runtime
+from app.engine.placement import Placement
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class RuntimeSettings:
         file: where results are kept; its folder may be missing.
     """
 
-    runtime: Literal["auto", "onnxruntime", "openvino"]
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"]
+    runtime: Literal["auto", Runtime]
+    precision: Literal["auto", Precision]
     file: Path
 
 

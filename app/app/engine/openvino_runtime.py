@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from app.core.onnx_graph import Graph
-from app.core.types import Floats
-from app.engine.placement import Placement, Precision
+from app.core.types import Floats, Precision
+from app.engine.placement import Placement
 
 # What OpenVINO's CPU plugin calls the precisions, in its capabilities and in its hints.
 _CAPABILITIES: Final[dict[Precision, str]] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}

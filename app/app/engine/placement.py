@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 import onnxruntime
 
 from app.core.errors import OceanoError
+from app.core.types import Precision, Runtime
 from app.engine.cuda import driver_problem, preload_libraries
 from app.engine.prepared import Cache
-
-Runtime = Literal["onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 # cudnn_conv_algo_search: EXHAUSTIVE, the default of ONNX Runtime, tries all algorithms (before 1.20). Others measured
 # about 0.6 s and up to gigabytes for each shape of six convolutions, and no faster runs afterwards (PaddleX, pull

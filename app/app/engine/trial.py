@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from app.core.onnx_graph import Graph
-from app.core.types import Floats
+from app.core.types import Floats, Precision, Runtime
 from app.engine import openvino_runtime
 from app.engine.frames import blob_of
-from app.engine.placement import Placement, Precision, Runtime
+from app.engine.placement import Placement
 from app.engine.references import reference_crop, reference_crops
 from app.engine.sessions import Session, open_session
 

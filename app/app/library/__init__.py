@@ -10,7 +10,7 @@ from app.library.opening import ImageFile, OpenedFile
 from app.library.originals import redrawn_thumbnail
 from app.library.pictures import Pictures, StoredImage
 from app.library.presence import PresenceCheck
-from app.library.progress import Progress, ToldProgress, running_progress
+from app.library.progress import Progress, SharedProgress, running_progress
 from app.library.prune import PruneCounts, Pruning
 from app.library.reader import has_read_pages
 from app.library.records import FileRecord, Totals
@@ -37,8 +37,8 @@ __all__ = [
     "Progress",
     "PruneCounts",
     "Pruning",
+    "SharedProgress",
     "StoredImage",
-    "ToldProgress",
     "Totals",
     "Watch",
     "contents",

@@ -58,6 +58,11 @@ class Inconsistencies:
             or self.unused_thumbnails
         )
 
+    @property
+    def is_repairable(self) -> bool:
+        """Whether a repair has something to do, such as filling in missing hashes."""
+        return bool(self.without_hash) or not self.is_empty
+
 
 class ConsistencyCheck:
     """Reads every face of the index, every image of the ledger and the names of all thumbnails.

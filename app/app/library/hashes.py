@@ -72,7 +72,7 @@ class MissingHashes:
         self._stop = stop
 
     def fill(self) -> Hashed:
-        """Give every image of the ledger a hash whose faces have none.
+        """Give a hash to every image of the ledger whose faces have none.
 
         Raises:
             OceanoError: `index_unavailable`, `disk_full`, `ledger_unavailable`.

@@ -120,7 +120,7 @@ class Ledger:
                     low = path[:slash] + b"0"  # after the folder: it may have any number of files
             if len(rows) < size:
                 return
-            # Between many folders, large pages would read files in vain.
+            # Between many folders, a large page would mostly have files of folders that are skipped.
             size = min(size * 4, 4096) if low == rows[-1][0] + b"\x00" else max(size // 8, 1)
 
     def record(

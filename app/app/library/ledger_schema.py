@@ -1,4 +1,4 @@
-"""The tables of the ledger, and how those of earlier versions become them."""
+"""The tables of the ledger, and the upgrades from earlier versions."""
 
 from __future__ import annotations
 

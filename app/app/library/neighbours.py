@@ -8,13 +8,14 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from threading import Lock
 from typing import Final
 
 from app.core.concurrency import KeyedLocks
 from app.core.protocols import FaceIndex
-from app.core.types import FaceFilter, FaceRecord
+from app.core.times import timestamp
+from app.core.types import FaceFilter
 from app.library.ledger import Ledger
 from app.library.natural import natural_key
 
@@ -79,7 +80,7 @@ class FolderOrder:
         return Neighbours(self._first_image(folder, reversed(names[:before])), self._first_image(folder, names[after:]))
 
     def _sorted(self, folder: bytes) -> list[bytes]:
-        with self._sorting.held(folder):  # those that ask for the same one get it afterwards
+        with self._sorting.held(folder):  # other threads that need the same folder wait for its order
             version = self._ledger.version()
             with self._lock:
                 kept = self._kept.get(folder)
@@ -139,6 +140,7 @@ def near_in_time(index: FaceIndex, image_id: str, taken_at: str | None) -> Neigh
 
 def _near(index: FaceIndex, image_id: str, moment: datetime, *, later: bool) -> str | None:
     """Return the nearest image in time, in ever larger windows; one with too many faces to read is divided."""
+    own = (timestamp(moment), image_id)
     read, windows = timedelta(0), list(_WINDOWS)
     while windows:
         try:
@@ -150,28 +152,10 @@ def _near(index: FaceIndex, image_id: str, moment: datetime, *, later: bool) -> 
         if page.next_offset is not None and windows[0] - read > _SHORTEST:
             windows.insert(0, (read + windows[0]) / 2)
             continue
-        found = [
-            (_seconds(record), record.payload.image_id)
-            for record in page.records
-            if record.payload.image_id != image_id and _is_beyond(record, image_id, moment, later=later)
-        ]
+        payloads = [record.payload for record in page.records if record.payload.image_id != image_id]
+        keys = [(timestamp(datetime.fromisoformat(one.taken_at or "")), one.image_id) for one in payloads]
+        found = [key for key in keys if (key > own) == later]
         if found:
             return (min(found) if later else max(found))[1]
         read = windows.pop(0)
     return None
-
-
-def _is_beyond(record: FaceRecord, image_id: str, moment: datetime, *, later: bool) -> bool:
-    """Return whether a face comes before or after an image."""
-    difference = _seconds(record) - _instant(moment)
-    if difference == 0:
-        return (record.payload.image_id > image_id) == later
-    return (difference > 0) == later
-
-
-def _seconds(record: FaceRecord) -> float:
-    return _instant(datetime.fromisoformat(record.payload.taken_at or ""))
-
-
-def _instant(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

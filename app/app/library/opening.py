@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from app.core.errors import OceanoError
 from app.images import SNIFF_BYTES, sniff
+
+_PART_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Opener:
         raise _missing(image_id, shown)
 
     def require(self, image_id: str, files: Sequence[ImageFile]) -> None:
-        """Check what `open` does, but only by the sizes of the files: a microsecond each, and no content is read.
+        """Check as `open` does, but only the sizes of the files: this takes a microsecond each and reads no content.
 
         Raises:
             OceanoError: as `open` does.
@@ -150,11 +153,6 @@ def _has_size(file: ImageFile) -> bool:
 def _digest(handle: int, size: int) -> str:
     """SHA-256 of an open file, read in parts."""
     digest = hashlib.sha256()
-    for part in _parts(handle, size):
-        digest.update(part)
+    for offset in range(0, size, _PART_BYTES):
+        digest.update(os.pread(handle, _PART_BYTES, offset))
     return digest.hexdigest()
-
-
-def _parts(handle: int, size: int, part: int = 1 << 20) -> Iterator[bytes]:
-    for offset in range(0, size, part):
-        yield os.pread(handle, part, offset)

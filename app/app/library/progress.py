@@ -6,6 +6,7 @@ a running one.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -44,10 +45,10 @@ class Progress:
         return None if self.total is None else min(99, 100 * self.finished // max(1, self.total))
 
 
-class ToldProgress:
-    """Tells how far an ingest is, while the context is open; for the process that may write the ledger.
+class SharedProgress:
+    """Shares how far an ingest is, while the context is open; for the process that may write the ledger.
 
-    What cannot be written is not told: an ingest does not end for it.
+    If the file cannot be written, the ingest continues without it.
 
     Args:
         state_dir: the folder of the file.
@@ -62,13 +63,13 @@ class ToldProgress:
         self._files = files
         self._handle: int | None = None
         self._ended = Event()
-        self._written = 0.0
+        self._written = -math.inf
         self.total: int | None = None
 
-    def __enter__(self) -> ToldProgress:
+    def __enter__(self) -> SharedProgress:
         with suppress(OSError):
             self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-            flock(self._handle, self._path, wait=True, code="ledger_unavailable")  # a reader holds it for no time
+            flock(self._handle, self._path, wait=True, code="ledger_unavailable")  # a reader holds it only for a moment
         self.update(0)
         Thread(target=self._count, name="count-files", daemon=True).start()
         return self
@@ -81,7 +82,7 @@ class ToldProgress:
     def update(self, finished: int) -> None:
         """Write how many files are finished, at most once in `WRITE_SECONDS`."""
         now = time.monotonic()
-        if self._handle is None or (self._written and now - self._written < WRITE_SECONDS):
+        if self._handle is None or now - self._written < WRITE_SECONDS:
             return
         self._written = now
         total = "" if self.total is None else str(self.total)
@@ -89,7 +90,7 @@ class ToldProgress:
             os.pwrite(self._handle, f"{finished} {total}".ljust(_LINE).encode("ascii"), 0)
 
     def end(self) -> None:
-        """Stop to tell: the files that an ingest found are finished."""
+        """Report no more: the ingest is done with the files that it found."""
         self._ended.set()
         if self._handle is not None:
             os.close(self._handle)
@@ -115,5 +116,5 @@ def running_progress(state_dir: Path) -> Progress | None:
             return None
         finished, _, total = path.read_text("ascii").partition(" ")
         return Progress(int(finished), int(total) if total.strip() else None)
-    except (OSError, ValueError):  # none was ever started; or it begins or ends just now
+    except (OSError, ValueError):  # no ingest was ever started, or one is just starting or ending
         return None

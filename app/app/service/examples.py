@@ -110,8 +110,8 @@ def doubtful_examples(embeddings: Sequence[Floats], threshold: float) -> list[bo
     """Return which examples of a person may show someone else.
 
     An example is doubtful if it resembles neither all others combined, of which some may be strangers, too, nor the
-    first one. The first one is doubtful if it resembles neither the others combined nor any of them; of two examples it
-    is the one who is meant.
+    first one. The first one is doubtful if it resembles neither the others combined nor any of them; of two examples,
+    the first shows the person who is meant.
 
     Args:
         embeddings: float32, (D,), each with norm 1.

@@ -48,7 +48,7 @@ class Services:
     kept: KeptSearches = field(init=False)
 
     def __post_init__(self) -> None:
-        """Open the kept searches, and let the monitor delete those whose time is over."""
+        """Open the kept searches; let the monitor delete those whose time is over, and see whether all is new."""
         self.kept = KeptSearches(self.settings.state_dir)
         self.monitor.kept = self.kept
         self.monitor.is_new = self._is_new
@@ -114,7 +114,7 @@ def open_services(
     thumbs = ThumbStore(settings.thumbs_dir)
     previews = PreviewStore(thumbs.previews, settings.preview_cache_mb * 1_000_000)
     if not settings.preview_cache_mb:
-        previews.clear()  # those of a time when it was set
+        previews.clear()  # those of an earlier start, with another setting
     return Services(
         settings,
         engine,

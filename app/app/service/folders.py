@@ -34,10 +34,10 @@ class FoldersFound:
 
 
 def find_folders(index: FaceIndex, text: str) -> FoldersFound:
-    """Find the folders that a text names: by the end of their path, else by a part of their name, else by likeness.
+    """Find the folders that a text names: by the end of their path, else by a part of their name, else by similarity.
 
     Args:
-        index: its folders are compared, without regard to capital letters.
+        index: its folders are compared; upper and lower case are the same.
         text: a path, its end or a part of a name, such as `2021/Paris` or `par`.
 
     Raises:

@@ -25,7 +25,7 @@ from app.library import (
     PathFilter,
     PruneCounts,
     Pruning,
-    ToldProgress,
+    SharedProgress,
     Watch,
     only_writer,
     restore_marker_path,
@@ -103,11 +103,11 @@ class IngestJob:
         Raises:
             OceanoError: as `Ingest.run` does; the counts so far are in its details as "ingest".
         """
-        told = ToldProgress(self._state_dir, lambda: Folder(self._request.folder).scan(self._request.wanted))
+        shared = SharedProgress(self._state_dir, lambda: Folder(self._request.folder).scan(self._request.wanted))
 
-        def tell(counts: IngestCounts) -> None:
-            told.update(counts.finished)
-            on_progress(counts, told.total)
+        def update(counts: IngestCounts) -> None:
+            shared.update(counts.finished)
+            on_progress(counts, shared.total)
 
         ingest = Ingest(
             self._engine,
@@ -116,18 +116,18 @@ class IngestJob:
             self._thumbs,
             self._options,
             stop=self._stop,
-            on_progress=tell,
+            on_progress=update,
         )
         self.counts, self.failures = ingest.counts, ingest.failures
         folder = Folder(self._request.folder)
         digest = self._engine.pack.digest
         pruning = _pruning(self._request, folder, self._index, self._ledger, self._thumbs, digest, self._stop)
         try:
-            with told:
+            with shared:
                 if self._request.prune:
                     pruning.note_missing()
                 if self._request.watch:
-                    self._watch(ingest, folder, told)
+                    self._watch(ingest, folder, shared)
                 else:
                     ingest.run(folder, self._request.wanted)
                 self.unread = ingest.unread
@@ -146,14 +146,14 @@ class IngestJob:
         if self._request.report is not None:
             _write_report(self._request.report, self._ledger.without_faces(absolute(self._request.folder)))
 
-    def _watch(self, ingest: Ingest, folder: Folder, told: ToldProgress) -> None:
+    def _watch(self, ingest: Ingest, folder: Folder, shared: SharedProgress) -> None:
         """Ingest the folder, then files as they arrive; the watch starts first, so that no file is missed."""
         wanted = self._request.wanted
         watch = Watch(folder, self._stop, wanted)
         arriving = watch.arrivals()
         next(arriving, None)
         ingest.run(folder, wanted, select=watch.complete)
-        told.end()
+        shared.end()
         for files in arriving:
             if files:
                 ingest.ingest_files(files)

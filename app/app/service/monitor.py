@@ -59,7 +59,7 @@ class Monitor:
     Attributes:
         snapshot: the last known state.
         kept: searches that are deleted when their time is over; None: none.
-        is_new: returns whether nothing was ever ingested, so that an empty index is no surprise.
+        is_new: returns whether nothing was ever ingested, so that an empty index is expected.
         strangers: the similarities of different people in this index; None if they are not known yet.
     """
 
@@ -73,7 +73,7 @@ class Monitor:
         self._engine_thread = Threads(1, "monitor-engine")
         self._engine_checked = False
         self._ledger_checked = False
-        self._found_empty = ""  # the collection that was empty at the first look, until this is said
+        self._found_empty = ""  # the collection that was empty at the first check, until this is logged
         self.snapshot = Snapshot()
         self.kept: KeptSearches | None = None
         self.is_new: Callable[[], bool] = ledger.is_unused

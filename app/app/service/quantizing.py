@@ -6,6 +6,7 @@ import heapq
 import logging
 import random
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.core.types import ModelPack, Pixels
 from app.images import DecoderPool, image_id_of
+from app.ingest import DECODE_SECONDS
 from app.library import File, Folder, contents
 
 if TYPE_CHECKING:  # slow to import, and only the command needs them
@@ -25,7 +27,6 @@ if TYPE_CHECKING:  # slow to import, and only the command needs them
 _log = logging.getLogger(__name__)
 
 MOST_FACES: Final = 500
-_DECODE_SECONDS: Final = 60
 
 
 def quantize_model(
@@ -67,14 +68,14 @@ def _crops(pack: ModelPack, settings: Settings, source: Folder, limit: int) -> l
 
     plain = {"precision": "fp32", "device": "cpu", "runtime": "onnxruntime"}
     engine = FaceEngine(pack, settings.model_copy(update=plain), many=True)
-    decoders = DecoderPool(processors(), seconds=_DECODE_SECONDS)
     chance = random.Random(0)  # noqa: S311 - no secret
     crops: list[Pixels] = []
     seen: set[str] = set()
-    for file in heapq.nlargest(limit, source.scan(), key=lambda _: chance.random()):
-        crops += _crops_of(file, engine, decoders, settings, source, seen)
-        if len(crops) >= MOST_FACES:
-            break
+    with closing(DecoderPool(processors(), seconds=DECODE_SECONDS)) as decoders:
+        for file in heapq.nlargest(limit, source.scan(), key=lambda _: chance.random()):
+            crops += _crops_of(file, engine, decoders, settings, source, seen)
+            if len(crops) >= MOST_FACES:
+                break
     source.require()  # files of a drive that was disconnected were skipped as unreadable
     return crops[:MOST_FACES]
 

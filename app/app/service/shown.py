@@ -53,7 +53,7 @@ class Shown:
         """
         # A preview may be kept from before LIBRARY_ROOTS changed, or the file was deleted.
         self._pictures.require_original(image_id, files)
-        with self._drawing.held((image_id, width, page)):  # those that ask for the same one get it afterwards
+        with self._drawing.held((image_id, width, page)):  # other threads that need the same one wait for it
             if jpeg := self.previews.read(image_id, width, page):
                 return jpeg
             picture = self._decode(decoders, image_id, files, width, page)

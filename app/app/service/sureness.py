@@ -102,11 +102,11 @@ def bands_of(pack: ModelPack, faces: int, sampled: Strangers | None = None) -> B
 def narrowed(threshold: float, chosen: Collection[Sureness], bands: Bands) -> tuple[float, tuple[Range, ...]]:
     """Return the threshold and the ranges (`Query.within`) with which a query finds only some surenesses.
 
-    Without a gap at the top, a higher threshold says the same, and the index can apply it.
+    If the chosen ones are the highest, a higher threshold is enough, and the index can apply it.
 
     Args:
         threshold: lowest similarity of a match, whatever is chosen.
-        chosen: the surenesses; none is as good as all.
+        chosen: the surenesses; none means all.
         bands: where each begins.
     """
     if not chosen or len(chosen) == len(SURENESSES):

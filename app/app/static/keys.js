@@ -51,7 +51,7 @@ function inGrid({ target, key }) {
   if (!grid || !card) return false;
   if (/^(Arrow|Home|End|Page)/.test(key)) {
     const next = neighbour([...grid.querySelectorAll(".card")], card, key);
-    next?.querySelector(".card-link, a").focus({ preventScroll: true });
+    next?.querySelector(".card-link").focus({ preventScroll: true });
     next?.scrollIntoView({ block: "nearest" });
     return Boolean(next);
   }

@@ -1,6 +1,7 @@
 // The page of a photograph: arrows go through the result that it was opened from, F hides the outlines, Esc goes back.
 
 import { copy } from "./copy.js";
+import { store, stored } from "./session.js";
 
 const main = document.querySelector("main.photo");
 const status = document.getElementById("status");
@@ -12,15 +13,7 @@ const face = asked.get("face");
 /* the other hits of the result */
 
 // [image_id, face_id, similarity] of the hits that the page of the result shows
-function hits() {
-  try {
-    return JSON.parse(sessionStorage.getItem("oceano:list")) ?? [];
-  } catch {
-    return []; // storage is blocked
-  }
-}
-
-const list = from ? hits() : [];
+const list = (from && stored("list")) || [];
 const at = list.findIndex(([image, shown]) => image === main.dataset.image && (!face || shown === face));
 
 function turn(selector, step) {
@@ -80,12 +73,8 @@ stage.addEventListener("touchend", ({ changedTouches: [end] }) => {
 back?.addEventListener("click", (event) => {
   const entries = globalThis.navigation?.entries() ?? [];
   if (entries[globalThis.navigation?.currentEntry.index - 1]?.url !== back.href) {
-    try {
-      const { pathname, search } = new URL(back.href);
-      sessionStorage.setItem("oceano:back", JSON.stringify(pathname + search));
-    } catch {
-      // storage is blocked: the result begins at the top
-    }
+    const { pathname, search } = new URL(back.href);
+    store("back", pathname + search);
     return;
   }
   event.preventDefault();

@@ -2,6 +2,7 @@
 // photographs that store.js keeps. The server renders all HTML; this module inserts it and fills in values.
 
 import { copy } from "./copy.js";
+import { store, stored } from "./session.js";
 
 const { begin, forget, read, root, write } = globalThis.oceano;
 const $ = (selector, within = document) => within.querySelector(selector);
@@ -13,6 +14,8 @@ const { key, maxBytes } = result.dataset;
 const language = document.documentElement.lang;
 const narrow = matchMedia("(max-width: 59.99rem)");
 const twoDecimals = new Intl.NumberFormat(language, { minimumFractionDigits: 2 }); // as Translator.decimal of the server
+
+const OF_LIST = ["beside", "after", "bands"]; // fields that hold only for one list of matches
 
 let search = null; // what the browser keeps of the search with this key
 let running = null; // the AbortController of the request in progress
@@ -164,21 +167,21 @@ function ready() {
   if (size) showSize(size);
   languageLinks();
   rememberList();
-  tellDropped();
+  nameDropped();
   $("#add-image", result)?.addEventListener("change", ({ target }) => add([...target.files]));
   tick();
   count();
 }
 
 // A search takes only so many photographs: those that it did not take are named.
-function tellDropped() {
-  const told = $("[data-dropped]", result);
-  if (!told || !search?.dropped?.length) return;
-  const { one, other } = told.dataset;
+function nameDropped() {
+  const note = $("[data-dropped]", result);
+  if (!note || !search?.dropped?.length) return;
+  const { one, other } = note.dataset;
   const names = new Intl.ListFormat(language).format(search.dropped);
   const n = search.dropped.length;
-  told.textContent = (n === 1 ? one : other).replace("{n}", n).replace("{names}", () => names);
-  told.hidden = false;
+  note.textContent = (n === 1 ? one : other).replace("{n}", n).replace("{names}", () => names);
+  note.hidden = false;
 }
 
 // The page of a photograph leads to the next one of this list.
@@ -187,11 +190,7 @@ function rememberList() {
     const { pathname, searchParams } = new URL(link.href);
     return [pathname.split("/").at(-1), searchParams.get("face"), searchParams.get("s")];
   });
-  try {
-    sessionStorage.setItem("oceano:list", JSON.stringify(list));
-  } catch {
-    // storage is full or not allowed
-  }
+  store("list", list);
 }
 
 // The address changes without a new page, and the links to other languages with it.
@@ -246,7 +245,7 @@ function submit(form, submitter) {
     const place = Number(submitter.value) - 1;
     if (search.files.length === search.tokens.length) search.files.splice(place, 1);
     search.tokens.splice(place, 1);
-    search.dropped = []; // it was told; now there is room again
+    search.dropped = []; // they were named; now there is room again
   }
   const address = new URL(location.href);
   address.search = fields;
@@ -275,7 +274,7 @@ function add(files) {
   search.files.push(...taken);
   search.pending = taken.length;
   const address = new URL(location.href);
-  for (const name of ["face", "beside", "after"]) address.searchParams.delete(name);
+  for (const name of ["face", ...OF_LIST]) address.searchParams.delete(name);
   go(address);
   return true;
 }
@@ -287,6 +286,7 @@ result.addEventListener("change", ({ target }) => {
 result.addEventListener("input", ({ target }) => {
   if (target.id === "least") $("output", target.parentElement).textContent = twoDecimals.format(target.value);
 });
+
 // Only some of the examples: they become a search of their own.
 function only(form) {
   const body = new FormData(form);
@@ -391,7 +391,7 @@ function selected() {
 }
 
 // The ticks of a search stay through other filters and other pages: they are kept for this tab, by face.
-const ticksOf = () => `oceano:ticks:${path}`;
+const ticksOf = () => `ticks:${path}`;
 const ticked = () => new Set(stored(ticksOf()) ?? []);
 
 function keepTicks(boxes, clear = false) {
@@ -478,7 +478,7 @@ document.addEventListener("click", (event) => {
   const address = new URL(link.href.baseVal ?? link.href, location.href);
   if (link.dataset.face) {
     address.href = location.href;
-    for (const name of ["beside", "after"]) address.searchParams.delete(name);
+    for (const name of OF_LIST) address.searchParams.delete(name);
     address.searchParams.set("face", link.dataset.face);
   }
   if (address.pathname !== path || address.hash) return;
@@ -523,22 +523,6 @@ window.addEventListener("popstate", ({ state }) => load(new URL(location.href), 
 
 /* back to a result: where it was left */
 
-function stored(name) {
-  try {
-    return JSON.parse(sessionStorage.getItem(name));
-  } catch {
-    return null; // storage is blocked
-  }
-}
-
-function store(name, value) {
-  try {
-    sessionStorage.setItem(name, JSON.stringify(value));
-  } catch {
-    // storage is full or not allowed
-  }
-}
-
 // The first card on the screen says where: heights of cards that were never on it are only estimated.
 function whereLeft() {
   const cards = $$("[data-grid] > .card", result);
@@ -566,14 +550,14 @@ async function returnTo(left) {
   if (card(left.focus)) $(".card-link", card(left.focus)).focus({ preventScroll: true });
 }
 
-const leftOf = () => `oceano:left:${location.pathname}${location.search}`;
+const leftOf = () => `left:${location.pathname}${location.search}`;
 window.addEventListener("pagehide", () => $("[data-grid]", result) && store(leftOf(), whereLeft()));
 
 // Only for those who come back: a link to the same address begins at the top.
 function takeLeft() {
   const came = performance.getEntriesByType("navigation")[0]?.type;
-  const back = stored("oceano:back");
-  store("oceano:back", null);
+  const back = stored("back");
+  store("back", null);
   return came === "back_forward" || (came === "navigate" && back === location.pathname + location.search) ? stored(leftOf()) : null;
 }
 

@@ -72,6 +72,11 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
     return response
 
 
+def accepts_html(request: Request) -> bool:
+    """Return whether the client asks for a page, as browsers do."""
+    return "text/html" in request.headers.get("accept", "")
+
+
 def _is_page(request: Request) -> bool:
     path: str = request.scope["path"]
     return path in _PAGES or path.startswith(_BELOW_PAGES_GET if request.method == "GET" else _BELOW_PAGES)
@@ -79,11 +84,8 @@ def _is_page(request: Request) -> bool:
 
 def _is_lost(request: Request, error: OceanoError) -> bool:
     """Return whether a browser opened an address without a page; without a key the page would reveal data."""
-    if (
-        error.code not in ("not_found", "method_not_allowed")
-        or request.method != "GET"
-        or "text/html" not in request.headers.get("accept", "")
-    ):
+    is_missing = error.code in ("not_found", "method_not_allowed")
+    if not is_missing or request.method != "GET" or not accepts_html(request):
         return False
     try:
         require_key(request)

@@ -58,8 +58,16 @@ class Translator:
         return f"{n:,}".replace(",", self.texts["number.thousands"])
 
     def decimal(self, number: str) -> str:
-        """Write a number such as "0.47" or "4.1 GB" with the decimal sign of the language, such as "0,47"."""
+        """Write a number such as "0.47" with the decimal sign of the language, such as "0,47" in Spanish."""
         return number.replace(".", self.texts["number.decimal"])
+
+    def size(self, size: float) -> str:
+        """Format a number of bytes with its unit, in powers of 1000, such as "4.1 GB" in English."""
+        for unit in ("bytes", "kB", "MB"):
+            if size < 1000:
+                return f"{size:.0f} {unit}"
+            size /= 1000
+        return self.decimal(f"{size:.1f} GB" if size < 1000 else f"{size / 1000:.1f} TB")
 
 
 @cache

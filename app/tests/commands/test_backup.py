@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -28,26 +28,15 @@ from app.library.records import FileRecord
 from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import ids_of, points, processes_of, wait_until
+from tests.support import memory
 from tests.support.damage import lose_rows
-from tests.support.memory import copy_tree, folder_in_memory
 from tests.support.packs import put
 
 COUNT = 60
 FACES = points(COUNT, seed=3)
 DATA = ("state", "thumbs", "qdrant_storage")
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with folder_in_memory(tmp_path_factory) as folder:
-        yield folder
-
-
-@pytest.fixture
-def tmp_path(base: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(dir=base))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+base, tmp_path = memory.base, memory.tmp_path
 
 
 @pytest.fixture
@@ -96,7 +85,7 @@ def settings(bare: Settings, request: pytest.FixtureRequest, monkeypatch: pytest
     else:
         data, _ = request.getfixturevalue("filled")
         for name in DATA:
-            copy_tree(data / name, bare.data_dir / name)
+            memory.copy_tree(data / name, bare.data_dir / name)
     return load_settings()
 
 
@@ -107,7 +96,7 @@ def backup(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -
     if settings.qdrant_url:
         assert main(["backup", str(folder)]) == 0
     else:
-        copy_tree(request.getfixturevalue("filled")[1], folder)
+        memory.copy_tree(request.getfixturevalue("filled")[1], folder)
     return folder
 
 

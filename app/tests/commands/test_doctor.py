@@ -39,11 +39,15 @@ def _doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "open_doctor", opened)
 
 
+def said_by(settings: Settings, capsys: pytest.CaptureFixture[str], *, fix: bool) -> str:
+    assert run_doctor(settings, Event(), fix=fix, as_json=False) == 0
+    return "".join(capsys.readouterr())
+
+
 def test_images_without_a_hash_are_reported_but_are_no_fault(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_doctor(settings, Event(), fix=False, as_json=False) == 0
-    said = "".join(capsys.readouterr())
+    said = said_by(settings, capsys, fix=False)
     assert "2 images without a perceptual hash" in said
     assert "oceano doctor --fix" in said
     assert "Index, ledger and thumbnails agree." in said
@@ -52,8 +56,7 @@ def test_images_without_a_hash_are_reported_but_are_no_fault(
 def test_fix_fills_hashes_in_even_if_nothing_else_is_wrong(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_doctor(settings, Event(), fix=True, as_json=False) == 0
-    said = "".join(capsys.readouterr())
+    said = said_by(settings, capsys, fix=True)
     assert "1 image got a perceptual hash." in said
     assert "1 image without a perceptual hash: no file with it can be read." in said
 

@@ -23,15 +23,11 @@ from app.index import open_index
 from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import kill, processes_of, wait_until
-from tests.support.memory import copy_tree, folder_in_memory
+from tests.support import memory
 
 NAMED = 3
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with folder_in_memory(tmp_path_factory) as folder:
-        yield folder
+base = memory.base
 
 
 @pytest.fixture
@@ -68,7 +64,7 @@ def settings(
     is_embedded, made = kind_of(request) == "embedded", base / "made"
     if is_embedded and made.exists():
         tmp_path.rmdir()
-        copy_tree(made, tmp_path)
+        memory.copy_tree(made, tmp_path)
         return load_settings()
     shutil.copytree(models, tmp_path / "data" / "models")
     (tmp_path / "photos").mkdir()
@@ -79,7 +75,7 @@ def settings(
     settings = _ingested(tmp_path)
     if is_embedded:
         wait_until(lambda: not processes_of(tmp_path))
-        copy_tree(tmp_path, made)
+        memory.copy_tree(tmp_path, made)
     return settings
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import tempfile
 import time
@@ -22,7 +21,7 @@ from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FacePayload, FacePoint, Floats, ModelPack, face_id_of
 from app.index import open_index
 from app.index.embedded.alias import open_embedded
-from tests.support.memory import folder_in_memory
+from tests.support import memory
 from tests.support.running import free_port
 
 if TYPE_CHECKING:  # takes a second, and processes of the tests of owners import this module
@@ -35,6 +34,8 @@ QUICK: dict[str, Any] = {"linger_s": 0.1, "build_min": 1_000_000}
 SERVER = os.environ.get("QDRANT_TEST_URL", "")
 SERVERS = [pytest.param(kind, marks=pytest.mark.server) for kind in ("server-grpc", "server-http")]
 IMPLEMENTATIONS = ["embedded", "local", *(SERVERS if SERVER else [])]
+
+tmp_path = memory.tmp_path
 
 
 def unit_vectors(count: int, seed: int, size: int = PACK.embedding_size) -> Floats:
@@ -151,7 +152,7 @@ def everything(index: FaceIndex, where: FaceFilter | None = None) -> set[str]:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of these tests' indexes."""
-    with folder_in_memory(tmp_path_factory) as folder:
+    with memory.folder_in_memory(tmp_path_factory) as folder:
         yield folder
 
 
@@ -159,13 +160,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _no_process_is_left(base: Path) -> Iterator[None]:
     yield
     wait_until(lambda: not processes_of(base))
-
-
-@pytest.fixture
-def tmp_path(base: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(dir=base))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

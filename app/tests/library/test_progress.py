@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.library import Progress, ToldProgress, progress, running_progress
+from app.library import Progress, SharedProgress, progress, running_progress
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_runs_before_and_after_an_ingest(tmp_path: Path) -> None:
     assert running_progress(tmp_path) is None
-    with ToldProgress(tmp_path, list):
+    with SharedProgress(tmp_path, list):
         assert running_progress(tmp_path) == Progress(0, None)
     assert running_progress(tmp_path) is None
 
@@ -36,13 +36,13 @@ def test_the_files_are_counted_while_the_ingest_runs(tmp_path: Path) -> None:
         yield from range(200)
         counted.set()
 
-    with ToldProgress(tmp_path, files) as told:
-        told.update(7)
+    with SharedProgress(tmp_path, files) as shared:
+        shared.update(7)
         assert counted.wait(10)
         deadline = time.monotonic() + 10
-        while told.total is None and time.monotonic() < deadline:
+        while shared.total is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        told.update(86)
+        shared.update(86)
         assert running_progress(tmp_path) == Progress(86, 200)
 
 
@@ -57,20 +57,20 @@ def test_a_line_is_written_at_most_once_in_two_seconds(tmp_path: Path, monkeypat
     monkeypatch.setattr(progress, "WRITE_SECONDS", 2.0)
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with ToldProgress(tmp_path, list) as told:
+    with SharedProgress(tmp_path, list) as shared:
         for now, finished, shown in ((101.9, 5, 0), (102.0, 6, 6), (103.9, 7, 6), (104.0, 8, 8)):
             clock[0] = now
-            told.update(finished)
+            shared.update(finished)
             found = running_progress(tmp_path)
             assert found is not None
             assert found.finished == shown
 
 
 def test_a_shorter_number_replaces_a_longer_one(tmp_path: Path) -> None:
-    with ToldProgress(tmp_path, list) as told:
-        told.update(123_456)
-    with ToldProgress(tmp_path, list) as told:
-        told.update(7)
+    with SharedProgress(tmp_path, list) as shared:
+        shared.update(123_456)
+    with SharedProgress(tmp_path, list) as shared:
+        shared.update(7)
         found = running_progress(tmp_path)
         assert found is not None
         assert found.finished == 7
@@ -78,8 +78,8 @@ def test_a_shorter_number_replaces_a_longer_one(tmp_path: Path) -> None:
 
 def test_a_killed_ingest_does_not_run(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom app.library import ToldProgress\n"
-        "with ToldProgress(Path(sys.argv[1]), list):\n    print(flush=True)\n    time.sleep(60)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom app.library import SharedProgress\n"
+        "with SharedProgress(Path(sys.argv[1]), list):\n    print(flush=True)\n    time.sleep(60)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as process:
@@ -93,6 +93,6 @@ def test_a_killed_ingest_does_not_run(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_does_not_end_an_ingest(tmp_path: Path) -> None:
     (tmp_path / "ingest.progress").mkdir()
-    with ToldProgress(tmp_path, list) as told:
-        told.update(3)
+    with SharedProgress(tmp_path, list) as shared:
+        shared.update(3)
     assert running_progress(tmp_path) is None

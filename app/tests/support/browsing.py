@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playwright
+
+from app.demo import write_demo_gallery
+from tests.support.running import environment, ingest, service
 
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 _SIZE: Final[ViewportSize] = {"width": 1280, "height": 900}
@@ -39,6 +43,25 @@ def chromium() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=program, args=[*_QUIET, "--disable-sync"])
         yield running
         running.close()
+
+
+@contextmanager
+def demo_service(
+    tmp_path_factory: pytest.TempPathFactory,
+    models: Path,
+    *,
+    people: int,
+    portraits: int,
+    groups: int = 0,
+    **settings: object,
+) -> Iterator[httpx.Client]:
+    """Run a service over a new demo gallery, ingested with the demo model in `models`."""
+    gallery = tmp_path_factory.mktemp("gallery")
+    write_demo_gallery(gallery, people=people, portraits=portraits, groups=groups)
+    env = environment(tmp_path_factory.mktemp("data"), MODEL_NAME=models / "demo", **settings)
+    assert ingest(gallery, env)["failed"] == 0
+    with service(env) as client:
+        yield client
 
 
 @contextmanager

@@ -26,6 +26,21 @@ def folder_in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         yield tmp_path_factory.mktemp("memory")
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a module's tests; a module that wants it says `base = memory.base`."""
+    with folder_in_memory(tmp_path_factory) as folder:
+        yield folder
+
+
+@pytest.fixture
+def tmp_path(base: Path) -> Iterator[Path]:
+    """A folder for one test, below `base`; a module that wants it says `tmp_path = memory.tmp_path`."""
+    folder = Path(tempfile.mkdtemp(dir=base))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a folder to one that does not exist, with the holes of its files.
 

@@ -8,26 +8,20 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.demo import write_demo_gallery
-from tests.support.browsing import as_new, drop, faultless, opened, settled
-from tests.support.running import environment, ingest, service
+from tests.support.browsing import as_new, demo_service, drop, faultless, opened, settled
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def address(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    gallery = tmp_path_factory.mktemp("gallery")
-    write_demo_gallery(gallery, people=2, portraits=16, groups=0)
-    env = environment(tmp_path_factory.mktemp("data"), MODEL_NAME=demo_models / "demo")
-    assert ingest(gallery, env)["failed"] == 0
-    with service(env) as client:
+    with demo_service(tmp_path_factory, demo_models, people=2, portraits=16) as client:
         yield str(client.base_url)
 
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address, viewport={"width": 1000, "height": 500}) as tab:
+    with opened(browser, address) as tab:
         yield tab
 
 

@@ -12,10 +12,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from app.demo import write_demo_gallery
 from app.web.i18n import LANGUAGES
-from tests.support.browsing import drop, is_as_wide_as_the_screen, opened, settled
-from tests.support.running import environment, ingest, service
+from tests.support.browsing import demo_service, drop, is_as_wide_as_the_screen, opened, settled
 
 pytestmark = pytest.mark.browser
 
@@ -51,11 +49,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(demo_models: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    gallery = tmp_path_factory.mktemp("gallery")
-    write_demo_gallery(gallery, people=4, portraits=4, groups=2)
-    env = environment(tmp_path_factory.mktemp("data"), MODEL_NAME=demo_models / "demo")
-    assert ingest(gallery, env)["failed"] == 0
-    with service(env) as client:
+    with demo_service(tmp_path_factory, demo_models, people=4, portraits=4, groups=2) as client:
         yield Site(str(client.base_url), _pages(client, pictures), pictures)
 
 

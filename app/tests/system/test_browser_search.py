@@ -10,9 +10,8 @@ import cv2
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.demo import draw_portrait, person_name, write_demo_gallery
-from tests.support.browsing import as_new, drop, faultless, opened, paths, settled
-from tests.support.running import environment, ingest, service
+from app.demo import draw_portrait, person_name
+from tests.support.browsing import as_new, demo_service, drop, faultless, opened, paths, settled
 from tests.support.sub_path import proxied
 
 pytestmark = pytest.mark.browser
@@ -22,11 +21,7 @@ PEOPLE = 5
 
 @pytest.fixture(scope="module")
 def address(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    gallery = tmp_path_factory.mktemp("gallery")
-    write_demo_gallery(gallery, people=PEOPLE, portraits=4, groups=0)
-    env = environment(tmp_path_factory.mktemp("data"), MODEL_NAME=demo_models / "demo", MAX_UPLOAD_MB=2)
-    assert ingest(gallery, env)["failed"] == 0
-    with service(env) as client:
+    with demo_service(tmp_path_factory, demo_models, people=PEOPLE, portraits=4, MAX_UPLOAD_MB=2) as client:
         yield str(client.base_url)
 
 

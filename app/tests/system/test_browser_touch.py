@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.demo import write_demo_gallery
-from tests.support.browsing import opened, settled
-from tests.support.running import environment, ingest, service
+from tests.support.browsing import demo_service, opened, settled
 
 pytestmark = pytest.mark.browser
 
@@ -23,11 +21,7 @@ Point = tuple[float, float]
 @pytest.fixture(scope="module")
 def result(demo_models: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a result with several hits."""
-    gallery = tmp_path_factory.mktemp("gallery")
-    write_demo_gallery(gallery, people=2, portraits=4, groups=0)
-    env = environment(tmp_path_factory.mktemp("data"), MODEL_NAME=demo_models / "demo")
-    assert ingest(gallery, env)["failed"] == 0
-    with service(env) as client:
+    with demo_service(tmp_path_factory, demo_models, people=2, portraits=4) as client:
         asked = client.post("/search", files={"image": (pictures / "one-101.png").read_bytes()}).json()
         yield str(client.base_url.join(f"/face/{asked['faces'][0]['matches'][0]['face_id']}"))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from check_jsonschema import main as check_jsonschema
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from app.core.config import Settings
 from tests.support.packs import PACK_DIGEST, put
@@ -37,6 +37,10 @@ def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
     return found
 
 
+def checked(path: Path) -> Result:
+    return CliRunner().invoke(check_jsonschema, ["--builtin-schema", "vendor.compose-spec", str(path)])
+
+
 def test_there_are_compose_files() -> None:
     assert [path.name for path in COMPOSE] == [
         "docker-compose.cluster.yml", "docker-compose.cpu.yml", "docker-compose.yml",
@@ -51,15 +55,14 @@ def test_a_compose_file_meets_the_compose_specification(path: Path, tmp_path: Pa
         plain.read_text(), object_hook=lambda one: {k: v for k, v in one.items() if v is not None}
     )
     plain.write_text(yaml.safe_dump(without_reset))
-    done = CliRunner().invoke(check_jsonschema, ["--builtin-schema", "vendor.compose-spec", str(plain)])
+    done = checked(plain)
     assert done.exit_code == 0, done.output
 
 
 def test_a_wrong_compose_file_would_be_found(tmp_path: Path) -> None:
-    (tmp_path / "wrong.yml").write_text("services:\n  a:\n    image: x\n    portz: [1]\n")
-    done = CliRunner().invoke(
-        check_jsonschema, ["--builtin-schema", "vendor.compose-spec", str(tmp_path / "wrong.yml")]
-    )
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text("services:\n  a:\n    image: x\n    portz: [1]\n")
+    done = checked(wrong)
     assert done.exit_code == 1
     assert "portz" in done.output
 

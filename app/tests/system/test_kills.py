@@ -8,12 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import shutil
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,8 +30,8 @@ from app.ingest import WRITE_BATCH_FILES, Ingest, IngestOptions
 from app.library import reader as reading
 from app.library.batches import BatchProcessor
 from app.library.ledger import Ledger
+from tests.support import memory
 from tests.support.fakes import FAKE_PACK, FakeEngine, decode_here
-from tests.support.memory import folder_in_memory
 from tests.system.test_end_to_end import _kill_owner
 
 FEW, MANY = 15 * WRITE_BATCH_FILES, 1500
@@ -51,6 +49,8 @@ POINTS: dict[str, tuple[Any, str]] = {
     "flush": (EmbeddedIndex, "flush"),
     "ledger": (Ledger, "record"),
 }
+base, tmp_path = memory.base, memory.tmp_path
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["app.cli", "app.index.embedded.alias", "app.ingest", "tests.support.fakes", "tests.system.test_kills"]
@@ -100,19 +100,6 @@ def _ingest_and_die(folder: Path, data: Path, point: str, border: str, times: in
 
     setattr(holder, name, wrapped)
     _ingest(folder, data)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with folder_in_memory(tmp_path_factory) as folder:
-        yield folder
-
-
-@pytest.fixture
-def tmp_path(base: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(dir=base))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,10 @@ import pytest
 
 from app.core.errors import OceanoError
 from app.core.types import FLAWS, FaceFilter
-from app.web.pages.filters import Filters, read_filters
+from app.web.i18n import translator
+from app.web.pages.filter_words import filter_words
+from app.web.pages.filters import WITHOUT_CONDITIONS, Filters, read_filters
+from app.web.pages.result_views import Place
 from tests.support.fakes import embedding_of
 
 ONE, OTHER = "0" * 8 + "-1111-5111-8111-" + "1" * 12, "0" * 8 + "-2222-5222-8222-" + "2" * 12
@@ -26,6 +29,8 @@ EVERYTHING = Filters(
     examples=(ONE,),
     together=(OTHER,),
     unlike=(ONE, OTHER),
+    photo="ab" * 32,
+    named="Ana",
     after="abc-_1",
     bands="0.41,0.525",
     size="l",
@@ -41,6 +46,20 @@ def test_a_query_string_is_read_back_as_it_was_written() -> None:
 def test_another_filter_begins_at_the_first_match() -> None:
     assert not {"after", "bands"} & parse_qs(EVERYTHING.query_string(clear=False)).keys()
     assert dict(parse_qsl(EVERYTHING.query_string(after="next")))["after"] == "next"
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_CONDITIONS))
+def test_each_condition_counts_as_one_and_has_words_for_a_contact_sheet(name: str) -> None:
+    filters = Filters(**{name: getattr(EVERYTHING, name)})
+    place = Place("", filters)
+    assert (place.has_conditions, place.to_all()) == (True, "")
+    assert filter_words(filters, translator("en"), together=len(filters.together))
+
+
+def test_order_examples_and_the_lowest_similarity_are_no_conditions() -> None:
+    place = Place("", Filters(least=0.5, sort="newest", group="day", examples=(ONE,), size="l"))
+    assert (place.has_conditions, place.to_all()) == (False, place.to())
+    assert Place("", Filters(), 1, (2,)).has_conditions
 
 
 def test_a_filter_is_removed_by_its_default() -> None:
@@ -61,7 +80,13 @@ def test_the_query_has_what_the_filters_ask_for() -> None:
     person, other, stranger = embedding_of(1), embedding_of(2), embedding_of(3)
     query = EVERYTHING.query(person, threshold=0.4, together=[other], unlike=[stranger])
     assert query.where == FaceFilter(
-        folder=("/photos/a b", "/photos/ñ&="), taken_from="2019-05", taken_to="2021", undated=True, without=FLAWS
+        person="Ana",
+        folder=("/photos/a b", "/photos/ñ&="),
+        image_id="ab" * 32,
+        taken_from="2019-05",
+        taken_to="2021",
+        undated=True,
+        without=FLAWS,
     )
     assert (query.threshold, query.sort, query.group_by, query.min_face) == (0.55, "newest", "alike", 40)
     assert query.embedding is person

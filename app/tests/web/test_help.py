@@ -88,7 +88,7 @@ def test_strangers_are_those_of_the_real_number_of_faces_and_the_page_says_how_m
     monkeypatch.setattr(Services, "bands", small)
     html = client.get("/help/similarity", params={"lang": "en"}).text
     assert "Strangers expected in this index of 87 faces" in html
-    assert "87 faces in this index. For the words it counts as an index of 10,000" in html
+    assert "87 faces in this index. The words treat it as an index of 10,000 faces" in html
     monkeypatch.setattr(Services, "bands", MILLION)
     assert "For the words it counts" not in client.get("/help/similarity", params={"lang": "en"}).text
 

@@ -12,7 +12,7 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import FLAWS
-from app.library import ToldProgress, Totals
+from app.library import SharedProgress, Totals
 from app.main import create_app
 from app.service import Results, Services
 from app.service.monitor import Monitor, Snapshot
@@ -94,7 +94,7 @@ def test_the_start_page_counts_faces_and_photographs(
 def test_the_start_page_tells_how_far_an_ingest_is(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.library.progress.WRITE_SECONDS", 0.0)
     monkeypatch.setattr("app.library.progress.COUNT_AFTER_SECONDS", 60.0)
-    with ToldProgress(services_of(client).settings.state_dir, list) as told:
+    with SharedProgress(services_of(client).settings.state_dir, list) as told:
         told.update(1234)
         assert size_of_index(client.get("/").text) == "Import running, 1,234 files so far"
         told.total = 2869

@@ -142,7 +142,7 @@ def test_from_later_than_to_is_told_beside_the_fields_in_both_languages(client: 
 
 @pytest.mark.parametrize(
     ("name", "value", "told"),
-    [("from", "20", "“20” is no date."), ("min_face", "0", "1 to 10000"), ("least", "2", "“2” is no similarity")],
+    [("from", "20", "“20” is not a date."), ("min_face", "0", "1 to 10000"), ("least", "2", "“2” is not a similarity")],
 )
 def test_a_number_or_date_that_is_none_is_told_and_left_out(
     client: TestClient, name: str, value: str, told: str
@@ -155,7 +155,7 @@ def test_a_number_or_date_that_is_none_is_told_and_left_out(
 def test_other_fields_that_are_wrong_say_which_in_spanish(client: TestClient) -> None:
     response = client.get(ADDRESS, params={"sort": "size", "lang": "es"})
     assert response.status_code == 400
-    assert "El campo sort tiene un valor que no se permite: size." in response.text
+    assert "El campo sort tiene un valor no permitido: size." in response.text
 
 
 def test_the_address_of_photographs_in_the_browser_and_counts_read_the_same_filters(client: TestClient) -> None:

@@ -44,10 +44,10 @@ def contact_sheet(
     for listed in islice(matches, MAX_ON_SHEET):
         payload = listed.match.payload
         path = PurePosixPath(readable(payload.path))
-        lines = (
+        below = (
             f"{words[bands.of(listed.match.similarity)]} ({decimal(two_decimals(listed.match.similarity))})",
             path.name,
             " ".join(part for part in ((payload.taken_at or "")[:10], path.parent.name) if part),
         )
-        sheet.add(thumbs.read(listed.match.face_id), lines)
+        sheet.add(thumbs.read(listed.match.face_id), below)
     return bytes(sheet.output())

@@ -55,10 +55,10 @@ def path_lines(matches: Iterable[ListedMatch], pictures: Pictures, *, end: bytes
     """
     for payload in images_of(matches):
         path = os.fsencode(_real(payload, pictures))
-        yield (path if end == b"\0" else quoted(path)) + end
+        yield (path if end == b"\0" else _quoted(path)) + end
 
 
-def quoted(path: bytes) -> bytes:
+def _quoted(path: bytes) -> bytes:
     """Return a path on one line: one with control characters in double quotes, with the escapes of C.
 
     The others are as they are. Absolute paths begin with a slash, so that a line tells which kind it is.

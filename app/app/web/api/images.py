@@ -28,7 +28,7 @@ from app.web.errors import error_response
 from app.web.uploads import Decoding
 
 _CACHE: Final = "private, max-age=86400"
-_IMAGE_ID: Final = re.compile(r"[0-9a-f]{64}")
+IMAGE_ID: Final = re.compile(r"[0-9a-f]{64}")
 _MEDIA_TYPES: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 _TYPES_TO_SAVE: Final = {
     "TIFF": "image/tiff",
@@ -181,7 +181,7 @@ def image_id_from(text: str) -> str:
     Raises:
         OceanoError: `image_unknown` if the text is no SHA-256.
     """
-    if not _IMAGE_ID.fullmatch(text):
+    if not IMAGE_ID.fullmatch(text):
         raise OceanoError("image_unknown", "an image id has 64 hexadecimal digits", details={"image_id": text[:64]})
     return text
 

@@ -18,6 +18,8 @@ from app.core.types import (
     ModelPack,
     Picture,
     Point,
+    Precision,
+    Runtime,
 )
 from app.service import Sureness
 from app.web.errors import current_request_id
@@ -205,11 +207,11 @@ class GpuStatus(BaseModel):
 class RuntimeTrialStatus(BaseModel):
     """How a runtime ran a network on reference images: milliseconds are the CPU time of one image on one thread."""
 
-    runtime: Literal["onnxruntime", "openvino"]
-    precision: Literal["fp32", "bf16", "fp16", "int8"]
+    runtime: Runtime
+    precision: Precision
     milliseconds: float | None = Field(description="null if it did not run")
     cosine: float | None = Field(
-        description="of its output to that of ONNX Runtime in fp32 (of a quantized model, in int8); null if it did not run"
+        description="of its output to that of ONNX Runtime in fp32 (int8 for a quantized model); null if it did not run"
     )
     problem: str = Field(description="why it did not run; empty if it did")
 
@@ -217,9 +219,9 @@ class RuntimeTrialStatus(BaseModel):
 class RuntimeStatus(BaseModel):
     """What runs a network, and why; `trials` are the runtimes that were measured on this machine."""
 
-    runtime: Literal["onnxruntime", "openvino"]
+    runtime: Runtime
     version: str
-    precision: Literal["fp32", "bf16", "fp16", "int8"]
+    precision: Precision
     reason: str
     trials: list[RuntimeTrialStatus]
 

@@ -31,6 +31,7 @@ from app.web.api.responses import (
     finite,
 )
 from app.web.deps import ServicesDep
+from app.web.errors import accepts_html
 
 router = APIRouter()
 public_router = APIRouter()  # its routes need no key
@@ -57,12 +58,12 @@ async def health(services: ServicesDep, response: Response) -> HealthResponse:
 @router.get("/status", response_model=StatusResponse)
 async def status(request: Request, services: ServicesDep, response: Response) -> StatusResponse | Response:
     """Return model, device, index, ingest, versions and uptime."""
-    told = await _status(services)
-    if "text/html" in request.headers.get("accept", ""):
-        page: Response = request.app.state.status_page(request, told)
+    current = await _status(services)
+    if accepts_html(request):
+        page: Response = request.app.state.status_page(request, current)
         return page
     response.headers["Vary"] = "Accept"
-    return told
+    return current
 
 
 async def _status(services: Services) -> StatusResponse:

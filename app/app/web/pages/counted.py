@@ -66,7 +66,7 @@ class FacetsView:
         undated: matches without a date.
         folders: path, name and number of matches in or below each folder, most first; suggestions.
         links: the same of a few folders, without those whose matches are all in one folder below.
-        left_out: matches that resemble a person who is not meant more; None without such a person, or if unknown.
+        left_out: matches that the filter by other people leaves out; None without it, or if unknown.
     """
 
     total: int
@@ -116,7 +116,7 @@ def _toggled(on: list[Sureness], sureness: Sureness, known: list[Sureness]) -> t
 
 
 def facets_view(counted: Facets, filters: Filters) -> FacetsView:
-    """Make the view of counts; the filters tell which year is chosen."""
+    """Make the view of counts; the filters say which year is chosen."""
     known = {int(year): count for year, count in counted.years.items()}
     most = max(known.values(), default=1)
     span = range(min(known), max(known) + 1) if known and max(known) - min(known) < 200 else sorted(known)
@@ -128,12 +128,14 @@ def facets_view(counted: Facets, filters: Filters) -> FacetsView:
     ]
     names = short_names(counted.folders)
     folders = tuple((path, names[path], n) for path, n in counted.folders.items())
-    links = tuple((path, names[path], counted.folders[path]) for path in islice(_telling(counted.folders), _FOLDERS))
+    links = tuple(
+        (path, names[path], counted.folders[path]) for path in islice(_most_specific(counted.folders), _FOLDERS)
+    )
     return FacetsView(counted.total, counted.is_cut, tuple(bars), counted.undated, folders, links)
 
 
-def _telling(folders: Mapping[str, int]) -> Iterator[str]:
-    """Yield the folders without those that have no other matches than a folder in them."""
+def _most_specific(folders: Mapping[str, int]) -> Iterator[str]:
+    """Yield the folders, except those whose matches are all in one folder below them."""
     for path, n in folders.items():
         if not any(n == others and path != other and is_in(other, path) for other, others in folders.items()):
             yield path

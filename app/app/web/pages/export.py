@@ -54,7 +54,7 @@ def router() -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
-    """What a contact sheet tells of the search: filters, and the faces of the person, indexed or as JPEG files."""
+    """What a contact sheet says about the search: filters, and faces of the person, indexed or as JPEG files."""
 
     filters: Filters
     face_ids: Sequence[str] = ()
@@ -72,7 +72,8 @@ async def _of_face(request: Request, face_id: str, services: ServicesDep) -> Res
 
 async def _of_kept(request: Request, kept_id: str, services: ServicesDep) -> Response:
     opened = await open_kept(request, kept_id, services)
-    for field, wrong in opened.place.wrong.items():  # an export leaves no filter out
+    if opened.place.wrong:  # an export leaves no filter out
+        field, wrong = next(iter(opened.place.wrong.items()))
         raise OceanoError(
             "invalid_request", f"{field} is not valid: {wrong.value}", details={"field": field, "value": wrong.value}
         )
@@ -184,17 +185,8 @@ def _estimate(services: Services, matches: Iterable[ListedMatch], kind: str, t: 
     """Return how many photographs an archive has, and how large it is; previews are not drawn to find out."""
     count, size = zip_size(matches, services.pictures)
     key = "export.size" if kind == "zip" else "export.files"
-    text = t.count(key, count, size=t.decimal(readable_size(size)))
+    text = t.count(key, count, size=t.size(size))
     return {"text": text, "files": count, "bytes": size if kind == "zip" else None}
-
-
-def readable_size(size: float) -> str:
-    """Return a number of bytes with its unit, in powers of 1000, such as 4.1 GB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.1f} {unit}" if unit == "GB" else f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def _sheet(
@@ -209,7 +201,7 @@ def _sheet(
     words = {sureness: t(f"sureness.{sureness}") for sureness in SURENESSES}
     title = t("export.sheet_title", n=t.number(len(found)), date=datetime.now(UTC).date().isoformat())
     thumbs = [services.thumbs.read(face_id) for face_id in searched.face_ids]
-    told = filter_words(searched.filters.plain(services.engine.pack.threshold), t, together=together)
+    conditions = filter_words(searched.filters.plain(services.engine.pack.threshold), t, together=together)
     scope = t.count("export.some", len(selected)) if selected else t("export.sheet_all")
     return contact_sheet(
         found,
@@ -218,6 +210,6 @@ def _sheet(
         words,
         title,
         crops=[*searched.crops, *(jpeg for jpeg in thumbs if jpeg)],
-        lines=[scope, *([t("export.sheet_filters", filters="; ".join(told))] if told else [])],
+        lines=[scope, *([t("export.sheet_filters", filters="; ".join(conditions))] if conditions else [])],
         decimal=t.decimal,
     )

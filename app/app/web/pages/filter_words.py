@@ -28,6 +28,8 @@ def filter_words(filters: Filters, t: Translator, *, together: int) -> list[str]
         words.append(t("filter.min_face_chip", n=t.number(filters.min_face)))
     if filters.least is not None:
         words.append(t("filter.least_chip", least=t.decimal(two_decimals(filters.least))))
+    if filters.sureness:
+        words.append(", ".join(t(f"sureness.{one}") for one in filters.sureness))
     if filters.photo:
         words.append(t("filter.photo"))
     if filters.named:

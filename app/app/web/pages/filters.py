@@ -20,6 +20,7 @@ from app.core.errors import OceanoError
 from app.core.paths import absolute
 from app.core.types import FaceFilter, Floats
 from app.service import SURENESSES, GroupBy, Query, Sort, Sureness, face_filter, is_later, two_decimals
+from app.web.api.images import IMAGE_ID
 
 Size = Literal["s", "m", "l"]
 Fields = Mapping[str, "str | Sequence[str]"]
@@ -37,7 +38,6 @@ _MAX_SIDE: Final = 10_000
 _MAX_DIGITS: Final = 9
 _MAX_AFTER: Final = 10_000
 _MAX_NAME: Final = 200
-_IMAGE_ID: Final = re.compile(r"[0-9a-f]{64}")
 _BANDS: Final = re.compile(r"[01](\.[0-9]{1,6})?,[01](\.[0-9]{1,6})?")
 _DATE: Final = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
 
@@ -59,7 +59,7 @@ class Filters:
         group: one card per image, person, day or set of near-identical images; None: one per face.
         examples: face_ids, further examples of the person.
         together: face_ids of persons who must be in the same image.
-        unlike: face_ids of persons who are not meant.
+        unlike: face_ids of other people, whose matches are left out.
         photo: image_id of the only image whose faces are shown; empty: any.
         named: name of the only person whose faces are shown; empty: any.
         after: where the page begins, `ResultPage.next` of the page before; empty: at the first match.
@@ -121,8 +121,11 @@ class Filters:
         )
 
     def pairs(self, **changes: Any) -> list[tuple[str, str]]:
-        """Return the names and values of all filters that are not at their default, with `changes` to attributes."""
-        changed = replace(self, **changes) if changes else self
+        """Return the names and values of all filters that are not at their default, with `changes` to attributes.
+
+        They begin at the first match unless `changes` name a page.
+        """
+        changed = replace(self, **{**FIRST_PAGE, **changes})
         pairs: list[tuple[str, str]] = []
         for attribute, name in _NAMES.items():
             value = getattr(changed, attribute)
@@ -133,11 +136,8 @@ class Filters:
         return pairs
 
     def query_string(self, **changes: Any) -> str:
-        """Return the query string of these filters, without "?", with `changes` to attributes.
-
-        It has no `after` unless `changes` name one: another filter begins at the first match.
-        """
-        return urlencode(self.pairs(**{**FIRST_PAGE, **changes}), encoding="utf-8", errors="surrogatepass")
+        """Return the `pairs` as a query string, without "?"."""
+        return urlencode(self.pairs(**changes), encoding="utf-8", errors="surrogatepass")
 
 
 _NAMES: Final[Mapping[str, str]] = MappingProxyType(
@@ -165,6 +165,10 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
 FIRST_PAGE: Final[Mapping[str, str]] = MappingProxyType({"after": "", "bands": ""})  # changes to any page's filters
 FILTER_NAMES: Final = frozenset(_NAMES.values())
 _DEFAULTS: Final[Mapping[str, object]] = MappingProxyType({field.name: field.default for field in fields(Filters)})
+_NO_CONDITIONS: Final = frozenset({"least", "sort", "group", "examples", "after", "bands", "size"})
+WITHOUT_CONDITIONS: Final[Mapping[str, Any]] = MappingProxyType(
+    {name: default for name, default in _DEFAULTS.items() if name not in _NO_CONDITIONS}
+)
 
 
 def read_filters(sent: Fields) -> Filters:
@@ -291,7 +295,7 @@ def _face_ids(sent: Fields, name: str, most: int) -> tuple[str, ...]:
 
 
 def _image_id(text: str) -> str:
-    if text and not _IMAGE_ID.fullmatch(text):
+    if text and not IMAGE_ID.fullmatch(text):
         raise _wrong("photo", text, "the id of an indexed image")
     return text
 

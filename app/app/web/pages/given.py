@@ -1,4 +1,4 @@
-"""Filters as a person typed them: what is wrong is left out and told beside its field, and the result stays."""
+"""Filters as a person typed them: a wrong one is left out and explained beside its field, and the result stays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from app.web.pages.filters import Fields, Filters, read_filters
 from app.web.pages.form_fields import all_of, last_of
 from app.web.pages.names import encodable
 
-_TYPED: Final = ("from", "to", "min_face", "least")  # fields that people type into, besides the folder
+# fields that people type into, besides the folder, with the causes of errors
+_TYPED: Final = {"from": "date", "to": "date", "min_face": "min_face", "least": "least"}
 _MAX_SHOWN: Final = 200
 
 
@@ -25,7 +26,7 @@ class WrongField:
 
     Attributes:
         value: what was typed, for the field.
-        cause: end of the key of its text, `wrong.CAUSE`; empty if another field tells.
+        cause: end of the key of its text, `wrong.CAUSE`; empty if the text is beside another field.
         folders: known folders to choose from.
     """
 
@@ -46,7 +47,7 @@ async def read_given(services: Services, sent: Fields) -> Given:
     """Read the filters of a page, and find the folders that a text names.
 
     Args:
-        services: the index knows the folders; the model, which least similarity is none.
+        services: has the index, which knows the folders, and the model's threshold.
         sent: as for `read_filters`.
 
     Raises:
@@ -64,12 +65,12 @@ async def read_given(services: Services, sent: Fields) -> Given:
             if field not in _TYPED or failure.code != "invalid_request":
                 raise
             is_order = failure.details.get("cause") == "order"
+            cause = "order" if is_order else _TYPED[field]
             for name in ("from", "to") if is_order else (field,):
-                cause = "order" if is_order else field
                 wrong[name] = WrongField(_shown(last_of(fields, name)), cause if name == field else "")
                 del fields[name]
-            continue
-        return Given(filters.plain(services.engine.pack.threshold), wrong)
+        else:
+            return Given(filters.plain(services.engine.pack.threshold), wrong)
 
 
 def _known_folders(services: Services, typed: Sequence[str]) -> tuple[list[str], WrongField | None]:

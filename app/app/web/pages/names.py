@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Final
 
-# Control characters, marks and overrides of the direction of text, breaks of lines, invisible signs.
+# Control characters, marks and overrides of the direction of text, line breaks, invisible characters.
 _HIDDEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 def printable(text: str) -> str:
-    """Return a name for the eye: signs that a reader does not see are escaped, such as a line break as \\n.
+    """Return a name for display: invisible characters are escaped, such as a line break as \\n.
 
-    Among them are the signs that turn the direction of text, which can make a name look like another one. Joiners stay:
+    Among them are those that change the direction of text, which can make a name look like another one. Joiners stay:
     scripts and emoji need them.
     """
     return _HIDDEN.sub(lambda sign: sign[0].encode("unicode_escape").decode("ascii"), encodable(text))
@@ -27,7 +27,7 @@ def encodable(text: str) -> str:
 
 
 def short_names(folders: Iterable[str]) -> dict[str, str]:
-    """Name folders for the eye: each by its own name, with parents in front where two would have the same name.
+    """Name folders for display: each by its own name, with parents in front where two would have the same name.
 
     Args:
         folders: absolute paths.

@@ -22,7 +22,6 @@ from app.web.api.faces import face_id_from
 from app.web.api.images import image_id_from
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
-from app.web.pages.export import readable_size
 from app.web.pages.filters import FIRST_PAGE
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.names import encodable, printable
@@ -78,7 +77,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file of the photograph; its names are for the eye, `copied` is its path for programs."""
+    """A file of the photograph; its names are for display, `copied` is its path for programs."""
 
     copied: str
     path: str
@@ -209,7 +208,7 @@ def _view(
         name=path.name,
         folder=str(path.parent),
         copies=tuple(_copies(image)),
-        size=t.decimal(readable_size(image.files[0].size)) if image.files else "",
+        size=t.size(image.files[0].size) if image.files else "",
         details=details,
         shown=(problem := _problem(services, image)) is None,
         problem=problem,
@@ -254,7 +253,7 @@ def _faces(services: Services, image: StoredImage, chosen: str, back: str) -> It
 
 
 def _others(services: Services, image: StoredImage, chosen: str) -> frozenset[str]:
-    """Return the faces that show someone else than a match, which is the person searched for."""
+    """Return the faces of other people than the chosen match, which shows the person searched for."""
     records = services.index.retrieve([one.face_id for one in image.faces], with_embedding=True)
     embeddings = {record.face_id: record.embedding for record in records if record.embedding is not None}
     if chosen not in embeddings:
@@ -264,7 +263,7 @@ def _others(services: Services, image: StoredImage, chosen: str) -> frozenset[st
 
 
 def _beside(back: str, face_id: str) -> str:
-    """Return the address of a result with a further person who must be in the same image, from the first match on."""
+    """Return the address of the first page of a result, with a further person who must be in the same image."""
     address, _, query = back.partition("?")
     pairs = [(name, value) for name, value in parse_qsl(query) if name not in FIRST_PAGE]
     return f"{address}?{urlencode([*pairs, ('with', face_id)])}"

@@ -63,7 +63,7 @@ async def filtered_query(
 
 
 def bands_of_page(services: Services, filters: Filters) -> Bands:
-    """Return where each sureness begins; on a page after the first, where it did on that."""
+    """Return where each sureness begins; on a later page, where it began on the first page."""
     if not filters.bands:
         return services.bands
     likely, very_likely = map(float, filters.bands.split(","))
@@ -143,7 +143,7 @@ async def facets_of(services: Services, query: Query, filters: Filters) -> tuple
 
 
 async def _left_out(services: Services, query: Query, counted: Facets) -> int | None:
-    """Return how many matches resemble a person who is not meant more; None without such a person, or if unknown."""
+    """Return how many matches the faces in `unlike` leave out; None without such faces, or if unknown."""
     if not query.unlike or counted.is_cut:
         return None
     with_them = await services.results.facets(replace(query, unlike=()), folders=0)
@@ -167,7 +167,7 @@ def _counted(page: ResultPage, is_more: bool) -> str:
 async def _closest(services: Services, query: Query) -> str:
     """Return the highest similarity of any face that meets the filters; empty if none resembles the person.
 
-    Of matches that must be below a similarity, or beside another person, none is close.
+    Also empty where a lower threshold does not help: the sureness limits the matches, or a person beside them.
     """
     if query.threshold <= LEAST_MIN or query.within or query.together:
         return ""

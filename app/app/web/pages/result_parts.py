@@ -87,7 +87,7 @@ def _headings(found: Sequence[ListedMatch], place: Place, t: Translator) -> list
 
 
 def _group(listed: ListedMatch, place: Place, t: Translator) -> HeadingView:
-    """Return the heading of a group, with the way to all of its matches if there are others."""
+    """Return the heading of a group, with a link to all of its matches if there are several."""
     stored, by = listed.match.payload, place.filters.group
     day = (stored.taken_at or "")[:_DAY]
     image_id = stored.image_id if by == "image" else ""
@@ -98,10 +98,8 @@ def _group(listed: ListedMatch, place: Place, t: Translator) -> HeadingView:
     elif by == "person":
         text, changes = printable(stored.person or "") or t("result.no_name"), {"named": stored.person or ""}
     else:
-        text, changes = (
-            day_text(day, t) or t("result.undated"),
-            {"taken_from": day, "taken_to": day, "undated": not day},
-        )
+        text = day_text(day, t) or t("result.undated")
+        changes = {"taken_from": day, "taken_to": day, "undated": not day}
     matches = place.to(group=None, **changes) if listed.group_size > 1 else ""
     return HeadingView(text, image_id, listed.group_size, matches)
 
@@ -142,7 +140,7 @@ def example_views(examples: Sequence[Example], place: Place) -> tuple[CropView, 
 
 
 def person_views(views: Sequence[CropView], people: Sequence[Sequence[int]], place: Place) -> tuple[PersonView, ...]:
-    """Make the ways to search each of several people alone; none for one person.
+    """Make the views of several people, each to be searched alone; none for one person.
 
     Args:
         views: of the examples.
@@ -194,9 +192,8 @@ def outline(box: BBox, number: int, width: int, height: int, *, largest_badge: f
     """
     x1, y1, x2, y2 = box
     longest, shorter = max(width, height), min(x2 - x1, y2 - y1)
-    radius = max(
-        0.016 * longest, min(largest_badge * longest, 0.35 * shorter)
-    )  # readable, but does not cover a small face
+    # readable, but does not cover a small face
+    radius = max(0.016 * longest, min(largest_badge * longest, 0.35 * shorter))
     leg = 0.24 * shorter
     ends = ((x1, y1, leg, leg), (x2, y1, -leg, leg), (x2, y2, -leg, -leg), (x1, y2, leg, -leg))
     return OutlineView(

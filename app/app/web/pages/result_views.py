@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,7 +11,7 @@ from app.core.types import BBox
 from app.service import Sureness
 from app.web.i18n import Translator
 from app.web.pages.counted import BandView, FacetsView
-from app.web.pages.filters import FIRST_PAGE, Filters
+from app.web.pages.filters import WITHOUT_CONDITIONS, Filters
 from app.web.pages.given import WrongField
 
 
@@ -36,7 +36,7 @@ class Place:
 
     def to(self, *, face: int | None = None, beside: Sequence[int] | None = None, **changes: Any) -> str:
         """Return the query string with changes; it begins at the first match unless `after` is one of them."""
-        pairs = self.filters.pairs(**{**FIRST_PAGE, **changes})
+        pairs = self.filters.pairs(**changes)
         chosen = self.face if face is None else face
         pairs += [("face", str(chosen))] if chosen else []
         pairs += [("beside", str(number)) for number in (self.beside if beside is None else beside)]
@@ -49,6 +49,15 @@ class Place:
         """The address with its query string."""
         return self.whole_with()
 
+    @property
+    def has_conditions(self) -> bool:
+        """Whether filters other than the lowest similarity may leave matches out."""
+        return bool(self.beside) or replace(self.filters, **WITHOUT_CONDITIONS) != self.filters
+
+    def to_all(self) -> str:
+        """Return the query string without these filters."""
+        return self.to(beside=(), **WITHOUT_CONDITIONS)
+
     def whole_with(self, **changes: Any) -> str:
         """Return the address with changes to the filters."""
         query = self.to(**changes)
@@ -57,7 +66,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class HeadingView:
-    """What cards belong to.
+    """A heading above cards.
 
     Attributes:
         text: a day, month or year; the name of a photograph or person.
@@ -81,7 +90,7 @@ class CardView:
         image_id: its image.
         event: name of the folder, which names the event in most archives; with parents where names clash.
         name: name of the file.
-        path: the path of the file, for the eye.
+        path: the path of the file, for display.
         copied: the same, for programs.
         when: the day of the photograph in words; empty if unknown.
         similarity: two decimals, rounded down, so that what shows as 0.40 reaches a threshold of 0.40.
@@ -91,7 +100,7 @@ class CardView:
         flaw: why the face may be hard to recognise; empty if it is clear.
         page: number of the page of the file, from 1; 0 for a first page.
         is_same: the query is a face of this very image.
-        is_other: the face may be another person than the one searched for, who may be with that one in an image.
+        is_other: the face may show someone else, whom a filter can require in the same image.
         others: face_ids of the further persons who must be in the same image.
         heading: of its group, or of the day that begins here in a list by time; else None.
     """
@@ -217,7 +226,7 @@ class ResultView:
     Attributes:
         place: its address and filters.
         examples: of the person.
-        people: several, whom the examples seem to show, see `app.service.people_of`; empty for one.
+        people: several that the examples seem to show, see `app.service.people_of`; empty for one.
         choices: faces of the photograph to choose from.
         photograph: the photograph, if this request brought it.
         cards: the matches of this page.

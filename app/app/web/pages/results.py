@@ -92,10 +92,11 @@ def _t(request: Request) -> Translator:
 
 
 async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTMLResponse:
+    face_id = face_id_from(face_id)
     given = await read_given(services, query_fields(request))
-    place = Place(f"/face/{face_id_from(face_id)}", given.filters, wrong=given.wrong)
-    asked = await asked_of_faces(services, [face_id_from(face_id), *place.filters.examples])
-    records = await services.lookups.run(services.index.retrieve, [face_id_from(face_id)])
+    place = Place(f"/face/{face_id}", given.filters, wrong=given.wrong)
+    asked = await asked_of_faces(services, [face_id, *place.filters.examples])
+    records = await services.lookups.run(services.index.retrieve, [face_id])
     shown = await result_view(
         services,
         asked,
@@ -108,9 +109,10 @@ async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTM
 
 
 async def _facets_of_face(request: Request, face_id: str, services: ServicesDep) -> HTMLResponse:
+    face_id = face_id_from(face_id)
     given = await read_given(services, query_fields(request))
-    place = Place(f"/face/{face_id_from(face_id)}", given.filters)
-    asked = await asked_of_faces(services, [face_id_from(face_id), *place.filters.examples])
+    place = Place(f"/face/{face_id}", given.filters)
+    asked = await asked_of_faces(services, [face_id, *place.filters.examples])
     counted, bands = await facets_of(services, await query_of(services, asked, place.filters), place.filters)
     return show_facets(request, place, counted, bands)
 

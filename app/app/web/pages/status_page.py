@@ -10,7 +10,6 @@ from fastapi.responses import HTMLResponse
 
 from app.web.api.responses import DeviceStatus, GpuStatus, IndexStatus, IngestStatus, RuntimeStatus, StatusResponse
 from app.web.i18n import Translator, language_of, translator
-from app.web.pages.export import readable_size
 from app.web.pages.result_views import day_text
 from app.web.pages.templating import render
 
@@ -68,8 +67,7 @@ def _runtime(runtime: RuntimeStatus) -> str:
 
 
 def _gpu(gpu: GpuStatus, t: Translator) -> str:
-    used, total = t.decimal(readable_size(gpu.memory_used)), t.decimal(readable_size(gpu.memory_total))
-    return t("status.gpu_memory", name=gpu.name, used=used, total=total)
+    return t("status.gpu_memory", name=gpu.name, used=t.size(gpu.memory_used), total=t.size(gpu.memory_total))
 
 
 def _index(status: StatusResponse, t: Translator) -> Rows:
@@ -83,7 +81,7 @@ def _index(status: StatusResponse, t: Translator) -> Rows:
         (t("status.in_graph"), t.number(index.indexed)),
     ]
     if index.disk_bytes is not None:
-        rows.append((t("status.disk"), t.decimal(readable_size(index.disk_bytes))))
+        rows.append((t("status.disk"), t.size(index.disk_bytes)))
     if index.maintaining:
         rows.append((t("status.work"), t("status.maintaining")))
     if index.copies_missing:
@@ -96,9 +94,14 @@ def _index(status: StatusResponse, t: Translator) -> Rows:
 def _ingest(status: StatusResponse, t: Translator) -> Rows:
     if not isinstance(status.ingest, IngestStatus):
         return ((t("status.state"), status.ingest.message),)
-    counts = (("done", status.ingest.done), ("no_face", status.ingest.no_face), ("failed", status.ingest.failed),
-              ("duplicate", status.ingest.duplicate), ("faces", status.ingest.faces))  # fmt: skip
-    return tuple((t(f"status.{name}"), t.number(n)) for name, n in counts)
+    found = status.ingest
+    return (
+        (t("status.done"), t.number(found.done)),
+        (t("status.no_face"), t.number(found.no_face)),
+        (t("status.failed"), t.number(found.failed)),
+        (t("status.duplicate"), t.number(found.duplicate)),
+        (t("status.faces"), t.number(found.faces)),
+    )
 
 
 def _versions(status: StatusResponse, t: Translator) -> Rows:

@@ -14,7 +14,7 @@ _OTHER_PHOTOGRAPH: Final = frozenset({"face_not_found", "unsupported_image", "in
 
 @dataclass(frozen=True, slots=True)
 class ErrorView:
-    """An error as the page shows it: whether a new attempt may succeed (`retry`), or one with another photograph."""
+    """An error as the page shows it; `retry` says whether a new attempt may succeed."""
 
     code: str
     title: str
@@ -24,7 +24,7 @@ class ErrorView:
 
     @property
     def choose(self) -> bool:
-        """Whether another photograph helps."""
+        """Whether another photograph may help."""
         return self.code in _OTHER_PHOTOGRAPH
 
 
