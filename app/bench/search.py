@@ -5,7 +5,8 @@
 N faces (identities of eight, see bench/gallery.py) go into an embedded index through its owner, `--step` at a time;
 after each step the graph is built, while searches and small writes go on and are timed. Then new faces of stored people
 are searched for one by one, and each result is compared with an exact scan of all N, which is made in blocks and kept
-beside the index.
+beside the index. `edge_ms` is Qdrant Edge alone: the same searches in this process, by turns with those of the owner,
+whose median is then `owner_ms`; `over_edge` is their ratio.
 
 `--keep FOLDER` keeps the index there; a run that was interrupted goes on where it was. `--minutes M` starts no further
 step after M minutes. `--ef 512,1024` compares values of HNSW_EF on the same graph.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import psutil
 
 from app.core.concurrency import processors
@@ -41,6 +44,9 @@ from app.core.protocols import FaceIndex
 from app.core.types import FacePoint
 from app.index import open_index
 from app.index.embedded.alias import open_embedded
+from app.index.embedded.options import OwnerOptions
+from app.index.embedded.shard import Shard
+from app.index.embedded.storage import copy_folder, current_shard
 from bench.exact import DIGEST, LIMIT, compared, filtered, id_of, milliseconds, ms, pack_of, rate
 from bench.faces import SIZE, Floats, points
 from bench.gallery import BLOCK, Gallery, Truth
@@ -52,6 +58,7 @@ SEARCHES_PER_WRITE = 3
 FACES_OF_A_WRITE = 16
 WRITTEN_BESIDE = 10_000  # at most, during one build
 LEAVING_S = 3
+WARMING = 100  # searches that are not counted
 SLOWEST = 6  # searches during a build, with the second in which they began
 
 
@@ -185,6 +192,7 @@ def measured(settings: Settings, gallery: Gallery, count: int, folder: Path) -> 
         said |= compared(index, queries, owners, truth)  # the pages that these searches need are in memory now
         said |= filtered(index, queries, truth)
         said |= _memory() | {"disk_gb": (index.info().disk_bytes or 0) / 1e9}
+        said |= _edge_alone(settings, index, queries)
     said |= _rates(settings, gallery.size, queries)
     return said | {"scan_ms": truth.scan_ms, "vs_scan": truth.scan_ms / said["p50_ms"]}
 
@@ -204,6 +212,26 @@ def _rates(settings: Settings, size: int, queries: Floats) -> dict[str, float]:
     said["clients_gain"] = said[f"per_s_{CLIENTS}"] / said["per_s_1"]
     said["readers_gain"] = said[f"per_s_{CLIENTS}"] / said[f"per_s_{CLIENTS}_without_readers"]
     return said
+
+
+def _edge_alone(settings: Settings, index: FaceIndex, queries: Floats) -> dict[str, float]:
+    """Search through the owner and, by turns, in a linked copy of its shard that is open in this process."""
+    (collection,) = (path for path in settings.embedded_dir.iterdir() if path.is_dir())
+    copy = collection.with_name("edge-alone")
+    shutil.rmtree(copy, ignore_errors=True)
+    source = current_shard(collection)
+    assert source is not None
+    copy_folder(source, copy, link_frozen=True)
+    options = OwnerOptions(copy, queries.shape[1], hnsw_m=settings.hnsw_m, hnsw_ef_construct=settings.hnsw_ef_construct)
+    shard = Shard.open(copy, options, copy=True)
+    times: dict[str, list[float]] = {"owner_ms": [], "edge_ms": []}
+    for query in np.concatenate([queries[:WARMING], queries]):
+        times["owner_ms"].append(ms(index.search, query, limit=LIMIT))
+        times["edge_ms"].append(ms(shard.search, query.tobytes(), LIMIT, None, {}, settings.hnsw_ef))
+    shard.close()
+    shutil.rmtree(copy)
+    said = {name: statistics.median(values[WARMING:]) for name, values in times.items()}
+    return said | {"over_edge": said["owner_ms"] / said["edge_ms"]}
 
 
 def _with_ef(settings: Settings, gallery: Gallery, ef: int, count: int, folder: Path) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 1. Block writes, flush, copy the shard's folder (hard links for files that Edge only reads), start a journal of the ids
    that are written, allow writes.
-2. A builder process with low priority builds the graph of the copy.
+2. A builder process with low priority builds a graph of the copy, see `build_plan`.
 3. A second worker opens the result. The points in the journal are copied to it from the old shard, in rounds.
 4. Block writes, copy the last points, sync the log, compare the numbers of points, replace the pointer `current`
    atomically, send requests to the second worker, allow writes. The old worker exits, and its shard is removed.
@@ -15,7 +15,6 @@ pointer to a complete shard, and a temporary folder that the next owner removes.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import shutil
@@ -28,7 +27,7 @@ from typing import Final
 
 from app.core.errors import OceanoError
 from app.core.files import free_bytes, sync
-from app.index.capacity import kilobytes
+from app.index.embedded.build_plan import BuildPlan, plan_build
 from app.index.embedded.catch_up import CatchUp, Journal
 from app.index.embedded.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
 from app.index.embedded.protocol import Op, pack, read_reply
@@ -46,11 +45,9 @@ from app.index.errors import unavailable
 
 log = logging.getLogger("app.index.embedded.owner")
 
-# Free disk space that a build needs, as a multiple of the shard's size. The copy shares the vectors; the new graph,
-# vectors and payloads are about as large as the old ones.
+# Free disk space that a build needs, as a multiple of the size of what it builds: a new graph, vectors and payloads
+# are about as large as the old ones. The copy shares most files.
 _SPACE_FACTOR: Final = 1.5
-# Edge rewrites a segment from this share of deleted points on.
-_VACUUM_SHARE: Final = 0.2
 
 
 class BuildCancelled(Exception):
@@ -113,14 +110,15 @@ class Build:
             OSError: a file cannot be read or written.
             WorkerGone: the second worker exited.
         """
-        if not (points := self._points_to_build()):
+        if (plan := self._plan()) is None:
             log.info("nothing to build")
             return
+        log.info("a graph of %d points, %s", plan.points, "a second one" if plan.spare_kb else "the only one")
         began = time.monotonic()
         copy = self._options.folder / new_name("build")
         try:
-            copy_seconds = self._copy(copy)
-            if not self._build_graph(copy, points):
+            copy_seconds = self._copy(copy, plan)
+            if not self._build_graph(copy, plan):
                 log.info("nothing to build")
                 return
             sync_tree(copy)  # before the old shard is removed
@@ -145,16 +143,13 @@ class Build:
                 journal.close()
             shutil.rmtree(copy, ignore_errors=True)
 
-    def _points_to_build(self) -> int:
-        """Return the number of points, or 0 if Edge would build nothing; it applies the same limits to the copy."""
+    def _plan(self) -> BuildPlan | None:
         read_reply(self._supervisor.call(pack(Op.FLUSH)))  # so that the removed points are counted
-        points, indexed, removed, _ = read_reply(self._supervisor.call(pack(Op.INFO)))
-        enough = points - indexed >= self._options.indexing_points
-        return int(points) if enough or removed > _VACUUM_SHARE * (indexed + removed) else 0
+        return plan_build(read_reply(self._supervisor.call(pack(Op.INFO))), self._options)
 
-    def _copy(self, copy: Path) -> float:
+    def _copy(self, copy: Path, plan: BuildPlan) -> float:
         """Copy the shard and start the journal; return the seconds for which writes waited."""
-        self._require_space()
+        self._require_space(plan)
         with self._write_lock:
             began = time.monotonic()
             read_reply(self._supervisor.call(pack(Op.FLUSH)))
@@ -162,9 +157,9 @@ class Build:
             self._journal = Journal(self._options.folder)
             return time.monotonic() - began
 
-    def _require_space(self) -> None:
+    def _require_space(self, plan: BuildPlan) -> None:
         free = max(0, free_bytes(self._options.folder) - self._options.min_free_mb * 1_000_000)
-        needed = int(_SPACE_FACTOR * disk_bytes(self._supervisor.shard))
+        needed = int(_SPACE_FACTOR * plan.share * disk_bytes(self._supervisor.shard))
         if free < needed:
             raise OceanoError(
                 "disk_full",
@@ -173,14 +168,14 @@ class Build:
                 details={"free_bytes": free, "needed_bytes": needed},
             )
 
-    def _build_graph(self, copy: Path, points: int) -> bool:
+    def _build_graph(self, copy: Path, plan: BuildPlan) -> bool:
         """Run the builder, which is killed with this thread (PR_SET_PDEATHSIG); return False if it built nothing."""
-        share = kilobytes(int(points * self._options.full_scan_share), self._options.embedding_size)
-        options = dataclasses.replace(self._options, full_scan_kb=min(self._options.full_scan_kb, share))
         with self._state:
             self._require_not_cancelled()
             self._builder = subprocess.Popen(  # noqa: S603 - our own module
-                command("build", options, copy, os.getpid()), stdin=subprocess.DEVNULL, pass_fds=(self._lock,)
+                command("build", plan.options(self._options), copy, os.getpid()),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(self._lock,),
             )
         code = self._builder.wait()
         with self._state:

@@ -23,6 +23,7 @@ from app.index.embedded.protocol import (
     WRITES,
     Op,
     Request,
+    ShardSizes,
     pack,
     read_reply,
     unpack,
@@ -141,11 +142,11 @@ class RequestHandler:
             )
 
     def _info(self) -> dict[str, Any]:
-        points, indexed, _, segments = read_reply(self._supervisor.call(pack(Op.INFO)))
+        sizes: ShardSizes = read_reply(self._supervisor.call(pack(Op.INFO)))
         return {
-            "points": points,
-            "indexed": indexed,
-            "segments": segments,
+            "points": sizes.points,
+            "indexed": sizes.indexed,
+            "segments": sizes.segments,
             "maintaining": self.maintenance.running,
             "disk_bytes": disk_bytes(self._supervisor.shard),
             "damaged_files": len(self._integrity.damaged),

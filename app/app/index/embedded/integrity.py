@@ -2,7 +2,7 @@
 
 `checksums.json` in the shard's folder has two lists:
 
-- `frozen`: files that Edge writes once, during a build (`storage.FROZEN`). They are recorded when the build ends.
+- `frozen`: files that Edge writes once, during a build (`storage.is_frozen`). They are recorded when the build ends.
 - `closed`: all other files, recorded after a clean close. The list is removed before the shard is opened again, so
   that a killed process never leaves one behind. Of a large index, only the smaller files are recorded, because
   opening and closing must take less than a second.
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from app.core.errors import OceanoError
 from app.core.files import write_atomic
-from app.index.embedded.storage import FROZEN, sync_tree
+from app.index.embedded.storage import is_frozen, sync_tree
 from app.index.errors import unavailable
 
 log = logging.getLogger("app.index.embedded.owner")
@@ -67,7 +67,7 @@ def record_closed(shard: Path) -> None:
     left = OPENING_BYTES
     for size, path in _files(shard):
         name = str(path.relative_to(shard))
-        if path.name in FROZEN:
+        if is_frozen(path):
             frozen[name] = known.get(name) or [size, _checksum(path)]
         elif (left := left - _data_bytes(path)) >= 0:
             closed[name] = [size, _checksum(path)]

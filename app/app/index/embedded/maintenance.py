@@ -15,8 +15,9 @@ from typing import Final
 
 from app.core.errors import OceanoError
 from app.index.embedded.build import Build, BuildCancelled
+from app.index.embedded.build_plan import is_due
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import ID_BYTES, Op, pack, read_reply
+from app.index.embedded.protocol import ID_BYTES, Op, ShardSizes, pack, read_reply
 from app.index.embedded.supervisor import WorkerGone, WorkerSupervisor
 from app.index.errors import unavailable
 
@@ -78,7 +79,7 @@ class Maintenance:
             build.record(ids)
 
     def build_if_due(self, *, at_start: bool = False) -> None:
-        """Start a build if enough points are outside the graph.
+        """Start a build if enough points are in no graph.
 
         Args:
             at_start: check even if few points were written since the last check.
@@ -90,10 +91,9 @@ class Maintenance:
         if self.running or (few and not at_start) or time.monotonic() < self._not_before:
             return
         self._written = 0
-        points, indexed, _, _ = read_reply(self._supervisor.call(pack(Op.INFO)))
-        missing = points - indexed
-        if missing >= self._options.build_min and missing >= self._options.build_share * points:
-            log.info("%d of %d points are not in the graph, starting a build", missing, points)
+        sizes: ShardSizes = read_reply(self._supervisor.call(pack(Op.INFO)))
+        if is_due(sizes, self._options):
+            log.info("%d of %d points are in no graph, starting a build", sizes.points - sizes.indexed, sizes.points)
             self._begin()
 
     def start(self) -> None:

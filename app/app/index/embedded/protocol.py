@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from app.core.errors import OceanoError
 from app.index.errors import unavailable
@@ -75,6 +75,24 @@ class Request:
     def load(self) -> Any:
         """Unpickle the body."""
         return pickle.loads(self.body)  # noqa: S301 - the peer has proved that it knows the key
+
+
+class ShardSizes(NamedTuple):
+    """Numbers of points: the value of INFO between owner and worker.
+
+    Attributes:
+        points: all.
+        indexed: in a graph.
+        removed: still in a graph, but deleted or named since the build; they are not among `indexed`.
+        largest: of `indexed`, those in the largest graph.
+        segments: the number of segments.
+    """
+
+    points: int
+    indexed: int
+    removed: int
+    largest: int
+    segments: int
 
 
 def pack(op: Op, ids: bytes = b"", body: object = None) -> bytes:

@@ -25,7 +25,7 @@ from app.core.files import free_bytes
 from app.index.embedded.catch_up import CatchUp, Journal
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.protocol import Op, pack, read_reply
-from app.index.embedded.storage import FROZEN, copy_folder, new_name
+from app.index.embedded.storage import copy_folder, is_frozen, new_name
 from app.index.embedded.supervisor import WorkerGone, WorkerProcess, WorkerSupervisor
 from app.index.errors import unavailable
 
@@ -233,7 +233,8 @@ def _copied_bytes(shard: Path) -> int:
     total = 0
     for base, _, names in os.walk(shard):
         for name in names:
-            if name not in FROZEN:
+            path = Path(base, name)
+            if not is_frozen(path):
                 with contextlib.suppress(FileNotFoundError):
-                    total += Path(base, name).lstat().st_blocks * 512
+                    total += path.lstat().st_blocks * 512
     return total

@@ -22,8 +22,8 @@ from app.core.files import sync
 from app.index.capacity import kilobytes
 from app.index.embedded.integrity import record_closed, require_undamaged
 from app.index.embedded.options import OwnerOptions
-from app.index.embedded.protocol import join_ids, split_ids
-from app.index.embedded.storage import new_name, sync_tree
+from app.index.embedded.protocol import ShardSizes, join_ids, split_ids
+from app.index.embedded.storage import built_segments, new_name, sync_tree
 from app.index.errors import unavailable
 
 _log = logging.getLogger("app.index.embedded.worker")
@@ -73,8 +73,9 @@ def _edge_errors() -> Iterator[None]:
 def config_of(options: OwnerOptions, *, shared: bool = False) -> edge.EdgeConfig:
     """Return Edge's configuration.
 
-    Vectors, payloads and most payload indexes are on disk (mmap), int8 copies of the vectors in memory; there is one
-    segment with a graph. With `shared`, the int8 copies are in the system's cache, which other processes can use, too.
+    Vectors, payloads and most payload indexes are on disk (mmap), int8 copies of the vectors in memory. With `shared`,
+    the int8 copies are in the system's cache, which other processes can use, too. With `options.spare_kb`, a build
+    makes one graph of the smaller segments, else one of all.
     """
     return edge.EdgeConfig(
         vectors=edge.EdgeVectorParams(
@@ -90,8 +91,8 @@ def config_of(options: OwnerOptions, *, shared: bool = False) -> edge.EdgeConfig
             type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Cached if shared else edge.Memory.Pinned
         ),
         optimizers=edge.EdgeOptimizersConfig(
-            default_segment_number=1,
-            max_segment_size=1 << 40,
+            default_segment_number=2 if options.spare_kb else 1,
+            max_segment_size=options.spare_kb or 1 << 40,
             indexing_threshold=kilobytes(options.indexing_points, options.embedding_size),
         ),
     )
@@ -290,17 +291,21 @@ class Shard:
         counts = [(str(hit.value), hit.count) for hit in found.hits if hit.count]
         return sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:limit]
 
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Return the numbers of points, of points in the graph, of points removed from it, and of segments.
+    def sizes(self) -> ShardSizes:
+        """Return the numbers of points.
 
         Naming or deleting a face removes it from the graph, but Edge still counts it as indexed. A segment's file
         `id_tracker.deleted` has a bit for each such face, as of the last flush.
         """
         with _edge_errors():
             info = self._shard.info()
-        masks = (path.read_bytes() for path in (self._folder / "segments").glob("*/id_tracker.deleted"))
-        removed = sum(int.from_bytes(mask, "little").bit_count() for mask in masks)
-        return info.points_count, max(0, info.indexed_vectors_count - removed), removed, info.segments_count
+        removed = largest = 0
+        for segment, vector_bytes in built_segments(self._folder):
+            mask = (segment / "id_tracker.deleted").read_bytes()
+            removed += (without := int.from_bytes(mask, "little").bit_count())
+            largest = max(largest, vector_bytes // (4 * self._size) - without)
+        indexed = max(0, info.indexed_vectors_count - removed)
+        return ShardSizes(info.points_count, indexed, removed, min(largest, indexed), info.segments_count)
 
     def optimize(self) -> bool:
         """Build the graph, if Edge's limits require it; takes minutes and blocks the process.

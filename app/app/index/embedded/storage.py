@@ -31,9 +31,38 @@ LOCK: Final = "owner.lock"
 KEY: Final = "owner.key"
 # Edge writes these files once, during a build, and only reads them afterwards, so a copy may use hard links.
 # tests/index/embedded/test_maintenance.py deletes, names, inserts and builds, and compares the bytes.
-FROZEN: Final = frozenset({"matrix.dat", "quantized.data", "links_compressed.bin", "links.bin", "graph.bin"})
+_VECTORS: Final = "matrix.dat"
+_FROZEN: Final = frozenset(
+    {
+        _VECTORS,
+        "quantized.data",
+        "links_compressed.bin",
+        "links.bin",
+        "graph.bin",
+        "id_tracker.mappings",
+        "point_to_values.bin",
+        "values_to_points.bin",
+        "data.bin",
+    }
+)
 _FOLDERS: Final = ("shard-", "build-", "backup-", "reader-", "old-")
 _FICLONE: Final = 0x40049409
+
+
+def is_frozen(path: Path) -> bool:
+    """Return whether Edge only reads a file; of payloads, only where the segment has a graph, see `built_segments`."""
+    if path.name in _FROZEN:
+        return True
+    payloads = path.parent
+    is_page = payloads.name == "payload_storage" and path.name.startswith("page_")
+    return is_page and (payloads.parent / "vector_storage" / _VECTORS).exists()
+
+
+def built_segments(shard: Path) -> list[tuple[Path, int]]:
+    """Return the segments that a build has made, each with the bytes of its vectors; other segments take new points."""
+    return [
+        (path.parents[1], path.stat().st_size) for path in (shard / "segments").glob(f"*/vector_storage/{_VECTORS}")
+    ]
 
 
 def sync_tree(folder: Path) -> None:
@@ -171,7 +200,7 @@ def copy_folder(source: Path, target: Path, *, link_frozen: bool) -> None:
     Args:
         source: a flushed shard, or a folder of one.
         target: a new folder.
-        link_frozen: create hard links for files that Edge only reads (FROZEN).
+        link_frozen: create hard links for files that Edge only reads.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -183,7 +212,7 @@ def copy_folder(source: Path, target: Path, *, link_frozen: bool) -> None:
             path = Path(base, name)
             if not path.is_file():  # the socket of a killed owner
                 continue
-            if not (link_frozen and name in FROZEN and _link(path, folder / name)):
+            if not (link_frozen and is_frozen(path) and _link(path, folder / name)):
                 _copy_file(path, folder / name)
 
 

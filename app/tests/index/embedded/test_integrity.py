@@ -19,7 +19,7 @@ from app.index.embedded.integrity import CHECKSUMS, FrozenCheck, damaged_frozen_
 from app.index.embedded.options import OwnerOptions
 from app.index.embedded.rebuild import rebuild
 from app.index.embedded.shard import Shard
-from app.index.embedded.storage import FROZEN, current_shard, set_current
+from app.index.embedded.storage import current_shard, is_frozen, set_current
 from app.index.payload import is_unit, to_stored
 from tests.index.conftest import PACK, payload, unit_vectors
 from tests.index.embedded.test_shard import ids
@@ -110,7 +110,7 @@ def test_a_damaged_shard_is_not_opened_and_the_error_names_the_files(options: Ow
 
 
 def test_a_file_that_is_missing_or_shorter_is_damage(options: OwnerOptions, folder: Path) -> None:
-    path = next(path for path in _files(folder) if path.name in FROZEN)
+    path = next(path for path in _files(folder) if is_frozen(path))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(OceanoError, match="damaged on the disk"):
         Shard.open(folder, options)

@@ -19,7 +19,7 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter
-from app.index.embedded.storage import FROZEN
+from app.index.embedded.storage import is_frozen
 from tests.index.conftest import (
     children_of,
     collection_folder,
@@ -282,6 +282,34 @@ def test_a_build_is_cancelled_when_the_last_client_disconnects(settings: Setting
     again.close()
 
 
+def test_new_points_get_a_second_graph_until_they_are_many(settings: Settings, filled: Path) -> None:
+    settings.data_dir.mkdir()
+    copy_tree(filled, settings.index_dir)
+    index = open_quick(settings, **LOW, build_share=0.4)
+    index.maintain(wait=True)
+    (first,) = _graphs(settings)
+    stored = list(FACES)
+    for seed, graphs in ((31, 2), (32, 2), (33, 1)):  # 300 and 600 points beside 1200, then 1000
+        more = points(300 if seed < 33 else 400, seed=seed)
+        index.upsert(more)
+        index.maintain(wait=True)
+        stored += more
+        found = _graphs(settings)
+        assert (len(found), first in found) == (graphs, graphs == 2)
+        assert (index.info().points, index.info().indexed) == (len(stored), len(stored))
+        for face in (*FACES[::400], more[0], more[-1]):
+            assert index.search(face.embedding, limit=1)[0].face_id == face.face_id
+    assert everything(index) == set(ids_of(stored))
+    index.close()
+
+
+def _graphs(settings: Settings) -> set[tuple[int, int]]:
+    """Inodes and sizes of the vectors that are in a graph."""
+    (shard,) = collection_folder(settings).glob("shard-*")
+    found = [path.stat() for path in shard.rglob("matrix.dat")]
+    return {(one.st_ino, one.st_size) for one in found}
+
+
 def test_a_build_with_nothing_to_do_changes_nothing(settings: Settings) -> None:
     index = open_quick(settings)
     index.upsert(points(10))
@@ -320,17 +348,18 @@ def test_a_build_without_disk_space_is_refused(settings: Settings) -> None:
 
 
 def test_edge_never_writes_to_files_that_a_copy_links(settings: Settings, index: FaceIndex) -> None:
-    """Why hard links are safe (`storage.FROZEN`): deletions, names, insertions and builds do not change them."""
+    """Why hard links are safe (`storage.is_frozen`): deletions, names, insertions and builds do not change them."""
     index.maintain(wait=True)
     (shard,) = collection_folder(settings).glob("shard-*")
     before = _digests(shard)
-    assert {name for name, _ in before} >= {"matrix.dat", "quantized.data"}
+    frozen = {"matrix.dat", "quantized.data", "id_tracker.mappings", "point_to_values.bin", "data.bin", "page_0.dat"}
+    assert {name for name, _ in before} >= frozen
     index.delete(ids_of(FACES[:300]))
     index.set_payload(ids_of(FACES[300:600]), person="Ana")
     index.upsert(points(400, seed=16))
     index.flush()
     assert _digests(shard) == before
-    open_files = {path: path.open("rb") for path in shard.rglob("*") if path.name in FROZEN}
+    open_files = {path: path.open("rb") for path in shard.rglob("*") if is_frozen(path)}
     index.maintain(wait=True)
     assert not shard.exists()
     after = {(path.name, hashlib.sha256(file.read()).hexdigest()) for path, file in open_files.items()}
@@ -339,7 +368,15 @@ def test_edge_never_writes_to_files_that_a_copy_links(settings: Settings, index:
     assert after == before
 
 
+def test_payloads_of_points_without_a_graph_are_copied(settings: Settings, index: FaceIndex) -> None:
+    (shard,) = collection_folder(settings).glob("shard-*")
+    pages = list(shard.rglob("page_0.dat"))
+    assert pages
+    assert not any(is_frozen(path) for path in pages)
+    index.maintain(wait=True)
+    (shard,) = collection_folder(settings).glob("shard-*")
+    assert sum(is_frozen(path) for path in shard.rglob("page_0.dat")) == 1  # the other segment takes new points
+
+
 def _digests(shard: Path) -> set[tuple[str, str]]:
-    return {
-        (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in shard.rglob("*") if path.name in FROZEN
-    }
+    return {(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in shard.rglob("*") if is_frozen(path)}
