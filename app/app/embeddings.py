@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import cv2
@@ -22,14 +21,13 @@ from app.core.concurrency import FairGate, processors
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.memory import trim
-from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point, RuntimeInfo
+from app.core.types import DeviceInfo, EngineHealth, Face, Floats, ModelPack, Picture, Pixels, Point
 from app.engine.alignment import CROP_SIDE, align
-from app.engine.choice import Role, RuntimeSettings, choose, processor_name
+from app.engine.choice import choose_all, until_restart
 from app.engine.detector import FaceDetector
 from app.engine.found import Found
 from app.engine.network import Network, real_device
 from app.engine.placement import Placement, place
-from app.engine.prepared import Cache
 from app.engine.quality import rate
 from app.engine.references import reference_crop
 
@@ -42,6 +40,7 @@ _REFERENCE_SIDE: Final = 160  # pixels: side of the reference image of detectors
 # (measured: 20.0 ms per image one by one, 20.6 ms in batches of 4), and small ones keep the threads evenly busy.
 _CPU_BATCHES: Final = (1, 1, 8)
 _CUDA_BATCHES: Final = (32, 16, 32)
+_INTEL_GPU_BATCHES: Final = (1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,9 @@ class FaceEngine:
         pack: the model pack.
         settings: for DEVICE, RUNTIME, PRECISION, GPU_CONCURRENCY and the settings of the detector.
         verified: returns the pack after hashing its files again; called before a broken model is reloaded.
-        many: optimize for an ingest, which always has a next image: on a CPU, run one call per processor at the same
-            time with one thread each, instead of GPU_CONCURRENCY calls that share the processors.
+        many: optimize for an ingest, which always has a next image: on a CPU, first measure the runtimes unless they
+            have been measured, and run one call per processor at the same time with one thread each, instead of
+            GPU_CONCURRENCY calls that share the processors.
 
     Raises:
         OceanoError: `device_unavailable`, `model_corrupt`, `disk_full`, `engine_unhealthy`.
@@ -82,13 +82,13 @@ class FaceEngine:
         self._settings = settings
         self._verified = verified or (lambda: pack)
         placement = place(settings.device, threads=0)
-        one_thread_each = many and not placement.on_cuda
+        one_thread_each = many and not placement.on_gpu
         self._concurrency = processors() if one_thread_each else settings.gpu_concurrency
-        threads = 1 if placement.on_cuda else max(1, processors() // self._concurrency)
+        threads = 1 if placement.on_gpu else max(1, processors() // self._concurrency)
         self._many = many
         self._placement = replace(placement, threads=threads, streams=self._concurrency)
-        self._placements, runtimes = self._choose_runtimes()
-        self._batches = _CUDA_BATCHES if placement.on_cuda else _CPU_BATCHES
+        self._placements, runtimes = choose_all(pack, settings, self._placement, "now" if many else "no")
+        self._batches = _batches(placement)
         self._gate = FairGate(self._concurrency)
         self._checking = threading.Lock()
         cv2.setNumThreads(1)  # OpenCV's threads would compete with those of the sessions and the ingest
@@ -212,18 +212,19 @@ class FaceEngine:
     def _load(self, pack: ModelPack) -> _Models:
         _, max_frames, max_crops = self._batches
         network = Network(pack.detector, self._placements["detector"], max_batch=max_frames)
-        detector = FaceDetector(network, self._settings, self._gate, trim=not self._placement.on_cuda)
+        detector = FaceDetector(network, self._settings, self._gate, trim=not self._placement.on_gpu)
         return _Models(detector, Network(pack.recogniser, self._placements["recogniser"], max_batch=max_crops))
 
-    def _choose_runtimes(self) -> tuple[dict[str, Placement], dict[str, RuntimeInfo]]:
-        """The placements of both networks, and what is in the status about them."""
-        settings, pack = self._settings, self._pack
-        wanted = RuntimeSettings(settings.runtime, settings.precision, settings.state_dir / "runtimes.json")
-        models: tuple[tuple[Role, Path], ...] = (("detector", pack.detector), ("recogniser", pack.recogniser))
-        cache = Cache(settings.models_dir / ".prepared", f"{pack.digest}\n{processor_name()}")
-        placement = replace(self._placement, cache=cache)
-        chosen = {role: choose(path, role, pack.digest, placement, wanted) for role, path in models}
-        return {role: one for role, (one, _) in chosen.items()}, {role: info for role, (_, info) in chosen.items()}
+    def measure_runtimes(self) -> None:
+        """Measure the runtimes that have not been measured on this machine, with low priority; takes up to minutes.
+
+        This engine stays as it is: the next one is built with the result, and `device` shows it.
+        """
+        _, measured = choose_all(self._pack, self._settings, self._placement, "in_background")
+        running = self._device.runtimes
+        self._device = replace(
+            self._device, runtimes={role: until_restart(running[role], info) for role, info in measured.items()}
+        )
 
     def _reload(self, broken: EngineHealth) -> EngineHealth:
         try:
@@ -251,7 +252,7 @@ class FaceEngine:
             raise OceanoError("model_corrupt", f"the model pack {self._pack.name} does not run: {failure}") from failure
 
     def _first_check(self) -> EngineHealth:
-        """Compare two crops too: a model that returns one vector for every crop passes a comparison with itself."""
+        """Check that the references are numbers, and that another crop has another embedding."""
         crop = reference_crop(self._models.crop_side)
         (other,) = self._embed(self._models.recogniser, [crop[::-1].copy()])
         if float(self._reference[0] @ other) > HEALTHY_COSINE:
@@ -260,17 +261,20 @@ class FaceEngine:
                 f"{self._pack.recogniser.name} returns the same embedding for different images; verify the model: "
                 f"`oceano models verify {self._pack.name}`",
             )
-        health = self._compare(self._models)
+        health = self._health_of(self._reference)
         if not health.healthy:
             raise OceanoError("engine_unhealthy", health.message)
         return health
 
     def _compare(self, models: _Models) -> EngineHealth:
         try:
-            now = self._run_references(models)
+            return self._health_of(self._run_references(models))
         except Exception as failure:  # noqa: BLE001 - any exception means that it is not healthy
             message = failure.message if isinstance(failure, OceanoError) else f"the model does not run: {failure}"
             return EngineHealth(False, 0.0, message)
+
+    def _health_of(self, now: tuple[Floats, Floats]) -> EngineHealth:
+        """Compare what the networks return for the reference images with the references."""
         cosines = [float(a @ b) for a, b in zip(now, self._reference, strict=True)]
         for name, cosine in zip((self._pack.recogniser.name, self._pack.detector.name), cosines, strict=True):
             if not cosine >= HEALTHY_COSINE:  # also true for NaN
@@ -280,7 +284,7 @@ class FaceEngine:
 
     def _release_memory(self, models: _Models) -> None:
         """Return memory of large pictures between the requests of a service; an ingest would need it again."""
-        if self._many or self._placement.on_cuda:
+        if self._many or self._placement.on_gpu:
             return
         try:
             with self._gate:
@@ -331,6 +335,12 @@ def _face(found: Found, crop: Pixels, embedding: Floats) -> Face:
     kps = (points[0], points[1], points[2], points[3], points[4])
     quality, flaws = rate(crop, found.bbox, found.kps, found.score)
     return Face(found.bbox, kps, found.score, quality, found.found_by, embedding, flaws)
+
+
+def _batches(placement: Placement) -> tuple[int, int, int]:
+    if placement.on_cuda:
+        return _CUDA_BATCHES
+    return _INTEL_GPU_BATCHES if placement.on_intel_gpu else _CPU_BATCHES
 
 
 @contextmanager

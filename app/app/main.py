@@ -44,6 +44,7 @@ def create_app(
         monitor = asyncio.create_task(services.monitor.run())
         try:
             await services.monitor.check_index()
+            services.start_measuring()
             yield
         finally:
             monitor.cancel()

@@ -14,6 +14,8 @@ from fastapi import FastAPI
 from PIL import Image
 from qdrant_client import QdrantClient
 from starlette.routing import BaseRoute
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
 
 from app.core.config import Settings
 from app.core.locks import locked
@@ -28,10 +30,28 @@ from tests.support.qdrant_nodes import BINARY, Node
 # For tests whose fixture `settings` makes an index of the kind that is asked for.
 BOTH = pytest.mark.parametrize("settings", ["embedded", "server"], indirect=True)
 
+_BROWSER = "tests/system/browser/"
+
 
 def kind_of(request: pytest.FixtureRequest) -> str:
     """Which kind of index a test asks for; embedded, where it does not matter."""
     return str(getattr(request, "param", "embedded"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """With `--dist loadfile`, one process runs all files of tests/system/browser, with one service and one Chromium."""
+    return _LoadFileOrBrowser(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+class _LoadFileOrBrowser(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return _BROWSER if nodeid.startswith(_BROWSER) else super()._split_scope(nodeid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes one process the longest comes first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_BROWSER))
 
 
 def pytest_collection_finish() -> None:

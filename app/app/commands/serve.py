@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -19,7 +20,7 @@ from app.core.errors import EXIT_OK, OceanoError
 from app.core.program import program
 from app.index import open_index
 from app.main import create_app
-from app.service import build_engine, open_ledger
+from app.service import build_engine, find_model, open_ledger
 from app.web import Connection, backlog, raise_file_limit
 
 
@@ -50,9 +51,16 @@ def run_serve(settings: Settings) -> None:
         if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
             typer.echo("Everyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
         # open each part before the server starts, so that an error is one sentence and an exit code
-        engine = build_engine(settings)
-        open_ledger(settings, engine.pack).close()
-        index = open_index(settings, engine.pack)
+        pack = find_model(settings)
+        with ThreadPoolExecutor(1, "load") as loader:
+            loading = loader.submit(build_engine, settings)  # the model is loaded while the process of the index starts
+            open_ledger(settings, pack).close()
+            index = open_index(settings, pack)
+            try:
+                engine = loading.result()
+            except OceanoError:
+                index.close()
+                raise
         empty = not index.info().points
         app = create_app(settings, engine, index)
         server = Server(

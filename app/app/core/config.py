@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     det_threshold: float | None = Field(
         None, gt=0, lt=1, description="lowest det_score of a face; empty: the detector's own"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
+    device: Literal["auto", "cpu", "cuda", "intel_gpu"] = Field("auto", description="where the model runs")
     gpu_concurrency: int = Field(1, ge=1, le=64, description="maximum concurrent model runs")
     runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
         "auto", description="what runs the model on a CPU; auto: the fastest here"

@@ -76,6 +76,10 @@ class Engine(Protocol):
         """
         ...
 
+    def measure_runtimes(self) -> None:
+        """Measure which runtime is the fastest here, unless this is known; the next start uses the result. Slow."""
+        ...
+
 
 class FaceIndex(Protocol):
     """A collection of embeddings with payloads. Safe to call from several threads.

@@ -348,7 +348,7 @@ class DeviceInfo:
         runtimes: those of the networks, by `detector` and `recogniser`.
     """
 
-    device: Literal["cpu", "cuda"]
+    device: Literal["cpu", "cuda", "intel_gpu"]
     provider: str
     reason: str
     runtimes: dict[str, RuntimeInfo] = field(default_factory=dict)

@@ -163,22 +163,16 @@ def _best(boxes: Floats, kps: Floats, scores: Floats, frame: Frame, iou: float) 
         return NO_DETECTIONS
     order = np.argsort(-scores, kind="stable")[:_MAX_CANDIDATES]
     scores, boxes, kps = scores[order], boxes[order], kps[order]
-    keep = _nms(boxes, iou)
+    keep = _nms(boxes, scores, iou)
     to_image = np.array([1 / frame.scale_x, 1 / frame.scale_y], np.float32)
     return Detections(boxes[keep] * np.tile(to_image, 2), kps[keep] * to_image, scores[keep])
 
 
-def _nms(boxes: Floats, iou: float) -> list[int]:
-    """Greedy non-maximum suppression of boxes (n, 4) sorted best first; returns the indices to keep."""
-    x1, y1, x2, y2 = boxes.T
-    areas = (x2 - x1 + 1) * (y2 - y1 + 1)
-    remaining = np.arange(len(boxes))
-    keep: list[int] = []
-    while remaining.size:
-        best, remaining = remaining[0], remaining[1:]
-        keep.append(int(best))
-        width = np.minimum(x2[best], x2[remaining]) - np.maximum(x1[best], x1[remaining]) + 1
-        height = np.minimum(y2[best], y2[remaining]) - np.maximum(y1[best], y1[remaining]) + 1
-        overlap = np.maximum(0, width) * np.maximum(0, height)
-        remaining = remaining[overlap / (areas[best] + areas[remaining] - overlap) <= iou]
-    return keep
+def _nms(boxes: Floats, scores: Floats, iou: float) -> list[int]:
+    """Greedy non-maximum suppression of boxes (n, 4) sorted best first; returns the indices to keep.
+
+    As in InsightFace, a box includes its last row and column of pixels.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2] + 1
+    rectangles = np.hstack([boxes[:, :2], sides]).tolist()
+    return [int(index) for index in cv2.dnn.NMSBoxes(rectangles, scores.tolist(), 0.0, iou)]

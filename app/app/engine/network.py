@@ -126,7 +126,7 @@ def real_device(placement: Placement, wanted: str, detector: Network, recogniser
 
     Args:
         placement: the device they were loaded for.
-        wanted: the setting DEVICE: auto, cpu or cuda.
+        wanted: the setting DEVICE.
         detector: a loaded network.
         recogniser: a loaded network.
 
@@ -143,6 +143,8 @@ def real_device(placement: Placement, wanted: str, detector: Network, recogniser
         )
     if on_cuda:
         return DeviceInfo("cuda", "CUDAExecutionProvider", placement.reason)
+    if placement.on_intel_gpu:
+        return DeviceInfo("intel_gpu", recogniser.provider, placement.reason)
     fell_back = placement.on_cuda
     reason = "ONNX Runtime offers CUDA, but it did not start; see the log" if fell_back else placement.reason
     return DeviceInfo("cpu", recogniser.provider, reason)

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 import onnxruntime
-from insightface.model_zoo import get_model
 
 from app.core.errors import OceanoError
 from app.core.onnx_graph import Graph
 from app.core.types import DeviceInfo, Floats
+from app.engine.openvino_runtime import run_on_gpu
 from app.engine.placement import Placement, place
 
 PROBE_SIDE: Final = 128  # a multiple of every detector's strides
@@ -72,13 +72,13 @@ def probe(wanted: str) -> DeviceInfo:
     """Test the device by running a small convolution, which needs a working driver, CUDA and cuDNN.
 
     Args:
-        wanted: the setting DEVICE: auto, cpu or cuda.
+        wanted: the setting DEVICE.
 
     Returns:
         The device in use.
 
     Raises:
-        OceanoError: `device_unavailable` if the convolution fails, or CUDA is required and not used.
+        OceanoError: `device_unavailable` if the convolution fails, or a GPU is required and not used.
     """
     from onnx import TensorProto, helper
 
@@ -94,16 +94,16 @@ def probe(wanted: str) -> DeviceInfo:
         [helper.make_tensor_value_info("result", TensorProto.FLOAT, [1, 8, 30, 30])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    inputs = {"pixels": np.ones(pixels, np.float32), "weights": np.ones(weights, np.float32)}
     try:
-        session = _inference_session(model.SerializeToString(), options, placement)
-        (result,) = session.run(None, {"pixels": np.ones(pixels, np.float32), "weights": np.ones(weights, np.float32)})
-        correct, provider = bool(np.allclose(result, 27)), session.get_providers()[0]
+        result, provider = _run_once(model.SerializeToString(), inputs, placement)
+        correct = bool(np.allclose(result, 27))
     except Exception as failure:  # onnxruntime's exceptions have no common base but Exception
         raise OceanoError("device_unavailable", f"a test convolution failed: {failure}") from failure
     if not correct:
         raise OceanoError("device_unavailable", f"{provider} computes a wrong result: the sum of 27 ones is not 27")
+    if placement.on_intel_gpu:
+        return DeviceInfo("intel_gpu", provider, placement.reason)
     if placement.on_cuda and provider != "CUDAExecutionProvider" and wanted == "cuda":
         raise OceanoError(
             "device_unavailable",
@@ -111,6 +111,16 @@ def probe(wanted: str) -> DeviceInfo:
             "not compatible",
         )
     return DeviceInfo("cuda" if provider == "CUDAExecutionProvider" else "cpu", provider, placement.reason)
+
+
+def _run_once(model: bytes, inputs: dict[str, Floats], placement: Placement) -> tuple[Floats, str]:
+    """Return the first output, and the name of the device that computed it."""
+    if placement.on_intel_gpu:
+        return run_on_gpu(model, inputs), "OpenVINO GPU"
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = _inference_session(model, options, placement)
+    return session.run(None, inputs)[0], str(session.get_providers()[0])
 
 
 def _options(placement: Placement) -> Any:
@@ -126,6 +136,8 @@ def _options(placement: Placement) -> Any:
 def _session(path: Path, graph: Graph, options: Any, placement: Placement) -> Any:
     if graph.family == "yunet":  # not supported by InsightFace
         return _inference_session(str(path), options, placement)
+    from insightface.model_zoo import get_model  # takes half a second; a start from kept graphs does without it
+
     names, provider_options = _providers(placement)
     return get_model(str(path), providers=names, provider_options=provider_options, sess_options=options).session
 

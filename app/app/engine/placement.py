@@ -1,4 +1,4 @@
-"""Where a model runs: on CUDA or the CPU, in which runtime, with how many threads and in which precision."""
+"""Where and how a model runs: on CUDA, an Intel GPU or the CPU, its runtime, threads and precision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnxruntime
 
 from app.core.errors import OceanoError
 from app.core.types import Precision, Runtime
+from app.engine import intel
 from app.engine.cuda import driver_problem, preload_libraries
 from app.engine.prepared import Cache
 
@@ -37,6 +38,7 @@ class Placement:
         runtime: the runtime of the sessions; OpenVINO ignores the providers.
         precision: of the weights and computations; int8 only for a model that `engine/quantization` wrote.
         cache: where prepared graphs are kept; None: nowhere.
+        on_intel_gpu: whether OpenVINO runs on an Intel GPU, instead of the CPU.
     """
 
     providers: tuple[tuple[str, dict[str, str]], ...]
@@ -46,6 +48,12 @@ class Placement:
     runtime: Runtime = "onnxruntime"
     precision: Precision = "fp32"
     cache: Cache | None = None
+    on_intel_gpu: bool = False
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model runs on CUDA or on an Intel GPU."""
+        return self.on_cuda or self.on_intel_gpu
 
     @property
     def on_cuda(self) -> bool:
@@ -54,19 +62,27 @@ class Placement:
 
 
 def place(wanted: str, *, threads: int) -> Placement:
-    """Choose the device for sessions of ONNX Runtime.
+    """Choose the device for sessions.
 
     Args:
-        wanted: the setting DEVICE: auto, cpu or cuda.
+        wanted: the setting DEVICE: auto, cpu, cuda or intel_gpu.
         threads: of each run; 0 leaves the number to ONNX Runtime.
 
     Raises:
-        OceanoError: `device_unavailable` if CUDA is required and not available.
+        OceanoError: `device_unavailable` if a GPU is required and not available.
     """
     cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
     available = onnxruntime.get_available_providers()
     if wanted == "cpu":
         return Placement((cpu,), "DEVICE=cpu", threads)
+    if wanted == "intel_gpu":
+        if no_gpu := intel.gpu_problem():
+            raise OceanoError(
+                "device_unavailable",
+                f"DEVICE=intel_gpu, but {no_gpu}: install OpenVINO and Intel's OpenCL driver (intel-opencl-icd), let "
+                "this user open /dev/dri/renderD*, or set DEVICE=cpu",
+            )
+        return Placement((cpu,), "DEVICE=intel_gpu", threads, runtime="openvino", on_intel_gpu=True)
     if "CUDAExecutionProvider" not in available:
         problem = "the installed onnxruntime does not support CUDA"
         advice = "install requirements.txt (CUDA 11.8), requirements-cu12.txt or requirements-cu13.txt"

@@ -1,7 +1,8 @@
-"""Large graphs as ONNX Runtime has optimized them for this processor, kept from one start to the next.
+"""Graphs as ONNX Runtime has optimized them for this processor, kept from one start to the next.
 
-Loading, rewriting and optimizing a recogniser of the size of ResNet-100 takes most of a start. The optimized graph is
-used again if the model, the processor, the settings and all versions are the same, and if its SHA-256 is unchanged.
+Loading, rewriting and optimizing a recogniser of the size of ResNet-100 takes most of a start; for a small one,
+importing InsightFace and onnx does. The optimized graph is used again if the model, the processor, the settings and
+all versions are the same, and if its SHA-256 is unchanged.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ from app.core.onnx_graph import Graph, fingerprint
 
 _log = logging.getLogger(__name__)
 
-_LEAST_BYTES: Final = 20_000_000  # of a model; smaller ones load in less than half a second
-_KEPT: Final = 3  # graphs
+_KEPT: Final = 6  # graphs: detector and recogniser of three packs
 _ABANDONED_SECONDS: Final = 3600
 
 
@@ -43,15 +43,13 @@ class Cache:
     folder: Path
     identity: str
 
-    def entry(self, model: Path, variant: str) -> Entry | None:
-        """Return where the optimized graph of a model is or would be; None if it is too small to be kept.
+    def entry(self, model: Path, variant: str) -> Entry:
+        """Return where the optimized graph of a model is or would be.
 
         Args:
             model: the ONNX file.
             variant: names how the graph is changed before it is optimized.
         """
-        if model.stat().st_size < _LEAST_BYTES:
-            return None
         about = "\n".join([self.identity, model.name, variant, onnxruntime.__version__, __version__])
         return Entry(self.folder, hashlib.sha256(about.encode()).hexdigest()[:32])
 

@@ -62,7 +62,8 @@ def open_session(path: Path, placement: Placement, *, free_batch: bool) -> tuple
         The session, and the description of the graph.
 
     Raises:
-        OceanoError: `model_corrupt` if the file is not a face model or cannot be loaded, `disk_full`.
+        OceanoError: `model_corrupt` if the file is not a face model or cannot be loaded, `device_unavailable` if it
+            cannot be loaded on an Intel GPU, `disk_full`.
     """
     kept = kept_entry(path, placement, free_batch=free_batch)
     try:
@@ -80,9 +81,10 @@ def open_session(path: Path, placement: Placement, *, free_batch: bool) -> tuple
             folder = tempfile.gettempdir()
             message = f"loading {path.name} needs {path.stat().st_size} bytes in {folder}: free some space there"
             raise OceanoError("disk_full", message, details={"folder": folder}) from failure
-        raise OceanoError(
-            "model_corrupt", f"{path.name} cannot be loaded: {failure}", details={"file": str(path)}
-        ) from failure
+        message = f"{path.name} cannot be loaded: {failure}"
+        if placement.on_intel_gpu:  # then the driver is the likelier cause
+            raise OceanoError("device_unavailable", f"DEVICE=intel_gpu, but {message}; or set DEVICE=cpu") from failure
+        raise OceanoError("model_corrupt", message, details={"file": str(path)}) from failure
 
 
 def _prepare(path: Path, placement: Placement, folder: Path, *, free_batch: bool) -> tuple[Path, Graph]:

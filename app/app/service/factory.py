@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Final
 
 from app.core.concurrency import Threads
@@ -82,6 +83,10 @@ class Services:
     def importing(self) -> Progress | None:
         """Return how far the ingest that runs now is; None if none runs."""
         return running_progress(self.settings.state_dir)
+
+    def start_measuring(self) -> None:
+        """Start to measure the runtimes, unless they have been measured; the process may end meanwhile."""
+        Thread(target=self.engine.measure_runtimes, name="runtimes", daemon=True).start()
 
     def close(self) -> None:
         """Close every part, even if closing one of them fails."""

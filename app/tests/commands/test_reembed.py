@@ -60,6 +60,7 @@ def settings(
     """Settings with six drawn people, ingested with the demo model, three of them named, and a second model."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("MODEL_NAME", "first")
+    monkeypatch.setenv("DET_SIZE", "320,320")  # as large as the photographs
     monkeypatch.setattr("app.core.config.REPOSITORY", tmp_path / "data")
     is_embedded, made = kind_of(request) == "embedded", base / "made"
     if is_embedded and made.exists():

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import ModelPack, RuntimeTrial
 from app.embeddings import FaceEngine
-from app.engine import choice, openvino_runtime
-from app.engine.choice import Role, RuntimeSettings, choose
-from app.engine.placement import Placement, Precision, Runtime, place
+from app.engine import measuring, openvino_runtime
+from app.engine.choice import Measure, Role, RuntimeSettings, choose
+from app.engine.measuring import Job, Way
+from app.engine.placement import Placement, place
 
-ORT: tuple[Runtime, Precision] = ("onnxruntime", "fp32")
-OV: tuple[Runtime, Precision] = ("openvino", "fp32")
-BF16: tuple[Runtime, Precision] = ("openvino", "bf16")
+ORT: Way = ("onnxruntime", "fp32")
+OV: Way = ("openvino", "fp32")
+BF16: Way = ("openvino", "bf16")
 
 
 @pytest.fixture
@@ -38,16 +36,18 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_runtime, "precisions", lambda: ("fp32",))
 
 
-def settings_in(folder: Path, runtime: Any = "auto", precision: Any = "auto") -> RuntimeSettings:
-    return RuntimeSettings(runtime, precision, folder / "state" / "runtimes.json")
+def settings_in(
+    folder: Path, runtime: Any = "auto", precision: Any = "auto", measure: Measure = "now"
+) -> RuntimeSettings:
+    return RuntimeSettings(runtime, precision, folder / "state" / "runtimes.json", measure)
 
 
-def trial(way: tuple[Runtime, Precision], milliseconds: float | None, cosine: float | None) -> RuntimeTrial:
+def trial(way: Way, milliseconds: float | None, cosine: float | None) -> RuntimeTrial:
     return RuntimeTrial(*way, milliseconds, cosine, "" if milliseconds else "crashed with SIGILL")
 
 
-def measured(*trials: RuntimeTrial) -> Callable[..., list[RuntimeTrial]]:
-    return lambda *_: list(trials)
+def measured(*trials: RuntimeTrial) -> Callable[[Job], tuple[RuntimeTrial, ...]]:
+    return lambda _: trials
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def measured(*trials: RuntimeTrial) -> Callable[..., list[RuntimeTrial]]:
 )
 def test_the_fastest_runtime_that_agrees_with_fp32_is_chosen(
     trials: list[RuntimeTrial],
-    expected: tuple[Runtime, Precision],
+    expected: Way,
     installed: None,
     cpu: Placement,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(choice, "_try_all", measured(*trials))
+    monkeypatch.setattr(measuring, "_measured", measured(*trials))
     placed, info = choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, settings_in(tmp_path))
     assert (placed.runtime, placed.precision) == expected == (info.runtime, info.precision)
     assert (placed.providers, placed.threads) == (cpu.providers, cpu.threads)
@@ -81,11 +81,11 @@ def test_a_result_is_measured_once_for_each_model_and_version(
 ) -> None:
     calls = []
 
-    def count(*_: object) -> list[RuntimeTrial]:
+    def count(_: Job) -> tuple[RuntimeTrial, ...]:
         calls.append(1)
-        return [trial(ORT, 100, 1.0), trial(OV, 50, 1.0)]
+        return trial(ORT, 100, 1.0), trial(OV, 50, 1.0)
 
-    monkeypatch.setattr(choice, "_try_all", count)
+    monkeypatch.setattr(measuring, "_measured", count)
 
     def chosen(role: Role = "recogniser", identity: str = "digest") -> str:
         return choose(tmp_path / "r.onnx", role, identity, cpu, settings_in(tmp_path))[0].runtime
@@ -103,9 +103,9 @@ def test_nothing_is_kept_of_a_measurement_whose_baseline_failed(
     installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = settings_in(tmp_path)
-    monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, None, None)))
+    monkeypatch.setattr(measuring, "_measured", measured(trial(ORT, None, None)))
     assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, asked)[0].runtime == "onnxruntime"
-    monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
+    monkeypatch.setattr(measuring, "_measured", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
     assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, asked)[0].runtime == "openvino"
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_kept_of_a_measurement_whose_baseline_failed(
 def test_a_damaged_file_of_results_is_replaced(
     content: str, installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
+    monkeypatch.setattr(measuring, "_measured", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
     asked = settings_in(tmp_path)
     asked.file.parent.mkdir()
     asked.file.write_text(content)
@@ -124,43 +124,32 @@ def test_a_damaged_file_of_results_is_replaced(
 def test_results_that_cannot_be_kept_are_used_all_the_same(
     installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
+    monkeypatch.setattr(measuring, "_measured", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
     (tmp_path / "state").write_text("a file in place of the folder")
     assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, settings_in(tmp_path))[0].runtime == "openvino"
 
 
-@pytest.mark.parametrize(
-    ("program", "problem"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),
-        ("import sys; sys.exit('no such instruction')", "no such instruction"),
-        ("import time; time.sleep(60)", "not finished after 0.5 s"),
-    ],
-)
-def test_a_runtime_that_crashes_is_skipped_with_a_reason(
-    program: str,
-    problem: str,
-    installed: None,
-    cpu: Placement,
-    demo_pack: ModelPack,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_is_not_measured_runs_in_onnxruntime_until_it_is(
+    installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda _, **options: real([sys.executable, "-c", program], **options))
-    monkeypatch.setattr(choice, "_TRIAL_SECONDS", 0.5 if "sleep" in program else 60)
-    monkeypatch.setattr(choice, "_try", _only_openvino(choice._try))
-    placed, info = choose(demo_pack.detector, "detector", "digest", cpu, settings_in(tmp_path))
-    assert placed.runtime == "onnxruntime"
-    assert [one.problem for one in info.trials] == ["", problem]
-    assert problem in info.reason
+    jobs: list[Job] = []
 
+    def measure(job: Job) -> tuple[RuntimeTrial, ...]:
+        jobs.append(job)
+        return trial(ORT, 100, 1.0), trial(OV, 50, 1.0), trial(BF16, None, None)
 
-def _only_openvino(real: Callable[..., Any]) -> Callable[..., Any]:
-    def attempt(model: Path, runtime: Runtime, precision: Precision) -> Any:
-        return (1.0, [], "") if runtime == "onnxruntime" else real(model, runtime, precision)
+    monkeypatch.setattr(measuring, "_measured", measure)
 
-    return attempt
+    def chosen(measure: Measure) -> tuple[str, str]:
+        placed, info = choose(tmp_path / "r.onnx", "recogniser", "a", cpu, settings_in(tmp_path, measure=measure))
+        return placed.runtime, info.reason.partition(":")[0]
+
+    assert chosen("no") == ("onnxruntime", "not measured on this machine yet")
+    assert not jobs and not list(tmp_path.iterdir())
+    assert chosen("in_background") == ("openvino", "measured on this machine")
+    assert jobs[0].ways == (ORT, OV, BF16) and jobs[0].niceness > 0
+    assert chosen("no") == ("openvino", "measured on this machine")
+    assert len(jobs) == 1
 
 
 @pytest.mark.parametrize(
@@ -205,7 +194,7 @@ def test_the_detector_stays_in_fp32_where_the_recogniser_runs_in_bf16(
     installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_runtime, "precisions", lambda: ("fp32", "bf16"))
-    monkeypatch.setattr(choice, "_try_all", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
+    monkeypatch.setattr(measuring, "_measured", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
     asked = settings_in(tmp_path, "auto", "bf16")
     assert choose(tmp_path / "d.onnx", "detector", "digest", cpu, asked)[0].precision == "fp32"
     assert choose(tmp_path / "r.onnx", "recogniser", "digest", cpu, asked)[0].precision == "bf16"
@@ -215,14 +204,13 @@ def test_int8_runs_only_where_it_is_asked_for_in_the_faster_runtime_that_agrees(
     installed: None, cpu: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_runtime, "precisions", lambda: ("fp32", "bf16", "int8"))
-    tried: list[tuple[Runtime, Precision]] = []
+    tried: list[Way] = []
 
-    def attempt(_: Path, runtime: Runtime, precision: Precision) -> Any:
-        tried.append((runtime, precision))
-        output = np.array([1.0, 0.1 if runtime == "openvino" else 0.0], np.float32)
-        return (50.0 if runtime == "openvino" else 100.0), [output], ""
+    def attempt(job: Job) -> tuple[RuntimeTrial, ...]:
+        tried.extend(job.ways)
+        return tuple(trial(way, 50 if way[0] == "openvino" else 100, 0.995) for way in job.ways)
 
-    monkeypatch.setattr(choice, "_try", attempt)
+    monkeypatch.setattr(measuring, "_measured", attempt)
     placed, _ = choose(tmp_path / "r.onnx", "recogniser", "a", cpu, settings_in(tmp_path, "auto", "int8"))
     assert (placed.runtime, placed.precision) == ("openvino", "int8")
     assert tried == [("onnxruntime", "int8"), ("openvino", "int8")], "a quantized file is compared with itself"
@@ -233,19 +221,37 @@ def test_int8_runs_only_where_it_is_asked_for_in_the_faster_runtime_that_agrees(
     assert tried and "int8" not in {precision for _, precision in tried}
 
 
-def test_an_engine_measures_the_runtimes_and_says_what_it_chose(
+def test_an_engine_for_an_ingest_measures_first_and_says_what_it_chose(
     demo_pack: ModelPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     monkeypatch.delenv("RUNTIME")
-    monkeypatch.setattr(choice, "_MEASURED_SECONDS", 0)
+    monkeypatch.setattr(measuring, "_MEASURED_SECONDS", 0)
     settings = Settings(_env_file=None, device="cpu", data_dir=tmp_path)
-    runtimes = FaceEngine(demo_pack, settings).device.runtimes
+    runtimes = FaceEngine(demo_pack, settings, many=True).device.runtimes
     assert runtimes.keys() == {"detector", "recogniser"}
     for info in runtimes.values():
         fp32 = [one for one in info.trials if one.precision == "fp32"]
         assert [one.runtime for one in fp32] == ["onnxruntime", "openvino"]
         assert all(one.milliseconds and (one.cosine or 0) > 0.9999 for one in fp32), fp32
         assert info.reason.startswith("measured on this machine")
-    monkeypatch.setattr(choice, "_try_all", lambda *_: pytest.fail("it is remembered"))
+    monkeypatch.setattr(measuring, "_measured", lambda _: pytest.fail("it is remembered"))
     assert FaceEngine(demo_pack, settings).device.runtimes == runtimes
+
+
+def test_an_engine_of_a_service_stays_as_it_is_when_it_is_measured_and_the_next_one_uses_the_result(
+    demo_pack: ModelPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    monkeypatch.delenv("RUNTIME")
+    monkeypatch.setattr(measuring, "_measured", measured(trial(ORT, 100, 1.0), trial(OV, 50, 1.0)))
+    settings = Settings(_env_file=None, device="cpu", data_dir=tmp_path)
+    engine = FaceEngine(demo_pack, settings)
+    assert engine.device.runtimes["recogniser"].reason == "not measured on this machine yet"
+    engine.measure_runtimes()
+    info = engine.device.runtimes["recogniser"]
+    assert (info.runtime, len(info.trials)) == ("onnxruntime", 2)
+    assert info.reason.startswith("until the next start, which uses openvino fp32: measured on this machine")
+    following = FaceEngine(demo_pack, settings).device
+    assert following.runtimes["recogniser"].runtime == "openvino"
+    assert following.provider == "OpenVINO CPU"

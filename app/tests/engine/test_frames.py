@@ -80,6 +80,25 @@ def test_of_boxes_that_overlap_the_best_stays_in_each_frame_in_pixels_of_its_pic
     assert suppress_overlaps([], [frame], 0.4) == [NO_DETECTIONS]
 
 
+def test_a_box_goes_exactly_if_it_overlaps_one_that_stays_and_is_better() -> None:
+    frame = fit(_noise(64, 64), (64, 64), trim=False)
+    assert frame is not None
+    rng = np.random.default_rng(5)
+    corners, sides = rng.uniform(0, 60, (200, 2)), rng.uniform(5, 40, (200, 2))
+    boxes = np.hstack([corners, corners + sides]).astype(np.float32)
+    scores = rng.uniform(0.3, 1, 200).astype(np.float32)
+    hits = Candidates(np.zeros(200, np.intp), scores, boxes, np.zeros((200, 5, 2), np.float32))
+    (found,) = suppress_overlaps([hits], [frame], 0.4)
+    stays = np.isin(scores, found.scores)
+    assert 5 < stays.sum() < 100
+    for box, score, stayed in zip(boxes, scores, stays, strict=True):
+        better = boxes[stays & (scores > score)]
+        low, high = np.maximum(better[:, :2], box[:2]), np.minimum(better[:, 2:], box[2:])
+        common = np.maximum(high - low + 1, 0).prod(axis=1)  # a box includes its last pixels
+        areas = (better[:, 2:] - better[:, :2] + 1).prod(axis=1) + (box[2:] - box[:2] + 1).prod()
+        assert bool((common / (areas - common) <= 0.4).all()) == stayed
+
+
 def test_what_is_not_finite_is_no_face_and_takes_none_with_it() -> None:
     frame = fit(_noise(64, 64), (64, 64), trim=False)
     assert frame is not None

@@ -1,9 +1,11 @@
-"""prepared: a large graph is optimized once, loaded again as it is, and prepared anew if anything differs."""
+"""prepared: a graph is optimized once, loaded again as it is, and prepared anew if anything differs."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +24,6 @@ from app.engine.placement import Placement, place
 from app.engine.prepared import Cache
 
 BLOB = np.random.default_rng(7).uniform(-1, 1, (3, 3, 112, 112)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "_LEAST_BYTES", 0)
 
 
 @pytest.fixture
@@ -96,8 +93,9 @@ def test_a_damaged_graph_is_prepared_again(
 
 
 def test_another_model_processor_or_precision_gets_a_graph_of_its_own(
-    demo_pack: ModelPack, placement: Placement, loads: list[str]
+    demo_pack: ModelPack, placement: Placement, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(prepared, "_KEPT", 3)
     outputs(demo_pack, placement)
     assert placement.cache
     for other in (
@@ -156,7 +154,14 @@ def test_what_a_killed_process_left_is_removed_but_not_what_another_writes(
     assert json.loads(files(placement)[1].read_text())["batches"] is True
 
 
-def test_small_models_are_not_kept(demo_pack: ModelPack, placement: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "_LEAST_BYTES", 20_000_000)
-    outputs(demo_pack, placement)
-    assert placement.cache and not placement.cache.folder.exists()
+def test_a_start_from_kept_graphs_imports_neither_onnx_nor_insightface(demo_pack: ModelPack, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path;"
+        "from app.core.config import Settings; from app.embeddings import FaceEngine; from app.packs import find_pack;"
+        "settings = Settings(_env_file=None, device='cpu', runtime='onnxruntime', data_dir=Path(sys.argv[1]));"
+        "FaceEngine(find_pack(sys.argv[2], settings.models_dir), settings);"
+        "print(sorted({'onnx', 'insightface'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), str(demo_pack.recogniser.parent)]
+    starts = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)]
+    assert starts == ["['insightface', 'onnx']", "[]"]

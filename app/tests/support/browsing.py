@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, Request, ViewportSize, expect, sync_playwright
 
-from app.demo import write_demo_gallery
-from tests.support.running import environment, ingest, service
-
-_QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+_QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-site-isolation-trials",  # else each visit of another address starts a process: half a second of CPU time
+)
+_PATIENCE_MS: Final = 20_000  # the usual 5 s are not enough on a busy machine
 _SIZE: Final[ViewportSize] = {"width": 1280, "height": 900}
 _DROP = """([how, pictures, target]) => {
     const carried = new DataTransfer();
@@ -39,29 +43,11 @@ def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("Chromium is not installed")
+    expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=[*_QUIET, "--disable-sync"])
+        running = playwright.chromium.launch(executable_path=program, args=_QUIET)
         yield running
         running.close()
-
-
-@contextmanager
-def demo_service(
-    tmp_path_factory: pytest.TempPathFactory,
-    models: Path,
-    *,
-    people: int,
-    portraits: int,
-    groups: int = 0,
-    **settings: object,
-) -> Iterator[httpx.Client]:
-    """Run a service over a new demo gallery, ingested with the demo model in `models`."""
-    gallery = tmp_path_factory.mktemp("gallery")
-    write_demo_gallery(gallery, people=people, portraits=portraits, groups=groups)
-    env = environment(tmp_path_factory.mktemp("data"), MODEL_NAME=models / "demo", **settings)
-    assert ingest(gallery, env)["failed"] == 0
-    with service(env) as client:
-        yield client
 
 
 @contextmanager
@@ -99,6 +85,7 @@ def as_new(page: Page, address: str) -> None:
     page.unroute_all()
     page.goto("about:blank")
     page.set_viewport_size(_SIZE)
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
     page.context.clear_cookies()
     session = page.context.new_cdp_session(page)
     session.send("Storage.clearDataForOrigin", {"origin": address, "storageTypes": "all"})

@@ -76,6 +76,9 @@ class FakeEngine:
     def check(self) -> EngineHealth:
         return self.health
 
+    def measure_runtimes(self) -> None:
+        """A fake has none."""
+
     @staticmethod
     def _faces(picture: Picture) -> list[Face]:
         height, width = picture.height, picture.width

@@ -121,6 +121,22 @@ def test_nothing_is_left_running_when_the_service_ends(settings: Settings) -> No
         time.sleep(0.01)
 
 
+def test_runtimes_are_measured_beside_the_service_which_neither_starts_nor_ends_later(settings: Settings) -> None:
+    class Measuring(FakeEngine):
+        began, release = threading.Event(), threading.Event()
+
+        def measure_runtimes(self) -> None:
+            self.began.set()
+            self.release.wait(30)
+
+    engine = Measuring()
+    with TestClient(create_app(settings, engine=engine, index=MemoryIndex())) as client:
+        assert engine.began.wait(10)
+        assert client.get("/health").status_code == 200
+    assert not engine.release.is_set()
+    engine.release.set()
+
+
 def _start_fails(app: Any) -> OceanoError:
     with pytest.raises(OceanoError) as caught, TestClient(app):
         raise AssertionError("it started")

@@ -229,7 +229,7 @@ class RuntimeStatus(BaseModel):
 class DeviceStatus(BaseModel):
     """Where the model runs, and why there."""
 
-    device: Literal["cpu", "cuda"]
+    device: Literal["cpu", "cuda", "intel_gpu"]
     provider: str
     reason: str
     runtimes: dict[str, RuntimeStatus] = Field(description="of the networks, by `detector` and `recogniser`")

@@ -55,7 +55,7 @@ def _model(status: StatusResponse, t: Translator) -> Rows:
 def _device(device: DeviceStatus, t: Translator) -> Rows:
     networks = ((name, device.runtimes[name]) for name in ("detector", "recogniser") if name in device.runtimes)
     return (
-        (t("status.device"), "GPU" if device.device == "cuda" else "CPU"),
+        (t("status.device"), "CPU" if device.device == "cpu" else "GPU"),
         *((t(f"status.{name}"), _runtime(runtime)) for name, runtime in networks),
         *((t("status.gpu"), _gpu(gpu, t)) for gpu in device.gpus),
     )

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.support.browsing import demo_service, opened, settled
+from tests.support.browsing import as_new, faultless, opened, settled
 
 pytestmark = pytest.mark.browser
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+SCREEN: ViewportSize = {"width": 390, "height": 844}
+PHONE = {"viewport": SCREEN, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 STEPS = 8
 
 Point = tuple[float, float]
 
 
 @pytest.fixture(scope="module")
-def result(demo_models: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def result(client: httpx.Client, pictures: Path) -> str:
     """The address of a result with several hits."""
-    with demo_service(tmp_path_factory, demo_models, people=2, portraits=4) as client:
-        asked = client.post("/search", files={"image": (pictures / "one-101.png").read_bytes()}).json()
-        yield str(client.base_url.join(f"/face/{asked['faces'][0]['matches'][0]['face_id']}"))
+    asked = client.post("/search", files={"image": (pictures / "one-101.png").read_bytes()}).json()
+    return f"/face/{asked['faces'][0]['matches'][0]['face_id']}"
 
 
 class Fingers:
@@ -57,10 +58,18 @@ class Fingers:
 LEFT, RIGHT = ((0.85, 0.5), (0.15, 0.5)), ((0.15, 0.5), (0.85, 0.5))
 
 
+@pytest.fixture(scope="module")
+def phone(browser: Browser, address: str) -> Iterator[Page]:
+    with opened(browser, address, **PHONE) as phone:
+        yield phone
+
+
 @pytest.fixture
-def page(browser: Browser, result: str) -> Iterator[Page]:
+def page(phone: Page, address: str, result: str) -> Iterator[Page]:
     """The second hit of a result, on a phone."""
-    with opened(browser, result, **PHONE) as page:
+    as_new(phone, address)
+    with faultless(phone, address) as page:
+        page.set_viewport_size(SCREEN)
         page.goto(result)
         settled(page)
         page.locator(".card-link").nth(1).tap()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -11,33 +10,17 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.demo import draw_portrait, person_name
-from tests.support.browsing import as_new, demo_service, drop, faultless, opened, paths, settled
+from tests.support.browsing import drop, opened, paths, settled
 from tests.support.sub_path import proxied
 
 pytestmark = pytest.mark.browser
 
-PEOPLE = 5
-
-
-@pytest.fixture(scope="module")
-def address(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with demo_service(tmp_path_factory, demo_models, people=PEOPLE, portraits=4, MAX_UPLOAD_MB=2) as client:
-        yield str(client.base_url)
-
-
-@pytest.fixture(scope="module")
-def tab(browser: Browser, address: str) -> Iterator[Page]:
-    """The page of most tests."""
-    with opened(browser, address) as tab:
-        yield tab
-
 
 @pytest.fixture
-def page(tab: Page, address: str) -> Iterator[Page]:
-    as_new(tab, address)
-    with faultless(tab, address) as page:
-        page.goto("/")
-        yield page
+def page(page: Page) -> Page:
+    """The start page."""
+    page.goto("/")
+    return page
 
 
 def _search(page: Page, picture: Path) -> None:

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.support.browsing import as_new, demo_service, drop, faultless, opened, settled
+from tests.support.browsing import drop, settled
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def address(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with demo_service(tmp_path_factory, demo_models, people=2, portraits=16) as client:
-        yield str(client.base_url)
-
-
-@pytest.fixture(scope="module")
-def tab(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as tab:
-        yield tab
-
-
 @pytest.fixture
-def page(tab: Page, address: str, pictures: Path) -> Iterator[Page]:
-    as_new(tab, address)
-    tab.set_viewport_size({"width": 1000, "height": 500})
-    with faultless(tab, address) as page:
-        page.goto("/")
-        drop(page, [pictures / "one-101.png"])
-        settled(page)
-        yield page
+def page(page: Page, pictures: Path) -> Page:
+    """The result of a person with many photographs."""
+    page.set_viewport_size({"width": 1000, "height": 500})
+    page.goto("/")
+    drop(page, [pictures / "many.png"])
+    settled(page)
+    return page
 
 
 def _tick(page: Page, *places: int) -> list[str | None]:
