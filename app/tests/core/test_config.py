@@ -19,7 +19,7 @@ WRONG = {
     "CORS_ORIGINS": ("example.org", "https://host"),
     "DET_SIZE": ("640", "width,height in pixels, such as 640,640"),
     "DET_THRESHOLD": ("1", "less than 1"),
-    "DEVICE": ("gpu", "'auto', 'cpu' or 'cuda'"),
+    "DEVICE": ("gpu", "'auto', 'cpu', 'cuda' or 'intel_gpu'"),
     "GPU_CONCURRENCY": ("many", "integer"),
     "QDRANT_URL": ("localhost:9101", "must be like http://host:6333"),
     "QDRANT_COLLECTION": ("my faces", "pattern"),

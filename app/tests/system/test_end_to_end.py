@@ -25,6 +25,7 @@ from app.core.types import ModelPack, collection_name, face_id_of
 from app.demo import draw_portrait, person_name, write_demo_gallery
 from app.index import open_index
 from app.library.ledger import Ledger
+from tests.index.conftest import wait_until
 from tests.support.running import environment, ingest, oceano, service
 
 PEOPLE = 6
@@ -70,7 +71,7 @@ def test_an_ingest_beside_a_running_service_is_searchable_at_once_and_still_ther
 
 
 def _require_all_people(client: httpx.Client, faces: int, query: Path) -> None:
-    assert client.get("/status").json()["index"]["points"] == faces
+    wait_until(lambda: client.get("/status").json()["index"]["points"] == faces)  # counted every few seconds
     for person in range(PEOPLE):
         cv2.imwrite(str(query), draw_portrait(person, 101))
         answer = _search(client, query)
