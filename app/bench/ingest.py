@@ -111,17 +111,17 @@ def _compared(rate: dict[str, float]) -> dict[str, float]:
 def _spent(work: Callable[[], object]) -> Spent:
     before, start = _cpu_seconds(), time.perf_counter()
     work()
-    seconds = time.perf_counter() - start
-    return Spent(seconds, sum(used - before.get(pid, 0.0) for pid, used in _cpu_seconds().items()))
+    return Spent(time.perf_counter() - start, _cpu_seconds() - before)
 
 
-def _cpu_seconds() -> dict[int, float]:
-    """Of this process and those that it started, by process id."""
-    own, found = psutil.Process(), {}
+def _cpu_seconds() -> float:
+    """Of this process and those that it started, also of those that have ended."""
+    own, total = psutil.Process(), 0.0
     for process in (own, *own.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            found[process.pid] = sum(process.cpu_times()[:2])
-    return found
+            used = process.cpu_times()
+            total += used.user + used.system + used.children_user + used.children_system
+    return total
 
 
 def _pack(folder: Path, *, resnet100: bool) -> Path:

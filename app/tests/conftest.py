@@ -50,7 +50,7 @@ class _LoadFileOrBrowser(LoadFileScheduling):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes one process the longest comes first."""
+    """Run the browser tests first: one process needs the longest for them."""
     items.sort(key=lambda item: not item.nodeid.startswith(_BROWSER))
 
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -25,6 +26,7 @@ Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Flaw = Literal["face_too_small", "blurred", "extreme_pose", "low_detection_score"]
 
+RUNTIME_NAMES: Final[Mapping[Runtime, str]] = MappingProxyType({"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"})
 FLAWS: Final[tuple[Flaw, ...]] = get_args(Flaw)
 PAGED_FORMATS: Final = frozenset({"TIFF", "JPEG", "HEIF"})  # formats whose frames are photographs of their own
 DEFAULT_THRESHOLD: Final = 0.4  # of an unknown model pack

@@ -19,7 +19,7 @@ import onnxruntime
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.onnx_graph import Role
-from app.core.types import ModelPack, Precision, Runtime, RuntimeInfo, RuntimeTrial
+from app.core.types import RUNTIME_NAMES, ModelPack, Precision, Runtime, RuntimeInfo, RuntimeTrial
 from app.engine import openvino_runtime
 from app.engine.measuring import Job, Way, described, kept_trials, measured_trials
 from app.engine.placement import Placement
@@ -30,7 +30,6 @@ Measure = Literal["no", "now", "in_background"]
 LEAST_COSINE: Final = 0.999  # of the outputs to those of fp32
 _WORTH: Final = 0.9  # another runtime than ONNX Runtime must need at most this share of its time
 _LEAST_INT8_COSINE: Final = 0.99  # of int8 in OpenVINO to int8 in ONNX Runtime: they round at different places
-_NAMES: Final[dict[Runtime, str]] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _BACKGROUND_NICENESS: Final = 10
 _VECTOR_FLAGS: Final = r"avx|amx|fma|sse4|asimd|sve|bf16|i8mm"
 
@@ -138,7 +137,7 @@ def _on_gpu(placement: Placement, wanted: RuntimeSettings) -> tuple[Placement, R
         message = f"{refused[0]} is for the CPU, and the model runs on {where}; set DEVICE=cpu"
         raise OceanoError("invalid_setting", message)
     precision: Precision = "fp16" if wanted.precision == "fp16" else "fp32"
-    return _placed(placement, (runtime, precision), f"{where} runs in {_NAMES[runtime]}", ())
+    return _placed(placement, (runtime, precision), f"{where} runs in {RUNTIME_NAMES[runtime]}", ())
 
 
 def _candidates(role: Role, wanted: RuntimeSettings) -> list[Way]:

@@ -23,6 +23,7 @@ from app.core.types import ModelPack, RuntimeTrial
 from app.engine import measuring, trial
 from app.engine.measuring import Job, Way, kept_trials, measured_trials
 from app.engine.placement import place
+from tests.index.conftest import children_of, is_gone, wait_until
 
 ORT: Way = ("onnxruntime", "fp32")
 OV: Way = ("openvino", "fp32")
@@ -125,29 +126,17 @@ def test_a_kill_ends_the_measurement_too_and_leaves_the_file_whole(demo_pack: Mo
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(file), str(demo_pack.recogniser)])
     try:
-        child = _wait_for(lambda: _child_of(parent.pid))
-        _wait_for(lambda: b"engine.trial" in Path(f"/proc/{child}/cmdline").read_bytes())
+        wait_until(lambda: children_of(parent.pid), 60)
+        (child,) = children_of(parent.pid)
+        wait_until(lambda: b"engine.trial" in Path(f"/proc/{child}/cmdline").read_bytes(), 60)
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-    _wait_for(lambda: not Path(f"/proc/{child}").exists())
+    wait_until(lambda: is_gone(child), 60)
     assert kept_trials(file) == {"another key": (BASELINE,)}
     handle = try_lock(file.with_suffix(".lock"))
     assert handle is not None, "the next process can measure"
     os.close(handle)
-
-
-def _child_of(pid: int) -> int:
-    words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(words[0]) if words else 0
-
-
-def _wait_for(look: Callable[[], int]) -> int:
-    end = time.monotonic() + 60
-    while not (found := look()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
 
 
 def test_every_runtime_is_compared_with_the_first(demo_pack: ModelPack, tmp_path: Path) -> None:

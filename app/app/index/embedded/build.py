@@ -113,7 +113,7 @@ class Build:
         if (plan := self._plan()) is None:
             log.info("nothing to build")
             return
-        log.info("a graph of %d points, %s", plan.points, "a second one" if plan.spare_kb else "the only one")
+        log.info("building %s graph of %d points", "a second" if plan.spare_kb else "one", plan.points)
         began = time.monotonic()
         copy = self._options.folder / new_name("build")
         try:

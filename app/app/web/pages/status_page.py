@@ -8,6 +8,7 @@ from typing import Final
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
 
+from app.core.types import RUNTIME_NAMES
 from app.web.api.responses import DeviceStatus, GpuStatus, IndexStatus, IngestStatus, RuntimeStatus, StatusResponse
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.result_views import day_text
@@ -62,8 +63,7 @@ def _device(device: DeviceStatus, t: Translator) -> Rows:
 
 
 def _runtime(runtime: RuntimeStatus) -> str:
-    name = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[runtime.runtime]
-    return f"{name} {runtime.version}, {runtime.precision}"
+    return f"{RUNTIME_NAMES[runtime.runtime]} {runtime.version}, {runtime.precision}"
 
 
 def _gpu(gpu: GpuStatus, t: Translator) -> str:

@@ -1,4 +1,4 @@
-"""One Chromium, one page and one service for all tests in a browser: to start them takes ten seconds of CPU time."""
+"""One Chromium, one page and one service for all tests in a browser; starting them takes ten seconds of CPU time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
@@ -34,7 +35,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(folder / "many.png"), draw_portrait(0, 101))
     cv2.imwrite(str(folder / "gone.png"), draw_portrait(GONE, 101))
     cv2.imwrite(str(folder / "two.png"), draw_group([2, 3], variant=101))
-    cv2.imwrite(str(folder / "none.png"), 255 - 0 * draw_portrait(1, 101))
+    cv2.imwrite(str(folder / "none.png"), np.full_like(draw_portrait(1, 101), 255))
     (folder / "rubbish.jpg").write_bytes(b"\xff\xd8\xff this is no picture")
     return folder
 
