@@ -54,7 +54,7 @@ export DATA_DIR
 one_worker
 free_pack
 case $1 in
-  serve | ingest)
+  serve | ingest | worker)
     require_folders
     require_device
     ;;

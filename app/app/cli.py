@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from app import __version__
+from app.commands.jobs_cli import jobs, workers
 from app.commands.process import interruptible, open_settings
 from app.commands.setup_cli import models, setup
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OceanoError
@@ -29,6 +30,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.add_typer(models, name="models")
+cli.add_typer(jobs, name="jobs")
+cli.add_typer(workers)
 cli.add_typer(setup)
 
 
@@ -116,10 +119,11 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     report: Annotated[
         Path | None, typer.Option(help="Write a CSV file that lists files that failed or had no face, with reasons.")
     ] = None,
+    queue: Annotated[bool, typer.Option("--queue", help="Only queue it, for `oceano worker`.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
     """Index the faces of all pictures in a folder. Run it again to add new pictures."""
-    from app.commands.ingest import run_ingest
+    from app.commands.ingest import run_ingest, run_queue
     from app.service import IngestRequest
 
     if not folder:  # such as an unset shell variable; Path("") is the current folder
@@ -139,13 +143,22 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         raw_pairs=raw_pairs,
         all_pages=all_pages,
     )
+    if queue:
+        return run_queue(request, open_settings("ingest"), as_json=as_json)
     with interruptible() as stop:
         return run_ingest(request, open_settings("ingest"), stop, as_json=as_json)
 
 
 @cli.command()
 def migrate(
-    to: Annotated[str, typer.Option(help="URL of a Qdrant server, or 'embedded'.", show_default=False)],
+    to: Annotated[str, typer.Option(help="For the index: URL of a Qdrant server, or 'embedded'.")] = "",
+    catalog: Annotated[
+        str,
+        typer.Option(
+            envvar="MIGRATE_CATALOG_URL",
+            help="For the catalog: URL of a PostgreSQL database, or 'sqlite'.",
+        ),
+    ] = "",
     grpc_port: Annotated[int, typer.Option(help="gRPC port of the target; 0: the port of the URL plus 1.")] = 0,
     key: Annotated[
         str,
@@ -155,10 +168,12 @@ def migrate(
         bool, typer.Option("--exact", help="Delete faces from the target that the current index lacks.")
     ] = False,
 ) -> int:
-    """Copy the index to a Qdrant server or back, with all names. If interrupted, run it again to continue."""
+    """Copy the index to a Qdrant server, the catalog to PostgreSQL, or both back. If interrupted, run it again."""
     from app.commands.migrate import EMBEDDED, run_migrate
     from app.core.config import load_settings
 
+    if not (to or catalog):
+        raise OceanoError("invalid_request", "migrate needs --to for the index, --catalog for the catalog, or both")
     settings = open_settings("migrate")
     try:
         target_settings = load_settings(
@@ -169,7 +184,7 @@ def migrate(
     except OceanoError as failure:
         raise OceanoError("invalid_request", failure.message.replace("QDRANT_URL=", "--to ")) from failure
     with interruptible() as stop:
-        return run_migrate(settings, target_settings, stop, exact=exact)
+        return run_migrate(settings, target_settings if to else None, stop, exact=exact, catalog_to=catalog)
 
 
 @cli.command()
@@ -189,7 +204,7 @@ def reembed(
 
 @cli.command()
 def backup(folder: Annotated[Path, typer.Argument(help="The folder to create.")]) -> int:
-    """Copy index, ledger and thumbnails to a new folder. The service and ingests can keep running."""
+    """Copy index, catalog and thumbnails to a new folder. The service and ingests can keep running."""
     from app.commands.backup import run_backup
 
     with interruptible() as stop:

@@ -15,14 +15,16 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import Final, TypeVar
 
+from app.catalog import FileRecord, Ledger, Mount
 from app.core.concurrency import Budget, in_order, processors
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
@@ -30,14 +32,20 @@ from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
 from app.core.retry import RETRY_SECONDS, retry_index
 from app.core.types import face_ids_of
-from app.images import DecoderPool, ThumbStore
+from app.images import DecoderPool, Thumbs
 from app.library.batches import Batch, BatchProcessor, Outcomes
-from app.library.ledger import Ledger
-from app.library.mounts import Mount, mounts_of
+from app.library.ingest_counts import IngestCounts, counts_of
+from app.library.mounts import mounts_of
 from app.library.presence import VisitedPaths
 from app.library.raw_pairs import raw_files_beside
-from app.library.reader import TEMPORARY_REASONS, Reader, ReadResult, duplicate_record, has_unread_pages
-from app.library.records import FileRecord
+from app.library.reader import (
+    PATH_TOO_LONG,
+    TEMPORARY_REASONS,
+    Reader,
+    ReadResult,
+    Unchanged,
+    duplicate_record,
+)
 from app.library.scan import EVERYTHING, File, Folder, PathFilter
 from app.library.settling import Settling
 
@@ -52,64 +60,12 @@ READER_THREADS: Final = 4
 DECODE_SECONDS: Final = 60.0  # for one picture, in a decoder process
 CTIMES_AT_ONCE: Final = 1000  # recorded in one transaction, for results of versions that did not record them
 RAW_PAIRS_AT_ONCE: Final = 1000
+LOOKED_UP_AT_ONCE: Final = 256  # files looked up in one query of the ledger, while they are unchanged
+LOOKED_UP_TO_READ: Final = 16  # the same while some must be read
 MAX_READ_AHEAD_BYTES: Final = 200_000_000  # of files that are read but not decoded yet
+DEFER_SECONDS: Final = 1.0  # until files are read again whose image another worker processes
 ENGINE_CHECK_SECONDS: Final = 10.0
 KEPT_FAILURES: Final = 5  # for the summary; the ledger has all of them
-
-
-@dataclass(slots=True)
-class IngestCounts:
-    """What one run did, in files.
-
-    Attributes:
-        files: files looked at.
-        done: images with faces.
-        no_face: images without a face.
-        failed: files that failed.
-        duplicate: copies of an image.
-        moved: files that replace a deleted file of the same image, such as renamed ones.
-        skipped: files unchanged since an earlier run.
-        failed_before: skipped files that failed then.
-        ignored: files that are not pictures, neither by content nor by name.
-        system_files: files left out because a system made them or has not finished them.
-        system_folders: folders left out because a system made them, such as thumbnails and recycle bins.
-        linked_folders: links to folders, which are not followed.
-        raw_pairs: raw files left out because a JPEG or HEIC of the same name is beside them.
-        faces: faces of the `done` images.
-        first_page_only: images with further pages, which were not read.
-        pages: pages that were read after the first ones of their files.
-        failed_pages: further pages that failed.
-        missing: known files of the folder that are missing and have no copy; only a prune removes them.
-    """
-
-    files: int = 0
-    done: int = 0
-    no_face: int = 0
-    failed: int = 0
-    duplicate: int = 0
-    moved: int = 0
-    skipped: int = 0
-    failed_before: int = 0
-    ignored: int = 0
-    system_files: int = 0
-    system_folders: int = 0
-    linked_folders: int = 0
-    raw_pairs: int = 0
-    faces: int = 0
-    first_page_only: int = 0
-    pages: int = 0
-    failed_pages: int = 0
-    missing: int = 0
-
-    @property
-    def images(self) -> int:
-        """Images processed in this run."""
-        return self.done + self.no_face + self.failed + self.duplicate + self.moved
-
-    @property
-    def finished(self) -> int:
-        """Files that this run is done with."""
-        return self.images + self.skipped + self.ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +78,7 @@ class IngestOptions:
         retry: also ingest files again that failed or had no face.
         all_pages: process all pages of a TIFF, MPO or HEIF file, and read files again of which only the first was read.
         limit: ingest at most this many files; skipped and ignored files do not count.
+        settle: settle copied, moved and replaced files (`library.settling`); else `finish` does so for all workers.
         retry_seconds: how long to retry writes while the index is unavailable.
     """
 
@@ -130,6 +87,7 @@ class IngestOptions:
     retry: bool = False
     all_pages: bool = False
     limit: int | None = None
+    settle: bool = True
     retry_seconds: float = RETRY_SECONDS
 
 
@@ -155,7 +113,7 @@ class Ingest:
         engine: Engine,
         index: FaceIndex,
         ledger: Ledger,
-        thumbs: ThumbStore,
+        thumbs: Thumbs,
         options: IngestOptions,
         *,
         stop: Event | None = None,
@@ -175,6 +133,7 @@ class Ingest:
             all_pages=options.all_pages,
             on_missing=self._require_folder,
         )
+        self._thumbs = thumbs
         self._processor = BatchProcessor(engine, self._reader, thumbs, all_pages=options.all_pages)
         self._stop = stop or Event()
         self._settling = Settling(
@@ -187,6 +146,7 @@ class Ingest:
             stop=self._stop,
         )
         self._index_ahead = False
+        self._deferred: list[File] = []  # whose image another worker processes
         self._visited: VisitedPaths | None = None
         self._folder: Folder | None = None
         self._recorded_mounts: set[Mount] = set()
@@ -241,36 +201,93 @@ class Ingest:
         _log.info("ingest of %s finished: %s", readable(self._folder.path), self.counts)
         return self.counts
 
-    def ingest_files(self, files: Iterable[File]) -> None:
+    def ingest_files(self, files: Iterable[File], folder: Folder | None = None) -> None:
         """Ingest files, as `run` does with those of a folder.
+
+        Args:
+            files: the files.
+            folder: the folder in which they are; None: that of `run`.
 
         Raises:
             OceanoError: as `run` does.
         """
+        self._folder = folder or self._folder
         with (
             closing(self._decoders),
             ThreadPoolExecutor(READER_THREADS, "read") as readers,
             ThreadPoolExecutor(self._max_workers, "ingest-worker") as workers,
         ):
-            unfinished = self._unfinished(files)
-            full = self._read_ahead.is_exceeded
-            reads = in_order(readers, self._read, unfinished, ahead=self._files_ahead, full=full)
-            batches = self._batches(reads)
-            processed = in_order(workers, self._process, batches, ahead=self._batches_ahead, full=full)
-            with closing(reads), closing(processed):
-                unwritten, last_write = Batch(), time.monotonic()
-                for batch in processed:
-                    unwritten.merge(batch)
-                    if len(unwritten) >= WRITE_BATCH_FILES or time.monotonic() - last_write >= WRITE_SECONDS:
-                        self._write(unwritten)
-                        unwritten, last_write = Batch(), time.monotonic()
-                if len(unwritten):
-                    self._write(unwritten)
+            self._process_files(self._unfinished(files), readers, workers)
+            while self._deferred and not self._should_stop:
+                self._stop.wait(DEFER_SECONDS)
+                deferred, self._deferred = self._deferred, []
+                self._process_files(iter(deferred), readers, workers)
+        self._ledger.flush()
+        if not self._options.settle:
+            return
         self._settling.settle()
         if not self._should_stop:  # else a file with a replaced image may have been read, but not recorded
             self._settling.settle_replaced()
             self._settling.settle_earlier()
         self._count_moved()
+
+    def scan(self, folder: Folder, files: Iterable[File]) -> Iterator[File]:
+        """Yield the files that workers shall ingest (`ingest_files`); count the others, and what the scan left out.
+
+        Args:
+            folder: the folder.
+            files: its files.
+
+        Raises:
+            OceanoError: as `run` does.
+        """
+        self._folder = folder
+        self._record_mounts()
+        self._requeue_lost_images()
+        for file in self._unfinished(files):
+            yield file
+            if self._remaining is not None:
+                self._remaining -= 1
+        self.count_left_out()
+
+    def finish(
+        self, folder: Folder, wanted: PathFilter, finished: Callable[[Sequence[str]], int], *, unread: int
+    ) -> None:
+        """Settle the files of a folder that workers have ingested with `settle=False`; the counts are in `counts`.
+
+        Args:
+            folder: the folder.
+            wanted: as for `run`.
+            finished: returns how many of some paths the workers have ingested.
+            unread: number of files and folders that could not be read; missing files cannot be told from them.
+
+        Raises:
+            OceanoError: as `run` does.
+        """
+        self._folder = folder
+        self._temporarily_unreadable = unread
+        for paths in self._ledger.paths(folder.path):
+            for path in filter(wanted.may_skip_raw, paths):
+                folder.file(path, wanted)  # notes whether a JPEG takes its place
+        self._replace_raw_pairs(folder.raw_pairs)
+        self._settling.settle_earlier(finished)
+        self._settle_rest(folder, VisitedPaths())
+        self._count_moved()
+
+    def _process_files(self, files: Iterator[File], readers: ThreadPoolExecutor, workers: ThreadPoolExecutor) -> None:
+        full = self._read_ahead.is_exceeded
+        reads = in_order(readers, self._read, files, ahead=self._files_ahead, full=full)
+        batches = self._batches(reads)
+        processed = in_order(workers, self._process, batches, ahead=self._batches_ahead, full=full)
+        with closing(reads), closing(processed):
+            unwritten, last_write = Batch(), time.monotonic()
+            for batch in processed:
+                unwritten.merge(batch)
+                if len(unwritten) >= WRITE_BATCH_FILES or time.monotonic() - last_write >= WRITE_SECONDS:
+                    self._write(unwritten)
+                    unwritten, last_write = Batch(), time.monotonic()
+            if len(unwritten):
+                self._write(unwritten)
 
     def _settle_rest(self, folder: Folder, visited: VisitedPaths) -> None:
         """Settle raw files and, if the folder was scanned completely, its missing files."""
@@ -363,27 +380,48 @@ class Ingest:
     def _unfinished(self, files: Iterable[File]) -> Iterator[File]:
         """Yield the files to read; count the unchanged ones as skipped."""
         without_ctime: dict[str, int | None] = {}
-        for file in files:
-            if self._should_stop:
-                break
+        for file, known in self._looked_up(files):
             self.counts.files += 1
             if self._visited is not None:
                 self._visited.add(file.path)
-            if (earlier := self._reader.unchanged(file)) is None:
+            if known is None:
                 yield file
                 continue
-            if self._reader.lost_original(earlier):
-                self._settling.add_image(str(earlier.image_id))
+            earlier = known.record
+            if known.lost_original():
+                self._add_unsettled(str(earlier.image_id))
             if earlier.ctime_ns is None:
                 without_ctime[file.path] = file.ctime_ns
             if len(without_ctime) >= CTIMES_AT_ONCE:
                 self._ledger.record_ctimes(without_ctime)
                 without_ctime.clear()
             self.counts.skipped += 1
+            self._ledger.skip(file.path, "skipped")
             self.counts.failed_before += earlier.status == "failed"
             self._on_progress(self.counts)
         if without_ctime:
             self._ledger.record_ctimes(without_ctime)
+
+    def _looked_up(self, files: Iterable[File]) -> Iterator[tuple[File, Unchanged | None]]:
+        """Yield files until the run should stop, each with what the ledger has if it is unchanged.
+
+        One query looks up several files. It begins with one file, so that the first is not delayed, and many only
+        follow unchanged ones: a file to read may change or vanish while it waits.
+        """
+        rest, size = iter(files), 1
+        while not self._should_stop and (some := list(islice(rest, size))):
+            found = self._reader.unchanged(some)
+            for file, known in zip(some, found, strict=True):
+                if self._should_stop:
+                    return
+                yield file, known
+            size = min(2 * size, LOOKED_UP_TO_READ if None in found else LOOKED_UP_AT_ONCE)
+
+    def _add_unsettled(self, image_id: str) -> None:
+        if self._options.settle:
+            self._settling.add_image(image_id)
+        else:
+            self._ledger.record([], unsettled=[image_id])
 
     @property
     def _should_stop(self) -> bool:
@@ -413,8 +451,13 @@ class Ingest:
         to_process = bool(read.data) and original is None
         if not to_process:
             self._read_ahead.change(-read.file.size)
+        if read.reserved:
+            if not self._ledger.defer(read.file.path):
+                self._deferred.append(read.file)
+            return
         if read.record is None and not read.data:
             self.counts.ignored += 1
+            self._ledger.skip(read.file.path, "ignored")
             return
         unchanged = read.record is not None and read.record.status in ("done", "no_face")
         if self._remaining is not None and not unchanged:
@@ -431,6 +474,7 @@ class Ingest:
         """Write the faces to the index and, once they are durable, the results to the ledger."""
         if batch.points:
             self._require_healthy_engine()
+            self._thumbs.flush()
             self._retry_index(lambda: self._index.upsert(batch.points))
             self._retry_index(self._index.flush)
         records = [*batch.records, *filter(None, batch.outcomes.values())]
@@ -440,26 +484,30 @@ class Ingest:
             if (outcome := outcomes[image_id])
         ]
         self._record_mounts()
-        recorded = list(filter(self._should_record, records))
+        recorded: list[FileRecord] = []
+        kept: list[FileRecord] = []
+        for record in records:
+            (recorded if self._should_record(record) else kept).append(record)
         # Faces that the index has, but the ledger lacked, may have the path of another file.
         unsettled = [
             one for one in recorded if one.status == "duplicate" or (self._index_ahead and one.status == "done")
         ]
-        self._ledger.record([*recorded, *batch.unchanged], unsettled=[str(one.image_id) for one in unsettled])
-        self._settling.add(unsettled)
-        self.counts.skipped += len(batch.unchanged)
-        self.counts.pages += batch.pages
-        self.counts.failed_pages += batch.failed_pages
+        counts = self._ledger.record(
+            [*recorded, *batch.unchanged],
+            unsettled=[str(one.image_id) for one in unsettled],
+            kept=kept,
+            counts=counts_of(batch, records),
+        )
+        self.counts.add(counts)
         for record in records:
             if record.status == "failed":
                 _log.info("failed: %s: %s (%s)", readable(record.path), record.message, record.reason)
                 if len(self.failures) < KEPT_FAILURES:
                     self.failures.append(record)
-            setattr(self.counts, record.status, getattr(self.counts, record.status) + 1)
-            self.counts.faces += record.faces
-            self.counts.first_page_only += has_unread_pages(record)
-        self._settling.settle_if_due()
-        self._count_moved()
+        if self._options.settle:
+            self._settling.add(unsettled)
+            self._settling.settle_if_due()
+            self._count_moved()
         self._on_progress(self.counts)
 
     def _record_mounts(self) -> None:
@@ -470,6 +518,8 @@ class Ingest:
 
     def _should_record(self, record: FileRecord) -> bool:
         """Count a temporarily unreadable file; it keeps an earlier record, and so its faces and their names."""
+        if record.reason == PATH_TOO_LONG:
+            return False
         if record.reason not in TEMPORARY_REASONS:
             return True
         self._temporarily_unreadable += 1

@@ -48,6 +48,15 @@ class Metrics:
         )
         self.index_maintaining = Gauge("oceano_index_maintaining", "1 while a graph is being built", **registry)
         self.ledger_files = Gauge("oceano_ledger_files", "Files in the ledger", ["status"], **registry)
+        self.jobs = Gauge("oceano_jobs", "Ingests that have not ended", ["state"], **registry)
+        self.job_workers = Gauge("oceano_job_workers", "Workers of the ingests that have not ended", **registry)
+        self.job_files = Gauge("oceano_job_files", "Files of these ingests whose folder has been listed", **registry)
+        self.job_files_finished = Gauge("oceano_job_files_finished", "Files these ingests are done with", **registry)
+        self.job_images = Gauge("oceano_job_images", "Images that these ingests have processed", **registry)
+        self.job_problems = Gauge("oceano_job_problems", "Files of these ingests that failed", **registry)
+        self.job_rate = Gauge(
+            "oceano_job_images_per_second", "Images per second since the start, of the running ingests", **registry
+        )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.registry.register(_Resources())

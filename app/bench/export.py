@@ -30,11 +30,11 @@ import httpx
 import numpy as np
 import psutil
 
+from app.catalog import FileRecord
 from app.core.config import load_settings
 from app.core.types import FacePoint, face_id_of
 from app.images import image_id_of
 from app.index import open_index
-from app.library import FileRecord
 from app.packs.store import find_pack
 from app.service import open_ledger
 from bench.faces import stored_payload

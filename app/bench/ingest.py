@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import psutil
 
+from app.catalog import open_ledger
 from app.core.concurrency import processors
 from app.core.config import Settings, load_settings
 from app.core.onnx_graph import Graph, describe
@@ -50,7 +51,6 @@ from app.images.decoding import decode
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.ingest import Ingest, IngestOptions
-from app.library.ledger import Ledger
 from app.packs.store import find_pack
 from bench.pictures import folder_of, read_picture, write_pictures
 from bench.resnet100 import write_resnet100
@@ -146,7 +146,7 @@ def _oceano(folder: Path, pack: Path, pictures: list[Path], notes: dict[str, Any
         settings = _settings(folder / f"round-{next(rounds)}")
         with (
             closing(open_index(settings, engine.pack)) as index,
-            closing(Ledger(settings.state_dir / "ledger.sqlite3", "bench")) as ledger,
+            closing(open_ledger(settings.state_dir / "catalog.sqlite3", "bench")) as ledger,
         ):
             index.count()
             thumbs = ThumbStore(settings.thumbs_dir)

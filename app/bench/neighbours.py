@@ -20,9 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from app.library.ledger import Ledger
+from app.catalog import FileRecord, Ledger, open_ledger
 from app.library.neighbours import FolderOrder
-from app.library.records import FileRecord
 
 REPEATS = 15
 SIZES = {"small": 1000, "large": 100_000}
@@ -30,7 +29,7 @@ SIZES = {"small": 1000, "large": 100_000}
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "ledger.sqlite3", "faces__bench__00000000")
+        ledger = open_ledger(Path(folder) / "catalog.sqlite3", "faces__bench__00000000")
         paths = [f"/photos/{name}/IMG_{number}.jpg" for name, size in SIZES.items() for number in range(size)]
         paths += [f"/photos/days/{day}/DSC_{number:04}.JPG" for day in range(10_000) for number in range(10)]
         random.Random(1).shuffle(paths)

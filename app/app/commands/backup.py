@@ -1,6 +1,7 @@
-"""`oceano backup` and `oceano restore`: copy index, ledger and thumbnails to a folder, and back.
+"""`oceano backup` and `oceano restore`: copy index, catalog and thumbnails to a folder, and back.
 
-A backup has the layout of a data folder. The ledger is copied first, so that it never has faces that the index lacks.
+A backup has the layout of a data folder; the catalog is a SQLite file in it, also if it is in PostgreSQL. It is copied
+first, so that it never has faces that the index lacks.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import json
 import os
 import re
 import shutil
-import stat
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
+from app.catalog import CATALOG_FILE, EARLIER_LEDGER, Stopped, back_up, require_no_workers, restore
 from app.commands.console import counted, faces_bar, say
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, ErrorCode, OceanoError, is_full
 from app.core.files import free_bytes
 from app.core.protocols import FaceIndex
 from app.core.types import ModelPack
-from app.images import ThumbStore
+from app.images import Thumbs, ThumbStore, copy_thumbs
 from app.index import (
     alias_path,
     collection_exists,
@@ -36,7 +37,7 @@ from app.index import (
 from app.index.capacity import amount, plan
 from app.index.transfer import Migration
 from app.library import only_writer, read_manifest, require_undamaged, restore_marker_path, write_manifest
-from app.service import KeptSearches, find_model, open_ledger
+from app.service import KeptSearches, find_model, open_ledger, open_thumbs, record_index, require_same_index
 
 _PARTIAL_NAME: Final = re.compile(r"\..+\.(?P<pid>[0-9]+)\.partial", re.DOTALL)
 _PARTS: Final = frozenset({"state", "qdrant_storage", "thumbs", "logs", "models", "backup.json"})
@@ -44,7 +45,7 @@ _WRITE_RESERVE_BYTES: Final = 300_000_000  # Edge needs free space to write
 
 
 def run_backup(settings: Settings, target: Path, stop: Event) -> int:
-    """Back up index, ledger and thumbnails while the service and ingests run; makes a complete backup or none.
+    """Back up index, catalog and thumbnails while the service and ingests run; makes a complete backup or none.
 
     Args:
         settings: the data to back up.
@@ -73,19 +74,22 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
             closing(open_index(settings, pack, create=False)) as index,
             closing(open_ledger(settings, pack)) as ledger,
         ):
+            require_same_index(settings, pack, index, ledger)
             ledger.check()
             partial.mkdir(mode=0o700)
             backup_settings.state_dir.mkdir(mode=0o700)
-            ledger.backup(backup_settings.state_dir / "ledger.sqlite3")
+            back_up(ledger.database, backup_settings.state_dir / CATALOG_FILE, stop.is_set)
             _back_up_kept_searches(settings, backup_settings)
             faces = _back_up_index(settings, backup_settings, pack, index, stop)
         if stop.is_set():
-            say("interrupted: no backup was made")
-            return EXIT_INTERRUPTED
-        thumbs = _copy_thumbs(settings.thumbs_dir, backup_settings.thumbs_dir)
+            raise Stopped
+        thumbs = _copy_thumbs(open_thumbs(settings), ThumbStore(backup_settings.thumbs_dir), stop)
         write_manifest(partial, settings, pack, faces=faces, thumbnails=thumbs)
         os.sync()
         partial.rename(target)
+    except Stopped:
+        say("interrupted: no backup was made")
+        return EXIT_INTERRUPTED
     except OSError as failure:
         raise _storage_failure(failure, target) from failure
     finally:
@@ -93,7 +97,7 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
             if partial.exists():
                 wait_until_left(backup_settings)
                 shutil.rmtree(partial, ignore_errors=True)
-    say(f"{target}: {counted(faces, 'face')}, {counted(thumbs, 'thumbnail')}, the ledger")
+    say(f"{target}: {counted(faces, 'face')}, {counted(thumbs, 'thumbnail')}, the catalog")
     return EXIT_OK
 
 
@@ -110,7 +114,8 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
 
     Raises:
         OceanoError: `invalid_request` if the backup is incomplete or damaged or the index has faces, `disk_full`,
-            `ingest_in_progress`, and as `read_manifest`, `find_model`, `open_index` and `open_ledger` do.
+            `ingest_in_progress` also if workers use the catalog, and as `read_manifest`, `find_model`, `open_index` and
+            `open_ledger` do.
     """
     source = _absolute(source)
     pack = find_model(settings)
@@ -123,6 +128,7 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
         raise OceanoError("invalid_request", f"{source} cannot be read: {failure}") from failure
     restore_marker = restore_marker_path(settings.state_dir, settings.qdrant_collection)
     with only_writer(settings.state_dir), closing(open_ledger(settings, pack)) as ledger:
+        require_no_workers(ledger.database)
         remove_restore_leftovers(settings)
         try:
             this_restore = {"backup": manifest, "into": settings.qdrant_url or "embedded"}
@@ -134,17 +140,22 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
             else:
                 _fill_index(settings, backup_settings, pack, stop)
             if stop.is_set():
-                say("interrupted; run the same command again to continue")
-                return EXIT_INTERRUPTED
-            thumbs = _copy_thumbs(backup_settings.thumbs_dir, settings.thumbs_dir)
+                raise Stopped
+            thumbs = _copy_thumbs(ThumbStore(backup_settings.thumbs_dir), open_thumbs(settings), stop)
+            with_audit = restore(ledger, backup_settings.state_dir, settings.state_dir, stop.is_set)
         except OSError as failure:
             raise _storage_failure(failure, settings.data_dir) from failure
-        ledger.merge(backup_settings.state_dir / "ledger.sqlite3")
+        except Stopped:
+            say("interrupted; run the same command again to continue")
+            return EXIT_INTERRUPTED
         _restore_kept_searches(settings, backup_settings)
         restore_marker.unlink()
         with closing(open_index(settings, pack)) as index:
             faces = index.count()
-    say(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the ledger")
+            record_index(settings, pack, index, ledger)
+    say(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the catalog")
+    if not with_audit:
+        say("the audit of the backup was not restored, because the catalog has another one")
     return EXIT_OK
 
 
@@ -208,7 +219,9 @@ def _has_only_parts_of_a_backup(folder: Path) -> bool:
 
 def _require_complete(source: Path, backup_settings: Settings, pack: ModelPack) -> None:
     index = backup_settings.embedded_dir
-    for part in (backup_settings.state_dir / "ledger.sqlite3", alias_path(index, backup_settings.qdrant_collection)):
+    state = backup_settings.state_dir
+    catalog = state / (EARLIER_LEDGER if (state / EARLIER_LEDGER).is_file() else CATALOG_FILE)
+    for part in (catalog, alias_path(index, backup_settings.qdrant_collection)):
         if not part.is_file():
             raise OceanoError("invalid_request", f"{source} is incomplete: {part} is missing")
     if not collection_exists(backup_settings, pack):
@@ -263,39 +276,11 @@ def _fill_index(settings: Settings, backup_settings: Settings, pack: ModelPack, 
         Migration(copy, index, stop=stop, on_progress=lambda counts: advance(counts.faces)).run()
 
 
-def _copy_thumbs(source: Path, target: Path) -> int:
-    """Copy the thumbnails that `target` lacks, as hard links if possible. Previews, which can be drawn, are left out.
-
-    Returns:
-        Number of thumbnails in `source`.
-    """
-    count = 0
-    previews = str(ThumbStore(source).previews)
-    for base, folders, names in os.walk(source):
-        folders[:] = [name for name in folders if os.path.join(base, name) != previews]  # noqa: PTH118 - for speed
-        folder = target / Path(base).relative_to(source)
-        for name in names:
-            if not name.endswith(".jpg") or not stat.S_ISREG(os.lstat(os.path.join(base, name)).st_mode):  # noqa: PTH118
-                continue
-            count += 1
-            folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError, FileNotFoundError):  # FileNotFoundError: pruned meanwhile
-                _link_or_copy(Path(base, name), folder / name)
+def _copy_thumbs(source: Thumbs, target: Thumbs, stop: Event) -> int:
+    count = copy_thumbs(source, target, stop.is_set)
+    if stop.is_set():
+        raise Stopped
     return count
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)  # a thumbnail is never written to, only replaced
-    except FileExistsError:
-        raise
-    except OSError:
-        temporary = target.with_name(f"{target.name}.tmp")
-        try:
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _absolute(path: Path) -> Path:

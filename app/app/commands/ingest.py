@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from threading import Event
 
-from app.commands.console import counted
+from app.commands.console import counted, say
 from app.commands.ingest_progress import IngestProgress
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.library import PruneCounts
-from app.service import IngestRequest, open_ingest_job, preview_prune
+from app.service import IngestRequest, find_model, open_ingest_job, open_ledger, preview_prune, queue_ingest
 
 
 def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_json: bool = False) -> int:
@@ -47,6 +48,21 @@ def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_js
         if stop.is_set():
             return EXIT_INTERRUPTED
         return EXIT_SOME_FAILED if job.counts.failed or job.counts.failed_pages or unpruned else EXIT_OK
+
+
+def run_queue(request: IngestRequest, settings: Settings, *, as_json: bool = False) -> int:
+    """Queue an ingest for the workers, and print the id of the job.
+
+    Raises:
+        OceanoError: `not_found`, `invalid_request`, and as `find_model` and `open_ledger` do.
+    """
+    request.check()
+    if request.watch or request.dry_run or request.report is not None:
+        raise OceanoError("invalid_request", "--queue returns at once; it excludes --watch, --dry-run and --report")
+    with closing(open_ledger(settings, find_model(settings))) as ledger:
+        job_id = queue_ingest(ledger, request)
+    say(json.dumps({"job": job_id}) if as_json else f"queued: job {job_id}; `oceano worker` does it")
+    return EXIT_OK
 
 
 def _dry_run(request: IngestRequest, settings: Settings, stop: Event, *, as_json: bool) -> int:

@@ -13,10 +13,10 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from app.catalog import FileRecord
 from app.commands.console import counted, plain
 from app.core.paths import readable
-from app.ingest import IngestCounts
-from app.library import FileRecord
+from app.library import IngestCounts
 
 
 class IngestProgress:

@@ -56,7 +56,8 @@ def run_plan(
         f"memory      at least {amount(estimate.memory_least)}, {amount(estimate.memory)} for fast searches\n"
         f"disk        {amount(estimate.index_disk)} for the index, {amount(estimate.building_disk)} more while its "
         "graph is built\n"
-        f"            {amount(estimate.thumbnails_disk)} for thumbnails, about {amount(estimate.ledger_disk)} for the "
-        "ledger\n"
+        f"            {amount(estimate.thumbnails_disk)} for thumbnails, about "
+        f"{amount(estimate.catalog_sqlite_disk)} for the catalog "
+        f"({amount(estimate.catalog_postgresql_disk)} in PostgreSQL)\n"
         "One million faces of 512 dimensions were measured; other numbers are calculated from that."
     )

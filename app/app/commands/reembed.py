@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
+from app.catalog import Ledger
 from app.commands.console import counted, faces_bar, say
 from app.core.boxes import overlap
 from app.core.config import Settings
@@ -22,12 +23,12 @@ from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoE
 from app.core.paths import readable
 from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FaceRecord, ModelPack
-from app.images import ThumbStore
+from app.images import Thumbs
 from app.index import activate_collection, open_index, open_model_collection
 from app.index.transfer import pages
 from app.ingest import Ingest, IngestOptions
-from app.library import File, Ledger, Locations, PresenceCheck, file_at, has_read_pages, only_writer
-from app.service import build_engine, find_model, open_ledger
+from app.library import File, Locations, PresenceCheck, file_at, has_read_pages, only_writer
+from app.service import build_engine, find_model, open_ledger, open_thumbs
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
         closing(open_ledger(settings, old_pack)) as old_ledger,
         closing(open_model_collection(new_settings, new_pack)) as new_index,
         closing(open_ledger(new_settings, new_pack)) as new_ledger,
+        new_ledger.exclusive(),
         faces_bar(old_index.count()) as advance,
     ):
         old_ledger.check()
@@ -80,7 +82,7 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
             engine,
             new_index,
             new_ledger,
-            ThumbStore(new_settings.thumbs_dir),
+            open_thumbs(new_settings),
             IngestOptions(
                 new_settings.max_image_pixels,
                 min_decoded_side=new_settings.min_decoded_side,
@@ -100,7 +102,7 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
             return EXIT_INTERRUPTED
         _remove_outdated(old_ledger, new_index, new_ledger, stop)
         _record_copies(old_ledger, new_ledger)
-        _settle_copies(new_index, new_ledger, ThumbStore(new_settings.thumbs_dir), new_pack.digest, stop)
+        _settle_copies(new_index, new_ledger, open_thumbs(new_settings), new_pack.digest, stop)
         if not without_gone:
             _require_most_faces(old_index.count(), new_index.count())
         names = copy_names(old_index, new_index, stop)  # last, because names can change meanwhile
@@ -187,7 +189,7 @@ def _record_copies(old_ledger: Ledger, new_ledger: Ledger) -> None:
         new_ledger.record(batch)
 
 
-def _settle_copies(index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, digest: str, stop: Event) -> None:
+def _settle_copies(index: FaceIndex, ledger: Ledger, thumbs: Thumbs, digest: str, stop: Event) -> None:
     """Give the new faces the folders of all copies; those of an earlier reembed may have moved since."""
     ledger.unsettle_copies()
     Locations(index, ledger, thumbs, PresenceCheck(ledger), digest=digest).settle_all(stop)

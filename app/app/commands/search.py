@@ -19,7 +19,7 @@ from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.core.protocols import Engine
 from app.core.types import FaceFilter
-from app.images import DecoderPool, ThumbStore
+from app.images import DecoderPool
 from app.library import Pictures
 from app.metrics import Metrics
 from app.service import (
@@ -32,6 +32,7 @@ from app.service import (
     face_filter,
     is_later,
     measured_bands,
+    open_thumbs,
     open_without_engine,
 )
 
@@ -129,7 +130,7 @@ def _search(
             matches = results.listed(query, limit=request.limit)
         # who runs commands can read the files anyway
         pictures = Pictures(index, ledger, None)
-        sources = Sources(pictures, ThumbStore(settings.thumbs_dir), cache(lambda: measured_bands(index, pack)))
+        sources = Sources(pictures, open_thumbs(settings), cache(lambda: measured_bands(index, pack)))
         try:
             is_complete = write_matches(matches, output, sources, stop)
         except BrokenPipeError:  # such as `| head`; Python would complain again when it closes standard output

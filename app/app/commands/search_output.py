@@ -15,7 +15,7 @@ from app.commands.console import counted, plain, warn
 from app.commands.search_files import copy_originals, link_originals, publish
 from app.core.errors import OceanoError, is_full
 from app.core.files import for_user
-from app.images import ThumbStore
+from app.images import Thumbs
 from app.library import Pictures
 from app.service import AllMatches, Bands, Sureness, two_decimals
 from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows, path_lines, zip_archive
@@ -77,7 +77,7 @@ class Sources:
     """
 
     pictures: Pictures
-    thumbs: ThumbStore
+    thumbs: Thumbs
     bands: Callable[[], Bands]
 
 

@@ -25,6 +25,7 @@ _ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
 ROOT_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _PLAIN_URL: Final = re.compile(r"[!-$&-~]+")  # printable ASCII without % and spaces
+_BUCKET_URL: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _HEADER: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # printable ASCII, no space at either end
 _UP_TO_USERINFO: Final = re.compile(r".*@", re.DOTALL)
 
@@ -90,6 +91,13 @@ class Settings(BaseSettings):
     tiles: Literal["auto", "off"] | int = Field(
         "auto", description="tiles along the longer side of large pictures; auto: from size and faces; off: none"
     )
+    catalog_url: str = Field(
+        "", repr=False, description="URL of a PostgreSQL database for the catalog; empty: a SQLite file"
+    )
+    thumbs_url: str = Field("", description="bucket and prefix of an S3 store for the thumbnails; empty: thumbs/")
+    thumbs_s3_endpoint: str = Field("", description="URL of that S3 store; empty: Amazon S3")
+    thumbs_s3_access_key: str = Field("", repr=False, description="key for that S3 store; empty: boto3 looks for one")
+    thumbs_s3_secret_key: str = Field("", repr=False, description="secret that belongs to that key")
     qdrant_url: str = Field("", description="URL of a Qdrant server; empty: the embedded index")
     qdrant_grpc_port: int = Field(0, ge=0, le=65535, description="gRPC port of that server; 0: QDRANT_URL's port + 1")
     qdrant_api_key: str = Field("", repr=False, description="API key of that server")
@@ -243,16 +251,32 @@ class Settings(BaseSettings):
     def _valid_url(cls, value: str) -> str:
         if not value:
             return value
-        try:
-            url = urlsplit(value)
-            is_valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        except ValueError:  # the port is not a number, or too large
-            is_valid = False
         if "@" in value:
             raise ValueError("must not contain a user or password: Qdrant has none; set its key in QDRANT_API_KEY")
-        if not is_valid or not _PLAIN_URL.fullmatch(value):
+        if not _is_http_url(value):
             raise ValueError("must be like http://host:6333 or https://host:6333")
         return value
+
+    @field_validator("thumbs_url")
+    @classmethod
+    def _valid_bucket(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("must not contain a key: set it in THUMBS_S3_ACCESS_KEY and THUMBS_S3_SECRET_KEY")
+        if value and not _BUCKET_URL.fullmatch(value):
+            raise ValueError(
+                "must be like s3://BUCKET/PREFIX, with a bucket of 3 to 63 lower-case letters, digits, - and ., and a "
+                "prefix of letters, digits, -, _, . and /; or empty, for a folder"
+            )
+        return value.rstrip("/")
+
+    @field_validator("thumbs_s3_endpoint")
+    @classmethod
+    def _valid_endpoint(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("must not contain a key: set it in THUMBS_S3_ACCESS_KEY and THUMBS_S3_SECRET_KEY")
+        if value and not _is_http_url(value):
+            raise ValueError("must be like http://HOST:9000 or https://HOST; the bucket belongs in THUMBS_URL")
+        return value.rstrip("/")
 
     @field_validator("qdrant_api_key")
     @classmethod
@@ -349,6 +373,19 @@ def load_settings(env_file: Path | None = REPOSITORY / ".env", **overrides: Any)
         raise OceanoError("invalid_setting", f"{env_file} cannot be read: {failure}") from None
 
 
+def _is_http_url(value: str) -> bool:
+    try:
+        url = urlsplit(value)
+        return (
+            url.scheme in ("http", "https")
+            and bool(url.hostname)
+            and url.port != 0
+            and bool(_PLAIN_URL.fullmatch(value))
+        )
+    except ValueError:  # the port is not a number, or too large
+        return False
+
+
 def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
@@ -428,7 +465,7 @@ def _error_text(error: ErrorDetails) -> str:
     field = Settings.model_fields.get(name.lower())
     is_secret = field is not None and field.repr is False
     value = str(error["input"])
-    if name == "QDRANT_URL":
+    if name in ("QDRANT_URL", "THUMBS_URL", "THUMBS_S3_ENDPOINT"):
         value = _UP_TO_USERINFO.sub("***@", value)
     shown = "***" if is_secret else repr(value)
     return f"{name}={shown}: {message}"

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -81,14 +81,43 @@ def _remove(path: str) -> None:
             os.rmdir(path)  # noqa: PTH106
 
 
+def _has_content(path: str) -> bool:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
+
+
+def thumb_name(face_id: str) -> str:
+    """Return the name of a face's thumbnail in its store: `ab/abcd....jpg`.
+
+    Args:
+        face_id: a UUID.
+
+    Raises:
+        OceanoError: `face_unknown` if `face_id` is not a UUID.
+    """
+    try:
+        name = str(uuid.UUID(face_id))
+    except ValueError:
+        raise OceanoError("face_unknown", "a face id must be a UUID", details={"face_id": face_id[:64]}) from None
+    return f"{name[:2]}/{name}.jpg"
+
+
 class ThumbStore:
-    """Thumbnails on disk, in 256 folders: `ab/abcd....jpg`.
+    """Thumbnails in a folder, with 256 folders in it: `ab/abcd....jpg`. Implements `Thumbs`.
 
     A second level of folders would cost more time than it saves.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    @property
+    def root(self) -> Path:
+        """The folder of the thumbnails."""
+        return self._root
 
     @property
     def previews(self) -> Path:
@@ -108,11 +137,14 @@ class ThumbStore:
 
     def _path(self, face_id: str) -> str:
         """The path as text: an ingest writes several per image, and building a Path takes twice as long."""
-        try:
-            name = str(uuid.UUID(face_id))
-        except ValueError:
-            raise OceanoError("face_unknown", "a face id must be a UUID", details={"face_id": face_id[:64]}) from None
-        return f"{self._root}/{name[:2]}/{name}.jpg"
+        return f"{self._root}/{thumb_name(face_id)}"
+
+    def write_soon(self, face_id: str, jpeg: bytes) -> None:
+        """Write a thumbnail as `write` does: the system writes to the disk in the background anyway."""
+        self.write(face_id, jpeg)
+
+    def flush(self) -> None:
+        """Do nothing: all thumbnails are written."""
 
     def write(self, face_id: str, jpeg: bytes) -> None:
         """Write a thumbnail atomically: to a temporary file, which is then renamed.
@@ -151,7 +183,7 @@ class ThumbStore:
             The JPEG file; None if it is missing, empty as after a power cut, or not a regular file.
 
         Raises:
-            OceanoError: `face_unknown` if `face_id` is not a UUID.
+            OceanoError: `face_unknown` if `face_id` is not a UUID, `thumbs_unavailable`.
         """
         try:
             # a pipe or device would block a plain open
@@ -159,27 +191,29 @@ class ThumbStore:
         except OSError as failure:
             if failure.errno in _NO_FILE_ERRORS:
                 return None
-            raise
+            raise OceanoError(
+                "thumbs_unavailable", f"thumbnails in {self._root} cannot be read: {failure.strerror}"
+            ) from failure
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             return None
         with os.fdopen(handle, "rb") as file:
             return file.read() or None
 
-    def is_missing(self, face_id: str) -> bool:
-        """Return whether a thumbnail is missing, empty, or not a regular file.
+    def read_many(self, face_ids: Sequence[str]) -> list[bytes | None]:
+        """Return what `read` returns for each face."""
+        return [self.read(face_id) for face_id in face_ids]
+
+    def missing(self, face_ids: Sequence[str]) -> set[str]:
+        """Return the faces whose thumbnail is missing, empty, or not a regular file.
 
         Args:
-            face_id: a UUID.
+            face_ids: UUIDs.
 
         Raises:
-            OceanoError: `face_unknown` if `face_id` is not a UUID.
+            OceanoError: `face_unknown` if one is not a UUID.
         """
-        try:
-            status = os.stat(self._path(face_id))  # noqa: PTH116
-        except OSError:
-            return True
-        return not (stat.S_ISREG(status.st_mode) and status.st_size)
+        return {face_id for face_id in face_ids if not _has_content(self._path(face_id))}
 
     def face_ids(self) -> Iterator[str]:
         """Yield the face_id of each thumbnail; other files are skipped.

@@ -37,6 +37,7 @@ __all__ = [
     "alias_path",
     "collection_exists",
     "damaged_files",
+    "identity_of",
     "index_exists",
     "is_same",
     "open_index",
@@ -106,6 +107,18 @@ def is_same(first: FaceIndex, second: FaceIndex) -> bool:
     from app.index.server.client import ServerIndex
 
     return isinstance(first, ServerIndex) and isinstance(second, ServerIndex) and first.identity() == second.identity()
+
+
+def identity_of(settings: Settings, pack: ModelPack, index: FaceIndex) -> tuple[str, str] | None:
+    """Return a random id of an open index, and how messages name it; None for one that has no id.
+
+    Raises:
+        OceanoError: `index_unavailable`.
+        OSError: the file with the id of an embedded index cannot be written or read.
+    """
+    from app.index.identity import identity_of
+
+    return identity_of(settings, pack, index)
 
 
 def collection_exists(settings: Settings, pack: ModelPack) -> bool:

@@ -1,7 +1,7 @@
 """Estimates of the memory, disk space and machines that a number of faces needs, for `oceano plan`.
 
-The constants were measured with 1,000,000 faces of 512 dimensions (`bench/search.py`, m 32 and 48) and 60,000 ingested
-pictures; all other numbers are computed from them.
+The constants were measured with 1,000,000 faces of 512 dimensions (`bench/search.py`, m 32 and 48), 60,000 ingested
+pictures and a catalog of 100,000 files; all other numbers are computed from them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _PAYLOAD: Final = 400
 _PAYLOAD_INDEX: Final = 417
 _ID_FILES: Final = 29
 _THUMBNAIL: Final = 8000  # 5.1 KB on average, in blocks of 4 KB
-_LEDGER: Final = 150  # per file; assumes at least one face per file
+# Of the catalog, per file with a path of 61 bytes and with all indexes; assumes at least one face per file.
+_CATALOG_SQLITE: Final = 450
+_CATALOG_POSTGRESQL: Final = 560
 # The graph: 136 bytes per face with m=32 and 176 with m=48, at 1,000,000 faces; a link takes log2(faces) bits.
 _GRAPH: Final = 57.0
 _GRAPH_PER_M: Final = 2.47
@@ -55,7 +57,8 @@ class Plan:
         index_disk: disk space of the index.
         building_disk: additional free disk space during a build of the graph.
         thumbnails_disk: disk space of the thumbnails.
-        ledger_disk: disk space of the ledger.
+        catalog_sqlite_disk: disk space of the catalog in SQLite.
+        catalog_postgresql_disk: disk space of the catalog in PostgreSQL, without its write-ahead log.
         nodes: number of machines that hold the index.
         node_memory: memory of each machine.
     """
@@ -69,7 +72,8 @@ class Plan:
     index_disk: int
     building_disk: int
     thumbnails_disk: int
-    ledger_disk: int
+    catalog_sqlite_disk: int
+    catalog_postgresql_disk: int
     nodes: int
     node_memory: int
 
@@ -116,7 +120,8 @@ def plan(
         index_disk=index * replicas,
         building_disk=int(_BUILDING * index * replicas),
         thumbnails_disk=_THUMBNAIL * faces,
-        ledger_disk=_LEDGER * faces,
+        catalog_sqlite_disk=_CATALOG_SQLITE * faces,
+        catalog_postgresql_disk=_CATALOG_POSTGRESQL * faces,
         nodes=nodes,
         node_memory=node_memory,
     )
@@ -161,6 +166,7 @@ def row(estimate: Plan) -> list[str]:
         amount(estimate.index_disk),
         amount(estimate.building_disk),
         amount(estimate.thumbnails_disk),
+        f"{amount(estimate.catalog_sqlite_disk)} / {amount(estimate.catalog_postgresql_disk)}",
         machines,
     ]
 

@@ -3,7 +3,7 @@
 from app.library.backup_manifest import read_manifest, require_undamaged, write_manifest
 from app.library.consistency import ConsistencyCheck, Inconsistencies
 from app.library.hashes import Hashed, MissingHashes
-from app.library.ledger import Ledger
+from app.library.ingest_counts import IngestCounts
 from app.library.locations import Locations
 from app.library.neighbours import Neighbours
 from app.library.opening import ImageFile, OpenedFile
@@ -12,21 +12,20 @@ from app.library.pictures import Pictures, StoredImage
 from app.library.presence import PresenceCheck
 from app.library.progress import Progress, SharedProgress, running_progress
 from app.library.prune import PruneCounts, Pruning
-from app.library.reader import has_read_pages
-from app.library.records import FileRecord, Totals
+from app.library.reader import TEMPORARY_REASONS, has_read_pages
 from app.library.scan import File, Folder, PathFilter, contents, file_at
 from app.library.watch import Watch
 from app.library.writer_lock import only_writer, restore_marker_path
 
 __all__ = [
+    "TEMPORARY_REASONS",
     "ConsistencyCheck",
     "File",
-    "FileRecord",
     "Folder",
     "Hashed",
     "ImageFile",
     "Inconsistencies",
-    "Ledger",
+    "IngestCounts",
     "Locations",
     "MissingHashes",
     "Neighbours",
@@ -39,7 +38,6 @@ __all__ = [
     "Pruning",
     "SharedProgress",
     "StoredImage",
-    "Totals",
     "Watch",
     "contents",
     "file_at",

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from app.catalog import FileRecord
 from app.core.errors import OceanoError
 from app.core.paths import folders_of, readable
 from app.core.protocols import Engine
 from app.core.types import Face, FacePayload, FacePoint, Picture, face_id_of
-from app.images import ThumbStore, face_thumbnail, phash_of
+from app.images import Thumbs, face_thumbnail, phash_of
 from app.library.reader import Reader, ReadResult, all_pages_message, failure_record, file_record, first_page_message
-from app.library.records import FileRecord
 from app.library.scan import File
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class BatchProcessor:
         all_pages: also process the pages after the first of a file.
     """
 
-    def __init__(self, engine: Engine, reader: Reader, thumbs: ThumbStore, *, all_pages: bool = False) -> None:
+    def __init__(self, engine: Engine, reader: Reader, thumbs: Thumbs, *, all_pages: bool = False) -> None:
         self._engine = engine
         self._reader = reader
         self._thumbs = thumbs
@@ -91,6 +91,8 @@ class BatchProcessor:
 
     def process(self, batch: Batch) -> Batch:
         """Process the pending images of a batch: write thumbnails, and fill in `outcomes` and `points`.
+
+        The caller flushes the thumbnails.
 
         Returns:
             The same batch.
@@ -214,7 +216,7 @@ class BatchProcessor:
         points = []
         for at, (face, thumb) in enumerate(zip(faces, thumbs, strict=True), position):
             face_id = face_id_of(picture.image_id, self._engine.pack.digest, at)
-            self._thumbs.write(face_id, thumb)
+            self._thumbs.write_soon(face_id, thumb)
             payload = FacePayload(
                 image_id=picture.image_id,
                 path=path,

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Final
 
+from app.catalog import Ledger
 from app.core.iteration import chunks
 from app.core.paths import folders_of, readable
 from app.core.protocols import FaceIndex
 from app.core.types import FaceRecord, face_ids_of
-from app.images import ThumbStore
+from app.images import Thumbs
 from app.library.hashes import without_hash
-from app.library.ledger import Ledger
 from app.library.locations import representative
 
 _PAGE_FACES: Final = 500
@@ -75,7 +75,7 @@ class ConsistencyCheck:
         stop: once set, `run` ends early.
     """
 
-    def __init__(self, index: FaceIndex, ledger: Ledger, thumbs: ThumbStore, *, digest: str, stop: Event) -> None:
+    def __init__(self, index: FaceIndex, ledger: Ledger, thumbs: Thumbs, *, digest: str, stop: Event) -> None:
         self._index = index
         self._ledger = ledger
         self._thumbs = thumbs
@@ -97,6 +97,7 @@ class ConsistencyCheck:
         offset = None
         while not self._stop.is_set():
             page = self._index.scroll(limit=_PAGE_FACES, offset=offset)
+            self._found.without_thumbnail |= self._thumbs.missing([record.face_id for record in page.records])
             for record in page.records:
                 self._compare_face(record)
             offset = page.next_offset
@@ -109,8 +110,6 @@ class ConsistencyCheck:
     def _compare_face(self, record: FaceRecord) -> None:
         face_id, payload, found = record.face_id, record.payload, self._found
         found.faces += 1
-        if self._thumbs.is_missing(face_id):
-            found.without_thumbnail.add(face_id)
         files = self._ledger.files_of(payload.image_id)
         chosen = representative(files)
         if chosen is None:

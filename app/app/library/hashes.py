@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Final
 
+from app.catalog import FileRecord, Ledger
 from app.core.concurrency import in_order, processors
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.types import FaceRecord, face_ids_of
 from app.images import DecoderPool, phash_of
-from app.library.ledger import Ledger
 from app.library.originals import original
-from app.library.records import FileRecord
 
 _IMAGES_AT_ONCE: Final = 200
 

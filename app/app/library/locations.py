@@ -13,13 +13,12 @@ from functools import partial
 from threading import Event
 from typing import Any, Final
 
+from app.catalog import FileRecord, Ledger
 from app.core.paths import folders_of, readable
 from app.core.protocols import FaceIndex
 from app.core.types import face_ids_of
-from app.images import PreviewStore, ThumbStore
-from app.library.ledger import Ledger
+from app.images import PreviewStore, Thumbs
 from app.library.presence import Presence, PresenceCheck, former_spellings
-from app.library.records import FileRecord
 
 IMAGES_AT_ONCE: Final = 256  # settled in one transaction
 
@@ -86,7 +85,7 @@ class Locations:
         self,
         index: FaceIndex,
         ledger: Ledger,
-        thumbs: ThumbStore,
+        thumbs: Thumbs,
         check: PresenceCheck,
         *,
         digest: str,

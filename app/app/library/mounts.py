@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 
 import psutil
 
+from app.catalog import Mount
 from app.core.paths import is_in
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A folder whose files are on the drive mounted at `point`; the two paths differ if the folder is behind a link."""
-
-    folder: str
-    point: str
 
 
 def mounted() -> set[str]:

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Final
 
+from app.catalog import Ledger
 from app.core.concurrency import KeyedLocks
 from app.core.protocols import FaceIndex
 from app.core.times import timestamp
 from app.core.types import FaceFilter
-from app.library.ledger import Ledger
 from app.library.natural import natural_key
 
 _FOLDERS: Final = 8  # whose order is kept; one of 100,000 files takes 6 MB
@@ -42,7 +42,7 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    version: tuple[int, int]
+    version: tuple[object, ...]
     until: float
     names: list[bytes]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 
+from app.catalog import Ledger
 from app.core.errors import OceanoError
 from app.core.types import FacePayload, FaceRecord
-from app.images import DecoderPool, ThumbStore, face_thumbnail, image_id_of
-from app.library.ledger import Ledger
+from app.images import DecoderPool, Thumbs, face_thumbnail, image_id_of
 from app.library.scan import contents, file_at
 
 _log = logging.getLogger(__name__)
 
 
 def redrawn_thumbnail(
-    record: FaceRecord, ledger: Ledger, thumbs: ThumbStore, decoders: DecoderPool, *, max_pixels: int
+    record: FaceRecord, ledger: Ledger, thumbs: Thumbs, decoders: DecoderPool, *, max_pixels: int
 ) -> bytes:
     """Draw the missing thumbnail of a stored face from its picture, and store it.
 

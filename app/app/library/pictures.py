@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from app.catalog import FileRecord, Ledger
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FaceRecord
 from app.images import ALIKE_DISTANCE, distance
-from app.library.ledger import Ledger
 from app.library.neighbours import FolderOrder, Neighbours, near_in_time
 from app.library.opening import ImageFile, OpenedFile, Opener
-from app.library.records import FileRecord
 
 _MAX_FACES: Final = 1000  # of one image
 _COMPARED: Final = 5  # largest faces of an image, by which near-identical images are found

@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 
+from app.catalog import Ledger, Mount
 from app.core.paths import is_in
-from app.library.ledger import Ledger
-from app.library.mounts import Mount, mounted
+from app.library.mounts import mounted
 
 _MISSING_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 

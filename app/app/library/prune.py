@@ -8,13 +8,12 @@ from itertools import islice
 from threading import Event
 from typing import Final
 
+from app.catalog import FileRecord, Ledger
 from app.core.paths import is_in, readable
 from app.core.protocols import FaceIndex
-from app.images import ThumbStore
-from app.library.ledger import Ledger
+from app.images import Thumbs
 from app.library.locations import Locations, Placement, place, representative, with_faces
 from app.library.presence import Presence, PresenceCheck, may_exist
-from app.library.records import FileRecord
 from app.library.scan import Folder
 
 _BATCH_FILES: Final = 256
@@ -64,7 +63,7 @@ class Pruning:
         folder: Folder,
         index: FaceIndex,
         ledger: Ledger,
-        thumbs: ThumbStore,
+        thumbs: Thumbs,
         *,
         digest: str,
         dry_run: bool,
@@ -77,18 +76,20 @@ class Pruning:
         self._locations = Locations(index, ledger, thumbs, self._check, digest=digest)
         self._dry_run = dry_run
         self._stop = stop or Event()
-        self._missing_before: set[str] | None = None
         self.counts = PruneCounts()
 
-    def note_missing(self) -> None:
-        """Note the files that are missing before an ingest; `run` then removes no others.
+    def missing(self) -> set[str]:
+        """Return the files that are missing, for `run` after an ingest.
 
         A file that is moved during the ingest may be missed at both of its paths.
         """
-        self._missing_before = {record.path for record in self._missing_files()}
+        return {record.path for record in self._missing_files()}
 
-    def run(self) -> PruneCounts:
+    def run(self, *, only: Set[str] | None = None) -> PruneCounts:
         """Remove the deleted files and the replaced images.
+
+        Args:
+            only: the files that were missing before the ingest; no others are removed. None: all that are missing.
 
         Raises:
             OceanoError: `folder_unavailable`, `index_unavailable`, `ledger_unavailable`; files removed so far stay
@@ -101,8 +102,7 @@ class Pruning:
                 break
             self._folder.require()
             self._remove_replaced(image_id, faces)
-        before = self._missing_before
-        missing = (record for record in self._missing_files() if before is None or record.path in before)
+        missing = (record for record in self._missing_files() if only is None or record.path in only)
         while not self._stop.is_set() and (batch := list(islice(missing, _BATCH_FILES))):
             self._check.refresh_mounts()
             if deleted := [record for record in batch if self._is_deleted(record)]:

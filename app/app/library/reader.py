@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from app.catalog import FileRecord, Ledger, Status
 from app.core.errors import OceanoError
 from app.core.paths import readable
 from app.core.types import Picture
 from app.images import DecoderPool, image_id_of
-from app.library.ledger import Ledger
 from app.library.presence import may_exist
-from app.library.records import FileRecord, Status
 from app.library.scan import File, contents, file_at
 
 _log = logging.getLogger(__name__)
 
 # Reasons of failures that may pass without a change of the file; such files are read again in every run.
 TEMPORARY_REASONS: Final = frozenset({"unreadable", "vanished", "changed_while_read"})
+PATH_TOO_LONG: Final = "path_too_long"  # the reason of a failure that the ledger cannot record
 # Parts of the message of a record, which tell which pages of the file were read.
 _FURTHER_PAGES_UNREAD: Final = "only the first of its"
 _FURTHER_PAGES_READ: Final = "pages of"
@@ -32,13 +33,31 @@ _FATAL: Final = frozenset({"ledger_unavailable", "disk_full", "thumbs_unavailabl
 class ReadResult:
     """A file after reading: `data` if the image is to be processed, or else the `record` for the ledger.
 
-    Both are empty for a file that is not a picture.
+    Both are empty for a file that is not a picture, and if the image is `reserved`: another worker processes it.
     """
 
     file: File
     image_id: str = ""
     data: bytes = b""
     record: FileRecord | None = None
+    reserved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A file that is unchanged since an earlier ingest.
+
+    Attributes:
+        record: the result of the earlier ingest.
+        original: for a copy, the record of the file that represents the image.
+    """
+
+    record: FileRecord
+    original: FileRecord | None = None
+
+    def lost_original(self) -> bool:
+        """Return whether it is the copy of an image whose representative file is missing."""
+        return self.original is not None and not may_exist(self.original.path)
 
 
 class Reader:
@@ -73,28 +92,13 @@ class Reader:
         self._all_pages = all_pages
         self._on_missing = on_missing
 
-    def unchanged(self, file: File) -> FileRecord | None:
-        """Return the record of a file that is unchanged since an earlier ingest; None if it must be read.
-
-        Programs that edit a picture can set its earlier size and mtime again, but not its ctime.
-        """
-        earlier = self._ledger.file(file.path)
-        if earlier is None or (earlier.size, earlier.mtime_ns) != (file.size, file.mtime_ns):
-            return None
-        if earlier.ctime_ns not in (None, file.ctime_ns):
-            return None
-        retry = earlier.reason in TEMPORARY_REASONS or (self._retry and earlier.status in ("failed", "no_face"))
-        retry = retry or self._lacks_pages(earlier)
-        if earlier.status == "duplicate" and self._ledger.image(str(earlier.image_id)) is None:
-            retry = True  # the image it is a copy of was removed
-        return None if retry else earlier
-
-    def lost_original(self, record: FileRecord) -> bool:
-        """Return whether a file is the copy of an image whose representative file is missing."""
-        if record.status != "duplicate":
-            return False
-        original = self._ledger.image(str(record.image_id))
-        return original is not None and not may_exist(original.path)
+    def unchanged(self, files: Sequence[File]) -> list[Unchanged | None]:
+        """Return for each file what an earlier ingest recorded if it is unchanged since then; None: it must be read."""
+        found = self._ledger.files_at([file.path for file in files])
+        records = [self._if_unchanged(file, found.get(file.path)) for file in files]
+        copies = {str(one.image_id) for one in records if one is not None and one.status == "duplicate"}
+        originals = self._ledger.originals(sorted(copies))
+        return [None if one is None else _with_original(one, originals) for one in records]
 
     def read(self, file: File) -> ReadResult:
         """Read a file; if it fails, the result is its record. A file that changed since it was listed is read again.
@@ -102,20 +106,27 @@ class Reader:
         Raises:
             OceanoError: an error that the file does not cause, such as `ledger_unavailable` or `folder_unavailable`.
         """
+        if len(os.fsencode(file.path)) > self._ledger.database.longest_path:
+            message = f"the catalog has no place for paths of more than {self._ledger.database.longest_path} bytes"
+            return ReadResult(file, record=failed_record(file, None, PATH_TOO_LONG, message))
         try:
-            file, data = self._contents(file)
-            if data is None:
-                return ReadResult(file)
-            image_id = image_id_of(data)
-            if (known := self._record_of_known_image(file, image_id)) is not None:
-                return ReadResult(file, image_id, record=known)
-            return ReadResult(file, image_id, data)
+            return self._read(*self._contents(file))
         except OSError as failure:
             self._on_missing(failure)
             reason = "vanished" if failure.errno == errno.ENOENT else "unreadable"
             return ReadResult(file, record=failed_record(file, None, reason, failure.strerror or str(failure)))
         except Exception as failure:  # noqa: BLE001 - one file never ends the run
             return ReadResult(file, record=failure_record(file, None, failure))
+
+    def _read(self, file: File, data: bytes | None) -> ReadResult:
+        if data is None:
+            return ReadResult(file)
+        image_id = image_id_of(data)
+        if not self._ledger.reserve(image_id):
+            return ReadResult(file, image_id, reserved=True)
+        if (known := self._record_of_known_image(file, image_id)) is not None:
+            return ReadResult(file, image_id, record=known)
+        return ReadResult(file, image_id, data)
 
     def decode(self, read: ReadResult, page: int = 0) -> Picture | FileRecord:
         """Decode the image of a file.
@@ -143,6 +154,18 @@ class Reader:
         except Exception as failure:  # noqa: BLE001 - one file never ends the run
             return failure_record(read.file, read.image_id, failure)
 
+    def _if_unchanged(self, file: File, earlier: FileRecord | None) -> FileRecord | None:
+        """Return the earlier record of a file if it is still right.
+
+        Programs that edit a picture can set its earlier size and mtime again, but not its ctime.
+        """
+        if earlier is None or (earlier.size, earlier.mtime_ns) != (file.size, file.mtime_ns):
+            return None
+        if earlier.ctime_ns not in (None, file.ctime_ns) or earlier.reason in TEMPORARY_REASONS:
+            return None
+        retry = (self._retry and earlier.status in ("failed", "no_face")) or self._lacks_pages(earlier)
+        return None if retry else earlier
+
     def _lacks_pages(self, record: FileRecord) -> bool:
         """Return whether to read further pages of a file of which an earlier ingest read only the first."""
         return self._all_pages and has_unread_pages(record)
@@ -166,6 +189,14 @@ class Reader:
         if known.path == file.path:  # only its times changed
             return replace(known, size=file.size, mtime_ns=file.mtime_ns, ctime_ns=file.ctime_ns)
         return file_record(file, "duplicate", image_id)
+
+
+def _with_original(record: FileRecord, originals: Mapping[str, FileRecord]) -> Unchanged | None:
+    """Add the original to the record of a copy; None if it was removed, so that the copy must be read."""
+    if record.status != "duplicate":
+        return Unchanged(record)
+    original = originals.get(str(record.image_id))
+    return None if original is None else Unchanged(record, original)
 
 
 def first_page_message(pages: int) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from threading import Event
 from typing import Any, Final
 
+from app.catalog import FileRecord, Ledger
 from app.core.protocols import FaceIndex
-from app.images import ThumbStore
-from app.library.ledger import Ledger
+from app.images import Thumbs
 from app.library.locations import IMAGES_AT_ONCE, Locations
 from app.library.presence import Presence, PresenceCheck, VisitedPaths
-from app.library.records import FileRecord
 
 SETTLE_SECONDS: Final = 5.0  # between updates of the paths of copied and moved images
 _MAX_UNSETTLED: Final = 4096
@@ -43,7 +42,7 @@ class Settling:
         self,
         index: FaceIndex,
         ledger: Ledger,
-        thumbs: ThumbStore,
+        thumbs: Thumbs,
         *,
         digest: str,
         on_missing: Callable[[], None],
@@ -81,7 +80,9 @@ class Settling:
         while self._new_files:
             image_ids = list(islice(self._new_files, IMAGES_AT_ONCE))
             new = set().union(*(self._new_files[image_id] for image_id in image_ids))
-            for image_id, removed in self._locations.settle(image_ids, new).items():
+            with self._ledger.exclusive():
+                settled = self._locations.settle(image_ids, new)
+            for image_id, removed in settled.items():
                 self.moved += min(len(removed), len(self._new_files.pop(image_id)))
         self._settled_at = time.monotonic()
         self._pause = max(SETTLE_SECONDS, 10 * (self._settled_at - start))
@@ -90,11 +91,21 @@ class Settling:
         """Settle the images whose files became other images that were read."""
         replaced = iter(self._ledger.replaced(by_image=True))
         while not self._stop.is_set() and (images := dict(islice(replaced, IMAGES_AT_ONCE))):
-            self._locations.settle_replaced(images)
+            with self._ledger.exclusive():
+                self._locations.settle_replaced(images)
 
-    def settle_earlier(self) -> None:
-        """Settle what earlier ingests left unsettled, and restored images."""
-        self._locations.settle_all(self._stop)
+    def settle_earlier(self, new_files: Callable[[Sequence[str]], int] = lambda _: 0) -> None:
+        """Settle what earlier ingests left unsettled, and restored images.
+
+        Args:
+            new_files: returns how many of the files of an image are new.
+        """
+        while not self._stop.is_set() and (image_ids := self._ledger.unsettled(IMAGES_AT_ONCE)):
+            with self._ledger.exclusive():
+                settled = self._locations.settle(image_ids)
+            for image_id, removed in settled.items():
+                if removed:
+                    self.moved += min(len(removed), new_files(self._ledger.paths_of(image_id)))
 
     def settle_missing(self, folder: str, visited: VisitedPaths) -> None:
         """Remove the missing files below a folder whose image exists in another file, and count the others.
@@ -125,7 +136,9 @@ class Settling:
             for path, record in missing.items()
             if record.image_id is not None and (path in deleted or record.status != "duplicate")
         }
-        for image_id, removed in self._locations.settle(sorted(image_ids - without_copy)).items():
+        with self._ledger.exclusive():
+            settled = self._locations.settle(sorted(image_ids - without_copy))
+        for image_id, removed in settled.items():
             deleted.difference_update(removed)
             if not removed:
                 without_copy.add(image_id)

@@ -12,9 +12,12 @@ from app.service.factory import (
     open_ledger,
     open_services,
     open_without_engine,
+    record_index,
+    require_same_index,
 )
 from app.service.folders import FoldersFound, find_folders, require_known_folders
-from app.service.ingest_job import IngestJob, IngestRequest, open_ingest_job, preview_prune
+from app.service.ingest_job import IngestJob, open_ingest_job, preview_prune
+from app.service.jobs import queue_ingest
 from app.service.kept import DEFAULT_DAYS, MAX_DAYS, KeptSearch, KeptSearches
 from app.service.paging import reaches
 from app.service.quantizing import quantize_model
@@ -34,11 +37,15 @@ from app.service.query import (
     images_of,
     is_later,
 )
+from app.service.request import IngestRequest
 from app.service.results import AllMatches, Results
+from app.service.running_jobs import progress_of
 from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, Search
 from app.service.shown import Shown
 from app.service.strangers import measured_bands
 from app.service.sureness import SURENESSES, Bands, Sureness, bands_of, narrowed, two_decimals
+from app.service.thumbs import open_thumbs
+from app.service.worker import IngestWorker, open_worker
 
 __all__ = [
     "DEFAULT_DAYS",
@@ -59,6 +66,7 @@ __all__ = [
     "GroupBy",
     "IngestJob",
     "IngestRequest",
+    "IngestWorker",
     "KeptSearch",
     "KeptSearches",
     "ListedMatch",
@@ -93,12 +101,18 @@ __all__ = [
     "open_ingest_job",
     "open_ledger",
     "open_services",
+    "open_thumbs",
     "open_without_engine",
+    "open_worker",
     "people_of",
     "preview_prune",
+    "progress_of",
     "quantize_model",
+    "queue_ingest",
     "reaches",
+    "record_index",
     "require_known_folders",
+    "require_same_index",
     "similarities_to_others",
     "two_decimals",
 ]

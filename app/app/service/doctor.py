@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Final
 
+from app.catalog import Ledger
 from app.core.concurrency import processors
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack, face_ids_of
-from app.images import DecoderPool, ThumbStore
+from app.images import DecoderPool
 from app.index import damaged_files, open_index, rebuild_index
 from app.ingest import DECODE_SECONDS, Ingest, IngestOptions
 from app.library import (
     ConsistencyCheck,
     File,
     Inconsistencies,
-    Ledger,
     Locations,
     MissingHashes,
     PresenceCheck,
@@ -30,6 +30,7 @@ from app.library import (
     redrawn_thumbnail,
 )
 from app.service.factory import find_model, open_for_ingest, open_without_engine
+from app.service.thumbs import open_thumbs
 
 _BATCH: Final = 200
 
@@ -80,7 +81,7 @@ class Doctor:
         self._digest = digest
         self._engine = engine
         self._stop = stop
-        self._thumbs = ThumbStore(settings.thumbs_dir)
+        self._thumbs = open_thumbs(settings)
 
     def check(self) -> Inconsistencies:
         """Compare index, ledger and thumbnails.
@@ -186,7 +187,7 @@ class Doctor:
                     except OceanoError as failure:
                         if failure.code != "thumbnail_missing":
                             raise
-                    repairs.drawn_thumbnails += not self._thumbs.is_missing(record.face_id)
+                    repairs.drawn_thumbnails += not self._thumbs.missing([record.face_id])
 
     def _delete_thumbnails(self, found: Inconsistencies, repairs: Repairs) -> None:
         """Delete unused thumbnails, except those of faces that were embedded again."""
@@ -248,7 +249,7 @@ def open_doctor(
                 )
             on_rebuilt(rebuild_index(settings, pack))
         if fix:
-            with open_for_ingest(settings) as (engine, index, ledger):
+            with open_for_ingest(settings) as (engine, index, ledger), ledger.exclusive():
                 yield Doctor(settings, index, ledger, engine.pack.digest, engine, stop)
         else:
             with open_without_engine(settings) as (pack, index, ledger):

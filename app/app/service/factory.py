@@ -10,35 +10,43 @@ from dataclasses import dataclass, field
 from threading import Thread
 from typing import Final
 
+from app import catalog
+from app.catalog import CATALOG_FILE, EARLIER_LEDGER, Ledger, add_index, open_postgresql, require_index
 from app.core.concurrency import Threads
 from app.core.config import Settings
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack, collection_name
-from app.images import PreviewStore, ThumbStore
-from app.index import active_collection, open_index, other_collections
-from app.library import Ledger, Pictures, Progress, running_progress
+from app.images import PreviewStore, Thumbs
+from app.index import active_collection, identity_of, open_index, other_collections
+from app.library import Pictures, Progress, running_progress
 from app.metrics import Metrics
 from app.service.kept import KeptSearches
 from app.service.monitor import Monitor
 from app.service.results import Results
+from app.service.running_jobs import common_progress
 from app.service.search import Search
 from app.service.shown import Shown
 from app.service.sureness import Bands, bands_of
+from app.service.thumbs import open_thumbs
 
 DEMO_PACK: Final = "demo"
 LOOKUP_THREADS: Final = 16
-_LEDGER_FILE: Final = "ledger.sqlite3"
+THUMB_THREADS: Final = 32
 
 
 @dataclass(slots=True)
 class Services:
-    """All that a request handler uses. `lookups` runs short reads of index and ledger, apart from searches."""
+    """All that a request handler uses.
+
+    `lookups` runs short reads of index and ledger, `thumb_reads` those of thumbnails, apart from searches and from each
+    other: an S3 store that does not respond holds up nothing else.
+    """
 
     settings: Settings
     engine: Engine
     index: FaceIndex
     ledger: Ledger
-    thumbs: ThumbStore
+    thumbs: Thumbs
     search: Search
     monitor: Monitor
     metrics: Metrics
@@ -46,6 +54,7 @@ class Services:
     shown: Shown
     started: float = field(default_factory=time.time)
     lookups: Threads = field(default_factory=lambda: Threads(LOOKUP_THREADS, "lookup"))
+    thumb_reads: Threads = field(default_factory=lambda: Threads(THUMB_THREADS, "thumb"))
     kept: KeptSearches = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,8 +90,13 @@ class Services:
         return None if totals is None else totals.done + totals.no_face
 
     def importing(self) -> Progress | None:
-        """Return how far the ingest that runs now is; None if none runs."""
-        return running_progress(self.settings.state_dir)
+        """Return how far the ingest of this machine is, or those that others take part in; None if none runs."""
+        if (here := running_progress(self.settings.state_dir)) is not None:
+            return here
+        jobs = self.monitor.snapshot.jobs or ()
+        # Without other machines, only the progress file tells at once that an ingest was killed.
+        elsewhere = self.ledger.database.has_many_writers
+        return common_progress(job for job in jobs if job.shared or elsewhere)
 
     def start_measuring(self) -> None:
         """Start to measure the runtimes, unless they have been measured; the process may end meanwhile."""
@@ -91,7 +105,7 @@ class Services:
     def close(self) -> None:
         """Close every part, even if closing one of them fails."""
         with contextlib.ExitStack() as stack:
-            for part in (self.kept, self.ledger, self.index, self.search, self.lookups, self.monitor):
+            for part in (self.kept, self.ledger, self.index, self.search, self.lookups, self.thumb_reads, self.monitor):
                 stack.callback(part.close)
 
 
@@ -114,9 +128,11 @@ def open_services(
         index = open_index(settings, engine.pack) if index is None else index
         opened.callback(index.close)
         ledger = open_ledger(settings, engine.pack)
+        opened.callback(ledger.close)
+        require_same_index(settings, engine.pack, index, ledger)
         opened.pop_all()
     pictures = Pictures(index, ledger, settings.shown_roots)
-    thumbs = ThumbStore(settings.thumbs_dir)
+    thumbs = open_thumbs(settings)
     previews = PreviewStore(thumbs.previews, settings.preview_cache_mb * 1_000_000)
     if not settings.preview_cache_mb:
         previews.clear()  # those of an earlier start, with another setting
@@ -172,7 +188,13 @@ def open_ledger(settings: Settings, pack: ModelPack) -> Ledger:
     Raises:
         OceanoError: `ledger_unavailable`, `disk_full`.
     """
-    return Ledger(settings.state_dir / _LEDGER_FILE, collection_name(settings.qdrant_collection, pack))
+    return _open_catalog(settings, collection_name(settings.qdrant_collection, pack))
+
+
+def _open_catalog(settings: Settings, collection: str) -> Ledger:
+    if settings.catalog_url:
+        return Ledger(open_postgresql(settings.catalog_url), collection)
+    return catalog.open_ledger(settings.state_dir / CATALOG_FILE, collection)
 
 
 @contextmanager
@@ -202,7 +224,24 @@ def open_without_engine(settings: Settings) -> Iterator[tuple[ModelPack, FaceInd
 @contextmanager
 def _open_stores(settings: Settings, pack: ModelPack) -> Iterator[tuple[FaceIndex, Ledger]]:
     with closing(open_index(settings, pack)) as index, closing(open_ledger(settings, pack)) as ledger:
+        require_same_index(settings, pack, index, ledger)
         yield index, ledger
+
+
+def require_same_index(settings: Settings, pack: ModelPack, index: FaceIndex, ledger: Ledger) -> None:
+    """Check that a catalog that several processes write belongs to the index: a wrong QDRANT_URL is easily set.
+
+    Raises:
+        OceanoError: `invalid_setting` if it belongs to another one.
+    """
+    if ledger.database.has_many_writers and (found := identity_of(settings, pack, index)) is not None:
+        require_index(ledger.database, ledger.collection, *found)
+
+
+def record_index(settings: Settings, pack: ModelPack, index: FaceIndex, ledger: Ledger) -> None:
+    """Record that an index has the faces of a catalog, so that `require_same_index` accepts it."""
+    if ledger.database.has_many_writers and (found := identity_of(settings, pack, index)) is not None:
+        add_index(ledger.database, ledger.collection, *found)
 
 
 def indexed_model(settings: Settings) -> str | None:
@@ -215,11 +254,10 @@ def indexed_model(settings: Settings) -> str | None:
         OceanoError: `index_unavailable` (damaged), `ledger_unavailable`.
     """
     alias = active_collection(settings)
-    path = settings.state_dir / _LEDGER_FILE
     if alias is None:
         return None
-    if path.exists():
-        with closing(Ledger(path, alias["collection"])) as ledger:
+    if settings.catalog_url or any((settings.state_dir / name).exists() for name in (CATALOG_FILE, EARLIER_LEDGER)):
+        with closing(_open_catalog(settings, alias["collection"])) as ledger:
             if not ledger.totals().faces:
                 return None
     return alias["model"]

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event
 
+from app.catalog import PATIENCE_SECONDS, FileRecord, Ledger
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.files import for_user
 from app.core.paths import absolute, readable
 from app.core.protocols import Engine, FaceIndex
-from app.images import SNIFF_BYTES, ThumbStore, sniff
+from app.images import Thumbs
 from app.index import remove_restore_leftovers
-from app.ingest import Ingest, IngestCounts, IngestOptions
+from app.ingest import Ingest, IngestOptions
 from app.library import (
-    FileRecord,
     Folder,
-    Ledger,
-    PathFilter,
+    IngestCounts,
     PruneCounts,
     Pruning,
     SharedProgress,
@@ -31,33 +28,9 @@ from app.library import (
     restore_marker_path,
 )
 from app.service.factory import open_for_ingest, open_without_engine
-
-
-@dataclass(frozen=True, slots=True)
-class IngestRequest:
-    """What to ingest, and what to do afterwards; the options of `oceano ingest`.
-
-    `folder` may be a single file. `report` is a CSV file for the failed and no-face files of the folder.
-    """
-
-    folder: Path
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    limit: int | None = None
-    retry: bool = False
-    watch: bool = False
-    prune: bool = False
-    dry_run: bool = False
-    forget_drives: bool = False
-    report: Path | None = None
-    include_system: bool = False
-    raw_pairs: bool = False
-    all_pages: bool = False
-
-    @property
-    def wanted(self) -> PathFilter:
-        """The filter that `include`, `exclude`, `include_system` and `raw_pairs` make."""
-        return PathFilter(self.include, self.exclude, system=self.include_system, raw_pairs=self.raw_pairs)
+from app.service.jobs import RecordedIngest, recorded_ingest
+from app.service.request import IngestRequest, require_writable
+from app.service.thumbs import open_thumbs
 
 
 class IngestJob:
@@ -75,7 +48,7 @@ class IngestJob:
     ) -> None:
         self._request = request
         self._engine, self._index, self._ledger = parts
-        self._thumbs = ThumbStore(settings.thumbs_dir)
+        self._thumbs = open_thumbs(settings)
         self._state_dir = settings.state_dir
         self._stop = stop
         self._options = IngestOptions(
@@ -103,16 +76,22 @@ class IngestJob:
         Raises:
             OceanoError: as `Ingest.run` does; the counts so far are in its details as "ingest".
         """
+        with recorded_ingest(self._ledger, self._request, self._stop) as recorded:
+            self._run(recorded, on_progress)
+
+    def _run(self, recorded: RecordedIngest, on_progress: Callable[[IngestCounts, int | None], None]) -> None:
         shared = SharedProgress(self._state_dir, lambda: Folder(self._request.folder).scan(self._request.wanted))
 
         def update(counts: IngestCounts) -> None:
             shared.update(counts.finished)
+            if shared.total is not None:
+                recorded.set_total(shared.total)
             on_progress(counts, shared.total)
 
         ingest = Ingest(
             self._engine,
             self._index,
-            self._ledger,
+            recorded.ledger,
             self._thumbs,
             self._options,
             stop=self._stop,
@@ -124,18 +103,20 @@ class IngestJob:
         pruning = _pruning(self._request, folder, self._index, self._ledger, self._thumbs, digest, self._stop)
         try:
             with shared:
-                if self._request.prune:
-                    pruning.note_missing()
+                missing = pruning.missing() if self._request.prune else None
                 if self._request.watch:
                     self._watch(ingest, folder, shared)
                 else:
                     ingest.run(folder, self._request.wanted)
                 self.unread = ingest.unread
                 if self._request.prune and not self.unread and not self._stop.is_set():
-                    self.pruned = pruning.run()
+                    with self._ledger.exclusive():
+                        self.pruned = pruning.run(only=missing)
         except OceanoError as failure:
             failure.details["ingest"] = asdict(self.counts)
             raise
+        finally:
+            recorded.set_counts(self.counts, shared.total)
 
     def write_report(self) -> None:
         """Write the failed and no-face files of the folder, of this run and earlier ones, to the request's report.
@@ -169,6 +150,7 @@ def open_ingest_job(request: IngestRequest, settings: Settings, stop: Event) -> 
         OceanoError: `not_found`, `invalid_request`, `ingest_in_progress`, and as `open_for_ingest` does.
     """
     with _only_ingest(request, settings), open_for_ingest(settings) as parts:
+        parts[2].database.patience.last(PATIENCE_SECONDS, stop)
         parts[2].check()  # a damaged ledger would lose results, and call existing files deleted
         yield IngestJob(request, settings, parts, stop)
 
@@ -182,7 +164,7 @@ def preview_prune(request: IngestRequest, settings: Settings, stop: Event) -> tu
     with _only_ingest(request, settings), open_without_engine(settings) as (pack, index, ledger):
         ledger.check()
         folder = Folder(request.folder)
-        thumbs = ThumbStore(settings.thumbs_dir)
+        thumbs = open_thumbs(settings)
         counts = _pruning(request, folder, index, ledger, thumbs, pack.digest, stop).run()
         for _ in folder.scan():  # a prune removes nothing if a folder cannot be listed
             if stop.is_set():
@@ -192,40 +174,14 @@ def preview_prune(request: IngestRequest, settings: Settings, stop: Event) -> tu
 
 @contextmanager
 def _only_ingest(request: IngestRequest, settings: Settings) -> Iterator[None]:
-    _check(request)
+    request.check()
     with only_writer(settings.state_dir):
         # the ingest is newer than an unfinished restore
         restore_marker_path(settings.state_dir, settings.qdrant_collection).unlink(missing_ok=True)
         remove_restore_leftovers(settings)
         if request.report is not None:
-            _require_writable(request.report)
+            require_writable(request.report)
         yield
-
-
-def _check(request: IngestRequest) -> None:
-    """Raise OceanoError `not_found` or `invalid_request` for a folder or a combination that makes no sense."""
-    shown = readable(str(request.folder))
-    is_file = os.path.isfile(request.folder)  # noqa: PTH113 - Path.is_file raises if a name is too long
-    if not is_file and not os.path.isdir(request.folder):  # noqa: PTH112
-        raise OceanoError("not_found", f"{shown} is not a folder or file", details={"folder": shown})
-    if is_file and (request.watch or request.prune or request.include or request.exclude):
-        raise OceanoError(
-            "invalid_request", f"{shown} is a file; --watch, --prune, --include and --exclude need a folder"
-        )
-    if not all(pattern.strip() for pattern in (*request.include, *request.exclude)):  # an unset shell variable
-        raise OceanoError("invalid_request", "a pattern of --include or --exclude is empty")
-    if request.dry_run and not request.prune:
-        raise OceanoError("invalid_request", "--dry-run needs --prune: it shows what --prune would remove")
-    if request.forget_drives and not request.prune:
-        raise OceanoError("invalid_request", "--forget-drives needs --prune: it extends what --prune removes")
-    if request.dry_run and request.report is not None:
-        raise OceanoError("invalid_request", "--dry-run ingests nothing, so there is nothing to --report")
-    if request.watch and (request.prune or request.limit is not None):
-        raise OceanoError("invalid_request", "--watch never ends, so it excludes --prune and --limit")
-    if request.prune and (request.include or request.exclude or request.limit is not None):
-        raise OceanoError(
-            "invalid_request", "--prune covers the whole folder, so it excludes --include, --exclude and --limit"
-        )
 
 
 def _pruning(
@@ -233,7 +189,7 @@ def _pruning(
     folder: Folder,
     index: FaceIndex,
     ledger: Ledger,
-    thumbs: ThumbStore,
+    thumbs: Thumbs,
     digest: str,
     stop: Event,
 ) -> Pruning:
@@ -247,20 +203,6 @@ def _pruning(
         drives=request.forget_drives,
         stop=stop,
     )
-
-
-def _require_writable(report: Path) -> None:
-    """Check the report before the work, and that it would not overwrite a picture."""
-    is_new = not os.path.lexists(report)
-    try:
-        with report.open("ab+") as file:
-            if is_new:
-                for_user(file.fileno())
-            file.seek(0)
-            if sniff(file.read(SNIFF_BYTES)) is not None:
-                raise OceanoError("invalid_request", f"--report {report}: this file is a picture; name another file")
-    except OSError as failure:
-        raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure
 
 
 def _write_report(report: Path, records: Iterable[FileRecord]) -> None:

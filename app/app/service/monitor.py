@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from app.catalog import Job, Jobs, Ledger, Totals
 from app.core.concurrency import Threads
 from app.core.errors import OceanoError
 from app.core.program import program
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import IndexInfo, Strangers
-from app.library import Ledger, Totals
 from app.metrics import Metrics
 from app.service.kept import KeptSearches
+from app.service.running_jobs import set_job_metrics
 from app.service.strangers import LEAST_FACES, sampled_strangers
 
 _log = logging.getLogger(__name__)
@@ -38,13 +39,23 @@ _GROWN: Final = 1.3  # times as many faces as when strangers were measured: meas
 
 @dataclass(slots=True)
 class Snapshot:
-    """The last known state; `index_at` is when the index last answered, in seconds of the monotonic clock."""
+    """The last known state.
+
+    Attributes:
+        index: None: it is unavailable, or was not asked yet.
+        index_error: one sentence.
+        index_at: when the index last answered, in seconds of the monotonic clock.
+        totals: None: the ledger cannot be read.
+        ledger_error: one sentence.
+        jobs: those that have not ended, newest first; None: they cannot be read.
+    """
 
     index: IndexInfo | None = None
     index_error: str = _NOT_CHECKED
     index_at: float = 0.0
     totals: Totals | None = None
     ledger_error: str = _NOT_CHECKED
+    jobs: tuple[Job, ...] | None = None
 
 
 class Monitor:
@@ -53,7 +64,7 @@ class Monitor:
     Args:
         engine: compared with its reference picture every `ENGINE_POLL_SECONDS`.
         index: asked for its size every `POLL_SECONDS`.
-        ledger: counted every `POLL_SECONDS`, a large one less often.
+        ledger: counted every `POLL_SECONDS`, a large one less often; its catalog has the jobs, read as often.
         metrics: the gauges to set.
 
     Attributes:
@@ -68,8 +79,11 @@ class Monitor:
         self._index = index
         self._ledger = ledger
         self._metrics = metrics
+        self._jobs = Jobs(ledger.database, ledger.collection)
         self._index_thread = Threads(1, "monitor-index")
         self._ledger_thread = Threads(1, "monitor-ledger")
+        self._jobs_thread = Threads(1, "monitor-jobs")
+        self._jobs_error = ""
         self._engine_thread = Threads(1, "monitor-engine")
         self._engine_checked = False
         self._ledger_checked = False
@@ -96,6 +110,7 @@ class Monitor:
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat(self.check_index))
             loops.create_task(self._repeat(self.check_ledger))
+            loops.create_task(self._repeat(self.check_jobs))
             loops.create_task(self._repeat(self.check_engine))
             loops.create_task(self._repeat(self.check_kept))
             loops.create_task(self._repeat(self.check_strangers))
@@ -172,6 +187,24 @@ class Monitor:
         else:
             _log.warning(_EMPTY, collection)
 
+    async def check_jobs(self) -> float:
+        """Read the jobs that have not ended.
+
+        Returns:
+            Seconds until the next check: reading jobs with very many problems may take a twentieth of the time at most.
+        """
+        start = time.monotonic()
+        try:
+            jobs = await self._jobs_thread.run(self._jobs.running)
+        except OceanoError as failure:
+            if self._jobs_error != failure.message:
+                _log.error("the jobs cannot be read: %s", failure)
+            self.snapshot.jobs, self._jobs_error = None, failure.message
+        else:
+            self.snapshot.jobs, self._jobs_error = tuple(jobs), ""
+            set_job_metrics(self._metrics, jobs)
+        return max(POLL_SECONDS, 20 * (time.monotonic() - start))
+
     async def check_engine(self) -> float:
         """Let the engine embed its reference picture again; the first call does nothing, the engine was just built.
 
@@ -221,5 +254,11 @@ class Monitor:
     def close(self) -> None:
         """Stop the threads; a call that hangs ends on its own."""
         with contextlib.ExitStack() as stack:
-            for threads in (self._index_thread, self._ledger_thread, self._engine_thread, self._strangers_thread):
+            for threads in (
+                self._index_thread,
+                self._ledger_thread,
+                self._jobs_thread,
+                self._engine_thread,
+                self._strangers_thread,
+            ):
                 stack.callback(threads.close)

@@ -10,12 +10,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
+from app.catalog import FileRecord, Jobs, Worker, open_postgresql, restore
 from app.cli import main
 from app.commands.backup import run_backup, run_restore
 from app.core.config import Settings, load_settings
@@ -24,11 +26,11 @@ from app.images.previews import PreviewStore
 from app.images.thumbnails import ThumbStore
 from app.index import open_index
 from app.index.transfer import Migration
-from app.library.records import FileRecord
-from app.service.factory import find_model, open_ledger
+from app.service.factory import find_model, open_ledger, open_without_engine
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import ids_of, points, processes_of, wait_until
 from tests.support import memory
+from tests.support.catalogs import KINDS, new_postgresql_database
 from tests.support.damage import lose_rows
 from tests.support.packs import put
 
@@ -291,7 +293,7 @@ def test_the_note_of_another_restore_is_ignored(
     assert f"already has {COUNT} faces" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("part", ["state/ledger.sqlite3", "qdrant_storage/embedded/faces.alias.json", "faces"])
+@pytest.mark.parametrize("part", ["state/catalog.sqlite3", "qdrant_storage/embedded/faces.alias.json", "faces"])
 def test_a_backup_that_lacks_a_part_is_not_restored(
     settings: Settings, backup: Path, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,7 +323,7 @@ def test_a_backup_in_a_folder_whose_name_is_not_utf_8_is_restored_and_unchanged(
     assert settings.qdrant_url == "" or not list(settings.state_dir.glob(".restore.*"))
 
 
-@pytest.mark.parametrize("part", ["state/ledger.sqlite3", "qdrant_storage/embedded/**/vectors/**/*.mmap"])
+@pytest.mark.parametrize("part", ["state/catalog.sqlite3", "qdrant_storage/embedded/**/vectors/**/*.mmap"])
 def test_a_damaged_backup_is_not_restored(
     settings: Settings, backup: Path, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -345,8 +347,8 @@ def test_a_backup_with_links_or_pipes_is_refused_without_hanging(
     segments.symlink_to(tmp_path / "elsewhere")
     assert main(["restore", str(backup)]) == 2
     assert "is missing" in capsys.readouterr().err
-    (backup / "state" / "ledger.sqlite3").unlink()
-    os.mkfifo(backup / "state" / "ledger.sqlite3")
+    (backup / "state" / "catalog.sqlite3").unlink()
+    os.mkfifo(backup / "state" / "catalog.sqlite3")
     assert main(["restore", str(backup)]) == 2
     (backup / "backup.json").unlink()
     os.mkfifo(backup / "backup.json")
@@ -463,7 +465,7 @@ def test_a_damaged_ledger_is_not_backed_up(
 ) -> None:
     with closing(open_ledger(settings, find_model(settings))) as ledger:
         ledger.record([FileRecord(f"/{number:0200}", 1, 1, f"{number}", "done") for number in range(2000)])
-    lose_rows(settings.state_dir / "ledger.sqlite3")
+    lose_rows(settings.state_dir / "catalog.sqlite3")
     assert main(["backup", str(tmp_path / "backup")]) == 3
     assert "ledger_unavailable" in capsys.readouterr().err
     assert not (tmp_path / "backup").exists()
@@ -482,3 +484,94 @@ def test_previews_are_not_backed_up(settings: Settings, tmp_path: Path, capsys: 
     assert main(["backup", str(tmp_path / "backup")]) == 0
     assert f"{COUNT} faces, {COUNT} thumbnails" in capsys.readouterr().out
     assert not (tmp_path / "backup" / "thumbs" / "previews").exists()
+
+
+# --- catalogs of both kinds
+
+
+def add_job(settings: Settings) -> None:
+    pack = find_model(settings)
+    with closing(open_ledger(settings, pack)) as ledger:
+        Jobs(ledger.database, ledger.collection).add("/photos", {}, "ana")
+
+
+def jobs_of(settings: Settings) -> list[tuple[str, str]]:
+    with closing(open_ledger(settings, find_model(settings))) as ledger:
+        return [(job.folder, job.state) for job in Jobs(ledger.database, ledger.collection).newest()]
+
+
+@pytest.mark.parametrize("before", KINDS)
+@pytest.mark.parametrize("after", KINDS)
+def test_a_backup_brings_the_catalog_back_into_either_kind(
+    bare: Settings, tmp_path: Path, before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as databases:
+
+        def use(kind: str) -> Settings:
+            url = databases.enter_context(new_postgresql_database()) if kind == "postgresql" else ""
+            monkeypatch.setenv("CATALOG_URL", url)
+            return load_settings()
+
+        made = use(before)
+        fill(made)
+        add_job(made)
+        assert main(["backup", str(tmp_path / "backup")]) == 0
+        assert (tmp_path / "backup" / "state" / "catalog.sqlite3").is_file()
+        lose_everything(made)
+        restored = use(after)
+        assert main(["restore", str(tmp_path / "backup")]) == 0
+        require_all(restored)
+        assert jobs_of(restored) == [("/photos", "interrupted")]
+        with open_without_engine(restored):  # the catalog belongs to the restored index
+            pass
+
+
+def test_a_restore_that_is_stopped_in_the_catalog_is_marked_and_continues(
+    settings: Settings, backup: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lose_everything(settings)
+    stop = Event()
+
+    def restore_stopped(*arguments: Any) -> bool:
+        stop.set()
+        return restore(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.commands.backup.restore", restore_stopped)
+        assert run_restore(settings, backup, stop) == 130
+    assert "run the same command again" in capsys.readouterr().out
+    assert (settings.state_dir / "restore-faces.json").exists()
+    with closing(open_ledger(settings, find_model(settings))) as ledger:
+        assert list(ledger.files("/")) == []
+    assert main(["restore", str(backup)]) == 0
+    require_all(settings)
+
+
+def test_a_stopped_backup_of_postgresql_leaves_nothing(
+    bare: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with new_postgresql_database() as url:
+        monkeypatch.setenv("CATALOG_URL", url)
+        made = load_settings()
+        fill(made)
+        stop = Event()
+        stop.set()
+        assert run_backup(made, tmp_path / "backup", stop) == 130
+        assert "no backup was made" in capsys.readouterr().out
+        assert list(tmp_path.glob("*backup*")) == []
+
+
+def test_nothing_is_restored_while_workers_use_the_catalog(
+    settings: Settings, backup: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lose_everything(settings)
+    with new_postgresql_database() as url:
+        monkeypatch.setenv("CATALOG_URL", url)
+        with closing(open_postgresql(url)) as database:
+            worker = Worker(database, "c", "machine-2 7")
+            worker.join()
+            assert main(["restore", str(backup)]) == 3
+            assert "(machine-2 7); stop them first" in capsys.readouterr().err
+            worker.leave()
+        assert main(["restore", str(backup)]) == 0
+        require_all(load_settings())

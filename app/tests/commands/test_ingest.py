@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from app.catalog import FileRecord, Ledger, Totals
 from app.cli import main
 from app.commands.ingest import run_ingest
 from app.core.config import Settings
@@ -25,8 +26,6 @@ from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack
 from app.library import Progress, running_progress
-from app.library.ledger import Ledger
-from app.library.records import FileRecord, Totals
 from app.library.scan import File, Folder
 from app.library.writer_lock import only_writer
 from app.service import IngestRequest, open_ledger
@@ -639,7 +638,7 @@ def test_with_a_damaged_ledger_nothing_is_ingested_or_called_deleted(command: Co
     assert command() == 0
     with closing(open_ledger(command.settings, FAKE_PACK)) as ledger:
         ledger.record([FileRecord(f"{command.folder}/{n:0200}", 1, 1, f"{n}", "done") for n in range(2000)])
-    lose_rows(command.settings.state_dir / "ledger.sqlite3")
+    lose_rows(command.settings.state_dir / "catalog.sqlite3")
     for words in ([], ["--prune", "--dry-run"], ["--prune"]):
         assert command(*words) == 3
         assert "ledger_unavailable" in command.err

@@ -176,7 +176,7 @@ def test_removed_faces_do_not_return_with_an_earlier_model(
 
 
 def test_without_a_ledger_no_collection_is_activated(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    (settings.state_dir / "ledger.sqlite3").unlink()
+    (settings.state_dir / "catalog.sqlite3").unlink()
     assert main(["reembed", "--model", "second"]) == 3
     assert "found 0 faces, but the index has 6" in capsys.readouterr().err
     with closing(open_index(settings, find_model(settings), create=False)) as serving:

@@ -24,6 +24,7 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+from app.catalog import FileRecord, Ledger
 from app.cli import main
 from app.commands import search_files
 from app.commands.search import SearchRequest, run_search
@@ -33,7 +34,6 @@ from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import Face, FaceRecord, ModelPack, Picture
 from app.images import decode, image_id_of
-from app.library import FileRecord, Ledger
 from app.service import Sort, open_ledger
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, picture_of
 from tests.support.pictures import BLACK, BLUE, GREEN, RED, encoded, point

@@ -22,6 +22,8 @@ WRONG = {
     "DEVICE": ("gpu", "'auto', 'cpu', 'cuda' or 'intel_gpu'"),
     "GPU_CONCURRENCY": ("many", "integer"),
     "QDRANT_URL": ("localhost:9101", "must be like http://host:6333"),
+    "THUMBS_URL": ("gs://bucket/thumbs", "must be like s3://BUCKET/PREFIX"),
+    "THUMBS_S3_ENDPOINT": ("minio:9000", "must be like http://HOST:9000"),
     "QDRANT_COLLECTION": ("my faces", "pattern"),
     "HNSW_EF": ("8", "greater than or equal to 16"),
     "HNSW_M": ("1", "greater than or equal to 4"),
@@ -250,6 +252,42 @@ def test_a_password_in_an_address_is_refused_and_not_shown(url: str, monkeypatch
     with pytest.raises(OceanoError, match=r"QDRANT_URL='[*]{3}@host") as refused:
         load_settings()
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///thumbs",
+        "https://bucket.s3.amazonaws.com",
+        "bucket/thumbs",
+        "s3://",
+        "s3:///thumbs",
+        "s3://ab",
+        "s3://Bucket/thumbs",
+        "s3://bucket/a//b",
+        "s3://bucket/../thumbs",
+        "s3://bucket/thumbs?versioned",
+        "s3://bucket/thumbs#1",
+        "s3://bucket/my thumbs",
+        "s3://bucket/thumbs\n",
+        "s3://bucket:9000/thumbs",
+    ],
+)
+def test_a_store_of_thumbnails_that_is_none_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "THUMBS_URL" in _refused(monkeypatch, THUMBS_URL=url).message
+
+
+@pytest.mark.parametrize("name", ["THUMBS_URL", "THUMBS_S3_ENDPOINT"])
+def test_a_key_in_an_address_of_thumbnails_is_refused_and_not_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheme = "s3" if name == "THUMBS_URL" else "http"
+    refused = _refused(monkeypatch, **{name: f"{scheme}://key:secret@bucket/thumbs"})
+    assert f"{name}='***@bucket/thumbs': must not contain a key" in refused.message
+    assert "secret@" not in refused.message
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://my.bucket-2/a/b_c/d.e/"])
+def test_a_bucket_with_or_without_a_prefix_is_a_store_of_thumbnails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _read(monkeypatch, THUMBS_URL=url).thumbs_url == url.rstrip("/")
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "one and a space ", "line\n", "\x01"])

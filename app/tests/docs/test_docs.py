@@ -103,6 +103,8 @@ def test_the_docs_name_only_settings_that_exist() -> None:
         "QDRANT_TEST_BINARY",
         "DOCKER_TEST",
         "MIGRATE_API_KEY",
+        "MIGRATE_CATALOG_URL",
+        "POSTGRES_PASSWORD",
         "COMPOSE_FILE",
         "ORT_DISABLE_TELEMETRY",
         "WATCHFILES_FORCE_POLLING",

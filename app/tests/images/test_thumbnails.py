@@ -238,6 +238,19 @@ def test_a_full_disk_is_disk_full_at_every_step(
     assert caught.value.code == "disk_full"
 
 
+def test_a_thumbnail_that_cannot_be_read_is_not_taken_for_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "open", broken)
+    with pytest.raises(OceanoError, match="Input/output error") as caught:
+        ThumbStore(tmp_path).read(FACE_ID)
+    monkeypatch.undo()
+    assert caught.value.code == "thumbs_unavailable"
+
+
 def test_another_failure_of_the_disk_is_not_called_a_full_one(tmp_path: Path) -> None:
     (tmp_path / "0f").write_text("a file where a folder should be")
     with pytest.raises(OceanoError, match=r"(?i)exist|directory") as caught:

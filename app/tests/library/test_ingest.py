@@ -17,6 +17,7 @@ import pytest
 import tenacity
 from PIL import Image
 
+from app.catalog import Totals, open_ledger
 from app.core.concurrency import Budget
 from app.core.config import Settings
 from app.core.errors import OceanoError
@@ -26,8 +27,6 @@ from app.images.decoding import decode, image_id_of
 from app.images.perceptual import ALIKE_DISTANCE, distance, phash_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestCounts, IngestOptions
-from app.library.ledger import Ledger
-from app.library.records import Totals
 from app.library.scan import File, contents, file_at
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import encoded
@@ -40,7 +39,7 @@ class Bench:
 
     def __init__(self, settings: Settings, engine: FakeEngine, index: MemoryIndex) -> None:
         self.engine, self.index = engine, index
-        self.ledger = Ledger(settings.state_dir / "ledger.sqlite3", "faces__fake__ffffffff")
+        self.ledger = open_ledger(settings.state_dir / "catalog.sqlite3", "faces__fake__ffffffff")
         self.thumbs = ThumbStore(settings.thumbs_dir)
 
     def run(
@@ -246,7 +245,7 @@ def test_with_a_slow_model_files_are_recorded_every_second(
     bench.engine.batch = 1
     sizes: list[int] = []
     record = bench.ledger.record
-    bench.ledger.record = lambda records, **_: (sizes.append(len(records)), record(records))[1]  # type: ignore[method-assign]
+    bench.ledger.record = lambda records, **more: (sizes.append(len(records)), record(records, **more))[1]  # type: ignore[method-assign]
     assert bench.run(colour_pictures).done == 8
     assert sizes == [1] * 8
 
@@ -556,8 +555,8 @@ def test_results_without_a_ctime_get_one_and_are_not_read_again(
     bench: Bench, colour_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.run(colour_pictures)
-    with bench.ledger._database.transaction() as connection:
-        connection.execute("UPDATE files SET ctime_ns = NULL")
+    with bench.ledger.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE files SET ctime_ns = NULL")
     monkeypatch.setattr("app.library.reader.contents", None)
     monkeypatch.setattr("app.ingest.CTIMES_AT_ONCE", 3)
     assert bench.run(colour_pictures).skipped == 8

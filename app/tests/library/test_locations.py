@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from app.catalog import FileRecord, back_up, open_ledger, restore
 from app.core.errors import OceanoError
 from app.core.paths import folders_of, readable
 from app.core.types import face_id_of
 from app.ingest import Ingest, IngestCounts, IngestOptions
-from app.library.ledger import Ledger
 from app.library.presence import VisitedPaths, former_spellings
-from app.library.records import FileRecord
 from app.library.scan import file_at
 from tests.library.test_prune import Pruned, _mount
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
@@ -161,11 +160,13 @@ def test_an_ingest_killed_while_it_settles_is_repaired_by_one_of_any_folder(
     def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    def die_settling(*records: Any, settled: Iterable[str] = (), **options: Any) -> None:
-        if step == "after the ledger" or not settled:
-            record(*records, settled=settled, **options)
+    def die_settling(*records: Any, settled: Iterable[str] = (), **options: Any) -> Mapping[str, int]:
+        if settled and step != "after the ledger":
+            die()
+        counts = record(*records, settled=settled, **options)
         if settled:
             die()
+        return counts
 
     with monkeypatch.context() as patch:
         if step == "before the index":
@@ -424,7 +425,7 @@ def test_an_ingest_killed_before_a_replaced_image_is_settled_is_repaired(
 def test_faces_whose_ledger_was_lost_get_the_path_at_which_they_are_ingested_again(
     bench: Located, pictures: Path, tmp_path: Path
 ) -> None:
-    bench.ledger = Ledger(tmp_path / "new.sqlite3", "faces__fake__ffffffff")
+    bench.ledger = open_ledger(tmp_path / "new.sqlite3", "faces__fake__ffffffff")
     new = tmp_path / "moved"
     pictures.rename(new)
     assert bench.run(new).done == 8
@@ -442,6 +443,20 @@ def test_faces_of_an_older_index_get_the_paths_of_the_ledger(bench: Located, pic
     bench.require_consistent()
 
 
+def _write_earlier_ledger(path: Path, catalog: Path) -> None:
+    """Write the files of a catalog as version 4 of the ledger, which had no list of unsettled images."""
+    with sqlite3.connect(path) as database:
+        database.executescript(f"""
+            ATTACH '{catalog}' AS catalog;
+            CREATE TABLE files AS SELECT * FROM catalog.files;
+            CREATE TABLE superseded AS SELECT * FROM catalog.superseded;
+            CREATE TABLE mounts AS SELECT * FROM catalog.mounts;
+            PRAGMA user_version = 4;
+            DETACH catalog;
+        """)
+    database.close()
+
+
 @pytest.mark.parametrize("how", ["upgrade", "restore"])
 def test_copies_of_an_earlier_version_are_found_after_an_ingest_of_any_folder(
     bench: Located, pictures: Path, tmp_path: Path, settings: Any, how: str
@@ -456,18 +471,16 @@ def test_copies_of_an_earlier_version_are_found_after_an_ingest_of_any_folder(
     for name in ("0.png", "1.png"):  # earlier versions stored only the first path
         bench.index.set_paths([bench.face(pictures / name)], paths=[str(pictures / name)])
     (pictures / "1.png").unlink()
-    path = settings.state_dir / "ledger.sqlite3"
-    bench.ledger.backup(tmp_path / "backup.sqlite3")
+    state = settings.state_dir
+    back_up(bench.ledger.database, tmp_path / "catalog.sqlite3")
     bench.ledger.close()
-    old = path if how == "upgrade" else tmp_path / "backup.sqlite3"
-    with sqlite3.connect(old) as database:
-        database.executescript("DROP TABLE unsettled; PRAGMA user_version = 4;")
-    database.close()
+    (state / "catalog.sqlite3").unlink()
+    earlier = state if how == "upgrade" else tmp_path
+    _write_earlier_ledger(earlier / "ledger.sqlite3", tmp_path / "catalog.sqlite3")
+    (tmp_path / "catalog.sqlite3").unlink()
+    bench.ledger = open_ledger(state / "catalog.sqlite3", "faces__fake__ffffffff")
     if how == "restore":
-        path.unlink()
-    bench.ledger = Ledger(path, "faces__fake__ffffffff")
-    if how == "restore":
-        bench.ledger.merge(old)
+        restore(bench.ledger, earlier, state)
     assert len(bench.ledger.unsettled(10)) == 2
     bench.run(other)
     assert str(far) in bench.where(face_id)[1]
@@ -478,11 +491,12 @@ def test_copies_of_an_earlier_version_are_found_after_an_ingest_of_any_folder(
 def test_a_merge_settles_images_that_both_ledgers_have_at_different_paths(
     bench: Located, pictures: Path, tmp_path: Path
 ) -> None:
-    bench.ledger.backup(tmp_path / "backup.sqlite3")
+    (tmp_path / "backup").mkdir()
+    back_up(bench.ledger.database, tmp_path / "backup" / "catalog.sqlite3")
     new = tmp_path / "moved"
     pictures.rename(new)
     bench.run(new)
-    bench.ledger.merge(tmp_path / "backup.sqlite3")
+    restore(bench.ledger, tmp_path / "backup", tmp_path)
     assert bench.ledger.totals().done == 16
     bench.run(new)
     assert bench.ledger.totals().done == 8

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from app.catalog import FileRecord, Ledger, open_ledger
 from app.library import neighbours
-from app.library.ledger import Ledger
 from app.library.natural import natural_key
 from app.library.neighbours import FolderOrder, Neighbours
-from app.library.records import FileRecord
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger.sqlite3", "faces__a__1")
+    return open_ledger(tmp_path / "catalog.sqlite3", "faces__a__1")
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_the_order_of_a_folder_follows_the_ledger(
     monkeypatch.setattr(neighbours, "_FRESH_SECONDS", 0.0)
     ledger.record([_done("/p/1", "1"), _done("/p/10", "10")])
     assert _walk(order, "1") == ["1", "10"]
-    Ledger(tmp_path / "ledger.sqlite3", "faces__a__1").record([_done("/p/9", "9")])  # another process
+    open_ledger(tmp_path / "catalog.sqlite3", "faces__a__1").record([_done("/p/9", "9")])  # another process
     assert _walk(order, "1") == ["1", "9", "10"]
     ledger.record([_done("/p/2", "2")], delete=["/p/10"])
     assert _walk(order, "1") == ["1", "2", "9"]

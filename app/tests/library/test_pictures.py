@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from app.catalog import FileRecord, Ledger, open_ledger
 from app.core.errors import OceanoError
 from app.core.types import face_id_of
 from app.images.decoding import image_id_of
 from app.library import neighbours as neighbours_module
-from app.library.ledger import Ledger
 from app.library.neighbours import Neighbours
 from app.library.pictures import Pictures
-from app.library.records import FileRecord
 from tests.support.fakes import FAKE_PACK, MemoryIndex
 from tests.support.pictures import GREEN, encoded, point
 from tests.support.running import open_below
@@ -33,7 +32,7 @@ class Library:
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.base / "state" / "ledger.sqlite3", "faces__fake__ffffffff")
+        self.ledger = open_ledger(self.base / "state" / "catalog.sqlite3", "faces__fake__ffffffff")
 
     def add(self, path: str, data: bytes = encoded(), status: str = "done") -> str:
         """Write and record a file; returns its image_id."""

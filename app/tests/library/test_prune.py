@@ -13,13 +13,13 @@ import psutil
 import pytest
 from PIL import Image
 
+from app.catalog import FileRecord, Totals
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.paths import folders_of
 from app.core.types import FacePayload, face_id_of
 from app.images import PreviewStore
 from app.library.prune import PruneCounts, Pruning
-from app.library.records import FileRecord, Totals
 from app.library.scan import Folder
 from tests.library.test_ingest import Bench
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
@@ -363,11 +363,11 @@ def test_a_drive_that_comes_and_goes_in_the_very_run_that_prunes_keeps_what_was_
     (pictures / "0.png").rename(stick / "0.png")
     _mount(monkeypatch, stick)
     pruning = bench.pruning(pictures)
-    pruning.note_missing()
+    missing = pruning.missing()
     assert bench.run(pictures).moved == 1
     shutil.rmtree(stick)
     _mount(monkeypatch)
-    assert pruning.run() == PruneCounts()
+    assert pruning.run(only=missing) == PruneCounts()
     assert bench.prune(pictures) == PruneCounts(unsure=1)
     bench.require_sound(8)
 
@@ -415,9 +415,9 @@ def test_a_copy_whose_picture_was_forgotten_meanwhile_is_taken_up_again(bench: P
     assert bench.run(pictures).duplicate == 1
     (pictures / "0.png").unlink()
     pruning = bench.pruning(pictures)
-    pruning.note_missing()
+    missing = pruning.missing()
     away = copy.rename(pictures.with_name("away.png"))
-    pruning.run()
+    pruning.run(only=missing)
     away.rename(copy)
     assert bench.run(pictures).done == 1
     bench.prune(pictures)
@@ -720,9 +720,9 @@ def test_more_files_than_are_forgotten_at_once_are_all_forgotten(bench: Pruned, 
 def test_what_went_away_after_the_look_is_not_forgotten(bench: Pruned, pictures: Path) -> None:
     (pictures / "0.png").unlink()
     pruning = bench.pruning(pictures)
-    pruning.note_missing()
+    missing = pruning.missing()
     (pictures / "1.png").unlink()  # moved, perhaps, to where the ingest had been already
-    assert pruning.run() == PruneCounts(files=1, images=1, faces=1)
+    assert pruning.run(only=missing) == PruneCounts(files=1, images=1, faces=1)
     assert bench.prune(pictures) == PruneCounts(files=1, images=1, faces=1)
     bench.require_sound(6)
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader
 
+from app.catalog import FileRecord, Ledger
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import Match
 from app.images import ThumbStore, image_id_of
-from app.library import FileRecord, Ledger, Pictures
+from app.library import Pictures
 from app.service import SURENESSES, ListedMatch, bands_of, open_ledger
 from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows, path_lines, zip_archive, zip_size
 from tests.support.fakes import FAKE_PACK, MemoryIndex

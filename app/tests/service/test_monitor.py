@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -13,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from app.catalog import ClaimedLedger, FileRecord, Job, Jobs, Ledger, Totals, Worker, open_ledger
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import EngineHealth, IndexInfo
 from app.images import PreviewStore
 from app.images.thumbnails import ThumbStore
 from app.library import Pictures
-from app.library.ledger import Ledger
-from app.library.records import FileRecord, Totals
 from app.metrics import Metrics
 from app.service import Search, Services
 from app.service import monitor as module
@@ -59,7 +59,7 @@ def index() -> Part:
 @pytest.fixture
 def services(settings: Settings, engine: FakeEngine, index: Part, tmp_path: Path) -> Iterator[Services]:
     metrics = Metrics()
-    ledger = Ledger(tmp_path / "ledger.sqlite3", "faces__fake__ffffffff")
+    ledger = open_ledger(tmp_path / "catalog.sqlite3", "faces__fake__ffffffff")
     search = Search(engine, index, metrics, threads=1)
     monitor = Monitor(engine, index, ledger, metrics)
     pictures = Pictures(index, ledger, ())
@@ -296,6 +296,72 @@ def test_a_large_ledger_is_counted_less_often(services: Services, monkeypatch: p
     assert asyncio.run(services.monitor.check_ledger()) >= 1.0, "at most a twentieth of the time"
 
 
+def test_jobs_that_have_not_ended_are_in_the_snapshot_and_the_metrics(services: Services, quick: None) -> None:
+    jobs = Jobs(services.ledger.database, services.ledger.collection)
+    worker = Worker(services.ledger.database, services.ledger.collection, "one:1")
+    worker.join()
+    try:
+        jobs.end(jobs.add("/ended", {}, "ann@one"), "done")
+        job_id = jobs.add("/photos", {}, "ann@one")
+        assert worker.take_job() == job_id
+        jobs.add("/waits", {}, "ann@one")
+        assert worker.hold("scan")
+        ClaimedLedger(worker, job_id).end_scan({"skipped": 60}, 2000)
+        jobs.set_counts(job_id, {"files": 2000, "done": 790, "failed": 10, "skipped": 60})
+        _watch(services, until=lambda: services.monitor.snapshot.jobs is not None)
+    finally:
+        worker.leave()
+    found = services.monitor.snapshot.jobs
+    assert found is not None
+    assert {(job.folder, job.state, job.workers) for job in found} == {
+        ("/photos", "running", 1),
+        ("/waits", "queued", 0),
+    }
+    text = services.metrics.exposition().decode()
+    for line in (
+        'oceano_jobs{state="running"} 1.0', 'oceano_jobs{state="queued"} 1.0', 'oceano_jobs{state="stopping"} 0.0',
+        "oceano_job_workers 1.0", "oceano_job_files 2000.0", "oceano_job_files_finished 860.0",
+        "oceano_job_images 800.0", "oceano_job_problems 0.0",
+    ):  # fmt: skip
+        assert line in text
+    assert not re.search(r"^oceano_job_images_per_second 0\.0$", text, re.MULTILINE)
+    asyncio.run(services.monitor.check_jobs())
+    assert "oceano_job_workers 0.0" in services.metrics.exposition().decode(), "the worker has left"
+
+
+def test_jobs_that_cannot_be_read_are_unknown_and_do_not_stop_the_monitor(
+    services: Services, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, quick: None
+) -> None:
+    failures = [_fail("ledger_unavailable", "no connection")] * 5
+
+    def running(self: Jobs) -> list[Job]:
+        if failures:
+            failures.pop()()
+        return []
+
+    monkeypatch.setattr(Jobs, "running", running)
+    asyncio.run(services.monitor.check_jobs())
+    assert services.monitor.snapshot.jobs is None
+    assert services.monitor.snapshot.totals is None
+    _watch(services, until=lambda: services.monitor.snapshot.jobs == ())
+    assert sum("no connection" in record.message for record in caplog.records) == 1
+
+
+def test_jobs_that_are_slow_to_read_are_read_less_often_and_off_the_event_loop(
+    services: Services, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    threads: list[str] = []
+
+    def slow(self: Jobs) -> list[Job]:
+        threads.append(threading.current_thread().name)
+        time.sleep(0.05)
+        return []
+
+    monkeypatch.setattr(Jobs, "running", slow)
+    assert asyncio.run(services.monitor.check_jobs()) >= 1.0, "at most a twentieth of the time"
+    assert threads[0].startswith("monitor-jobs")
+
+
 def test_only_the_demo_pack_is_a_demo(services: Services, engine: FakeEngine) -> None:
     assert not services.demo
     engine.pack = replace(FAKE_PACK, name="demo")  # type: ignore[misc]
@@ -355,7 +421,7 @@ def test_an_empty_index_is_said_if_another_model_ingested_files(
     services: Services, index: Part, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index.delete(ids_of(points(1)))
-    with closing(Ledger(tmp_path / "ledger.sqlite3", "faces__other__01234567")) as other:
+    with closing(open_ledger(tmp_path / "catalog.sqlite3", "faces__other__01234567")) as other:
         other.record([_record("/photos/1.jpg")])
     assert _said_of_empty(services, caplog) == [(logging.WARNING, True)]
 

@@ -15,11 +15,11 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from app.catalog import open_ledger
 from app.core.errors import OceanoError
 from app.images import DecoderPool, PreviewStore, previews
 from app.images.decoding import decode, image_id_of
 from app.library import ImageFile, Pictures
-from app.library.ledger import Ledger
 from app.service import shown as shown_module
 from app.service.shown import Shown
 from tests.support.fakes import MemoryIndex
@@ -33,7 +33,7 @@ class Bench:
 
     def __init__(self, base: Path, cache_bytes: int = 10**6) -> None:
         self.base = base
-        ledger = Ledger(base / "ledger.sqlite3", "faces__fake__ffffffff")
+        ledger = open_ledger(base / "catalog.sqlite3", "faces__fake__ffffffff")
         store = PreviewStore(base / "previews", cache_bytes)
         self.shown = Shown(Pictures(MemoryIndex(), ledger, None), store, 10**7)
         self.decoders = DecoderPool(1, seconds=10)

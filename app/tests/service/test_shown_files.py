@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from app.catalog import FileRecord, Ledger, open_ledger
 from app.core.errors import OceanoError
 from app.images import DecoderPool, PreviewStore
-from app.library import FileRecord, Ledger, Pictures, opening
+from app.library import Pictures, opening
 from app.service.shown import Shown
 from tests.support.fakes import MemoryIndex
 from tests.support.pictures import RED, encoded
@@ -32,7 +33,7 @@ def photo(tmp_path: Path) -> Path:
 @pytest.fixture
 def ledger(tmp_path: Path, photo: Path) -> Iterator[Ledger]:
     status = photo.stat()
-    with closing(Ledger(tmp_path / "ledger.sqlite3", "faces")) as opened:
+    with closing(open_ledger(tmp_path / "catalog.sqlite3", "faces")) as opened:
         opened.record([FileRecord(str(photo), status.st_size, status.st_mtime_ns, IMAGE_ID, "done", faces=1)])
         yield opened
 

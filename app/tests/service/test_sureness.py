@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.catalog import open_ledger
 from app.core.errors import OceanoError
 from app.core.types import FacePoint, Floats, ScrollPage, Strangers
-from app.library.ledger import Ledger
 from app.metrics import Metrics
 from app.service.monitor import Monitor
 from app.service.strangers import fit, fitted, measured_bands, sampled_strangers
@@ -159,7 +159,7 @@ class Watched(MemoryIndex):
 
 def test_the_monitor_measures_again_only_when_the_index_has_grown(tmp_path: Any) -> None:
     index = Watched()
-    ledger = Ledger(tmp_path / "ledger.sqlite3", "faces")
+    ledger = open_ledger(tmp_path / "catalog.sqlite3", "faces")
     monitor = Monitor(FakeEngine(), index, ledger, Metrics())
 
     async def check() -> int:

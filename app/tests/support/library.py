@@ -7,11 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from app.catalog import open_ledger
 from app.core.config import Settings
 from app.core.types import face_id_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestOptions
-from app.library.ledger import Ledger
 from app.main import create_app
 from tests.support.clients import TestClient
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
@@ -56,7 +56,7 @@ def ingested_library(base: Path) -> Library:
     (base / "copies" / "a again.jpg").write_bytes((folder / "a.jpg").read_bytes())
     (folder / "d.png").write_bytes(encoded((200, 200, 40), (120, 90)))
     library = Library(base, Settings(_env_file=None, data_dir=base / "data"), MemoryIndex())
-    ledger = Ledger(library.settings.state_dir / "ledger.sqlite3", "faces__fake__ffffffff")
+    ledger = open_ledger(library.settings.state_dir / "catalog.sqlite3", "faces__fake__ffffffff")
     thumbs = ThumbStore(library.settings.thumbs_dir)
     for place in (folder, base / "copies"):
         Ingest(FakeEngine(), library.index, ledger, thumbs, IngestOptions(max_pixels=4_000_000)).run(place)

@@ -44,6 +44,7 @@ def tree(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         cv2.imwrite(str(tree / "pictures" / f"{number:03}.jpg"), draw_portrait(number, 1, (200, 200)))
     settings = {
         "API_KEYS": KEY, "MONITORING_API_KEY": KEY, "QDRANT_API_KEY": "a key of the server's own",
+        "POSTGRES_PASSWORD": "a pass/word@of PostgreSQL",
         "MODEL_NAME": "demo", "DET_SIZE": "256,256", "PICTURES": "",
     }  # fmt: skip
     (tree / ".env").write_text("".join(f'{name}="{value}"\n' for name, value in settings.items()))
@@ -52,7 +53,7 @@ def tree(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         assert done.returncode == 0, done.stderr
         yield tree
     finally:
-        for service in ("oceano", "ingest", "qdrant", "prometheus", "balancer"):
+        for service in ("oceano", "ingest", "ingest-worker", "qdrant", "postgres", "prometheus", "balancer"):
             print(compose("logs", "--tail", "20", service, tree=tree).stdout)
         compose("down", "--volumes", "--remove-orphans", tree=tree)
 
@@ -208,10 +209,15 @@ def test_in_a_cluster_any_node_may_be_lost(tree: Path, client: httpx.Client) -> 
     done = compose("up", "--detach", "--wait", tree=tree, **three)
     assert done.returncode == 0, done.stderr
     assert len(compose("ps", "--quiet", "oceano", tree=tree, **three).stdout.split()) == 2
-    run("sh", "-c", "rm -f state/ledger*", tree=tree)
-    done = compose("run", "--rm", "ingest", tree=tree, **three)
-    assert done.returncode == 0, done.stderr
+    assert len(compose("ps", "--quiet", "ingest-worker", tree=tree, **three).stdout.split()) == 2
+    oceano = ("exec", "--index", "1", "oceano", "oceano")
+    queued = compose(*oceano, "ingest", "/data/pictures", "--queue", tree=tree, **three)
+    assert queued.returncode == 0, queued.stderr
+    wait_for(lambda: '"done"' in compose(*oceano, "jobs", "list", "--json", tree=tree, **three).stdout)
     assert found(client, 3)[0] == "003.jpg"
+    shown = run("docker", "top", "oceano-ingest-worker-1", tree=tree).stdout
+    assert "worker" in shown
+    assert "PostgreSQL" not in shown
     for node in ("qdrant-2", "qdrant", "qdrant-3"):
         assert compose("kill", node, tree=tree, **three).returncode == 0
         wait_for(lambda: search(client, 3).status_code == 200, 60)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner, Result
+from psycopg.pq import Conninfo
 
 from app.core.config import Settings
 from tests.support.packs import PACK_DIGEST, put
@@ -109,6 +110,9 @@ def test_services_are_locked_down_and_gated_and_on_the_ports_they_should_be() ->
     assert oceano["depends_on"]["qdrant"]["condition"] == "service_healthy"
     assert oceano["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
     assert services["ingest"]["profiles"] == ["ingest"]
+    assert services["ingest-worker"]["profiles"] == ["worker"]
+    assert services["ingest-worker"]["command"] == ["worker"]
+    assert services["ingest-worker"]["healthcheck"] == {"disable": True}  # that of the image asks the service
     ports = [port for name in ("oceano", "qdrant") for port in services[name]["ports"]]
     assert ports == ["127.0.0.1:9100:9100", "127.0.0.1:9101:6333", "127.0.0.1:9102:6334"]
     for service in services.values():
@@ -120,7 +124,7 @@ def test_services_are_locked_down_and_gated_and_on_the_ports_they_should_be() ->
 def test_without_a_gpu_no_service_asks_for_one() -> None:
     over = compose("docker-compose.cpu.yml")["services"]
     asking = [name for name, one in compose()["services"].items() if "devices" in str(one.get("deploy"))]
-    assert sorted(over) == sorted(asking) == ["ingest", "oceano"]
+    assert sorted(over) == sorted(asking) == ["ingest", "ingest-worker", "oceano"]
     assert all("deploy" in one and one["deploy"] is None for one in over.values())
     text = (TOP / "docker-compose.cpu.yml").read_text(encoding="utf-8")
     assert text.count("deploy: !reset null") == len(over)  # Compose forgets it in what is used again by an anchor
@@ -143,17 +147,54 @@ def test_the_cluster_has_three_nodes_two_copies_and_two_services() -> None:
     assert all("qdrant-nodes" in services[name]["networks"]["default"]["aliases"] for name in nodes)
     assert services["oceano"]["deploy"]["replicas"] >= 2
     assert int(services["oceano"]["environment"]["REPLICATION_FACTOR"]) >= 2
-    assert services["oceano"]["depends_on"].keys() == set(nodes)
+    assert services["oceano"]["depends_on"].keys() == {*nodes, "postgres"}
+
+
+def test_the_cluster_has_workers_and_one_postgresql_that_only_they_and_the_services_reach() -> None:
+    services = compose("docker-compose.cluster.yml")["services"]
+    assert services["ingest-worker"]["deploy"]["replicas"] >= 2
+    assert services["ingest-worker"]["profiles"] is None  # taken back: the cluster starts them
+    for name in ("oceano", "ingest", "ingest-worker"):
+        assert all(one["condition"] == "service_healthy" for one in services[name]["depends_on"].values())
+        assert "postgres" in services[name]["depends_on"]
+        assert services[name]["environment"]["CATALOG_URL"] == "postgresql+psycopg://oceano@postgres:5432/oceano"
+    postgres = services["postgres"]
+    assert "ports" not in postgres
+    assert postgres["healthcheck"]["test"][:2] == ["CMD", "pg_isready"]
+    (volume,) = postgres["volumes"]
+    assert volume.split(":")[0] in compose("docker-compose.cluster.yml")["volumes"]
+
+
+def test_the_password_of_postgresql_is_required_and_in_no_command_or_url() -> None:
+    """`ps` shows commands, and messages show URLs."""
+    services = compose("docker-compose.cluster.yml")["services"]
+    required = "${POSTGRES_PASSWORD:?"
+    assert services["postgres"]["environment"]["POSTGRES_PASSWORD"].startswith(required)
+    for name in ("oceano", "ingest", "ingest-worker"):
+        assert services[name]["environment"]["PGPASSWORD"].startswith(required)
+    elsewhere = [
+        text for service in services.values() for key, value in service.items() if key != "environment"
+        for text in [str(value)] if "PASSWORD" in text
+    ]  # fmt: skip
+    assert elsewhere == []
+
+
+def test_the_password_of_postgresql_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CATALOG_URL has none: libpq reads PGPASSWORD."""
+    monkeypatch.setenv("PGPASSWORD", "a/long@random")
+    defaults = {option.keyword: option.val for option in Conninfo.get_defaults()}
+    assert defaults[b"password"] == b"a/long@random"
 
 
 def test_compose_files_set_only_settings_that_exist() -> None:
     known = {name.upper() for name in Settings.model_fields}
     set_here = {
-        key for path in COMPOSE for name, one in compose(path.name)["services"].items() if name in ("oceano", "ingest")
+        key for path in COMPOSE for name, one in compose(path.name)["services"].items()
+        if name in ("oceano", "ingest", "ingest-worker")
         for key in one.get("environment", {})
     }  # fmt: skip
     assert len(set_here) > 5
-    assert set_here <= known
+    assert set_here - {"PGPASSWORD"} <= known  # that of the catalog's driver
 
 
 def test_every_volume_is_one_place_in_one_other() -> None:
@@ -166,7 +207,7 @@ def test_every_volume_is_one_place_in_one_other() -> None:
 
 
 def test_pictures_are_mounted_under_their_own_name_and_never_made() -> None:
-    for name in ("ingest", "oceano"):  # the service draws thumbnails anew
+    for name in ("ingest", "ingest-worker", "oceano"):  # the service draws thumbnails anew
         (pictures,) = [volume for volume in compose()["services"][name]["volumes"] if isinstance(volume, dict)]
         assert pictures["source"] == "${PICTURES:-./pictures}"
         assert pictures["target"] == "${PICTURES:-/data/pictures}"
@@ -262,8 +303,9 @@ def test_more_workers_are_taken_as_one_and_that_is_said(data: Path) -> None:
     assert "UVICORN_WORKERS=4 is ignored" in done.stderr
 
 
-def test_a_gpu_that_was_asked_for_and_is_not_there_ends_it_with_what_to_change(data: Path) -> None:
-    done = entry(data, "serve", DEVICE="cuda")
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_gpu_that_was_asked_for_and_is_not_there_ends_it_with_what_to_change(data: Path, command: str) -> None:
+    done = entry(data, command, DEVICE="cuda")
     assert done.returncode == 3
     assert "DEVICE=cuda" in done.stderr
     assert "--gpus all" in done.stderr

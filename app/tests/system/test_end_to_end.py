@@ -20,11 +20,11 @@ import httpx
 import psutil
 import pytest
 
+from app.catalog import open_ledger
 from app.core.config import Settings
 from app.core.types import ModelPack, collection_name, face_id_of
 from app.demo import draw_portrait, person_name, write_demo_gallery
 from app.index import open_index
-from app.library.ledger import Ledger
 from tests.index.conftest import wait_until
 from tests.support.running import environment, ingest, oceano, service
 
@@ -103,7 +103,7 @@ def test_a_broken_file_is_exit_code_1_and_stands_in_the_report(
 
 def test_ctrl_c_finishes_what_is_in_work_and_exits_130(gallery: Path, demo_env: dict[str, str]) -> None:
     command = [sys.executable, "-P", "-m", "app.cli", "ingest", str(gallery), "--json"]
-    ledger_file = Path(demo_env["DATA_DIR"]) / "state" / "ledger.sqlite3"
+    ledger_file = Path(demo_env["DATA_DIR"]) / "state" / "catalog.sqlite3"
     process = subprocess.Popen(command, env=demo_env, stdout=subprocess.PIPE, text=True)
     while process.poll() is None and not ledger_file.exists():
         time.sleep(0.01)
@@ -171,7 +171,7 @@ def _known(settings: Settings, pack: ModelPack) -> tuple[set[str], set[tuple[str
         if offset is None:
             break
     index.close()
-    ledger = Ledger(settings.state_dir / "ledger.sqlite3", collection_name("faces", pack))
+    ledger = open_ledger(settings.state_dir / "catalog.sqlite3", collection_name("faces", pack))
     results = {(Path(record.path).name, str(record.image_id), record.faces) for record in ledger.images()}
     ledger.close()
     return faces, results

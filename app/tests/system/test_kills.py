@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
+from app.catalog import Ledger, open_ledger
 from app.core.config import Settings
 from app.core.protocols import FaceIndex
 from app.core.types import Face, Picture, collection_name, face_id_of
@@ -29,7 +30,6 @@ from app.index.embedded.client import EmbeddedIndex
 from app.ingest import WRITE_BATCH_FILES, Ingest, IngestOptions
 from app.library import reader as reading
 from app.library.batches import BatchProcessor
-from app.library.ledger import Ledger
 from tests.support import memory
 from tests.support.fakes import FAKE_PACK, FakeEngine, decode_here
 from tests.system.test_end_to_end import _kill_owner
@@ -60,7 +60,7 @@ CONTEXT.set_forkserver_preload(
 def _open(data: Path) -> tuple[FaceIndex, Ledger, Settings]:
     settings = Settings(_env_file=None, data_dir=data)
     index = open_index(settings, FAKE_PACK)
-    return index, Ledger(settings.state_dir / "ledger.sqlite3", collection_name("faces", FAKE_PACK)), settings
+    return index, open_ledger(settings.state_dir / "catalog.sqlite3", collection_name("faces", FAKE_PACK)), settings
 
 
 class SlowEngine(FakeEngine):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.library.ledger import Ledger
+from app.catalog import open_ledger
 
 TOP = Path(__file__).parents[3]
 SCRIPTS = (TOP / "quick-start.sh", TOP / ".ci" / "run")
@@ -280,7 +280,7 @@ def test_no_demo_is_started_where_the_model_of_an_index_cannot_be_had(oceano: Pa
 def test_an_index_without_faces_does_not_keep_its_model(oceano: Path) -> None:
     _index(oceano / "data" / "qdrant_storage" / "embedded", "antelopev2")
     (oceano / "data" / "state").mkdir()
-    Ledger(oceano / "data" / "state" / "ledger.sqlite3", "faces__x__y").close()
+    open_ledger(oceano / "data" / "state" / "catalog.sqlite3", "faces__x__y").close()
     assert choose(oceano).stdout == "opencv opencv\n"
 
 

@@ -14,12 +14,12 @@ from threading import Event
 
 import pytest
 
+from app.catalog import Totals
 from app.commands.backup import run_restore
 from app.core.config import Settings
 from app.core.types import FaceFilter, ModelPack
 from app.images import ThumbStore
 from app.index import open_index
-from app.library import Totals
 from app.service import open_ledger
 from tests.support.fakes import embedding_of
 from tests.support.pictures import point

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,20 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.catalog import FileRecord, open_ledger
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import EngineHealth, Face, FaceFilter, FacePoint, Floats, IndexInfo, Match, Picture, collection_name
 from app.images.decoding import decode, image_id_of
 from app.images.thumbnails import ThumbStore, face_thumbnail
-from app.library.ledger import Ledger
-from app.library.records import FileRecord
 from app.main import create_app
 from app.service import monitor as monitor_module
 from app.service.factory import LOOKUP_THREADS
+from app.service.monitor import Snapshot
 from app.web.api.forms import SearchOptions
 from tests.support.clients import TestClient
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, embedding_of
+from tests.support.jobs import job
 from tests.support.pictures import BLACK, BLUE, GREEN, KPS, RED, encoded, point
 from tests.web.test_metrics import OWN as OWN_METRICS
 
@@ -621,7 +623,7 @@ def test_a_lost_thumbnail_is_drawn_anew_from_a_copy_whatever_its_name(
     index.upsert([stored])
     (tmp_path / "changed.png").write_bytes(encoded(GREEN))
     path.rename(tmp_path / name)
-    with closing(Ledger(settings.state_dir / "ledger.sqlite3", collection_name("faces", FAKE_PACK))) as ledger:
+    with closing(open_ledger(settings.state_dir / "catalog.sqlite3", collection_name("faces", FAKE_PACK))) as ledger:
         image_id = stored.payload.image_id
         copies = [FileRecord(str(tmp_path / one), len(data), 2, image_id, "duplicate") for one in ("changed.png", name)]
         ledger.record([FileRecord(str(path), len(data), 2, image_id, "done", 1), *copies])
@@ -783,7 +785,7 @@ def test_lookups_that_hang_hold_up_neither_the_page_nor_the_metrics(
 
 def test_status_tells_model_device_index_ingest_versions_and_uptime(client: TestClient, index: Index) -> None:
     end = time.monotonic() + 5
-    while (body := client.get("/status").json())["ingest"] == {"message": "not checked yet"}:
+    while (body := client.get("/status").json())["ingest"] == {"message": "not checked yet"} or body["jobs"] is None:
         assert time.monotonic() < end
     uptime = body.pop("uptime_seconds")
     started = body.pop("started_at")
@@ -805,7 +807,30 @@ def test_status_tells_model_device_index_ingest_versions_and_uptime(client: Test
             "segments": 1, "maintaining": False, "disk_bytes": 0, "copies_missing": 0, "damaged_files": 0,
         },
         "ingest": {"done": 0, "no_face": 0, "failed": 0, "duplicate": 0, "faces": 0},
+        "jobs": [],
     }  # fmt: skip
+
+
+def test_status_has_the_jobs_that_have_not_ended(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = client.app.state.services  # type: ignore[attr-defined]
+    started = (datetime.now(UTC) - timedelta(seconds=100)).isoformat(timespec="seconds")
+    shared = job(
+        folder="/photos/caf\udce9", state="running", shared=True, phase="files", workers=3, problems=2,
+        counts={"files": 2000, "done": 700, "no_face": 40, "failed": 3, "skipped": 117},
+        started_at=started, error="index_unavailable", message="no connection",
+    )  # fmt: skip
+    monkeypatch.setattr(services.monitor, "snapshot", Snapshot(jobs=(shared, job())))
+    first, second = client.get("/status").json()["jobs"]
+    assert 5 < first.pop("rate") <= 7.43
+    assert first == {
+        "id": shared.id, "folder": "/photos/caf\\xe9", "state": "running", "files": 2000, "finished": 860,
+        "images": 743, "failed": 3, "problems": 2, "workers": 3, "started_by": "ann@one",
+        "created_at": "2026-05-01T09:00:00+00:00", "started_at": started,
+        "error": "index_unavailable", "message": "no connection",
+    }  # fmt: skip
+    assert (second["state"], second["files"], second["rate"], second["started_at"]) == ("queued", None, None, None)
+    monkeypatch.setattr(services.monitor, "snapshot", Snapshot())
+    assert client.get("/status").json()["jobs"] is None, "they cannot be read"
 
 
 def test_metrics_have_every_metric_and_count_what_happened(client: TestClient, index: Index) -> None:

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+from app.catalog import FileRecord
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import FacePoint
 from app.images import image_id_of
-from app.library import FileRecord
 from app.main import create_app
 from app.service import Query, encode_query
 from app.web.pages.export import _blocks

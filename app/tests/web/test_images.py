@@ -15,13 +15,13 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
+from app.catalog import open_ledger
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.images.decoding import decode, image_id_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestOptions
 from app.library import OpenedFile
-from app.library.ledger import Ledger
 from app.main import create_app
 from app.web import uploads
 from tests.support.clients import TestClient
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def _ingested(folder: Path, index: MemoryIndex) -> Settings:
     settings = Settings(_env_file=None, data_dir=folder.parent / "data")
-    ledger = Ledger(settings.state_dir / "ledger.sqlite3", "faces__fake__ffffffff")
+    ledger = open_ledger(settings.state_dir / "catalog.sqlite3", "faces__fake__ffffffff")
     thumbs = ThumbStore(settings.thumbs_dir)
     Ingest(FakeEngine(), index, ledger, thumbs, IngestOptions(max_pixels=4_000_000)).run(folder)
     return settings

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from app import main
+from app.catalog import Ledger
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import EngineHealth, ModelPack
-from app.library.ledger import Ledger
 from app.main import create_app
 from app.service import factory, monitor
 from tests.support.clients import TestClient
@@ -184,8 +184,8 @@ def test_parts_are_closed_when_the_first_look_fails(settings: Settings) -> None:
 def test_the_ledger_is_that_of_the_model_s_collection(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"qdrant_collection": "people"}), FakeEngine(), MemoryIndex())
     with TestClient(app):
-        assert app.state.services.ledger._collection == "people__fake__ffffffff"
-        assert (settings.state_dir / "ledger.sqlite3").exists()
+        assert app.state.services.ledger.collection == "people__fake__ffffffff"
+        assert (settings.state_dir / "catalog.sqlite3").exists()
 
 
 def test_a_service_ends_while_an_index_hangs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

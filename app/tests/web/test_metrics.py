@@ -17,6 +17,8 @@ OWN = {
     "oceano_index_damaged_files",
     "oceano_ledger_files", "oceano_memory_available_bytes", "oceano_cpu_count", "oceano_gpu_memory_used_bytes",
     "oceano_gpu_memory_total_bytes", "oceano_gpu_utilisation",
+    "oceano_jobs", "oceano_job_workers", "oceano_job_files", "oceano_job_files_finished", "oceano_job_images",
+    "oceano_job_problems", "oceano_job_images_per_second",
 }  # fmt: skip
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from app.catalog import Job, Jobs, Totals
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import FLAWS
-from app.library import SharedProgress, Totals
+from app.library import SharedProgress
 from app.main import create_app
 from app.service import Results, Services
 from app.service.monitor import Monitor, Snapshot
@@ -22,6 +26,7 @@ from app.web.pages.status_page import _duration
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.html import elements
+from tests.support.jobs import job
 from tests.support.pictures import BLACK, RED, encoded, point
 
 FETCH = {"X-Requested-With": "fetch"}
@@ -103,6 +108,75 @@ def test_the_start_page_tells_how_far_an_ingest_is(client: TestClient, monkeypat
         assert size_of_index(client.get("/?lang=es").text) == "Importación en curso, 43 %"
         client.cookies.clear()
     assert size_of_index(client.get("/").text) == ""
+
+
+def test_the_start_page_tells_how_far_the_ingests_of_other_machines_are(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(*jobs: Job) -> str:
+        monkeypatch.setattr(services_of(client).monitor, "snapshot", Snapshot(jobs=jobs))
+        return size_of_index(client.get("/").text)
+
+    one = job(state="running", phase="files", workers=2, counts={"files": 2000, "done": 800, "skipped": 60})
+    other = job(state="stopping", phase="files", workers=1, counts={"files": 1000, "no_face": 700})
+    listing = job(state="running", workers=1, counts={"files": 90, "done": 1})
+    assert shown(one) == "Import running, 43 %"
+    assert shown(one, other) == "Import running, 52 %"
+    assert shown(one, listing) == "Import running, 861 files so far"
+    assert shown(job(counts={"files": 2000, "done": 800}, phase="files")) == "", "no worker is there"
+    alone = job(state="running", shared=False, workers=1, counts={"done": 5})
+    assert shown(alone) == "", "it runs on this machine, and its own file says so until it is killed"
+    monkeypatch.setattr(services_of(client).ledger.database, "has_many_writers", True)
+    assert shown(alone) == "Import running, 5 files so far"
+    monkeypatch.setattr("app.library.progress.COUNT_AFTER_SECONDS", 60.0)
+    with SharedProgress(services_of(client).settings.state_dir, list):
+        assert shown(one) == "Import running, 0 files so far", "the ingest of this machine, which is known exactly"
+
+
+def test_a_view_of_the_start_page_asks_the_catalog_for_no_jobs(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def noted(self: Jobs) -> list[Job]:
+        threads.append(threading.current_thread().name)
+        return []
+
+    monkeypatch.setattr(Jobs, "running", noted)
+    for path in ("/", "/status", "/metrics"):
+        assert client.get(path).status_code == 200
+    asyncio.run(services_of(client).monitor.check_jobs())
+    assert {name.rpartition("_")[0] for name in threads} == {"monitor-jobs"}
+
+
+def test_the_status_page_has_a_line_for_each_import(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(language: str = "en") -> dict[str, str]:
+        html = client.get("/status", params={"lang": language}, headers=BROWSER).text
+        names, values = ([one.words for one in elements(html, tag)] for tag in ("dt", "dd"))
+        return {name: value.replace("\N{NO-BREAK SPACE}", " ") for name, value in zip(names, values, strict=True)}
+
+    started = datetime.now(UTC) - timedelta(seconds=60)
+    running = job(
+        folder="/photos/<b>", state="running", phase="files", workers=3, problems=1, message="no connection",
+        counts={"files": 2000, "done": 800, "skipped": 60}, started_at=started.isoformat(),
+    )  # fmt: skip
+    ended = job(folder="/stopping", state="stopping", workers=1, counts={"done": 1}, started_at=started.isoformat())
+    monkeypatch.setattr(services_of(client).monitor, "snapshot", Snapshot(jobs=(running, ended, job(folder="/waits"))))
+    english = rows()
+    assert re.fullmatch(
+        r"running, 43 %, 860 of 2,000 files, 1[23]\.\d photographs/s, 3 workers, 1 file failed, started by ann@one\. "
+        "no connection",
+        english["/photos/<b>"],
+    )
+    assert english["/stopping"] == "stopping, 1 file so far, 0.0 photographs/s, 1 worker, started by ann@one"
+    assert english["/waits"] == "waits for a worker, started by ann@one"
+    spanish = rows("es")
+    assert spanish["/waits"] == "espera un proceso, iniciada por ann@one"
+    assert re.match(
+        r"en curso, 43 %, 860 de 2 000 archivos, 1[23],\d fotografías/s, 3 procesos", spanish["/photos/<b>"]
+    )
+    monkeypatch.setattr(services_of(client).monitor, "snapshot", Snapshot(jobs=()))
+    assert "Imports" not in client.get("/status", params={"lang": "en"}, headers=BROWSER).text
 
 
 def services_of(client: TestClient) -> Services:

@@ -7,17 +7,19 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final
 
+from app.core.iteration import chunks
 from app.core.paths import readable
-from app.images import ThumbStore
+from app.images import Thumbs
 from app.service.query import ListedMatch
 from app.service.sureness import Bands, Sureness, two_decimals
 
 MAX_ON_SHEET: Final = 2000
+_READ_AT_ONCE: Final = 100
 
 
 def contact_sheet(
     matches: Iterable[ListedMatch],
-    thumbs: ThumbStore,
+    thumbs: Thumbs,
     bands: Bands,
     words: Mapping[Sureness, str],
     title: str,
@@ -41,13 +43,15 @@ def contact_sheet(
     from app.service.export.sheet_pdf import SheetPdf  # slow to import: half a second
 
     sheet = SheetPdf(title, crops, lines)
-    for listed in islice(matches, MAX_ON_SHEET):
-        payload = listed.match.payload
-        path = PurePosixPath(readable(payload.path))
-        below = (
-            f"{words[bands.of(listed.match.similarity)]} ({decimal(two_decimals(listed.match.similarity))})",
-            path.name,
-            " ".join(part for part in ((payload.taken_at or "")[:10], path.parent.name) if part),
-        )
-        sheet.add(thumbs.read(listed.match.face_id), below)
+    for some in chunks(islice(matches, MAX_ON_SHEET), _READ_AT_ONCE):
+        jpegs = thumbs.read_many([listed.match.face_id for listed in some])
+        for listed, jpeg in zip(some, jpegs, strict=True):
+            payload = listed.match.payload
+            path = PurePosixPath(readable(payload.path))
+            below = (
+                f"{words[bands.of(listed.match.similarity)]} ({decimal(two_decimals(listed.match.similarity))})",
+                path.name,
+                " ".join(part for part in ((payload.taken_at or "")[:10], path.parent.name) if part),
+            )
+            sheet.add(jpeg, below)
     return bytes(sheet.output())

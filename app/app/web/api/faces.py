@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
-import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 
 from app.core.errors import OceanoError
@@ -37,7 +36,7 @@ async def face(face_id: str, services: ServicesDep, request: Request) -> FaceRes
 async def thumb(face_id: str, services: ServicesDep, request: Request) -> Response:
     """Return a face's thumbnail; a lost one is drawn again from the original image."""
     face_id = face_id_from(face_id)
-    jpeg = await anyio.to_thread.run_sync(services.thumbs.read, face_id)
+    jpeg = await services.thumb_reads.run(services.thumbs.read, face_id)
     if jpeg is None:
         record = await services.lookups.run(_retrieve, services, face_id)
         decoding: Decoding = request.app.state.decoding

@@ -22,6 +22,7 @@ from app.core.types import (
     Runtime,
 )
 from app.service import Sureness
+from app.web.api.job_status import JobStatus
 from app.web.errors import current_request_id
 
 
@@ -313,6 +314,9 @@ class StatusResponse(Response):
     engine: EngineStatus
     index: IndexStatus | IndexUnavailable
     ingest: IngestStatus | IngestUnavailable
+    jobs: list[JobStatus] | None = Field(
+        description="ingests that have not ended, newest first, on all machines; null if they cannot be read"
+    )
     versions: Versions
     started_at: float = Field(description="seconds since 1970")
     uptime_seconds: float

@@ -14,6 +14,7 @@ from app import __version__
 from app.metrics import CONTENT_TYPE, gpu_usage
 from app.service import Services
 from app.web.addresses import root_path_of
+from app.web.api.job_status import JobStatus
 from app.web.api.responses import (
     BandsStatus,
     Check,
@@ -57,7 +58,7 @@ async def health(services: ServicesDep, response: Response) -> HealthResponse:
 
 @router.get("/status", response_model=StatusResponse)
 async def status(request: Request, services: ServicesDep, response: Response) -> StatusResponse | Response:
-    """Return model, device, index, ingest, versions and uptime."""
+    """Return model, device, index, ingest, running ingests, versions and uptime."""
     current = await _status(services)
     if accepts_html(request):
         page: Response = request.app.state.status_page(request, current)
@@ -97,6 +98,7 @@ async def _status(services: Services) -> StatusResponse:
             if snapshot.totals
             else IngestUnavailable(message=snapshot.ledger_error)
         ),
+        jobs=None if snapshot.jobs is None else [JobStatus.of(job) for job in snapshot.jobs],
         versions=Versions(oceano=__version__, python=platform.python_version()),
         started_at=round(services.started, 3),
         uptime_seconds=round(time.time() - services.started, 1),

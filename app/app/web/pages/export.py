@@ -200,7 +200,7 @@ def _sheet(
     found: Sequence[ListedMatch] = [listed for listed, _ in zip(matches, range(MAX_ON_SHEET), strict=False)]
     words = {sureness: t(f"sureness.{sureness}") for sureness in SURENESSES}
     title = t("export.sheet_title", n=t.number(len(found)), date=datetime.now(UTC).date().isoformat())
-    thumbs = [services.thumbs.read(face_id) for face_id in searched.face_ids]
+    thumbs = services.thumbs.read_many(searched.face_ids)
     conditions = filter_words(searched.filters.plain(services.engine.pack.threshold), t, together=together)
     scope = t.count("export.some", len(selected)) if selected else t("export.sheet_all")
     return contact_sheet(

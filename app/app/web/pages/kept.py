@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs
@@ -85,7 +86,8 @@ async def _examples(services: Services, fields: Fields) -> tuple[list[Floats], b
     indexed = await services.results.embeddings_of(face_ids) if face_ids else []
     crop = next((base64.b64decode(one.crop) for one in sent if one.crop), None)
     if crop is None and face_ids:
-        crop = await services.lookups.run(services.thumbs.read, face_ids[0])
+        with suppress(OceanoError):  # a kept search needs no picture
+            crop = await services.thumb_reads.run(services.thumbs.read, face_ids[0])
     return [*indexed, *(one.embedding for one in sent)], crop
 
 

@@ -1,4 +1,4 @@
-"""The result of one file, and numbers of results."""
+"""Records of the catalog: the result of a file, numbers of results, drives."""
 
 from __future__ import annotations
 
@@ -44,3 +44,11 @@ class Totals:
     failed: int = 0
     duplicate: int = 0
     faces: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder whose files are on the drive mounted at `point`; the two paths differ if the folder is behind a link."""
+
+    folder: str
+    point: str

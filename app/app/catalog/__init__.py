@@ -1,0 +1,54 @@
+"""The catalog: which files were ingested with what result, jobs, people, keys; in SQLite or PostgreSQL."""
+
+from app.catalog.claims import Claim, ClaimedLedger, JobLedger
+from app.catalog.copying import Digest, Stopped
+from app.catalog.database import Database
+from app.catalog.indexes import add_index, require_index
+from app.catalog.jobs import ENDED, Job, Jobs, JobState, Problem
+from app.catalog.ledger import Ledger
+from app.catalog.opening import (
+    CATALOG_FILE,
+    EARLIER_LEDGER,
+    is_on_this_machine,
+    open_ledger,
+    open_postgresql,
+    open_sqlite,
+)
+from app.catalog.records import FileRecord, Mount, Status, Totals
+from app.catalog.retry import PATIENCE_SECONDS
+from app.catalog.transfer import back_up, migrate, require_no_workers, restore
+from app.catalog.workers import LEASE_SECONDS, Worker
+
+__all__ = [
+    "CATALOG_FILE",
+    "EARLIER_LEDGER",
+    "ENDED",
+    "LEASE_SECONDS",
+    "PATIENCE_SECONDS",
+    "Claim",
+    "ClaimedLedger",
+    "Database",
+    "Digest",
+    "FileRecord",
+    "Job",
+    "JobLedger",
+    "JobState",
+    "Jobs",
+    "Ledger",
+    "Mount",
+    "Problem",
+    "Status",
+    "Stopped",
+    "Totals",
+    "Worker",
+    "add_index",
+    "back_up",
+    "is_on_this_machine",
+    "migrate",
+    "open_ledger",
+    "open_postgresql",
+    "open_sqlite",
+    "require_index",
+    "require_no_workers",
+    "restore",
+]

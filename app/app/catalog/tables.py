@@ -1,0 +1,219 @@
+"""The tables of the catalog, for SQLite and PostgreSQL; `migrations` creates and upgrades them.
+
+Paths are bytes (os.fsencode), because names can be in any encoding. Times are ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+METADATA: Final = MetaData()
+
+FILES: Final = Table(
+    "files",
+    METADATA,
+    Column("collection", Text, primary_key=True, comment="full name of the index's collection"),
+    Column("path", LargeBinary, primary_key=True, comment="absolute"),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, comment="NULL if recorded before version 4 of the ledger"),
+    Column("image_id", Text, comment="SHA-256 of the contents; NULL where they could not be read"),
+    Column("status", Text, nullable=False),
+    Column("faces", Integer, nullable=False, server_default="0"),
+    Column("reason", Text, comment="an error code"),
+    Column("message", Text),
+    Column("updated_at", Text, nullable=False),
+    CheckConstraint("status IN ('done', 'no_face', 'failed', 'duplicate')", name="files_status"),
+    Index("files_by_image_and_status", "collection", "image_id", "status"),
+    sqlite_with_rowid=False,
+)
+SUPERSEDED: Final = Table(
+    "superseded",
+    METADATA,
+    Column("collection", Text, primary_key=True),
+    Column("image_id", Text, primary_key=True, comment="an image with faces whose file became another image"),
+    Column("path", LargeBinary, nullable=False),
+    Column("faces", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+UNSETTLED: Final = Table(
+    "unsettled",
+    METADATA,
+    Column("collection", Text, primary_key=True),
+    Column("image_id", Text, primary_key=True, comment="an image whose faces in the index may lack paths of its files"),
+    sqlite_with_rowid=False,
+)
+MOUNTS: Final = Table(
+    "mounts",
+    METADATA,
+    Column("place", LargeBinary, primary_key=True, comment="files below it are on the drive mounted at `point`"),
+    Column("point", LargeBinary, primary_key=True),
+    sqlite_with_rowid=False,
+)
+INDEXES: Final = Table(
+    "indexes",
+    METADATA,
+    Column("collection", Text, primary_key=True),
+    Column("id", Text, primary_key=True, comment="what distinguishes the index from all others"),
+    Column("name", Text, nullable=False, comment="for messages"),
+    Column("added_at", Text, nullable=False),
+)
+JOBS: Final = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("collection", Text, nullable=False),
+    Column("kind", Text, nullable=False, comment="such as ingest"),
+    Column("folder", LargeBinary, nullable=False),
+    Column("options", Text, nullable=False, comment="JSON"),
+    Column("state", Text, nullable=False),
+    Column("shared", Integer, nullable=False, comment="1: workers share its files; 0: one process has them all"),
+    Column("phase", Text, nullable=False),
+    Column("holder", Text, comment="the worker that scans the folder or finishes the job"),
+    Column("counts", Text, nullable=False, server_default="{}", comment="JSON"),
+    Column("started_by", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("started_at", Text),
+    Column("ended_at", Text),
+    Column("error", Text, comment="an error code"),
+    Column("message", Text),
+    CheckConstraint("state IN ('queued', 'running', 'stopping', 'done', 'failed', 'interrupted')", name="jobs_state"),
+    CheckConstraint("phase IN ('scan', 'files', 'finish')", name="jobs_phase"),
+    Index("jobs_by_state", "state", "created_at"),
+)
+PROBLEMS: Final = Table(
+    "problems",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", LargeBinary, primary_key=True, comment="of the path, see `path_key`"),
+    Column("path", LargeBinary, nullable=False, comment="the file"),
+    Column("code", Text, nullable=False, comment="an error code"),
+    Column("message", Text, nullable=False),
+)
+WORKERS: Final = Table(
+    "workers",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("name", Text, nullable=False, comment="host and process"),
+    Column("job_id", Text, comment="the job that it works on"),
+    Column("leased_until", BigInteger, nullable=False, comment="seconds since 1970; then the worker counts as dead"),
+)
+CLAIMS: Final = Table(
+    "claims",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, comment="order of the scan"),
+    Column("key", LargeBinary, nullable=False, comment="of the path, see `path_key`"),
+    Column("path", LargeBinary, nullable=False, comment="a file of a shared job"),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger),
+    Column("worker", Text, comment="the worker that has it; NULL: none"),
+    Column("not_before", BigInteger, nullable=False, server_default="0", comment="seconds since 1970"),
+    Column("finished", Integer, nullable=False, server_default="0", comment="1: its result is in `files`"),
+    Index("claims_by_key", "job_id", "key", unique=True),
+    Index("claims_open", "job_id", "finished", "worker", "number"),
+    Index("claims_by_worker", "worker"),
+)
+MISSING: Final = Table(
+    "missing",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", LargeBinary, primary_key=True, comment="of the path, see `path_key`"),
+    Column("path", LargeBinary, nullable=False, comment="a known file that is missing before the scan"),
+)
+RESERVATIONS: Final = Table(
+    "reservations",
+    METADATA,
+    Column("collection", Text, primary_key=True),
+    Column("image_id", Text, primary_key=True, comment="an image that a worker is processing"),
+    Column("worker", Text, nullable=False),
+    Index("reservations_by_worker", "worker"),
+)
+
+PEOPLE: Final = Table(
+    "people",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("name", Text, nullable=False, comment="may be empty, and several people may have the same"),
+    Column("hidden", Integer, nullable=False, server_default="0"),
+    Column("birth_date", Text),
+    Column("notes", Text),
+    Column("created_at", Text, nullable=False),
+    Column("changed_at", Text, nullable=False),
+    Column("version", Integer, nullable=False, server_default="1", comment="one more with each change"),
+    Index("people_by_name", "name"),
+)
+ASSIGNMENTS: Final = Table(
+    "assignments",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("person_id", Text, ForeignKey("people.id", ondelete="CASCADE"), nullable=False),
+    Column("image_id", Text, nullable=False, comment="with page and box, so that it stays true with another model"),
+    Column("page", Integer, nullable=False, server_default="0"),
+    Column("x1", Float, nullable=False, comment="of the box, in pixels of the upright image"),
+    Column("y1", Float, nullable=False),
+    Column("x2", Float, nullable=False),
+    Column("y2", Float, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("assigned_by", Text, nullable=False),
+    Column("assigned_at", Text, nullable=False),
+    CheckConstraint("source IN ('manual', 'confirmed', 'metadata')", name="assignments_source"),
+    Index("assignments_by_person", "person_id"),
+    Index("assignments_by_image", "image_id"),
+)
+KEYS: Final = Table(
+    "keys",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True, comment="of the key, which is not kept"),
+    Column("role", Text, nullable=False),
+    Column("folders", Text, nullable=False, server_default="[]", comment="JSON; empty: all"),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text),
+    Column("used_at", Text),
+    Column("revoked_at", Text),
+)
+AUDIT: Final = Table(
+    "audit",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False, comment="from 1, without gaps"),
+    Column("at", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("address", Text),
+    Column("action", Text, nullable=False),
+    Column("purpose", Text),
+    Column("details", Text, nullable=False, comment="JSON"),
+    Column("digest", Text, nullable=False, comment="SHA-256 of this entry and the digest of the one before"),
+)
+SUPPRESSION: Final = Table(
+    "suppression",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("image_id", Text, comment="an image that is not ingested again"),
+    Column("model_digest", Text, comment="of the model that made the embedding"),
+    Column("embedding", LargeBinary, comment="a face that is not ingested again, float32"),
+    Column("created_at", Text, nullable=False),
+    Index("suppression_by_image", "image_id"),
+)
+
+
+def path_key(path: bytes) -> bytes:
+    """Return a key of a path, 16 bytes: an index of PostgreSQL has no room for a path of 4,096 bytes."""
+    return hashlib.sha256(path).digest()[:16]

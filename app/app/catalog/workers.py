@@ -1,0 +1,181 @@
+"""Workers: processes with a lease that they renew. What a dead worker had goes to others when its lease ends."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Collection
+from threading import Event, Thread
+from typing import Final
+
+from sqlalchemy import Connection, and_, delete, exists, or_, select, update
+
+from app.catalog.clock import seconds_now, timestamp
+from app.catalog.database import Database
+from app.catalog.jobs import ENDED, Phase, end_unattended
+from app.catalog.retry import retried
+from app.catalog.tables import CLAIMS, JOBS, RESERVATIONS, WORKERS
+from app.core.errors import OceanoError
+
+_log = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 60
+RENEW_SECONDS: Final = 10.0
+_JOB: Final = JOBS.c
+
+
+class Worker:
+    """This process as a worker, from `join` to `leave`. Safe to call from several threads.
+
+    All methods but `renew` raise OceanoError: `ledger_unavailable` or `disk_full`.
+
+    Args:
+        database: the catalog.
+        collection: full name of the collection whose jobs it takes.
+        name: the machine and the process, for people.
+        stop: as the attribute; None: a new one.
+        lease_seconds: how long the worker counts as alive without a sign of it.
+
+    Attributes:
+        id: a UUID; a new one after a lost lease.
+        stop: set once the worker's job is to stop, or its lease was lost.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        collection: str,
+        name: str,
+        *,
+        stop: Event | None = None,
+        lease_seconds: int = LEASE_SECONDS,
+    ) -> None:
+        self.database = database
+        self.collection = collection
+        self.name = name
+        self.id = ""
+        self.job_id: str | None = None
+        self.stop = stop or Event()
+        self._lease_seconds = lease_seconds
+        self._left = Event()
+
+    def join(self) -> None:
+        """Register the worker, and renew its lease in a thread from now on."""
+        self._register()
+        Thread(target=self._renew_until_left, name="lease", daemon=True).start()
+
+    def leave(self) -> None:
+        """Give back what the worker has, and remove it; without the database, its lease ends by itself."""
+        self._left.set()
+        try:
+            with self.database.writing(urgent=True) as connection:
+                _remove(connection, [self.id])
+        except OceanoError as failure:
+            _log.warning("this worker could not be removed from the catalog: %s", failure.message)
+
+    @retried
+    def take_job(self, without: Collection[str] = ()) -> str | None:
+        """Take part in the oldest job in which there is something to do.
+
+        Args:
+            without: ids of jobs that are not taken.
+
+        Returns:
+            The id of the job; None if there is none.
+        """
+        with self.database.writing(urgent=True) as connection:
+            remove_dead(connection)
+            if not connection.execute(select(WORKERS.c.id).where(WORKERS.c.id == self.id)).first():
+                self._insert(connection)  # the lease was lost, and with it all that the worker had
+            now = seconds_now(connection)
+            open_files = exists().where(CLAIMS.c.job_id == _JOB.id, CLAIMS.c.finished == 0, CLAIMS.c.worker.is_(None))
+            any_left = exists().where(CLAIMS.c.job_id == _JOB.id, CLAIMS.c.finished == 0)
+            ready = open_files.where(CLAIMS.c.not_before <= now)
+            held = _JOB.holder.is_not(None)
+            useful = or_(and_(_JOB.phase != "files", ~held), ready, and_(_JOB.phase == "files", ~any_left))
+            query = select(_JOB.id).where(_JOB.collection == self.collection, _JOB.shared == 1, useful)
+            query = query.where(_JOB.state.in_(("queued", "running")), _JOB.id.not_in(list(without)))
+            found: str | None = connection.execute(query.order_by(_JOB.created_at).limit(1)).scalar_one_or_none()
+            if found is not None:
+                started = {"state": "running", "started_at": JOBS.c.started_at}
+                connection.execute(update(JOBS).where(_JOB.id == found, _JOB.state == "queued").values(started))
+                first = update(JOBS).where(_JOB.id == found, _JOB.started_at.is_(None))
+                connection.execute(first.values(started_at=timestamp()))
+                connection.execute(update(WORKERS).where(WORKERS.c.id == self.id).values(job_id=found))
+        self.job_id = found
+        return found
+
+    @retried
+    def hold(self, phase: Phase) -> bool:
+        """Become the one worker that scans the folder of its job, or finishes it; return whether it is.
+
+        A job is finished after its last file.
+        """
+        here = update(JOBS).where(_JOB.id == self.job_id, _JOB.holder.is_(None), _JOB.state.not_in(ENDED))
+        if phase == "finish":
+            left = exists().where(CLAIMS.c.job_id == _JOB.id, CLAIMS.c.finished == 0)
+            here = here.where(or_(_JOB.phase == "finish", and_(_JOB.phase == "files", ~left)))
+        else:
+            here = here.where(_JOB.phase == phase)
+        with self.database.writing(urgent=True) as connection:
+            return connection.execute(here.values(holder=self.id, phase=phase)).rowcount == 1
+
+    @retried
+    def release_job(self) -> None:
+        """Give back the files, images and the phase of the job that the worker has."""
+        with self.database.writing(urgent=True) as connection:
+            _release(connection, [self.id])
+            connection.execute(update(WORKERS).where(WORKERS.c.id == self.id).values(job_id=None))
+            end_unattended(connection)
+        self.job_id = None
+
+    def renew(self) -> None:
+        """Renew the lease once, and see whether the job is to stop."""
+        try:
+            with self.database.writing(urgent=True) as connection:
+                until = seconds_now(connection) + self._lease_seconds
+                mine = update(WORKERS).where(WORKERS.c.id == self.id).values(leased_until=until)
+                lost = not connection.execute(mine).rowcount
+                state = select(_JOB.state).where(_JOB.id == self.job_id)
+                stopping = connection.execute(state).scalar_one_or_none() in ("stopping", *ENDED)
+        except OceanoError as failure:  # tried again; if it lasts, what this worker has goes to others
+            _log.warning("the lease could not be renewed: %s", failure.message)
+            return
+        if lost:
+            _log.warning("the lease of this worker ended before it was renewed; others have its files now")
+        if lost or stopping:
+            self.stop.set()
+
+    def _renew_until_left(self) -> None:
+        while not self._left.wait(min(RENEW_SECONDS, self._lease_seconds / 4)):
+            self.renew()
+
+    def _register(self) -> None:
+        with self.database.writing(urgent=True) as connection:
+            remove_dead(connection)
+            self._insert(connection)
+
+    def _insert(self, connection: Connection) -> None:
+        self.id = str(uuid.uuid4())
+        until = seconds_now(connection) + self._lease_seconds
+        connection.execute(WORKERS.insert().values(id=self.id, name=self.name, leased_until=until))
+
+
+def remove_dead(connection: Connection) -> None:
+    """Remove the workers whose lease has ended; what they had is free for others."""
+    ended = select(WORKERS.c.id).where(WORKERS.c.leased_until < seconds_now(connection))
+    if dead := connection.execute(ended.with_for_update(skip_locked=True)).scalars().all():
+        _log.info("%d workers have not renewed their lease; others take over what they had", len(dead))
+        _remove(connection, dead)
+
+
+def _remove(connection: Connection, workers: Collection[str]) -> None:
+    _release(connection, workers)
+    connection.execute(delete(WORKERS).where(WORKERS.c.id.in_(workers)))
+    end_unattended(connection)
+
+
+def _release(connection: Connection, workers: Collection[str]) -> None:
+    connection.execute(update(CLAIMS).where(CLAIMS.c.worker.in_(workers)).values(worker=None))
+    connection.execute(delete(RESERVATIONS).where(RESERVATIONS.c.worker.in_(workers)))
+    connection.execute(update(JOBS).where(_JOB.holder.in_(workers)).values(holder=None))

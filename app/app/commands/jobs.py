@@ -1,0 +1,96 @@
+"""`oceano jobs`: list, show, stop and resume ingests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from itertools import islice
+from typing import Any, Final
+
+from app.catalog import Job, Jobs, Problem
+from app.commands.console import plain, say
+from app.core.config import Settings
+from app.core.errors import EXIT_OK
+from app.core.paths import readable
+from app.service import find_model, open_ledger
+
+SHOWN_PROBLEMS: Final = 20
+
+
+def run_list(settings: Settings, *, as_json: bool) -> int:
+    """Print the newest jobs, a line each, or as JSON lines."""
+    with _jobs(settings) as jobs:
+        for job in jobs.newest():
+            say(json.dumps(_as_json(job)) if as_json else _line(job))
+    return EXIT_OK
+
+
+def run_show(settings: Settings, job_id: str, *, as_json: bool) -> int:
+    """Print a job with its problems: the first ones as text, or all of them in one JSON object.
+
+    Raises:
+        OceanoError: `not_found`.
+    """
+    with _jobs(settings) as jobs:
+        job = jobs.get(job_id)
+        problems = jobs.problems(job.id)
+        if as_json:
+            say(json.dumps(_as_json(job) | {"problems": [_problem(one) for one in problems]}))
+            return EXIT_OK
+        say(_line(job))
+        say(f"  by {job.started_by}, {job.created_at}" + (f" to {job.ended_at}" if job.ended_at else ""))
+        counts = ", ".join(f"{number} {name}" for name, number in sorted(job.counts.items()) if number)
+        say(f"  {counts or 'nothing yet'}; {job.workers} workers")
+        if job.error:
+            say(f"  {job.message} ({job.error})")
+        for one in islice(problems, SHOWN_PROBLEMS):
+            say(f"  {plain(readable(one.path))}: {plain(one.message)} ({one.code})")
+        if job.problems > SHOWN_PROBLEMS:
+            say(f"  and {job.problems - SHOWN_PROBLEMS} more; --json has all of them")
+    return EXIT_OK
+
+
+def run_stop(settings: Settings, job_id: str) -> int:
+    """Stop a job after the current files.
+
+    Raises:
+        OceanoError: `not_found`, `invalid_request`.
+    """
+    with _jobs(settings) as jobs:
+        say(_line(jobs.stop(job_id)))
+    return EXIT_OK
+
+
+def run_resume(settings: Settings, job_id: str) -> int:
+    """Queue a job again that was interrupted or failed.
+
+    Raises:
+        OceanoError: `not_found`, `invalid_request`.
+    """
+    with _jobs(settings) as jobs:
+        say(_line(jobs.resume(job_id)))
+        say("`oceano worker` continues it")
+    return EXIT_OK
+
+
+@contextmanager
+def _jobs(settings: Settings) -> Iterator[Jobs]:
+    with closing(open_ledger(settings, find_model(settings))) as ledger:
+        yield Jobs(ledger.database, ledger.collection)
+
+
+def _line(job: Job) -> str:
+    done = sum(job.counts.get(name, 0) for name in ("skipped", "ignored")) + job.images
+    rate = "" if job.rate is None else f", {job.rate:.1f} images/s"
+    total = job.counts.get("files", 0)
+    return f"{job.id}  {job.state:<11}  {done} of {total} files{rate}  {plain(readable(job.folder))}"
+
+
+def _as_json(job: Job) -> dict[str, Any]:
+    return asdict(job) | {"folder": readable(job.folder), "images": job.images, "rate": job.rate}
+
+
+def _problem(one: Problem) -> dict[str, str]:
+    return {"path": readable(one.path), "code": one.code, "message": one.message}

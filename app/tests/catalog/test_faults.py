@@ -1,0 +1,216 @@
+"""What happens to requests while PostgreSQL restarts, is full, read-only, slow, or out of connections."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+from sqlalchemy import create_engine, make_url
+
+from app.catalog import FileRecord, Jobs, Ledger, Worker, open_postgresql
+from app.catalog.claims import Claim, ClaimedLedger
+from app.core.errors import OceanoError
+from tests.support.catalogs import new_postgresql_database
+from tests.support.postgresql import PostgresServer, binaries
+
+pytestmark = pytest.mark.skipif(not binaries(), reason="PostgreSQL is not installed")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server that is as durable as a real one, with few connections."""
+    server = PostgresServer(durable=True, max_connections=20).start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def ledger(server: PostgresServer) -> Iterator[Ledger]:
+    """A ledger in a new database."""
+    server.run("DROP DATABASE IF EXISTS oceano WITH (FORCE)")
+    server.run("CREATE DATABASE oceano")
+    opened = Ledger(open_postgresql(_url(server)), "c")
+    yield opened
+    opened.close()
+
+
+def _url(server: PostgresServer) -> str:
+    return make_url(server.url).set(database="oceano").render_as_string(hide_password=False)
+
+
+def _file(number: int) -> FileRecord:
+    return FileRecord(f"/{number}", 1, 2, f"i{number}", "done", 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_an_ingest_goes_on_when_the_server_is_restarted(ledger: Ledger, server: PostgresServer, number: int) -> None:
+    ledger.database.patience.last(60, Event())
+    stop, recorded = threading.Event(), []
+
+    def work() -> None:
+        while not stop.is_set():
+            ledger.record([_file(len(recorded))])
+            assert ledger.file(f"/{len(recorded)}") is not None
+            recorded.append(True)
+
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(work)
+        for _ in range(2):
+            time.sleep(0.3)
+            server.stop(number)
+            time.sleep(0.5)
+            server.start()  # in this thread: the server ends with the thread that started it
+        before = len(recorded)
+        while len(recorded) < before + 10 and not working.done():
+            time.sleep(0.05)
+        stop.set()
+        working.result()
+    assert ledger.totals().done == len(recorded)
+
+
+def test_a_service_says_at_once_that_the_server_is_away_and_recovers(ledger: Ledger, server: PostgresServer) -> None:
+    server.stop()
+    start = time.monotonic()
+    with pytest.raises(OceanoError, match=r"127\.0\.0\.1") as caught:
+        ledger.totals()
+    assert (caught.value.code, caught.value.details["settings"]) == ("ledger_unavailable", ["CATALOG_URL"])
+    assert time.monotonic() - start < 5
+    server.start()
+    assert ledger.totals().done == 0
+
+
+def test_a_stop_ends_the_wait_for_the_server(ledger: Ledger, server: PostgresServer) -> None:
+    stop = Event()
+    ledger.database.patience.last(60, stop)
+    server.stop()
+    threading.Timer(0.5, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(OceanoError):
+        ledger.record([_file(1)])
+    assert time.monotonic() - start < 10
+    server.start()
+
+
+def test_without_a_free_connection_an_ingest_waits(ledger: Ledger, server: PostgresServer) -> None:
+    ledger.close()  # its connections are taken by others
+    engine = create_engine(_url(server), pool_size=50)
+    taken = [engine.connect() for _ in range(17)]  # three are kept for the administrator, who we are
+    more = []
+    with pytest.raises(Exception, match="too many clients"):
+        more += [engine.connect() for _ in range(10)]
+    with pytest.raises(OceanoError, match="too many clients"):
+        ledger.totals()
+    ledger.database.patience.last(60, Event())
+    threading.Timer(0.7, lambda: [one.close() for one in (*taken, *more)] and engine.dispose()).start()
+    ledger.record([_file(1)])
+    assert ledger.totals().done == 1
+    engine.dispose()
+
+
+def test_a_read_only_database_is_said(ledger: Ledger, server: PostgresServer) -> None:
+    ledger.record([_file(1)])
+    ledger.close()
+    server.run("ALTER DATABASE oceano SET default_transaction_read_only = on")
+    again = Ledger(open_postgresql(_url(server)), "c")
+    assert again.totals().done == 1
+    again.database.patience.last(60, Event())
+    start = time.monotonic()
+    with pytest.raises(OceanoError, match="read-only") as caught:
+        again.record([_file(2)])
+    assert caught.value.code == "ledger_unavailable"
+    assert "CATALOG_URL" in caught.value.message
+    assert time.monotonic() - start < 5, "it will not pass"
+    again.close()
+
+
+def test_a_lock_that_another_program_holds_is_an_error_in_time(
+    ledger: Ledger, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.catalog.postgresql._STATEMENT_SECONDS", 0.5)
+    slow = Ledger(open_postgresql(_url(server)), "c")
+    engine = create_engine(_url(server))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE files IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(OceanoError, match="took longer than") as caught:
+            slow.record([_file(1)])
+    assert caught.value.code == "ledger_unavailable"
+    slow.record([_file(1)])
+    slow.close()
+    engine.dispose()
+
+
+def test_while_one_has_the_catalog_to_itself_others_wait(ledger: Ledger, server: PostgresServer) -> None:
+    other = Ledger(open_postgresql(_url(server)), "c")
+    recorded = threading.Event()
+
+    def record() -> None:
+        other.record([_file(2)])
+        recorded.set()
+
+    with ledger.exclusive():
+        threading.Thread(target=record, daemon=True).start()
+        ledger.record([_file(1)])
+        with ledger.exclusive():
+            ledger.record([_file(3)])
+        assert not recorded.wait(0.5)
+        assert ledger.totals().done == 2
+    assert recorded.wait(10)
+    assert ledger.totals().done == 3
+    other.close()
+
+
+def test_the_lock_ends_with_the_process_that_had_it(ledger: Ledger, server: PostgresServer) -> None:
+    other = Ledger(open_postgresql(_url(server)), "c")
+    with pytest.raises(OceanoError), ledger.exclusive():
+        server.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'oceano' "
+            "AND state = 'idle in transaction'"
+        )
+        other.record([_file(1)])
+    assert other.totals().done == 1
+    other.close()
+
+
+def test_a_wrong_password_is_a_wrong_setting(ledger: Ledger, server: PostgresServer) -> None:
+    server.run("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    access = server.folder / "data" / "pg_hba.conf"
+    before = access.read_text()
+    access.write_text("host all guarded 127.0.0.1/32 scram-sha-256\n" + before)
+    server.run("SELECT pg_reload_conf()")
+    for password in ("", ":wrong"):
+        url = f"postgresql://guarded{password}@127.0.0.1:{server.port}/oceano"
+        with pytest.raises(OceanoError, match="password") as caught:
+            open_postgresql(url)
+        assert caught.value.code == "invalid_setting"
+        assert "wrong" not in caught.value.message
+    access.write_text(before)
+    server.run("DROP ROLE guarded")
+
+
+def test_a_result_that_is_written_twice_counts_once(ledger: Ledger) -> None:
+    """As after a connection that was cut between the commit and its answer."""
+    worker = Worker(ledger.database, "c", "tests")
+    worker.join()
+    jobs = Jobs(ledger.database, "c")
+    job_id = jobs.add("/", {}, "tests")
+    assert worker.take_job() == job_id
+    assert worker.hold("scan")
+    claimed = ClaimedLedger(worker, job_id)
+    claimed.add([Claim("/1", 1, 2, 3)], 1)
+    assert [one.path for one in claimed.take(10)] == ["/1"]
+    for _ in range(2):
+        claimed.record([_file(1)], counts={"done": 1, "faces": 1})
+    assert jobs.get(job_id).counts == {"files": 1, "done": 1, "faces": 1}
+    worker.leave()
+
+
+def test_a_new_database_is_deleted_in_the_end() -> None:
+    with new_postgresql_database() as url:
+        open_postgresql(url).close()
+    with pytest.raises(OceanoError, match="does not exist"):
+        open_postgresql(url)
