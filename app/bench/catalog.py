@@ -5,11 +5,12 @@
         --postgresql postgresql+psycopg://USER@HOST/EMPTY_DATABASE
 
 Each side is a process of its own: `old` (the checkout, whose ledger is in app/library), `sqlite` and `postgresql` (the
-database must be empty; its tables stay). Two passes over files as a scan yields them, in rounds of 2,048 files in which
-the sides alternate: `record` looks the files up and records them, 16 in a transaction; `skip` looks them up again, as
-a second run over unchanged files does. Then the queries of the service on the full ledger. Seconds are those of the
-processor, of the process alone (a PostgreSQL server is not in them); `wall` has those that passed. The last line is one
-JSON object.
+database must be empty; its tables stay). Three passes over files as a scan yields them, in rounds of 2,048 files in
+which the sides alternate: `record` looks the files up and records them, 16 in a transaction; `skip` looks them up
+again, as a second run over unchanged files does; `claim`, which the old version lacks, is a queued ingest: the files
+are added to a job, taken 32 at a time and recorded, with the counts of the job. Then the queries of the service on the
+full ledger. Seconds are those of the processor, of the process alone (a PostgreSQL server is not in them); `wall` has
+those that passed. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ HERE = Path(__file__).resolve().parents[1]
 ROUND = 2048
 BATCH = 16
 AT_ONCE = 256  # looked up while files are unchanged, as app/ingest.py does
+ADDED = 500  # claims in a transaction, as app/service/worker.py adds and takes them
+TAKEN = 32
 COLLECTION = "faces__bench__00000000"
 FIELDS = ("cpu", "wall")
 
@@ -41,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", type=Path, help="a folder with an earlier version of Oceano")
     parser.add_argument("--n", type=int, default=100_000, help="number of files")
+    parser.add_argument("--claims", type=int, help="number of files of the third pass; default: all")
     parser.add_argument("--postgresql", help="URL of an empty database")
     parser.add_argument("--side", choices=("old", "sqlite", "postgresql"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -51,21 +55,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         sides = {name: stack.enter_context(_Side(name, args, Path(folder) / name)) for name in names}
         results: dict[str, dict[str, Any]] = {name: {} for name in names}
-        for work in ("record", "skip"):
-            for turn, start in enumerate(range(0, args.n, ROUND)):
-                for name in names[:: 1 if turn % 2 else -1]:
+        for work in ("record", "skip", "claim"):
+            able = [name for name in names if (name, work) != ("old", "claim")]
+            count = min(args.n, args.claims or args.n) if work == "claim" else args.n
+            for turn, start in enumerate(range(0, count, ROUND)):
+                for name in able[:: 1 if turn % 2 else -1]:
                     took = sides[name].ask(work, start)
                     total = results[name].setdefault(work, dict.fromkeys(FIELDS, 0.0))
                     for field in FIELDS:
                         total[field] += took[field]
                     if start < args.n // 10:
                         results[name][f"mb_early_in_{work}"] = took["mb"]
-            for name in names:
+            for name in able:
                 results[name][f"mb_after_{work}"] = sides[name].ask("nothing", 0)["mb"]
         for work in ("totals", "version", "paths", "names_in"):
             for name in names:
                 results[name][work] = {field: sides[name].ask(work, 0)[field] for field in FIELDS}
-    print(json.dumps({"files": args.n, **_rounded(results, args.n), "to_old": _ratios(results)}))
+    claims = min(args.n, args.claims or args.n)
+    print(
+        json.dumps({"files": args.n, "claims": claims, **_rounded(results, args.n, claims), "to_old": _ratios(results)})
+    )
 
 
 class _Side:
@@ -101,9 +110,12 @@ def _serve(side: str, n: int, url: str | None) -> None:
     """Do the rounds that the parent asks for, one a line."""
     ledger, unchanged = _open(side, url)
     record = import_module("app.library.records" if side == "old" else "app.catalog").FileRecord
+    claimed: Any = None
     for line in sys.stdin:
         work, start = line.split()
-        files = list(_files(record, int(start), min(int(start) + ROUND, n))) if work in ("record", "skip") else []
+        of_files = work in ("record", "skip", "claim")
+        files = list(_files(record, int(start), min(int(start) + ROUND, n))) if of_files else []
+        claimed = claimed or (_claimed(ledger) if work == "claim" else None)
         wall, cpu = time.perf_counter(), time.process_time()
         if work in ("record", "skip"):
             found = unchanged(files, BATCH if work == "record" else AT_ONCE)
@@ -112,6 +124,8 @@ def _serve(side: str, n: int, url: str | None) -> None:
         if work == "record":
             for first in range(0, len(files), BATCH):
                 ledger.record(files[first : first + BATCH])
+        if work == "claim":
+            _claim(claimed, files)
         _query(ledger, work, n)
         took = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
         took["mb"] = _resident_mb()
@@ -141,6 +155,35 @@ def _open(side: str, url: str | None) -> tuple[Any, Callable[[list[Any], int], i
     return ledger, unchanged
 
 
+def _claimed(ledger: Any) -> Any:
+    """The ledger of a worker that scans and has a job to itself."""
+    from app.catalog import ClaimedLedger, Jobs, Worker
+
+    worker = Worker(ledger.database, COLLECTION, "bench")
+    worker.join()
+    job_id = Jobs(ledger.database, COLLECTION).add("/photographs", {}, "bench")
+    if worker.take_job() != job_id or not worker.hold("scan"):
+        raise AssertionError
+    return ClaimedLedger(worker, job_id)
+
+
+def _claim(claimed: Any, files: list[Any]) -> None:
+    from app.catalog import Claim
+
+    records = {one.path: one for one in files}
+    for first in range(0, len(files), ADDED):
+        some = files[first : first + ADDED]
+        claimed.add([Claim(one.path, one.size, one.mtime_ns, one.ctime_ns) for one in some], first + len(some))
+    finished = 0
+    while taken := [records[one.path] for one in claimed.take(TAKEN)]:
+        for first in range(0, len(taken), BATCH):
+            batch = taken[first : first + BATCH]
+            counts = claimed.record(batch, counts={"done": len(batch)})
+            finished += counts["done"]
+    if finished != len(files):
+        raise AssertionError(finished)
+
+
 def _files(record: Callable[..., Any], start: int, end: int) -> Iterator[Any]:
     """Results of files, 1,000 in a folder, in the order of a scan."""
     for number in range(start, end):
@@ -166,9 +209,9 @@ def _resident_mb() -> float:
     return round(pages * resource.getpagesize() / 1e6, 1)
 
 
-def _rounded(results: dict[str, dict[str, Any]], n: int) -> dict[str, dict[str, Any]]:
-    """Microseconds of a file for the two passes, milliseconds for each query, megabytes."""
-    scale = {"record": 1e6 / n, "skip": 1e6 / n}
+def _rounded(results: dict[str, dict[str, Any]], n: int, claims: int) -> dict[str, dict[str, Any]]:
+    """Microseconds of a file for the passes, milliseconds for each query, megabytes."""
+    scale = {"record": 1e6 / n, "skip": 1e6 / n, "claim": 1e6 / claims}
     return {
         name: {
             work: {field: round(took[field] * scale.get(work, 1e3), 2) for field in FIELDS}
@@ -184,7 +227,7 @@ def _ratios(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     """CPU seconds of each side by those of the old one."""
     old = results.get("old", {})
     return {
-        name: {work: round(took["cpu"] / old[work]["cpu"], 3) for work, took in one.items() if isinstance(took, dict)}
+        name: {work: round(one[work]["cpu"] / took["cpu"], 3) for work, took in old.items() if isinstance(took, dict)}
         for name, one in results.items()
         if old and name != "old"
     }

@@ -9,15 +9,13 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, literal_column, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.sql import ColumnElement, Select
 
 from app.catalog.clock import timestamp
 from app.catalog.database import (
     AnyRow,
-    Database,
     execute_many,
-    insert_from,
     insert_or_ignore,
     insert_or_replace,
     rows,
@@ -27,6 +25,7 @@ from app.catalog.prepared import replace_rows, rows_at
 from app.catalog.records import FileRecord, Mount, Status, Totals
 from app.catalog.retry import retried
 from app.catalog.tables import FILES, MOUNTS, SUPERSEDED, UNSETTLED
+from app.catalog.unsettled import AT_PATH, UnsettledImages
 from app.core.iteration import chunks
 
 _FILE: Final = FILES.c
@@ -47,7 +46,7 @@ _NO_COUNTS: Final[Mapping[str, int]] = MappingProxyType({})
 _AT_ONCE: Final = 500  # paths in one query
 
 
-class Ledger:
+class Ledger(UnsettledImages):
     """The results for one collection. Safe to call from several threads.
 
     Args:
@@ -57,10 +56,6 @@ class Ledger:
     Raises:
         OceanoError: `ledger_unavailable` or `disk_full`, from every method.
     """
-
-    def __init__(self, database: Database, collection: str) -> None:
-        self.database = database
-        self.collection = collection
 
     def check(self) -> None:
         """Check all tables for damage; takes about 2 s per million files.
@@ -193,7 +188,7 @@ class Ledger:
             unsettle = insert_or_ignore(UNSETTLED, dialect)
             execute_many(connection, unsettle, self._image_rows(lost))
             replace_rows(connection, FILES, list(results.values()))
-            execute_many(connection, _DELETE_UNSETTLED, self._at_images(settled))
+            execute_many(connection, _DELETE_UNSETTLED, self.at_images(settled))
             execute_many(connection, unsettle, self._image_rows(unsettled))
             self._end_record(connection, counted)
         return counted
@@ -245,7 +240,7 @@ class Ledger:
     @retried
     def record_ctimes(self, ctimes: Mapping[str, int | None]) -> None:
         """Record the ctime of files by path, for results of versions that did not record it."""
-        statement = update(FILES).where(_AT_PATH, _FILE.ctime_ns.is_(None)).values(ctime_ns=bindparam("new"))
+        statement = update(FILES).where(AT_PATH, _FILE.ctime_ns.is_(None)).values(ctime_ns=bindparam("new"))
         values = [
             {**at, "new": ctime_ns}
             for at, ctime_ns in zip(self._at_paths(map(os.fsencode, ctimes)), ctimes.values(), strict=True)
@@ -254,76 +249,10 @@ class Ledger:
             execute_many(connection, statement, values)
 
     @retried
-    def replace_by_partners(self, partners: Mapping[str, str]) -> None:
-        """Delete the results of files that another file takes the place of; `replaced` lists their images.
-
-        Args:
-            partners: path of the other file by path; it counts only if it has faces or is a copy of such an image.
-        """
-        values = [
-            {"at_collection": self.collection, "at_path": os.fsencode(path), "partner": os.fsencode(partner)}
-            for path, partner in partners.items()
-        ]
-        other = FILES.alias("other")
-        ready = exists().where(
-            other.c.collection == bindparam("at_collection"),
-            other.c.path == bindparam("partner"),
-            other.c.status.in_(("done", "duplicate")),
-        )
-        partner = bindparam("partner", type_=_FILE.path.type).label("path")
-        replaced = select(_FILE.collection, _FILE.image_id, partner, _FILE.faces).where(
-            _AT_PATH, _FILE.status == "done", ready
-        )
-        with self.database.writing() as connection:
-            superseded = insert_from(SUPERSEDED, replaced, connection.dialect.name, replace=True)
-            execute_many(connection, superseded, values)
-            execute_many(connection, delete(FILES).where(_AT_PATH, ready), values)
-
-    @retried
     def delete_images(self, image_ids: Sequence[str]) -> None:
         """Delete the results of every path of these images, so that the next ingest processes them again."""
         with self.database.writing() as connection:
-            execute_many(connection, _DELETE_IMAGE, self._at_images(image_ids))
-
-    def unsettled(self, limit: int) -> list[str]:
-        """Return at most `limit` ids of images whose faces in the index may lack paths of their files."""
-        query = select(UNSETTLED.c.image_id).where(UNSETTLED.c.collection == self.collection)
-        return [row.image_id for row in rows(self.database, query.order_by(UNSETTLED.c.image_id).limit(limit))]
-
-    @retried
-    def unsettle_copies(self) -> None:
-        """Let `unsettled` list every image with several files."""
-        with self.database.writing() as connection:
-            unsettle_copies(connection)
-
-    def replaced(self, folder: str = "/", *, by_image: bool = False) -> list[tuple[str, int]]:
-        """Return the ids of replaced images, whose file became another image, with their numbers of faces.
-
-        Args:
-            folder: only images whose file was at or below this folder.
-            by_image: only images whose file was read since then and has not failed.
-        """
-        one = SUPERSEDED.c
-        query = select(one.image_id, one.faces).where(one.collection == self.collection, _at_or_below(one.path, folder))
-        if by_image:
-            read = exists().where(_FILE.collection == one.collection, _FILE.path == one.path, _FILE.status != "failed")
-            query = query.where(read)
-        return [(row.image_id, row.faces) for row in rows(self.database, query.order_by(one.image_id))]
-
-    def replaced_faces(self, image_id: str) -> int | None:
-        """Return the number of faces of a replaced image; None if it is not one."""
-        one = SUPERSEDED.c
-        query = select(one.faces).where(
-            one.collection == bindparam("collection"), one.image_id == bindparam("image_id")
-        )
-        found = rows(self.database, query, {"collection": self.collection, "image_id": image_id})
-        return int(found[0].faces) if found else None
-
-    @retried
-    def delete_replaced(self, *image_ids: str) -> None:
-        """Remove images from the list of replaced images."""
-        with self.database.writing() as connection:
-            execute_many(connection, _DELETE_SUPERSEDED, self._at_images(image_ids))
+            execute_many(connection, _DELETE_IMAGE, self.at_images(image_ids))
 
     @retried
     def record_mounts(self, mounts: Iterable[Mount]) -> None:
@@ -396,9 +325,6 @@ class Ledger:
     def _at_paths(self, paths: Iterable[bytes]) -> list[dict[str, object]]:
         return [{"at_collection": self.collection, "at_path": path} for path in paths]
 
-    def _at_images(self, image_ids: Iterable[str]) -> list[dict[str, object]]:
-        return [{"at_collection": self.collection, "at_image": image_id} for image_id in image_ids]
-
     def _image_rows(self, image_ids: Iterable[str]) -> list[dict[str, object]]:
         # sorted, so that transactions that insert the same rows wait for each other in one order
         return [{"collection": self.collection, "image_id": image_id} for image_id in sorted(set(image_ids))]
@@ -409,26 +335,10 @@ def _record(row: AnyRow) -> FileRecord:
     return FileRecord(os.fsdecode(row[0]), *row[1:])
 
 
-def unsettle_copies(connection: Connection) -> None:
-    """Let `Ledger.unsettled` list every image with several files, of all collections."""
-    several = (
-        select(_FILE.collection, _FILE.image_id)
-        .where(_FILE.image_id.is_not(None))
-        .group_by(_FILE.collection, _FILE.image_id)
-        .having(func.count() > 1)
-    )
-    connection.execute(insert_from(UNSETTLED, several, connection.dialect.name, replace=False))
-
-
 def _after(query: Select[Any]) -> Select[Any]:
     """Restrict a query to the files of a folder after a path."""
     inside = and_(_FILE.path > bindparam("last"), _FILE.path < bindparam("end"))
     return query.where(_FILE.collection == bindparam("collection"), inside).order_by(_FILE.path)
-
-
-def _at_or_below(path: ColumnElement[bytes], folder: str) -> ColumnElement[bool]:
-    below = os.fsencode(folder.rstrip("/"))
-    return (path == below) | and_(path > below + b"/", path < below + b"0")  # "0" comes after "/"
 
 
 _OF_COLLECTION: Final = select(*_COLUMNS).where(_FILE.collection == bindparam("collection"))
@@ -439,17 +349,10 @@ _REPRESENTATIVES: Final = _OF_COLLECTION.where((_FILE.status == "done") | (_FILE
 )
 _ORIGINAL: Final = _REPRESENTATIVES.where(_FILE.image_id == bindparam("image_id")).limit(1)
 _ORIGINALS: Final = _REPRESENTATIVES.where(_FILE.image_id.in_(bindparam("image_ids", expanding=True)))
-_FACES_OF_REPLACED: Final = select(SUPERSEDED.c.faces).where(
-    SUPERSEDED.c.collection == bindparam("collection"), SUPERSEDED.c.image_id == bindparam("image_id")
-)
-_AT_PATH: Final = and_(_FILE.collection == bindparam("at_collection"), _FILE.path == bindparam("at_path"))
-_DELETE_FILE: Final = delete(FILES).where(_AT_PATH)
+_DELETE_FILE: Final = delete(FILES).where(AT_PATH)
 _DELETE_IMAGE: Final = delete(FILES).where(
     _FILE.collection == bindparam("at_collection"), _FILE.image_id == bindparam("at_image")
 )
 _DELETE_UNSETTLED: Final = delete(UNSETTLED).where(
     UNSETTLED.c.collection == bindparam("at_collection"), UNSETTLED.c.image_id == bindparam("at_image")
-)
-_DELETE_SUPERSEDED: Final = delete(SUPERSEDED).where(
-    SUPERSEDED.c.collection == bindparam("at_collection"), SUPERSEDED.c.image_id == bindparam("at_image")
 )

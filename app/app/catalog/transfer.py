@@ -24,10 +24,11 @@ from app.catalog.copying import (
 )
 from app.catalog.database import Database
 from app.catalog.jobs import ENDED
-from app.catalog.ledger import Ledger, unsettle_copies
+from app.catalog.ledger import Ledger
 from app.catalog.opening import CATALOG_FILE, EARLIER_LEDGER, open_ledger, open_sqlite
 from app.catalog.sqlite import SqliteDatabase
 from app.catalog.tables import AUDIT, FILES, JOBS, MOUNTS, PROBLEMS, SUPERSEDED, UNSETTLED, WORKERS
+from app.catalog.unsettled import unsettle_copies
 from app.core.errors import OceanoError
 
 Stop = Callable[[], bool]

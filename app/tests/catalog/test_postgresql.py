@@ -75,7 +75,10 @@ def test_a_connection_that_the_server_ends_is_replaced(postgresql_url: str) -> N
     engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(
-            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'oceano'")
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'oceano' AND datname = current_database()"
+            )
         )
     engine.dispose()
     assert ledger.paths_of("i1") == ["/a"]

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from app.catalog import Job
+from app.service.monitor import Snapshot
 
 
 def job(**values: Any) -> Job:
@@ -30,3 +31,11 @@ def job(**values: Any) -> Job:
         "message": None,
     }
     return Job(**defaults | values)
+
+
+class FixedSnapshot(Snapshot):
+    """A snapshot whose jobs the running monitor does not replace."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "jobs" or not hasattr(self, "jobs"):
+            super().__setattr__(name, value)

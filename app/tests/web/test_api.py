@@ -33,11 +33,10 @@ from app.images.thumbnails import ThumbStore, face_thumbnail
 from app.main import create_app
 from app.service import monitor as monitor_module
 from app.service.factory import LOOKUP_THREADS
-from app.service.monitor import Snapshot
 from app.web.api.forms import SearchOptions
 from tests.support.clients import TestClient
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, embedding_of
-from tests.support.jobs import job
+from tests.support.jobs import FixedSnapshot, job
 from tests.support.pictures import BLACK, BLUE, GREEN, KPS, RED, encoded, point
 from tests.web.test_metrics import OWN as OWN_METRICS
 
@@ -819,7 +818,7 @@ def test_status_has_the_jobs_that_have_not_ended(client: TestClient, monkeypatch
         counts={"files": 2000, "done": 700, "no_face": 40, "failed": 3, "skipped": 117},
         started_at=started, error="index_unavailable", message="no connection",
     )  # fmt: skip
-    monkeypatch.setattr(services.monitor, "snapshot", Snapshot(jobs=(shared, job())))
+    monkeypatch.setattr(services.monitor, "snapshot", FixedSnapshot(jobs=(shared, job())))
     first, second = client.get("/status").json()["jobs"]
     assert 5 < first.pop("rate") <= 7.43
     assert first == {
@@ -829,7 +828,7 @@ def test_status_has_the_jobs_that_have_not_ended(client: TestClient, monkeypatch
         "error": "index_unavailable", "message": "no connection",
     }  # fmt: skip
     assert (second["state"], second["files"], second["rate"], second["started_at"]) == ("queued", None, None, None)
-    monkeypatch.setattr(services.monitor, "snapshot", Snapshot())
+    monkeypatch.setattr(services.monitor, "snapshot", FixedSnapshot())
     assert client.get("/status").json()["jobs"] is None, "they cannot be read"
 
 

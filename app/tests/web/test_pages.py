@@ -26,7 +26,7 @@ from app.web.pages.status_page import _duration
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.html import elements
-from tests.support.jobs import job
+from tests.support.jobs import FixedSnapshot, job
 from tests.support.pictures import BLACK, RED, encoded, point
 
 FETCH = {"X-Requested-With": "fetch"}
@@ -114,7 +114,7 @@ def test_the_start_page_tells_how_far_the_ingests_of_other_machines_are(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shown(*jobs: Job) -> str:
-        monkeypatch.setattr(services_of(client).monitor, "snapshot", Snapshot(jobs=jobs))
+        monkeypatch.setattr(services_of(client).monitor, "snapshot", FixedSnapshot(jobs=jobs))
         return size_of_index(client.get("/").text)
 
     one = job(state="running", phase="files", workers=2, counts={"files": 2000, "done": 800, "skipped": 60})
@@ -161,7 +161,9 @@ def test_the_status_page_has_a_line_for_each_import(client: TestClient, monkeypa
         counts={"files": 2000, "done": 800, "skipped": 60}, started_at=started.isoformat(),
     )  # fmt: skip
     ended = job(folder="/stopping", state="stopping", workers=1, counts={"done": 1}, started_at=started.isoformat())
-    monkeypatch.setattr(services_of(client).monitor, "snapshot", Snapshot(jobs=(running, ended, job(folder="/waits"))))
+    monkeypatch.setattr(
+        services_of(client).monitor, "snapshot", FixedSnapshot(jobs=(running, ended, job(folder="/waits")))
+    )
     english = rows()
     assert re.fullmatch(
         r"running, 43 %, 860 of 2,000 files, 1[23]\.\d photographs/s, 3 workers, 1 file failed, started by ann@one\. "
@@ -175,7 +177,7 @@ def test_the_status_page_has_a_line_for_each_import(client: TestClient, monkeypa
     assert re.match(
         r"en curso, 43 %, 860 de 2 000 archivos, 1[23],\d fotografías/s, 3 procesos", spanish["/photos/<b>"]
     )
-    monkeypatch.setattr(services_of(client).monitor, "snapshot", Snapshot(jobs=()))
+    monkeypatch.setattr(services_of(client).monitor, "snapshot", FixedSnapshot(jobs=()))
     assert "Imports" not in client.get("/status", params={"lang": "en"}, headers=BROWSER).text
 
 
