@@ -55,13 +55,15 @@ def adopting(ledger: Path) -> Callable[[Connection], None]:
         copy = ledger.with_name(f".{ledger.name}.{os.getpid()}.adopt")
         try:
             shutil.copyfile(ledger, copy)
+            if _journal(ledger).exists():  # of a process that was killed: SQLite rolls its transaction back
+                shutil.copyfile(_journal(ledger), _journal(copy))
             _copy_rows(copy, ledger, connection)
         except (sqlite3.Error, OSError) as failure:
             raise OceanoError(
                 "ledger_unavailable", f"{ledger} cannot be read: {failure}", details={"path": str(ledger)}
             ) from failure
         finally:
-            for path in (copy, copy.with_name(f"{copy.name}-journal")):
+            for path in (copy, _journal(copy)):
                 path.unlink(missing_ok=True)
 
     return adopt
@@ -72,9 +74,15 @@ def put_aside(ledger: Path, version: str) -> None:
     if not ledger.exists():
         return
     aside = ledger.with_name(f"{ledger.name}.before-{version}")
+    if _journal(ledger).exists():
+        _journal(ledger).rename(_journal(aside))
     ledger.rename(aside)
     sync(aside.parent)
     _log.info("the catalog has taken over %s, which is kept as %s", ledger, aside.name)
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-journal")
 
 
 def _copy_rows(copy: Path, ledger: Path, connection: Connection) -> None:

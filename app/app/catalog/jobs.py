@@ -149,7 +149,7 @@ class Jobs:
         Raises:
             OceanoError: `not_found`.
         """
-        found = self._jobs(_JOB.id.startswith(job_id, autoescape=True))
+        found = self._jobs(_JOB.id.startswith(job_id, autoescape=True)) if job_id else []
         if len(found) != 1:
             number = "several jobs have" if found else "no job has"
             raise OceanoError("not_found", f"{number} an id that begins with {job_id!r}; see `oceano jobs list`")

@@ -60,11 +60,7 @@ def open_postgresql(url: str, first: Callable[[Connection], None] = lambda _: No
     Raises:
         OceanoError: `invalid_setting` if the URL is wrong, `ledger_unavailable`, `disk_full`.
     """
-    parsed = _parsed(url)
-    if parsed.drivername not in _POSTGRESQL:
-        raise _wrong_url(f"{parsed.drivername} is not supported")
-    if not parsed.database:
-        raise _wrong_url("it names no database")
+    parsed = _checked(url)
     from app.catalog.postgresql import PostgresqlDatabase
 
     database = PostgresqlDatabase(parsed.set(drivername="postgresql+psycopg"))
@@ -96,7 +92,7 @@ def open_ledger(path: Path, collection: str) -> Ledger:
 
 def is_on_this_machine(url: str) -> bool:
     """Return whether a URL of a database names a server of this machine."""
-    host = _parsed(url).host or "localhost"
+    host = _checked(url).host or "localhost"
     names = {"localhost", "::1", socket.gethostname(), socket.getfqdn()}
     return host in names or host.startswith(("/", "127."))
 
@@ -114,11 +110,21 @@ def _advisory_lock(connection: Connection) -> Iterator[None]:
     yield
 
 
-def _parsed(url: str) -> URL:
+def _checked(url: str) -> URL:
+    """Return a URL of a PostgreSQL database.
+
+    Raises:
+        OceanoError: `invalid_setting`.
+    """
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError) as failure:  # such as a port that is not a number
         raise _wrong_url("it is not a URL") from failure
+    if parsed.drivername not in _POSTGRESQL:
+        raise _wrong_url(f"{parsed.drivername} is not supported")
+    if not parsed.database:
+        raise _wrong_url("it names no database")
+    return parsed
 
 
 def _wrong_url(reason: str) -> OceanoError:

@@ -33,6 +33,7 @@ _CANCELLED: Final = "57014"
 _MAY_PASS: Final = frozenset({"40001", "40P01", "53300", "57P01", "57P02", "57P03"})
 # What a server answers to a new connection, which has no code, if a later one may succeed.
 _REFUSED_FOR_NOW: Final = ("the database system is", "too many")
+_IS_IT_RUNNING: Final = " Is the server running on that host and accepting TCP/IP connections?"
 _UNASKED: Final = "no password supplied"  # what libpq says before the server does
 _HINTS: Final = {
     _READ_ONLY: "The database is read-only: name the primary server, and a user who may write.",
@@ -130,7 +131,7 @@ class PostgresqlDatabase:
             raise self._converted(failure) from failure
 
     def _converted(self, failure: DBAPIError) -> OceanoError:
-        message = " ".join(str(failure.orig).split())
+        message = " ".join(str(failure.orig).split()).removesuffix(_IS_IT_RUNNING)
         state = getattr(failure.orig, "sqlstate", None)
         if state is None and ("FATAL:" in message or _UNASKED in message):  # the server refused the connection
             if any(part in message for part in _REFUSED_FOR_NOW):

@@ -130,7 +130,7 @@ class Worker:
         self.job_id = None
 
     def renew(self) -> None:
-        """Renew the lease once, and see whether the job is to stop."""
+        """Renew the lease once, remove dead workers, and see whether the job is to stop."""
         try:
             with self.database.writing(urgent=True) as connection:
                 until = seconds_now(connection) + self._lease_seconds
@@ -138,6 +138,7 @@ class Worker:
                 lost = not connection.execute(mine).rowcount
                 state = select(_JOB.state).where(_JOB.id == self.job_id)
                 stopping = connection.execute(state).scalar_one_or_none() in ("stopping", *ENDED)
+                remove_dead(connection)  # else an ingest would wait forever for images that a dead one had
         except OceanoError as failure:  # tried again; if it lasts, what this worker has goes to others
             _log.warning("the lease could not be renewed: %s", failure.message)
             return

@@ -14,7 +14,7 @@ from app.commands.console import plain, say
 from app.core.config import Settings
 from app.core.errors import EXIT_OK
 from app.core.paths import readable
-from app.service import find_model, open_ledger
+from app.service import find_model, open_ledger, progress_of
 
 SHOWN_PROBLEMS: Final = 20
 
@@ -81,15 +81,21 @@ def _jobs(settings: Settings) -> Iterator[Jobs]:
         yield Jobs(ledger.database, ledger.collection)
 
 
+def progress(job: Job) -> str:
+    """Return how many files of a job are done, and how many it has; those of earlier runs count."""
+    known = progress_of(job)
+    return f"{known.finished} files" if known.total is None else f"{known.finished} of {known.total} files"
+
+
 def _line(job: Job) -> str:
-    done = sum(job.counts.get(name, 0) for name in ("skipped", "ignored")) + job.images
     rate = "" if job.rate is None else f", {job.rate:.1f} images/s"
-    total = job.counts.get("files", 0)
-    return f"{job.id}  {job.state:<11}  {done} of {total} files{rate}  {plain(readable(job.folder))}"
+    return f"{job.id}  {job.state:<11}  {progress(job)}{rate}  {plain(readable(job.folder))}"
 
 
 def _as_json(job: Job) -> dict[str, Any]:
-    return asdict(job) | {"folder": readable(job.folder), "images": job.images, "rate": job.rate}
+    values = asdict(job)
+    values["problem_count"] = values.pop("problems")
+    return values | {"folder": readable(job.folder), "images": job.images, "rate": job.rate}
 
 
 def _problem(one: Problem) -> dict[str, str]:

@@ -11,7 +11,15 @@ from app.commands.process import interruptible, open_settings
 jobs = typer.Typer(help="Ingests: list, show, stop, resume.", no_args_is_help=True, rich_markup_mode=None)
 workers = typer.Typer()  # its commands become those of `oceano` itself
 
-_JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the beginning of it.")]
+
+def _not_empty(job_id: str) -> str:
+    """An empty id would be the beginning of any; it is what a shell makes of a variable that is not set."""
+    if not job_id:
+        raise typer.BadParameter("the id is empty; see `oceano jobs list`")
+    return job_id
+
+
+_JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the beginning of it.", callback=_not_empty)]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

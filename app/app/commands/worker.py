@@ -6,6 +6,7 @@ from threading import Event
 
 from app.catalog import Job
 from app.commands.console import plain, say
+from app.commands.jobs import progress
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK
 from app.core.paths import readable
@@ -33,5 +34,4 @@ def run_worker(settings: Settings, stop: Event, *, once: bool) -> int:
 
 
 def _say_job(job: Job, what: str) -> None:
-    files = job.counts.get("files", 0)
-    say(f"{what} job {job.id} ({plain(readable(job.folder))}): {job.state}, {job.images} of {files} files")
+    say(f"{what} job {job.id} ({plain(readable(job.folder))}): {job.state}, {progress(job)}")

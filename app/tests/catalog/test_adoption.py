@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -117,3 +118,28 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
 
 def test_the_name_of_the_earlier_file_is_that_of_earlier_versions() -> None:
     assert opening.EARLIER_LEDGER == "ledger.sqlite3"
+
+
+def test_a_transaction_that_was_cut_off_is_not_taken_over(tmp_path: Path) -> None:
+    source, state = tmp_path / "source", tmp_path / "state"
+    source.mkdir()
+    state.mkdir()
+    write(source / "ledger.sqlite3", 5)
+    names = ("ledger.sqlite3", "ledger.sqlite3-journal")
+    with closing(sqlite3.connect(source / names[0], isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = TRUNCATE")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = 1")  # pages are written before the commit
+        connection.executemany(
+            "INSERT INTO files VALUES ('d', CAST(? AS BLOB), 1, 2, 'i', 'done', NULL, NULL, 1, '', NULL)",
+            [(f"/{number}",) for number in range(40)],
+        )
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE files SET status = 'failed', message = printf('%.5000c', 'x')")
+        for name in names:  # as if the process was killed now
+            shutil.copyfile(source / name, state / name)
+    assert b"x" * 1000 in (state / names[0]).read_bytes()
+    with closing(open_ledger(state / "catalog.sqlite3", "c")) as ledger:
+        assert [one.status for one in ledger.files("/")] == ["done", "failed", "duplicate"]
+    kept = f"ledger.sqlite3.before-{__version__}"
+    assert sorted(path.name for path in state.glob("*ledger*")) == [kept, f"{kept}-journal"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -16,7 +20,7 @@ from app.catalog import FileRecord, Jobs, Ledger, Worker, open_postgresql
 from app.catalog.claims import Claim, ClaimedLedger
 from app.core.errors import OceanoError
 from tests.support.catalogs import new_postgresql_database
-from tests.support.postgresql import PostgresServer, binaries
+from tests.support.postgresql import PostgresServer, binaries, shared_server
 
 pytestmark = pytest.mark.skipif(not binaries(), reason="PostgreSQL is not installed")
 
@@ -214,3 +218,30 @@ def test_a_new_database_is_deleted_in_the_end() -> None:
         open_postgresql(url).close()
     with pytest.raises(OceanoError, match="does not exist"):
         open_postgresql(url)
+
+
+def test_a_full_disk_is_said_and_nothing_recorded_is_lost() -> None:
+    server = shared_server()
+    place = server.folder / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m,mode=777", "tmpfs", place], check=False).returncode != 0:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        shutil.chown(place, "postgres", "postgres")
+        server.run(f"CREATE TABLESPACE small LOCATION '{place}'")
+        server.run("CREATE DATABASE full_one TABLESPACE small")
+        ledger = Ledger(open_postgresql(_url(server).replace("/oceano", "/full_one")), "c")
+        ledger.database.patience.last(60, Event())
+        recorded = 0
+        with pytest.raises(OceanoError, match="No space left on device") as caught:
+            while recorded < 200_000:
+                files = [replace(_file(recorded + one), message=os.urandom(900).hex()) for one in range(100)]
+                ledger.record(files)
+                recorded += len(files)
+        assert caught.value.code == "disk_full"
+        assert ledger.totals().done == recorded > 0
+        ledger.close()
+        server.run("DROP DATABASE full_one WITH (FORCE)")
+        server.run("DROP TABLESPACE small")
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=False)
