@@ -58,15 +58,19 @@ class Worker:
         self.stop = stop or Event()
         self._lease_seconds = lease_seconds
         self._left = Event()
+        self._renewing: Thread | None = None
 
     def join(self) -> None:
         """Register the worker, and renew its lease in a thread from now on."""
         self._register()
-        Thread(target=self._renew_until_left, name="lease", daemon=True).start()
+        self._renewing = Thread(target=self._renew_until_left, name="lease", daemon=True)
+        self._renewing.start()
 
     def leave(self) -> None:
         """Give back what the worker has, and remove it; without the database, its lease ends by itself."""
         self._left.set()
+        if self._renewing is not None:
+            self._renewing.join(RENEW_SECONDS)  # else it may use a connection that is closed next
         try:
             with self.database.writing(urgent=True) as connection:
                 _remove(connection, [self.id])

@@ -100,13 +100,13 @@ def test_the_doctor_draws_lost_thumbnails_and_deletes_those_of_no_face(
 def test_an_ingest_whose_bucket_is_missing_ends_before_it_records_a_face(
     settings: Settings, s3_location: S3Location, index: MemoryIndex, colour_pictures: Path
 ) -> None:
-    made = on_s3(settings, replace(s3_location, bucket="not-there"))
-    with pytest.raises(OceanoError, match="has no bucket 'not-there'") as caught:
+    made = on_s3(settings, replace(s3_location, bucket="not-yet"))
+    with pytest.raises(OceanoError, match="has no bucket 'not-yet'") as caught:
         ingest(made, index, colour_pictures)
     assert caught.value.exit_code == 3
     assert not index.points
     with closing(open_ledger(made, FAKE_PACK)) as ledger:
         assert ledger.totals().faces == 0
-    plain_client(s3_location.endpoint).create_bucket(Bucket="not-there")
+    plain_client(s3_location.endpoint).create_bucket(Bucket="not-yet")
     ingest(made, index, colour_pictures)
     assert list(open_thumbs(made).face_ids()) == sorted(index.points)
