@@ -84,7 +84,7 @@ def test_a_reader_starts_when_searches_wait_and_answers_what_has_been_written(
 ) -> None:
     assert readers_of(settings) == []
     with searches(index):
-        wait_until(joined(settings))
+        wait_until(joined(settings), 60)
         assert len(readers_of(settings)) == 1
         for number, face in enumerate(points(60, seed=5)):
             index.upsert([face])
@@ -104,7 +104,7 @@ def test_what_is_written_while_a_reader_starts_is_in_it(index: FaceIndex, settin
         for face in more:
             index.upsert([face])
         index.delete(ids_of(more[:50]))
-        wait_until(joined(settings))
+        wait_until(joined(settings), 60)
         for _ in range(4):
             assert everything(index) == {*ids_of(FACES), *ids_of(more[50:])}
 
@@ -112,7 +112,7 @@ def test_what_is_written_while_a_reader_starts_is_in_it(index: FaceIndex, settin
 @pytest.mark.parametrize("which", ["reader", "worker"])
 def test_no_search_fails_when_a_process_is_killed(which: str, index: FaceIndex, settings: Settings) -> None:
     with searches(index):
-        wait_until(joined(settings))
+        wait_until(joined(settings), 60)
         (reader,) = readers_of(settings)
         (worker,) = [pid for pid in children_of(owner_pid(settings)) if pid != reader]
         kill(reader if which == "reader" else worker)
@@ -124,19 +124,19 @@ def test_no_search_fails_when_a_process_is_killed(which: str, index: FaceIndex, 
 
 def test_a_build_replaces_the_readers(index: FaceIndex, settings: Settings) -> None:
     with searches(index):
-        wait_until(joined(settings))
+        wait_until(joined(settings), 60)
         (before,) = readers_of(settings)
         index.maintain(wait=True)
         assert before not in readers_of(settings)
         index.upsert(points(1, seed=9))
         assert index.count() == len(FACES) + 1
-        wait_until(joined(settings))
+        wait_until(joined(settings), 60)
         assert all(index.count() == len(FACES) + 1 for _ in range(4))
 
 
 def test_the_copy_of_a_killed_owner_is_removed(index: FaceIndex, settings: Settings) -> None:
     with searches(index):
-        wait_until(joined(settings))
+        wait_until(joined(settings), 60)
     kill(owner_pid(settings))
     assert everything(index) == {*ids_of(FACES)}
     wait_until(lambda: not list(collection_folder(settings).glob("reader-*")))
