@@ -31,7 +31,7 @@ from app.core.iteration import chunks
 from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
 from app.core.retry import RETRY_SECONDS, retry_index
-from app.core.types import face_ids_of
+from app.core.types import File, face_ids_of
 from app.images import DecoderPool, Thumbs
 from app.library.batches import Batch, BatchProcessor, Outcomes
 from app.library.ingest_counts import IngestCounts, counts_of
@@ -46,7 +46,7 @@ from app.library.reader import (
     Unchanged,
     duplicate_record,
 )
-from app.library.scan import EVERYTHING, File, Folder, PathFilter
+from app.library.scan import EVERYTHING, Folder, PathFilter
 from app.library.settling import Settling
 
 T = TypeVar("T")

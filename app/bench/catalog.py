@@ -168,12 +168,11 @@ def _claimed(ledger: Any) -> Any:
 
 
 def _claim(claimed: Any, files: list[Any]) -> None:
-    from app.catalog import Claim
 
     records = {one.path: one for one in files}
     for first in range(0, len(files), ADDED):
         some = files[first : first + ADDED]
-        claimed.add([Claim(one.path, one.size, one.mtime_ns, one.ctime_ns) for one in some], first + len(some))
+        claimed.add(some, first + len(some))
     finished = 0
     while taken := [records[one.path] for one in claimed.take(TAKEN)]:
         for first in range(0, len(taken), BATCH):

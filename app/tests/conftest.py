@@ -23,6 +23,7 @@ from app.core.types import ModelPack
 from app.demo import write_demo_pack
 from app.images import DecoderPool
 from app.packs.store import find_pack
+from tests.support.catalogs import new_postgresql_database
 from tests.support.fake_server import app_of, serving
 from tests.support.fakes import FakeEngine, MemoryIndex, decode_here
 from tests.support.qdrant_nodes import BINARY, Node
@@ -114,6 +115,13 @@ def _make_routes_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "add_routes", add_routes)
         yield
+
+
+@pytest.fixture
+def postgresql_url() -> Iterator[str]:
+    """The URL of a new, empty PostgreSQL database."""
+    with new_postgresql_database() as url:
+        yield url
 
 
 @pytest.fixture

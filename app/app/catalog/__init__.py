@@ -1,6 +1,6 @@
 """The catalog: which files were ingested with what result, jobs, people, keys; in SQLite or PostgreSQL."""
 
-from app.catalog.claims import Claim, ClaimedLedger, JobLedger
+from app.catalog.claims import ClaimedLedger, JobLedger
 from app.catalog.copying import Digest, Stopped
 from app.catalog.database import Database
 from app.catalog.indexes import add_index, require_index
@@ -15,7 +15,6 @@ from app.catalog.opening import (
     open_sqlite,
 )
 from app.catalog.records import FileRecord, Mount, Status, Totals
-from app.catalog.retry import PATIENCE_SECONDS
 from app.catalog.transfer import back_up, migrate, require_no_workers, restore
 from app.catalog.workers import LEASE_SECONDS, Worker
 
@@ -24,8 +23,6 @@ __all__ = [
     "EARLIER_LEDGER",
     "ENDED",
     "LEASE_SECONDS",
-    "PATIENCE_SECONDS",
-    "Claim",
     "ClaimedLedger",
     "Database",
     "Digest",

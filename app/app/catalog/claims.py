@@ -11,7 +11,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, and_, delete, exists, func, select, update
@@ -24,21 +23,12 @@ from app.catalog.records import FileRecord
 from app.catalog.retry import retried
 from app.catalog.tables import CLAIMS, JOBS, MISSING, PROBLEMS, RESERVATIONS, SUPERSEDED, WORKERS, path_key
 from app.catalog.workers import Worker
+from app.core.types import File
 
 _DEFER_SECONDS: Final = 2  # until an image that another worker has is looked at again
 COUNTS_SECONDS: Final = 2.0
 _SKIPPED_AT_ONCE: Final = 256
 _CLAIM: Final = CLAIMS.c
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A file of a job, as the scan found it; the times are in nanoseconds."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int | None
 
 
 class JobLedger(Ledger):
@@ -149,7 +139,7 @@ class ClaimedLedger(JobLedger):
         self._skipped: list[tuple[str, str]] = []  # path and name of the count
 
     @retried
-    def take(self, most: int) -> list[Claim]:
+    def take(self, most: int) -> list[File]:
         """Take files that no worker has, in the order of the scan.
 
         Args:
@@ -166,11 +156,11 @@ class ClaimedLedger(JobLedger):
                 .returning(_CLAIM.number, _CLAIM.path, _CLAIM.size, _CLAIM.mtime_ns, _CLAIM.ctime_ns)
             )
             found = sorted(connection.execute(taken).all())
-        return [Claim(os.fsdecode(row.path), row.size, row.mtime_ns, row.ctime_ns) for row in found]
+        return [File(os.fsdecode(row.path), row.size, row.mtime_ns, row.ctime_ns) for row in found]
 
     @retried
     def is_any_free(self) -> bool:
-        """Return whether a file is free, or may be soon: one was deferred, or a scan goes on."""
+        """Return whether a file is free, or may be soon: one was deferred, or a scan is running."""
         waiting = exists().where(_CLAIM.job_id == JOBS.c.id, _CLAIM.finished == 0, _CLAIM.worker.is_(None))
         scan = and_(JOBS.c.phase == "scan", JOBS.c.holder.is_not(None))
         with self.database.reading() as connection:
@@ -178,17 +168,17 @@ class ClaimedLedger(JobLedger):
             return bool(connection.execute(query).scalar_one())
 
     @retried
-    def add(self, claims: Sequence[Claim], total: int) -> bool:
+    def add(self, files: Sequence[File], total: int) -> bool:
         """Add files that the scan found, but for those that an interrupted scan added before.
 
         Args:
-            claims: the files; each path once.
+            files: each path once.
             total: number of files that the scan has found so far.
 
         Returns:
             False if another worker scans the folder now; then nothing is added.
         """
-        keys = {path_key(os.fsencode(one.path)): one for one in claims}
+        keys = {path_key(os.fsencode(one.path)): one for one in files}
         with self.database.writing(urgent=True) as connection:
             if not self._is_holder(connection):
                 return False

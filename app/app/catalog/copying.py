@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, select
 from sqlalchemy.sql import ColumnElement
 
 from app.catalog.clock import timestamp
-from app.catalog.database import insert_or_ignore
+from app.catalog.database import insert_or_ignore, storable
 from app.catalog.jobs import ENDED
 from app.catalog.tables import CLAIMS, INDEXES, JOBS, METADATA, MISSING, RESERVATIONS, WORKERS
 
@@ -66,7 +66,7 @@ class Summing:
 
 
 def never() -> bool:
-    """Return False: a copy that nobody stops."""
+    """Return False, for a copy that is not stopped."""
     return False
 
 
@@ -121,14 +121,9 @@ def digest_of(connection: Connection, table: Table, where: Condition = None) -> 
 
 
 def _copied(table: Table, row: Mapping[Any, Any]) -> Row:
-    values: dict[str, Any] = {name: _storable(value) for name, value in row.items()}
+    values: dict[str, Any] = {name: storable(value) if isinstance(value, str) else value for name, value in row.items()}
     if table is not JOBS or values["state"] == "done":
         return values
     if values["state"] not in ENDED:
         values |= {"state": "interrupted", "ended_at": timestamp()}
     return values | {"shared": 0, "phase": "scan", "holder": None}
-
-
-def _storable(value: Any) -> Any:
-    """PostgreSQL has no NUL character in text."""
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value

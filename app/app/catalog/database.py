@@ -5,16 +5,16 @@ Statements are SQLAlchemy Core. What the two databases do differently is in `sql
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, Row, Table
+from sqlalchemy import Connection, Row, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import Executable, Select
 
-from app.catalog.retry import Patience
+from app.catalog.retry import RetryPolicy
 
 Values = Mapping[str, object]
 AnyRow = Row[*tuple[Any, ...]]
@@ -28,10 +28,9 @@ class Database(Protocol):
 
     name: str
     """How messages name it: a path, or a URL without the password."""
-    engine: Engine
     has_many_writers: bool
     """Whether several processes may write results at once."""
-    patience: Patience
+    retries: RetryPolicy
     """How long requests are retried while the server is away; a file needs none."""
     longest_path: int
     """Bytes of the longest path that has a place in the tables."""
@@ -75,7 +74,7 @@ def rows(database: Database, query: Select[Any], values: Values | None = None) -
         with database.reading() as connection:
             return connection.execute(query, values or {}).all()
 
-    return database.patience.retry(read)
+    return database.retries.run(read)
 
 
 def storable(value: str | None) -> str | None:
@@ -124,15 +123,3 @@ def _replacing(statement: Any, table: Table) -> Any:
     keys = [column.name for column in table.primary_key]
     changed = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
     return statement.on_conflict_do_update(index_elements=keys, set_=changed)
-
-
-def pages(found: Iterator[AnyRow], size: int) -> Iterator[list[AnyRow]]:
-    """Yield rows in lists of at most `size`."""
-    page: list[AnyRow] = []
-    for row in found:
-        page.append(row)
-        if len(page) == size:
-            yield page
-            page = []
-    if page:
-        yield page

@@ -184,7 +184,7 @@ class Jobs:
             return int(connection.execute(query).scalar_one())
 
     def stop(self, job_id: str) -> Job:
-        """Stop a job after the current files; one that nobody works on is interrupted at once.
+        """Stop a job after the current files; one without a worker is interrupted at once.
 
         Raises:
             OceanoError: `not_found`, `invalid_request` if it has ended.
@@ -214,14 +214,8 @@ class Jobs:
             connection.execute(update(JOBS).where(_JOB.id == job.id, ~_IS_ATTENDED).values(values))
         return self.get(job.id)
 
-    def is_stopping(self, job_id: str) -> bool:
-        """Return whether a job is to stop, or was stopped or deleted."""
-        with self.database.reading() as connection:
-            state = connection.execute(select(_JOB.state).where(_JOB.id == job_id)).scalar_one_or_none()
-        return state is None or state in ("stopping", *ENDED)
-
     def note_error(self, job_id: str, failure: OceanoError) -> None:
-        """Record the last error of a worker; the job goes on."""
+        """Record the last error of a worker; the job continues."""
         self._update(job_id, {"error": failure.code, "message": failure.message})
 
     def set_counts(self, job_id: str, counts: Counts) -> None:

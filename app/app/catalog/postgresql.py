@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, create_engine, func, select
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.catalog.retry import MayPassError, Patience
+from app.catalog.retry import RetryPolicy, TemporaryError
 from app.catalog.tables import METADATA
 from app.core.errors import ErrorCode, OceanoError
 
@@ -30,11 +30,11 @@ _FULL: Final = "53100"
 _READ_ONLY: Final = "25006"
 _CANCELLED: Final = "57014"
 # Serialization failure, deadlock, too many connections, shutdown, crash of another session, start.
-_MAY_PASS: Final = frozenset({"40001", "40P01", "53300", "57P01", "57P02", "57P03"})
+_TEMPORARY: Final = frozenset({"40001", "40P01", "53300", "57P01", "57P02", "57P03"})
 # What a server answers to a new connection, which has no code, if a later one may succeed.
 _REFUSED_FOR_NOW: Final = ("the database system is", "too many")
 _IS_IT_RUNNING: Final = " Is the server running on that host and accepting TCP/IP connections?"
-_UNASKED: Final = "no password supplied"  # what libpq says before the server does
+_NO_CREDENTIALS: Final = "no password supplied"  # libpq's own message, without FATAL
 _HINTS: Final = {
     _READ_ONLY: "The database is read-only: name the primary server, and a user who may write.",
     _CANCELLED: f"A statement took longer than {_STATEMENT_SECONDS} s: the server is overloaded, or a table is locked.",
@@ -55,7 +55,7 @@ class PostgresqlDatabase:
 
     def __init__(self, url: URL) -> None:
         self.name = url.set(query={}).render_as_string(hide_password=True)  # a query can have a password
-        self.patience = Patience()
+        self.retries = RetryPolicy()
         self._key = url.render_as_string(hide_password=False)
         self.engine = create_engine(
             url,
@@ -88,7 +88,7 @@ class PostgresqlDatabase:
         if self._key in _EXCLUSIVE.get():
             yield
             return
-        with closing(self.patience.retry(self._locked)) as connection:
+        with closing(self.retries.run(self._locked)) as connection:
             token = _EXCLUSIVE.set(_EXCLUSIVE.get() | {self._key})
             try:
                 yield
@@ -126,23 +126,23 @@ class PostgresqlDatabase:
             yield
         except PoolTimeout as failure:
             message = f"all {_CONNECTIONS} connections of this process are busy"
-            raise self._error(MayPassError, "ledger_unavailable", message) from failure
+            raise self._error(TemporaryError, "ledger_unavailable", message) from failure
         except DBAPIError as failure:
             raise self._converted(failure) from failure
 
     def _converted(self, failure: DBAPIError) -> OceanoError:
         message = " ".join(str(failure.orig).split()).removesuffix(_IS_IT_RUNNING)
         state = getattr(failure.orig, "sqlstate", None)
-        if state is None and ("FATAL:" in message or _UNASKED in message):  # the server refused the connection
+        if state is None and ("FATAL:" in message or _NO_CREDENTIALS in message):  # the server refused the connection
             if any(part in message for part in _REFUSED_FOR_NOW):
-                return self._error(MayPassError, "ledger_unavailable", message)
+                return self._error(TemporaryError, "ledger_unavailable", message)
             return self._error(OceanoError, "invalid_setting", message)
         if state is None and isinstance(failure, ProgrammingError):  # an option in the URL that does not exist
             return self._error(OceanoError, "invalid_setting", message)
         if state == _FULL:
             return self._error(OceanoError, "disk_full", message)
-        may_pass = failure.connection_invalidated or state is None or state in _MAY_PASS or state.startswith("08")
-        kind = MayPassError if may_pass and isinstance(failure, OperationalError) else OceanoError
+        is_temporary = failure.connection_invalidated or state is None or state in _TEMPORARY or state.startswith("08")
+        kind = TemporaryError if is_temporary and isinstance(failure, OperationalError) else OceanoError
         return self._error(kind, "ledger_unavailable", f"{message}. {_HINTS[state]}" if state in _HINTS else message)
 
     def _error(self, kind: type[OceanoError], code: ErrorCode, message: str) -> OceanoError:

@@ -2,70 +2,57 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import wraps
 from threading import Event
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
-
-import tenacity
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from app.core.errors import OceanoError
+from app.core.retry import RETRY_SECONDS, retry_part
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS: Final = 300.0  # of an ingest, as for the index
-
-
-class MayPassError(OceanoError):
+class TemporaryError(OceanoError):
     """An error of a server that is away for a while, so that a later attempt may succeed."""
 
 
-class Patience:
-    """How long requests are retried: not at all, unless `last` says so.
+class RetryPolicy:
+    """How long requests are retried: not at all, until `enable` is called.
 
-    A request that was cut off may have been done; so only those are retried that may safely run twice.
+    A request that was cut off may have been executed, so only requests that may safely run twice are retried.
     """
 
     def __init__(self) -> None:
         self._seconds = 0.0
         self._stop = Event()
 
-    def last(self, seconds: float, stop: Event) -> None:
+    def enable(self, stop: Event, seconds: float = RETRY_SECONDS) -> None:
         """Retry requests from now on.
 
         Args:
-            seconds: no retry starts after this time.
             stop: once set, ends the current pause and the retries.
+            seconds: no retry of a request starts after this time.
         """
         self._seconds, self._stop = seconds, stop
 
-    def retry(self, work: Callable[[], T]) -> T:
-        """Run `work`, and retry it while the server is away, with growing, random pauses.
+    def run(self, work: Callable[[], T]) -> T:
+        """Run `work`, and retry it while it raises a `TemporaryError`.
 
         Raises:
-            OceanoError: of the last attempt; one that will not pass at once.
+            OceanoError: of the last attempt.
         """
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(MayPassError),
-            wait=tenacity.wait_exponential(multiplier=0.2, max=10) + tenacity.wait_random(0, 0.2),
-            stop=tenacity.stop_any(tenacity.stop_after_delay(self._seconds), tenacity.stop_when_event_set(self._stop)),
-            sleep=tenacity.sleep_using_event(self._stop),
-            before_sleep=_log_retry,
-            reraise=True,
-        )(work)
+        return retry_part(work, self._stop, part="catalog", is_temporary=_is_temporary, seconds=self._seconds)
 
 
-class _HasPatience(Protocol):
-    patience: Patience
+class _HasRetries(Protocol):
+    retries: RetryPolicy
 
 
 class _HasDatabase(Protocol):
     @property
-    def database(self) -> _HasPatience: ...
+    def database(self) -> _HasRetries: ...
 
 
 S = TypeVar("S", bound=_HasDatabase)
@@ -76,12 +63,10 @@ def retried(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 
     @wraps(method)
     def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.database.patience.retry(lambda: method(self, *args, **kwargs))
+        return self.database.retries.run(lambda: method(self, *args, **kwargs))
 
     return wrapper
 
 
-def _log_retry(state: tenacity.RetryCallState) -> None:
-    failure: Any = state.outcome.exception() if state.outcome else None
-    wait = state.next_action.sleep if state.next_action else 0
-    _log.warning("the catalog is unavailable, retrying in %.0f s: %s", wait, failure)
+def _is_temporary(failure: BaseException) -> bool:
+    return isinstance(failure, TemporaryError)

@@ -19,7 +19,7 @@ _KNOWN: Final = frozenset({CURRENT})
 
 
 def upgrade(connection: Connection, name: str) -> None:
-    """Create the tables, or upgrade those of an earlier version; the caller commits, and lets nobody else do it.
+    """Create the tables, or upgrade those of an earlier version; the caller commits, and holds a lock.
 
     Args:
         connection: in a transaction.

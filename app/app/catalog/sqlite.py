@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 from sqlalchemy.pool import StaticPool
 
-from app.catalog.retry import Patience
+from app.catalog.retry import RetryPolicy
+from app.core.database import TIMEOUT_SECONDS, copy_database, make_durable, sqlite_error, sqlite_errors
 from app.core.errors import OceanoError
-
-_TIMEOUT_SECONDS: Final = 30  # to wait for a writer in another process
 
 
 class SqliteDatabase:
     """One SQLite file, on one connection that threads use in turn.
-
-    Rollback journal and full synchronisation: SQLite 3.7.0 to 3.51.2 can corrupt a WAL that two connections reset,
-    and the service reads while an ingest writes.
 
     Args:
         path: the file; it and its folder are created if missing.
@@ -38,17 +32,17 @@ class SqliteDatabase:
         self.path = path
         self.name = str(path)
         self._lock = threading.Lock()
-        self.patience = Patience()
+        self.retries = RetryPolicy()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.engine = _engine(path)
-        with _oceano_errors(self.name):
+        with _oceano_errors(self.path):
             self._connection = self.engine.connect()
         with suppress(OSError):  # it belongs to another user
             path.chmod(0o600)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._lock, _oceano_errors(self.name):
+        with self._lock, _oceano_errors(self.path):
             try:
                 yield self._connection
             finally:
@@ -56,7 +50,7 @@ class SqliteDatabase:
 
     @contextmanager
     def writing(self, *, urgent: bool = False) -> Iterator[Connection]:
-        with self._lock, _oceano_errors(self.name):
+        with self._lock, _oceano_errors(self.path):
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -76,7 +70,7 @@ class SqliteDatabase:
             return others, raw.total_changes
 
     def check(self) -> None:
-        with _oceano_errors(self.name), closing(sqlite3.connect(self.path, timeout=_TIMEOUT_SECONDS)) as connection:
+        with _oceano_errors(self.path), closing(sqlite3.connect(self.path, timeout=TIMEOUT_SECONDS)) as connection:
             (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if result != "ok":
             raise OceanoError(
@@ -87,21 +81,10 @@ class SqliteDatabase:
             )
 
     def copy(self, path: Path) -> None:
-        """Write a consistent copy; the caller puts it on the disk (fsync).
-
-        Writers wait for the copy, so it is made on the database's own disk first and then copied to `path`, which may
-        be on a slow one.
-        """
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.backup")
-        try:
-            with self.reading() as connection, closing(sqlite3.connect(temporary)) as copy:
-                copy.execute("PRAGMA synchronous = OFF")
-                raw: Any = connection.connection.dbapi_connection
-                raw.backup(copy)
-            with _oceano_errors(str(path)):
-                shutil.copyfile(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write a consistent copy; the caller puts it on the disk (fsync)."""
+        with self.reading() as connection:
+            raw: Any = connection.connection.dbapi_connection
+            copy_database(raw, self.path, path)
 
     def close(self) -> None:
         with self._lock:
@@ -114,27 +97,23 @@ def _engine(path: Path) -> Engine:
         URL.create("sqlite+pysqlite", database=str(path)),
         poolclass=StaticPool,
         # None: the driver begins no transactions, see `writing`
-        connect_args={"timeout": _TIMEOUT_SECONDS, "isolation_level": None, "check_same_thread": False},
+        connect_args={"timeout": TIMEOUT_SECONDS, "isolation_level": None, "check_same_thread": False},
     )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA journal_mode = TRUNCATE")
-        connection.execute("PRAGMA synchronous = FULL")
+        make_durable(connection)
         connection.execute("PRAGMA foreign_keys = ON")
 
     return engine
 
 
 @contextmanager
-def _oceano_errors(name: str) -> Iterator[None]:
+def _oceano_errors(path: Path) -> Iterator[None]:
     try:
-        yield
+        with sqlite_errors(path):
+            yield
     except ResourceClosedError as failure:
-        raise OceanoError("ledger_unavailable", f"{name} is closed", details={"path": name}) from failure
-    except (sqlite3.Error, DBAPIError) as failure:
-        original = failure.orig if isinstance(failure, DBAPIError) else failure
-        full = getattr(original, "sqlite_errorname", "") == "SQLITE_FULL"
-        raise OceanoError(
-            "disk_full" if full else "ledger_unavailable", f"{name}: {original}", details={"path": name}
-        ) from failure
+        raise OceanoError("ledger_unavailable", f"{path} is closed", details={"path": str(path)}) from failure
+    except DBAPIError as failure:
+        raise sqlite_error(path, failure.orig) from failure

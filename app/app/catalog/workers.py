@@ -67,7 +67,7 @@ class Worker:
         self._renewing.start()
 
     def leave(self) -> None:
-        """Give back what the worker has, and remove it; without the database, its lease ends by itself."""
+        """Give back what the worker has, and remove it; if the database is unavailable, its lease expires."""
         self._left.set()
         if self._renewing is not None:
             self._renewing.join(RENEW_SECONDS)  # else it may use a connection that is closed next

@@ -22,12 +22,12 @@ from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.core.paths import readable
 from app.core.protocols import FaceIndex
-from app.core.types import FaceFilter, FaceRecord, ModelPack
+from app.core.types import FaceFilter, FaceRecord, File, ModelPack
 from app.images import Thumbs
 from app.index import activate_collection, open_index, open_model_collection
 from app.index.transfer import pages
 from app.ingest import Ingest, IngestOptions
-from app.library import File, Locations, PresenceCheck, file_at, has_read_pages, only_writer
+from app.library import Locations, PresenceCheck, file_at, has_read_pages, only_writer
 from app.service import build_engine, find_model, open_ledger, open_thumbs
 
 _log = logging.getLogger(__name__)

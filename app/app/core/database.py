@@ -1,4 +1,4 @@
-"""A SQLite database that several threads and processes use: connection, schema, transactions, backup."""
+"""SQLite files that several threads and processes use: connection, schema, transactions, copies, errors."""
 
 from __future__ import annotations
 
@@ -6,51 +6,42 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
-from app.core.errors import OceanoError
+from app.core.errors import ErrorCode, OceanoError
 
-_TIMEOUT_SECONDS: Final = 30  # to wait for a writer in another process
+TIMEOUT_SECONDS: Final = 30  # to wait for a writer in another process
 
 
 class Database:
     """One SQLite file. Safe to call from several threads.
 
-    Rollback journal and full synchronisation: SQLite 3.7.0 to 3.51.2 can corrupt a WAL that two connections reset,
-    and the service reads while an ingest writes.
-
     Args:
         path: the file; it and its folder are created if missing.
         schema: SQL that creates everything that is missing, for any version up to `version`.
         version: of the schema, kept as `user_version`; a database with a higher one is refused.
-        upgrades: SQL by version that `schema` cannot express, for an existing database of an earlier version.
 
     Raises:
         OceanoError: `ledger_unavailable` or `disk_full`, from every method.
     """
 
-    def __init__(
-        self, path: Path, *, schema: str, version: int, upgrades: Mapping[int, str] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, path: Path, *, schema: str, version: int) -> None:
         self.path = path
         self._lock = threading.Lock()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _oceano_errors(path):
+        with sqlite_errors(path):
             self._connection = sqlite3.connect(
-                path, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+                path, timeout=TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode = TRUNCATE")
-            self._connection.execute("PRAGMA synchronous = FULL")
+            make_durable(self._connection)
             found = self._version()
             if found > version:
                 raise OceanoError("ledger_unavailable", f"{path} was written by a newer Oceano (version {found})")
             if found < version:
-                newer = [sql for number, sql in sorted(upgrades.items()) if 0 < found < number]
-                self._upgrade(f"{schema} {' '.join(newer)}", version)
+                self._upgrade(schema, version)
         with suppress(OSError):  # it belongs to another user
             path.chmod(0o600)
 
@@ -66,28 +57,10 @@ class Database:
             if self._version() < version:  # else another process upgraded it meanwhile
                 raise
 
-    def check(self) -> None:
-        """Read the whole file on a connection of its own, and raise `ledger_unavailable` if it is damaged."""
-        with _oceano_errors(self.path), closing(sqlite3.connect(self.path, timeout=_TIMEOUT_SECONDS)) as connection:
-            (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if result != "ok":
-            raise OceanoError(
-                "ledger_unavailable",
-                f"{self.path} is damaged: {result}. Stop Oceano, move the file away, and restore it from a backup or "
-                "ingest the folders again, which keeps faces and names",
-                details={"path": str(self.path)},
-            )
-
     def rows(self, query: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
-        with self._lock, _oceano_errors(self.path):
+        with self._lock, sqlite_errors(self.path):
             return self._connection.execute(query, tuple(values)).fetchall()
-
-    def version(self) -> tuple[int, int]:
-        """Return numbers that differ once this or another connection has changed the database."""
-        with self._lock, _oceano_errors(self.path):
-            (others,) = self._connection.execute("PRAGMA data_version").fetchone()
-            return int(others), self._connection.total_changes
 
     @contextmanager
     def transaction(self, attached: Path | None = None) -> Iterator[sqlite3.Connection]:
@@ -96,7 +69,7 @@ class Database:
         Args:
             attached: another database, readable as the schema `attached`.
         """
-        with self._lock, _oceano_errors(self.path):
+        with self._lock, sqlite_errors(self.path):
             if attached is not None:
                 self._connection.execute("ATTACH ? AS attached", (str(attached),))
             try:
@@ -112,20 +85,9 @@ class Database:
                     self._connection.execute("DETACH attached")
 
     def backup(self, path: Path) -> None:
-        """Write a consistent copy; the caller puts it on the disk (fsync).
-
-        Writers wait for the copy, so it is made on the database's own disk first and then copied to `path`, which may
-        be on a slow one.
-        """
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.backup")
-        try:
-            with self._lock, _oceano_errors(path), closing(sqlite3.connect(temporary)) as copy:
-                copy.execute("PRAGMA synchronous = OFF")
-                self._connection.backup(copy)
-            with _oceano_errors(path):
-                shutil.copyfile(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write a consistent copy; the caller puts it on the disk (fsync)."""
+        with self._lock:
+            copy_database(self._connection, self.path, path)
 
     def close(self) -> None:
         """Close the connection."""
@@ -133,12 +95,51 @@ class Database:
             self._connection.close()
 
 
+def make_durable(connection: sqlite3.Connection) -> None:
+    """Use a rollback journal and full synchronisation.
+
+    SQLite 3.7.0 to 3.51.2 can corrupt a WAL that two connections reset, and the service reads while an ingest writes.
+    """
+    connection.execute("PRAGMA journal_mode = TRUNCATE")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def copy_database(connection: sqlite3.Connection, source: Path, target: Path) -> None:
+    """Write a consistent copy; the caller puts it on the disk (fsync).
+
+    Writers wait for the copy, so it is made on the database's own disk first and then copied to `target`, which may be
+    on a slow one.
+
+    Args:
+        connection: to the database; no other thread may use it meanwhile.
+        source: the database.
+        target: the new file.
+
+    Raises:
+        OceanoError: `ledger_unavailable`, `disk_full`.
+    """
+    temporary = source.with_name(f".{source.name}.{os.getpid()}.backup")
+    try:
+        with sqlite_errors(target):
+            with closing(sqlite3.connect(temporary)) as copy:
+                copy.execute("PRAGMA synchronous = OFF")
+                connection.backup(copy)
+            shutil.copyfile(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
-def _oceano_errors(path: Path) -> Iterator[None]:
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Convert errors of SQLite in a file to OceanoErrors: `ledger_unavailable` or `disk_full`."""
     try:
         yield
     except sqlite3.Error as failure:
-        full = getattr(failure, "sqlite_errorname", "") == "SQLITE_FULL"
-        raise OceanoError(
-            "disk_full" if full else "ledger_unavailable", f"{path}: {failure}", details={"path": str(path)}
-        ) from failure
+        raise sqlite_error(path, failure) from failure
+
+
+def sqlite_error(path: Path, failure: BaseException | None) -> OceanoError:
+    """Return the OceanoError of an error of SQLite in a file."""
+    full = getattr(failure, "sqlite_errorname", "") == "SQLITE_FULL"
+    code: ErrorCode = "disk_full" if full else "ledger_unavailable"
+    return OceanoError(code, f"{path}: {failure}", details={"path": str(path)})

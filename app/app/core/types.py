@@ -33,6 +33,20 @@ DEFAULT_THRESHOLD: Final = 0.4  # of an unknown model pack
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A regular file: absolute path (os.fsdecode), size in bytes, and two times in nanoseconds.
+
+    `mtime_ns` is the last change of the content, which programs can set; `ctime_ns` the last change of content, name or
+    permissions, which they cannot.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Strangers:
     """The cosine similarities of different people with a model.
 

@@ -20,7 +20,7 @@ from app.images.thumbnails import MEDIA_TYPE, thumb_name
 CONCURRENT: Final = 32  # requests in the background; and as many in the threads of callers
 MOST_WAITING: Final = 256  # thumbnails of `write_soon`, about 1.5 MB
 KEYS_AT_ONCE: Final = 1000  # S3 lists and deletes no more in one request
-PATIENCE_SECONDS: Final = 60.0
+RETRY_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 5.0  # after the store was unreachable, until it is read again
 _FEW: Final = 4  # keys that are not worth a listing
 _NAME: Final = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{6}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jpg")
@@ -144,7 +144,7 @@ class S3ThumbStore:
 
         Retrying(
             retry=retry_if_exception(lambda failure: getattr(failure, "retry_after", None) is not None),
-            stop=stop_after_delay(PATIENCE_SECONDS),
+            stop=stop_after_delay(RETRY_SECONDS),
             wait=wait_random_exponential(max=5),
             reraise=True,
         )(self._put, key, jpeg)

@@ -1,4 +1,4 @@
-"""The picture library: scanning, reading and watching folders, the ledger of ingested files, pruning, backups."""
+"""The picture library: scanning, reading and watching folders, copies and missing files, pruning, backups."""
 
 from app.library.backup_manifest import read_manifest, require_undamaged, write_manifest
 from app.library.consistency import ConsistencyCheck, Inconsistencies
@@ -13,14 +13,13 @@ from app.library.presence import PresenceCheck
 from app.library.progress import Progress, SharedProgress, running_progress
 from app.library.prune import PruneCounts, Pruning
 from app.library.reader import TEMPORARY_REASONS, has_read_pages
-from app.library.scan import File, Folder, PathFilter, contents, file_at
+from app.library.scan import Folder, PathFilter, contents, file_at
 from app.library.watch import Watch
 from app.library.writer_lock import only_writer, restore_marker_path
 
 __all__ = [
     "TEMPORARY_REASONS",
     "ConsistencyCheck",
-    "File",
     "Folder",
     "Hashed",
     "ImageFile",

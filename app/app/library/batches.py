@@ -12,10 +12,9 @@ from app.catalog import FileRecord
 from app.core.errors import OceanoError
 from app.core.paths import folders_of, readable
 from app.core.protocols import Engine
-from app.core.types import Face, FacePayload, FacePoint, Picture, face_id_of
+from app.core.types import Face, FacePayload, FacePoint, File, Picture, face_id_of
 from app.images import Thumbs, face_thumbnail, phash_of
 from app.library.reader import Reader, ReadResult, all_pages_message, failure_record, file_record, first_page_message
-from app.library.scan import File
 
 _log = logging.getLogger(__name__)
 

@@ -132,10 +132,19 @@ class Locations:
         )
         return removed
 
-    def settle_all(self, stop: Event) -> None:
-        """Settle every image that the ledger lists as unsettled, until `stop` is set."""
+    def settle_all(
+        self, stop: Event, on_settled: Callable[[Mapping[str, Sequence[str]]], None] = lambda _: None
+    ) -> None:
+        """Settle every image that the ledger lists as unsettled, until `stop` is set.
+
+        Args:
+            stop: ends the work.
+            on_settled: called with what `settle` returns, for some images at a time.
+        """
         while not stop.is_set() and (image_ids := self._ledger.unsettled(IMAGES_AT_ONCE)):
-            self.settle(image_ids)
+            with self._ledger.exclusive():
+                removed = self.settle(image_ids)
+            on_settled(removed)
 
     def settle_replaced(self, images: Mapping[str, int]) -> None:
         """Settle images whose files became other images; remove those that lie in no other file.

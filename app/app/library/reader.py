@@ -12,10 +12,10 @@ from typing import Final
 from app.catalog import FileRecord, Ledger, Status
 from app.core.errors import OceanoError
 from app.core.paths import readable
-from app.core.types import Picture
+from app.core.types import File, Picture
 from app.images import DecoderPool, image_id_of
 from app.library.presence import may_exist
-from app.library.scan import File, contents, file_at
+from app.library.scan import contents, file_at
 
 _log = logging.getLogger(__name__)
 

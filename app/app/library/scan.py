@@ -9,12 +9,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from app.core.errors import OceanoError
 from app.core.paths import absolute, readable
+from app.core.types import File
 from app.images import SNIFF_BYTES, sniff
 from app.library.raw_pairs import RawPairs, is_raw_name
 from app.library.system_files import is_system_file, is_system_folder
@@ -29,20 +29,6 @@ _PICTURE_SUFFIXES: Final = frozenset(
 _DISCONNECTED_ERRORS: Final = frozenset(
     {errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A regular file: absolute path (os.fsdecode), size in bytes, and two times in nanoseconds.
-
-    `mtime_ns` is the last change of the content, which programs can set; `ctime_ns` the last change of content, name or
-    permissions, which they cannot.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int | None = None
 
 
 def _compile(patterns: Sequence[str]) -> list[re.Pattern[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from threading import Event
 from typing import Any, Final
@@ -100,12 +100,13 @@ class Settling:
         Args:
             new_files: returns how many of the files of an image are new.
         """
-        while not self._stop.is_set() and (image_ids := self._ledger.unsettled(IMAGES_AT_ONCE)):
-            with self._ledger.exclusive():
-                settled = self._locations.settle(image_ids)
+
+        def count_moved(settled: Mapping[str, Sequence[str]]) -> None:
             for image_id, removed in settled.items():
                 if removed:
                     self.moved += min(len(removed), new_files(self._ledger.paths_of(image_id)))
+
+        self._locations.settle_all(self._stop, count_moved)
 
     def settle_missing(self, folder: str, visited: VisitedPaths) -> None:
         """Remove the missing files below a folder whose image exists in another file, and count the others.

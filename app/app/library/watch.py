@@ -21,8 +21,9 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from app.core.errors import OceanoError
 from app.core.paths import readable
+from app.core.types import File
 from app.images import is_cut_off
-from app.library.scan import EVERYTHING, File, Folder, PathFilter, contents
+from app.library.scan import EVERYTHING, Folder, PathFilter, contents
 from app.library.writers import Writers
 
 _log = logging.getLogger(__name__)

@@ -14,13 +14,12 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import Engine, FaceIndex
-from app.core.types import ModelPack, face_ids_of
+from app.core.types import File, ModelPack, face_ids_of
 from app.images import DecoderPool
 from app.index import damaged_files, open_index, rebuild_index
 from app.ingest import DECODE_SECONDS, Ingest, IngestOptions
 from app.library import (
     ConsistencyCheck,
-    File,
     Inconsistencies,
     Locations,
     MissingHashes,

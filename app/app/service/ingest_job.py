@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from threading import Event
 
-from app.catalog import PATIENCE_SECONDS, FileRecord, Ledger
+from app.catalog import FileRecord, Ledger
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.paths import absolute, readable
@@ -150,7 +150,7 @@ def open_ingest_job(request: IngestRequest, settings: Settings, stop: Event) -> 
         OceanoError: `not_found`, `invalid_request`, `ingest_in_progress`, and as `open_for_ingest` does.
     """
     with _only_ingest(request, settings), open_for_ingest(settings) as parts:
-        parts[2].database.patience.last(PATIENCE_SECONDS, stop)
+        parts[2].database.retries.enable(stop)
         parts[2].check()  # a damaged ledger would lose results, and call existing files deleted
         yield IngestJob(request, settings, parts, stop)
 

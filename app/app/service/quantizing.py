@@ -15,10 +15,10 @@ from app.core.concurrency import processors
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.paths import readable
-from app.core.types import ModelPack, Pixels
+from app.core.types import File, ModelPack, Pixels
 from app.images import DecoderPool, image_id_of
 from app.ingest import DECODE_SECONDS
-from app.library import File, Folder, contents
+from app.library import Folder, contents
 
 if TYPE_CHECKING:  # slow to import, and only the command needs them
     from app.embeddings import FaceEngine

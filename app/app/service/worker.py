@@ -19,8 +19,6 @@ from typing import Final
 
 from app.catalog import (
     LEASE_SECONDS,
-    PATIENCE_SECONDS,
-    Claim,
     ClaimedLedger,
     Job,
     Jobs,
@@ -33,9 +31,10 @@ from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
+from app.core.types import File
 from app.images import Thumbs
 from app.ingest import Ingest, IngestOptions
-from app.library import TEMPORARY_REASONS, File, Folder, Pruning, only_writer
+from app.library import TEMPORARY_REASONS, Folder, Pruning, only_writer
 from app.service.factory import open_for_ingest
 from app.service.jobs import request_of, this_process
 from app.service.thumbs import open_thumbs
@@ -198,26 +197,25 @@ class _SharedIngest:
             else:
                 return
 
-    def _files(self, first: list[Claim]) -> Iterator[File]:
-        claims = first
-        while claims and not self._worker.stop.is_set():
-            for one in claims:
-                yield File(one.path, one.size, one.mtime_ns, one.ctime_ns)
-            claims = self._ledger.take(TAKEN_AT_ONCE)
+    def _files(self, first: list[File]) -> Iterator[File]:
+        files = first
+        while files and not self._worker.stop.is_set():
+            yield from files
+            files = self._ledger.take(TAKEN_AT_ONCE)
 
-    def _require_any(self, claims: list[Claim]) -> None:
+    def _require_any(self, files: list[File]) -> None:
         """Raise `folder_unavailable` if this machine sees none of the files: another drive is mounted at the path."""
-        if not any(os.path.lexists(one.path) for one in claims):
+        if not any(os.path.lexists(one.path) for one in files):
             self._folder.require()
             raise OceanoError(
                 "folder_unavailable",
                 f"{self._worker.name} does not see the files of {readable(self._folder.path)}, such as "
-                f"{readable(claims[0].path)}. Mount the folder at the same path on every machine.",
+                f"{readable(files[0].path)}. Mount the folder at the same path on every machine.",
             )
 
     def _scan(self) -> None:
         """Add the files of the folder that are to be ingested to the job."""
-        ingest = self._new_ingest(Ledger(self._parts.ledger.database, self._parts.ledger.collection), limited=True)
+        ingest = self._new_ingest(self._parts.ledger, limited=True)
         if self._request.prune:
             self._ledger.add_missing(sorted(self._pruning().missing()))
         found = self._folder.scan(self._request.wanted)
@@ -225,8 +223,7 @@ class _SharedIngest:
             found = self._without_claimed(found)
         files = ingest.scan(self._folder, found)
         for some in chunks(files, _SCANNED_AT_ONCE):
-            claims = [Claim(one.path, one.size, one.mtime_ns, one.ctime_ns) for one in some]
-            if not self._ledger.add(claims, self._claimed_before + ingest.counts.files):
+            if not self._ledger.add(some, self._claimed_before + ingest.counts.files):
                 return
         if self._worker.stop.is_set():
             return
@@ -245,7 +242,7 @@ class _SharedIngest:
         wanted = self._request.wanted
         unread = self._jobs.get(self._job.id).counts.get("unlisted", 0)
         unread += self._jobs.count_problems(self._job.id, TEMPORARY_REASONS)
-        ingest = self._new_ingest(Ledger(self._parts.ledger.database, self._parts.ledger.collection), limited=False)
+        ingest = self._new_ingest(self._parts.ledger, limited=False)
         ingest.finish(self._folder, wanted, self._ledger.finished_of, unread=unread)
         counts = {"moved": ingest.counts.moved, "duplicate": ingest.counts.duplicate, "missing": ingest.counts.missing}
         if self._request.prune and not unread and not self._worker.stop.is_set():
@@ -289,7 +286,7 @@ def open_worker(
     """
     _require_shared_index(settings)
     with open_for_ingest(settings) as (engine, index, ledger):
-        ledger.database.patience.last(PATIENCE_SECONDS, stop)
+        ledger.database.retries.enable(stop)
         parts = WorkerParts(engine, index, ledger, open_thumbs(settings))
         yield IngestWorker(parts, settings, stop, on_job)
 

@@ -8,17 +8,10 @@ from pathlib import Path
 import pytest
 
 from app.catalog.database import Database
-from tests.support.catalogs import KINDS, new_catalog, new_postgresql_database
+from tests.support.catalogs import KINDS, new_catalog
 from tests.support.running import free_port
 
 __all__ = ["KINDS"]
-
-
-@pytest.fixture
-def postgresql_url() -> Iterator[str]:
-    """The URL of a new, empty database."""
-    with new_postgresql_database() as url:
-        yield url
 
 
 @pytest.fixture(params=KINDS)

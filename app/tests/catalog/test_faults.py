@@ -17,8 +17,9 @@ import pytest
 from sqlalchemy import create_engine, make_url
 
 from app.catalog import FileRecord, Jobs, Ledger, Worker, open_postgresql
-from app.catalog.claims import Claim, ClaimedLedger
+from app.catalog.claims import ClaimedLedger
 from app.core.errors import OceanoError
+from app.core.types import File
 from tests.support.catalogs import new_postgresql_database
 from tests.support.postgresql import PostgresServer, binaries, shared_server
 
@@ -53,7 +54,7 @@ def _file(number: int) -> FileRecord:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_an_ingest_goes_on_when_the_server_is_restarted(ledger: Ledger, server: PostgresServer, number: int) -> None:
-    ledger.database.patience.last(60, Event())
+    ledger.database.retries.enable(Event(), 60)
     stop, recorded = threading.Event(), []
 
     def work() -> None:
@@ -90,7 +91,7 @@ def test_a_service_says_at_once_that_the_server_is_away_and_recovers(ledger: Led
 
 def test_a_stop_ends_the_wait_for_the_server(ledger: Ledger, server: PostgresServer) -> None:
     stop = Event()
-    ledger.database.patience.last(60, stop)
+    ledger.database.retries.enable(stop, 60)
     server.stop()
     threading.Timer(0.5, stop.set).start()
     start = time.monotonic()
@@ -109,7 +110,7 @@ def test_without_a_free_connection_an_ingest_waits(ledger: Ledger, server: Postg
             taken.append(engine.connect())
     with pytest.raises(OceanoError, match="too many clients"):
         ledger.totals()
-    ledger.database.patience.last(60, Event())
+    ledger.database.retries.enable(Event(), 60)
     threading.Timer(0.7, lambda: [one.close() for one in taken] and engine.dispose()).start()
     ledger.record([_file(1)])
     assert ledger.totals().done == 1
@@ -122,7 +123,7 @@ def test_a_read_only_database_is_said(ledger: Ledger, server: PostgresServer) ->
     server.run("ALTER DATABASE oceano SET default_transaction_read_only = on")
     again = Ledger(open_postgresql(_url(server)), "c")
     assert again.totals().done == 1
-    again.database.patience.last(60, Event())
+    again.database.retries.enable(Event(), 60)
     start = time.monotonic()
     with pytest.raises(OceanoError, match="read-only") as caught:
         again.record([_file(2)])
@@ -205,7 +206,7 @@ def test_a_result_that_is_written_twice_counts_once(ledger: Ledger) -> None:
     assert worker.take_job() == job_id
     assert worker.hold("scan")
     claimed = ClaimedLedger(worker, job_id)
-    claimed.add([Claim("/1", 1, 2, 3)], 1)
+    claimed.add([File("/1", 1, 2, 3)], 1)
     assert [one.path for one in claimed.take(10)] == ["/1"]
     for _ in range(2):
         claimed.record([_file(1)], counts={"done": 1, "faces": 1})
@@ -231,7 +232,7 @@ def test_a_full_disk_is_said_and_nothing_recorded_is_lost() -> None:
         server.run(f"CREATE TABLESPACE small LOCATION '{place}'")
         server.run("CREATE DATABASE full_one TABLESPACE small")
         ledger = Ledger(open_postgresql(_url(server).replace("/oceano", "/full_one")), "c")
-        ledger.database.patience.last(60, Event())
+        ledger.database.retries.enable(Event(), 60)
         recorded = 0
         with pytest.raises(OceanoError, match="No space left on device") as caught:
             while recorded < 200_000:

@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from app.catalog import Claim, ClaimedLedger, FileRecord, JobLedger, Jobs, Worker
+from app.catalog import ClaimedLedger, FileRecord, JobLedger, Jobs, Worker
 from app.catalog import jobs as module
 from app.catalog.database import Database
 from app.core.errors import OceanoError
+from app.core.types import File
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_stop_ends_a_queued_job_at_once_and_a_running_one_after_its_worker(job
     worker = _worker(jobs)
     assert worker.take_job() == job_id
     assert jobs.stop(job_id).state == "stopping"
-    assert jobs.is_stopping(job_id)
+    assert jobs.get(job_id).state == "stopping"
     assert not worker.stop.is_set()
     worker.renew()
     assert worker.stop.is_set()
@@ -106,7 +107,7 @@ def test_what_a_dead_worker_had_is_free_for_others(jobs: Jobs) -> None:
     assert dead.take_job() == job_id
     assert dead.hold("scan")
     claimed = ClaimedLedger(dead, job_id)
-    claimed.add([Claim(f"/{number}", 1, 2, 3) for number in range(4)], 4)
+    claimed.add([File(f"/{number}", 1, 2, 3) for number in range(4)], 4)
     assert len(claimed.take(3)) == 3
     assert claimed.reserve("i1")
     assert other.take_job() == job_id
@@ -118,9 +119,9 @@ def test_what_a_dead_worker_had_is_free_for_others(jobs: Jobs) -> None:
     assert [one.path for one in mine.take(9)] == ["/0", "/1", "/2"]
     assert mine.reserve("i1")
     assert other.hold("scan")
-    assert not claimed.add([Claim("/5", 1, 2, 3)], 5), "the dead one scans no more"
+    assert not claimed.add([File("/5", 1, 2, 3)], 5), "the dead one scans no more"
     assert mine.unclaimed(["/0", "/5"]) == ["/5"]
-    mine.add([Claim("/0", 1, 2, 3), Claim("/5", 1, 2, 3)], 5)
+    mine.add([File("/0", 1, 2, 3), File("/5", 1, 2, 3)], 5)
     assert [one.path for one in mine.take(9)] == ["/5"], "a second scan adds no file twice"
 
 
@@ -130,7 +131,7 @@ def test_a_job_is_finished_by_one_worker_after_its_last_file(jobs: Jobs) -> None
     assert one.take_job() == job_id
     assert one.hold("scan")
     ledger = ClaimedLedger(one, job_id)
-    ledger.add([Claim("/a", 1, 2, 3), Claim("/b", 1, 2, 3)], 2)
+    ledger.add([File("/a", 1, 2, 3), File("/b", 1, 2, 3)], 2)
     assert not one.hold("finish")
     ledger.end_scan({"skipped": 7}, 9)
     assert len(ledger.take(9)) == 2
@@ -156,7 +157,7 @@ def test_a_deferred_file_is_free_again_after_some_seconds(jobs: Jobs, monkeypatc
     assert worker.take_job() == job_id
     ledger = ClaimedLedger(worker, job_id)
     assert worker.hold("scan")
-    ledger.add([Claim("/a", 1, 2, 3)], 1)
+    ledger.add([File("/a", 1, 2, 3)], 1)
     ledger.end_scan({}, 1)
     assert len(ledger.take(1)) == 1
     assert ledger.defer("/a")

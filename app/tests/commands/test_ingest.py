@@ -24,9 +24,9 @@ from app.commands.ingest import run_ingest
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
-from app.core.types import ModelPack
+from app.core.types import File, ModelPack
 from app.library import Progress, running_progress
-from app.library.scan import File, Folder
+from app.library.scan import Folder
 from app.library.writer_lock import only_writer
 from app.service import IngestRequest, open_ledger
 from tests.support.damage import lose_rows

@@ -11,10 +11,8 @@ import pytest
 
 from app.catalog import Jobs, Ledger, Worker, open_ledger
 from app.cli import main
-from app.core.types import collection_name
 from tests.support.fakes import FAKE_PACK
-
-COLLECTION = collection_name("faces", FAKE_PACK)
+from tests.support.shared_jobs import COLLECTION
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -23,7 +22,6 @@ from app.index import open_index
 from app.library import only_writer
 from app.service.factory import find_model, open_ledger, open_without_engine
 from tests.index.conftest import ids_of, points
-from tests.support.catalogs import new_postgresql_database
 from tests.support.packs import put
 from tests.support.qdrant_nodes import BINARY, Node
 
@@ -155,13 +153,6 @@ RECORDS = [
 
 
 @pytest.fixture
-def database_url() -> Iterator[str]:
-    """The URL of an empty PostgreSQL database."""
-    with new_postgresql_database() as url:
-        yield url
-
-
-@pytest.fixture
 def recorded(data: Path) -> Settings:
     """Settings of a SQLite catalog with records, and an index."""
     settings = load_settings()
@@ -178,18 +169,18 @@ def files_in(settings: Settings) -> list[FileRecord]:
 
 
 def test_a_catalog_is_migrated_to_postgresql_and_back(
-    recorded: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recorded: Settings, postgresql_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["migrate", "--catalog", database_url]) == 0
+    assert main(["migrate", "--catalog", postgresql_url]) == 0
     output = capsys.readouterr().out
     assert "both catalogs have the same rows: files 2" in output
-    assert f"set CATALOG_URL={database_url} and restart" in output
+    assert f"set CATALOG_URL={postgresql_url} and restart" in output
     assert files_in(recorded) == RECORDS
-    with closing(open_postgresql(database_url)) as database:
+    with closing(open_postgresql(postgresql_url)) as database:
         assert all("(embedded)" in row.name for row in rows(database, select(INDEXES.c.name)))
-    assert main(["migrate", "--catalog", database_url]) == 0  # nothing is left to do
+    assert main(["migrate", "--catalog", postgresql_url]) == 0  # nothing is left to do
 
-    monkeypatch.setenv("CATALOG_URL", database_url)
+    monkeypatch.setenv("CATALOG_URL", postgresql_url)
     there = load_settings()
     assert files_in(there) == RECORDS
     newer = [RECORDS[0], FileRecord("/photos/2\udcff.jpg", 1, 1, "b" * 64, "no_face")]
@@ -208,25 +199,25 @@ def test_a_catalog_is_migrated_to_postgresql_and_back(
 def test_index_and_catalog_are_migrated_by_one_command(
     recorded: Settings,
     qdrant_url: str,
-    database_url: str,
+    postgresql_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("MIGRATE_CATALOG_URL", database_url)  # where `ps` does not show a password
+    monkeypatch.setenv("MIGRATE_CATALOG_URL", postgresql_url)  # where `ps` does not show a password
     assert main(["migrate", "--to", qdrant_url]) == 0
     output = capsys.readouterr().out
     assert f"set QDRANT_URL={qdrant_url}" in output
-    assert f"set CATALOG_URL={database_url}" in output
-    with closing(open_postgresql(database_url)) as database:
+    assert f"set CATALOG_URL={postgresql_url}" in output
+    with closing(open_postgresql(postgresql_url)) as database:
         named = {row.name for row in rows(database, select(INDEXES.c.name))}
     assert named == {f"QDRANT_URL={qdrant_url}"}
 
 
 def test_a_catalog_in_postgresql_learns_of_the_copy_of_its_index(
-    recorded: Settings, qdrant_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+    recorded: Settings, qdrant_url: str, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["migrate", "--catalog", database_url]) == 0
-    monkeypatch.setenv("CATALOG_URL", database_url)
+    assert main(["migrate", "--catalog", postgresql_url]) == 0
+    monkeypatch.setenv("CATALOG_URL", postgresql_url)
     monkeypatch.setenv("QDRANT_URL", qdrant_url)
     with pytest.raises(OceanoError, match="belongs to another index"), open_without_engine(load_settings()):
         pass
@@ -260,44 +251,46 @@ def test_invalid_targets_of_a_catalog_are_reported_in_one_line_without_the_passw
 
 
 def test_a_wrong_password_or_the_database_of_another_program_are_no_target(
-    recorded: Settings, database_url: str, capsys: pytest.CaptureFixture[str]
+    recorded: Settings, postgresql_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nobody = make_url(database_url).set(username="nobody_here", password="secret").render_as_string(hide_password=False)
+    nobody = (
+        make_url(postgresql_url).set(username="nobody_here", password="secret").render_as_string(hide_password=False)
+    )
     assert main(["migrate", "--catalog", nobody]) == 2
-    with closing(open_postgresql(database_url)) as database, database.engine.begin() as connection:
+    with closing(open_postgresql(postgresql_url)) as database, database.engine.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE songs (title TEXT)")
-    assert main(["migrate", "--catalog", database_url]) == 2
+    assert main(["migrate", "--catalog", postgresql_url]) == 2
     error = capsys.readouterr().err
     assert "holds tables of another program (songs)" in error
     assert "secret" not in error
 
 
 def test_a_catalog_of_a_running_ingest_is_not_migrated(
-    recorded: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recorded: Settings, postgresql_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with only_writer(recorded.state_dir):
-        assert main(["migrate", "--catalog", database_url]) == 3
+        assert main(["migrate", "--catalog", postgresql_url]) == 3
     assert "ingest_in_progress" in capsys.readouterr().err
-    with closing(open_postgresql(database_url)) as database:
+    with closing(open_postgresql(postgresql_url)) as database:
         with database.writing() as connection:
             worker = {"id": "w", "name": "machine-2 7", "leased_until": 1 << 40}
             connection.execute(insert(WORKERS), worker)
-        assert main(["migrate", "--catalog", database_url]) == 3
+        assert main(["migrate", "--catalog", postgresql_url]) == 3
         assert "(machine-2 7); stop them first" in capsys.readouterr().err
         assert rows(database, select(FILES)) == []
 
 
 def test_an_interrupted_migration_leaves_the_target_empty_and_is_repeated(
-    recorded: Settings, database_url: str, capsys: pytest.CaptureFixture[str]
+    recorded: Settings, postgresql_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop = Event()
     stop.set()
-    assert run_migrate(recorded, None, stop, catalog_to=database_url) == 130
+    assert run_migrate(recorded, None, stop, catalog_to=postgresql_url) == 130
     assert "unchanged" in capsys.readouterr().out
-    with closing(open_postgresql(database_url)) as database:
+    with closing(open_postgresql(postgresql_url)) as database:
         assert list(Ledger(database, "c").files("/")) == []
         assert rows(database, select(FILES)) == []
-    assert run_migrate(recorded, None, Event(), catalog_to=database_url) == 0
+    assert run_migrate(recorded, None, Event(), catalog_to=postgresql_url) == 0
 
 
 def test_a_migration_needs_a_target(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

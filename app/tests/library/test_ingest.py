@@ -21,13 +21,13 @@ from app.catalog import Totals, open_ledger
 from app.core.concurrency import Budget
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import Face, FacePoint, Picture, face_id_of
+from app.core.types import Face, FacePoint, File, Picture, face_id_of
 from app.images.decoder_pool import _DecoderProcess
 from app.images.decoding import decode, image_id_of
 from app.images.perceptual import ALIKE_DISTANCE, distance, phash_of
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestCounts, IngestOptions
-from app.library.scan import File, contents, file_at
+from app.library.scan import contents, file_at
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.pictures import encoded
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from app.core.errors import OceanoError
 from app.core.paths import readable
-from app.library.scan import File, Folder, PathFilter, contents, file_at
+from app.core.types import File
+from app.library.scan import Folder, PathFilter, contents, file_at
 
 
 def _file(path: Path) -> File:

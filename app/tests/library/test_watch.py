@@ -14,8 +14,9 @@ from threading import Event, Thread
 import pytest
 
 from app.core.errors import OceanoError
+from app.core.types import File
 from app.library import watch as library_watch
-from app.library.scan import EVERYTHING, File, Folder, PathFilter, file_at
+from app.library.scan import EVERYTHING, Folder, PathFilter, file_at
 from tests.support.pictures import encoded
 
 SETTLED = 0.2  # seconds

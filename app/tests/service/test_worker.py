@@ -10,21 +10,21 @@ from threading import Event
 
 import pytest
 
-from app.catalog import Claim, ClaimedLedger, FileRecord, Job, Jobs, Ledger, Worker
+from app.catalog import ClaimedLedger, FileRecord, Job, Jobs, Ledger, Worker
 from app.catalog.database import Database
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import collection_name
+from app.core.types import File
 from app.images import ThumbStore
 from app.ingest import Ingest, IngestOptions
 from app.service.jobs import options_of
 from app.service.request import IngestRequest
 from app.service.worker import IngestWorker, WorkerParts
 from tests.support.catalogs import KINDS, new_catalog
-from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
+from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.pictures import BLACK, encoded
+from tests.support.shared_jobs import COLLECTION
 
-COLLECTION = collection_name("faces", FAKE_PACK)
 COMPARED = ("files", "done", "no_face", "failed", "duplicate", "moved", "skipped", "ignored", "faces", "raw_pairs")
 
 
@@ -142,7 +142,7 @@ def test_a_folder_that_this_machine_does_not_see_is_left_to_others(shared: Share
         if what == "left":
             stop.set()
 
-    parts = WorkerParts(FakeEngine(), shared.index, shared.ledger, ThumbStore(away))
+    parts = WorkerParts(FakeEngine(), shared.index, shared.ledger, shared._thumbs)
     IngestWorker(parts, shared._settings, stop, on_job).run()
     job = shared.jobs.get(job_id)
     assert (left, job.state, job.error) == (["started", "left"], "queued", "folder_unavailable")
@@ -156,7 +156,7 @@ def test_an_empty_folder_at_the_path_marks_no_file_as_failed(shared: Shared) -> 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("app.service.worker.os.path.lexists", lambda _: False)
         stop = Event()
-        parts = WorkerParts(FakeEngine(), shared.index, shared.ledger, ThumbStore(shared.folder))
+        parts = WorkerParts(FakeEngine(), shared.index, shared.ledger, shared._thumbs)
         IngestWorker(parts, shared._settings, stop, lambda _, what: what == "left" and stop.set()).run()
     job = shared.jobs.get(job_id)
     assert (job.state, job.error) == ("queued", "folder_unavailable")
@@ -194,7 +194,7 @@ def test_a_zombie_writes_nothing_and_counts_nothing(shared: Shared) -> None:
     assert zombie.take_job() == job_id
     assert zombie.hold("scan")
     first = ClaimedLedger(zombie, job_id)
-    first.add([Claim("/a", 1, 2, 3)], 1)
+    first.add([File("/a", 1, 2, 3)], 1)
     first.end_scan({}, 1)
     assert len(first.take(5)) == 1
     with database.writing(urgent=True) as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Timer
@@ -14,19 +13,10 @@ import pytest
 from app.catalog import Ledger, Worker, open_postgresql
 from app.catalog.claims import JobLedger
 from app.catalog.jobs import Jobs
-from app.core.types import collection_name
 from app.images import ThumbStore, image_id_of
 from app.ingest import Ingest, IngestOptions
-from tests.support.catalogs import new_postgresql_database
-from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
-
-COLLECTION = collection_name("faces", FAKE_PACK)
-
-
-@pytest.fixture
-def postgresql_url() -> Iterator[str]:
-    with new_postgresql_database() as url:
-        yield url
+from tests.support.fakes import FakeEngine, MemoryIndex
+from tests.support.shared_jobs import COLLECTION
 
 
 def test_images_of_a_dead_ingest_are_processed_once_its_lease_has_ended(

@@ -9,9 +9,8 @@ import multiprocessing
 import os
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from app.ingest import WRITE_BATCH_FILES, Ingest, IngestOptions
 from app.library import reader as reading
 from app.library.batches import BatchProcessor
 from tests.support import memory
+from tests.support.dying import die_at
 from tests.support.fakes import FAKE_PACK, FakeEngine, decode_here
 from tests.system.test_end_to_end import _kill_owner
 
@@ -83,22 +83,7 @@ def _ingest_and_die(folder: Path, data: Path, point: str, border: str, times: in
     if point != "decode":  # else with decoder processes, as in the test of random kills
         setattr(DecoderPool, "decode", decode_here)  # noqa: B010
     holder, name = POINTS[point]
-    real: Callable[..., Any] = getattr(holder, name)
-    lock = threading.Lock()
-    calls = [0]
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with lock:
-            calls[0] += 1
-            last = calls[0] == times
-        if last and border == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*args, **kwargs)
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(holder, name, wrapped)
+    die_at(holder, name, border, times)
     _ingest(folder, data)
 
 

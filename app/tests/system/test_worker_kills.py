@@ -5,11 +5,8 @@ Index, catalog and thumbnails are real. The engine is a fake.
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +23,13 @@ from app.images import DecoderPool, ThumbStore
 from app.index import open_index
 from app.index.embedded.client import EmbeddedIndex
 from app.service import worker as workers
-from app.service.jobs import options_of
-from app.service.request import IngestRequest
 from app.service.worker import IngestWorker, WorkerParts
 from tests.support import memory
 from tests.support.catalogs import new_postgresql_database
+from tests.support.dying import die_at
 from tests.support.fakes import FAKE_PACK, FakeEngine, decode_here
-from tests.system.test_workers import COLLECTION, CONTEXT
+from tests.support.shared_jobs import COLLECTION, queue_folder, results_by_image
+from tests.system.test_workers import CONTEXT
 
 PICTURES, COPIES = 24, 4
 LEASE_SECONDS = 1
@@ -78,17 +75,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What a worker does that nobody kills."""
+    """The outcome of a worker that is not killed."""
     data = tmp_path_factory.mktemp("undisturbed")
     with new_postgresql_database() as url:
-        job_id = _queue(folder, url)
+        job_id = queue_folder(folder, url)
         _complete(data, url)
         return _outcome(data, url, job_id)
-
-
-def _queue(folder: Path, url: str) -> str:
-    with closing(Ledger(open_postgresql(url), COLLECTION)) as ledger:
-        return Jobs(ledger.database, COLLECTION).add(str(folder), options_of(IngestRequest(folder)), "tests")
 
 
 def _work(data: Path, url: str) -> None:
@@ -105,21 +97,7 @@ def _work(data: Path, url: str) -> None:
 
 def _work_and_die(data: Path, url: str, point: str, border: str) -> None:
     holder, name, times = POINTS[point]
-    real: Callable[..., Any] = getattr(holder, name)
-    lock, calls = threading.Lock(), [0]
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with lock:
-            calls[0] += 1
-            last = calls[0] == times
-        if last and border == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*args, **kwargs)
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(holder, name, wrapped)
+    die_at(holder, name, border, times)
     _work(data, url)
 
 
@@ -134,10 +112,8 @@ def _outcome(data: Path, url: str, job_id: str) -> Outcome:
     with closing(open_index(Settings(_env_file=None, data_dir=data), FAKE_PACK)) as index:
         faces = {one.face_id: frozenset(one.payload.folder) for one in index.scroll(limit=1000).records}
         assert index.count() == len(faces)
-    results: dict[str | None, Counter[tuple[str, int]]] = {}
     with closing(Ledger(open_postgresql(url), COLLECTION)) as ledger:
-        for one in ledger.files("/"):
-            results.setdefault(one.image_id, Counter())[one.status, one.faces] += 1
+        results = results_by_image(ledger)
         assert ledger.unsettled(10) == []
         assert ledger.replaced() == []
         job = Jobs(ledger.database, COLLECTION).get(job_id)
@@ -152,7 +128,7 @@ def test_another_worker_completes_the_job_of_a_killed_one(
     folder: Path, undisturbed: Outcome, tmp_path: Path, point: str, border: str
 ) -> None:
     with new_postgresql_database() as url:
-        job_id = _queue(folder, url)
+        job_id = queue_folder(folder, url)
         dying = CONTEXT.Process(target=_work_and_die, args=(tmp_path, url, point, border))
         dying.start()
         dying.join(60)

@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,25 +21,22 @@ import cv2
 import numpy as np
 import pytest
 
-from app.catalog import Job, Jobs, Ledger, open_ledger, open_postgresql
+from app.catalog import Ledger, open_ledger, open_postgresql
 from app.core.config import Settings
-from app.core.types import Face, Picture, collection_name
+from app.core.types import Face, Picture
 from app.images import DecoderPool, ThumbStore, image_id_of
 from app.index import open_index
 from app.ingest import Ingest, IngestOptions
-from app.service.jobs import options_of
-from app.service.request import IngestRequest
 from app.service.worker import IngestWorker, WorkerParts
 from tests.support import memory
-from tests.support.catalogs import new_postgresql_database
 from tests.support.fakes import FAKE_PACK, FakeEngine, decode_here
+from tests.support.shared_jobs import COLLECTION, job_of, queue_folder, results_by_image
 
 PICTURES = int(os.environ.get("OCEANO_TEST_PICTURES", "240"))
 COPIES = PICTURES // 6
 KILLS = int(os.environ.get("OCEANO_TEST_WORKER_KILLS", "12"))
 WORKERS = 4
 LEASE_SECONDS = 2
-COLLECTION = collection_name("faces", FAKE_PACK)
 
 base, tmp_path = memory.base, memory.tmp_path
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -60,12 +57,6 @@ class LoggingEngine(FakeEngine):
         with self._log.open("a") as log:
             log.writelines(f"{picture.image_id}\n" for picture in pictures)
         return super().analyze(pictures, timings)
-
-
-@pytest.fixture
-def postgresql_url() -> Iterator[str]:
-    with new_postgresql_database() as url:
-        yield url
 
 
 @pytest.fixture
@@ -99,27 +90,9 @@ def _start(tmp_path: Path, number: int, url: str) -> BaseProcess:
     return process
 
 
-def _queue(folder: Path, url: str) -> str:
-    with closing(Ledger(open_postgresql(url), COLLECTION)) as ledger:
-        return Jobs(ledger.database, COLLECTION).add(str(folder), options_of(IngestRequest(folder)), "tests")
-
-
-def _job(job_id: str, url: str) -> Job:
-    with closing(Ledger(open_postgresql(url), COLLECTION)) as ledger:
-        return Jobs(ledger.database, COLLECTION).get(job_id)
-
-
 def _faces(data: Path) -> dict[str, frozenset[str]]:
     with closing(open_index(Settings(_env_file=None, data_dir=data), FAKE_PACK)) as index:
         return {one.face_id: frozenset(one.payload.folder) for one in index.scroll(limit=10_000).records}
-
-
-def _results(ledger: Ledger) -> dict[str | None, Counter[tuple[str, int]]]:
-    """Status and faces of the files, by image; which of several copies represents an image may differ."""
-    found: dict[str | None, Counter[tuple[str, int]]] = {}
-    for one in ledger.files("/"):
-        found.setdefault(one.image_id, Counter())[one.status, one.faces] += 1
-    return found
 
 
 def _undisturbed(folder: Path, tmp_path: Path) -> tuple[dict[str, frozenset[str]], object]:
@@ -131,7 +104,7 @@ def _undisturbed(folder: Path, tmp_path: Path) -> tuple[dict[str, frozenset[str]
     ):
         Ingest(FakeEngine(), index, ledger, ThumbStore(settings.thumbs_dir), IngestOptions(10**6)).run(folder)
         faces = {one.face_id: frozenset(one.payload.folder) for one in index.scroll(limit=10_000).records}
-        return faces, _results(ledger)
+        return faces, results_by_image(ledger)
 
 
 def _require_same(folder: Path, tmp_path: Path, url: str, job_id: str) -> None:
@@ -139,12 +112,12 @@ def _require_same(folder: Path, tmp_path: Path, url: str, job_id: str) -> None:
     assert len(faces) == PICTURES
     assert _faces(tmp_path / "data-0") == faces
     with closing(Ledger(open_postgresql(url), COLLECTION)) as ledger:
-        assert _results(ledger) == results
+        assert results_by_image(ledger) == results
         assert ledger.unsettled(10) == []
         assert ledger.replaced() == []
     thumbs = ThumbStore(tmp_path / "thumbs")
     assert all(thumbs.path(face_id).exists() for face_id in faces)
-    job = _job(job_id, url)
+    job = job_of(job_id, url)
     assert (job.state, job.workers) == ("done", 0)
     counts = {name: job.counts.get(name, 0) for name in ("files", "done", "duplicate", "failed", "ignored", "faces")}
     assert counts == {
@@ -164,7 +137,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 def test_four_workers_embed_each_image_once(folder: Path, tmp_path: Path, postgresql_url: str) -> None:
-    job_id = _queue(folder, postgresql_url)
+    job_id = queue_folder(folder, postgresql_url)
     _end([_start(tmp_path, number, postgresql_url) for number in range(WORKERS)])
     _require_same(folder, tmp_path, postgresql_url, job_id)
     analyzed = Counter(line for path in tmp_path.glob("analyzed-*") for line in path.read_text().splitlines())
@@ -177,7 +150,7 @@ def test_workers_that_are_killed_lose_nothing_and_count_nothing_twice(
     folder: Path, tmp_path: Path, postgresql_url: str
 ) -> None:
     rng = random.Random(3)
-    job_id = _queue(folder, postgresql_url)
+    job_id = queue_folder(folder, postgresql_url)
     running = {number: _start(tmp_path, number, postgresql_url) for number in range(WORKERS)}
     for _ in range(KILLS):
         time.sleep(rng.uniform(0.05, 0.6))

@@ -1,4 +1,4 @@
-"""`GET /thumbs/{face_id}` with thumbnails in an S3 store, and what goes on while it is down."""
+"""`GET /thumbs/{face_id}` with thumbnails in an S3 store, and other requests while it is down."""
 
 from __future__ import annotations
 
