@@ -18,6 +18,16 @@ from app.core.errors import ErrorCode, OceanoError
 
 _CONNECT_SECONDS: Final = 10
 _STATEMENT_SECONDS: Final = 60
+# A firewall or router that drops packets silently is noticed after this time; TCP alone waits for 15 minutes or more.
+_SILENT_SECONDS: Final = 30
+_CONNECTION_DEFAULTS: Final = {  # the URL can set others
+    "application_name": "oceano",
+    "connect_timeout": _CONNECT_SECONDS,
+    "tcp_user_timeout": _SILENT_SECONDS * 1000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 _CONNECTIONS: Final = 5  # of one process
 _LOCK_POLL_SECONDS: Final = 0.1
 # The databases that this thread has to itself, by URL.
@@ -64,8 +74,7 @@ class PostgresqlDatabase:
             pool_timeout=_CONNECT_SECONDS,
             pool_pre_ping=True,  # the server was restarted
             connect_args={
-                "connect_timeout": _CONNECT_SECONDS,
-                "application_name": "oceano",
+                **{name: value for name, value in _CONNECTION_DEFAULTS.items() if name not in url.query},
                 "options": f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c synchronous_commit=on",
             },
         )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, select
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select
 from sqlalchemy.sql import ColumnElement
 
 from app.catalog.database import Database, execute_many, insert_from, rows
@@ -80,7 +80,7 @@ class UnsettledImages:
         ready = exists().where(
             other.c.collection == bindparam("at_collection"),
             other.c.path == bindparam("partner"),
-            other.c.status.in_(("done", "duplicate")),
+            or_(other.c.status == "done", other.c.status == "duplicate"),  # IN cannot be used with several rows
         )
         partner = bindparam("partner", type_=_FILE.path.type).label("path")
         replaced = select(_FILE.collection, _FILE.image_id, partner, _FILE.faces).where(

@@ -35,6 +35,19 @@ def test_a_server_that_does_not_respond_is_unavailable_and_no_password_is_said(u
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("query", "milliseconds"), [({}, "30000"), ({"tcp_user_timeout": "5000"}, "5000")])
+def test_a_connection_whose_packets_are_lost_ends_in_time(
+    postgresql_url: str, query: dict[str, str], milliseconds: str
+) -> None:
+    url = make_url(postgresql_url).update_query_dict(query)
+    database = open_postgresql(url.render_as_string(hide_password=False))
+    with database.reading() as connection:
+        used = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+    assert used["tcp_user_timeout"] == milliseconds
+    assert (used["keepalives_idle"], used["connect_timeout"]) == ("10", "10")
+    database.close()
+
+
 def test_a_missing_database_is_a_wrong_setting(postgresql_url: str) -> None:
     with pytest.raises(OceanoError, match="does not exist") as raised:
         open_postgresql(make_url(postgresql_url).set(database="nowhere").render_as_string(hide_password=False))

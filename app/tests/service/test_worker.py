@@ -14,7 +14,7 @@ from app.catalog import ClaimedLedger, FileRecord, Job, Jobs, Ledger, Worker
 from app.catalog.database import Database
 from app.core.config import Settings
 from app.core.errors import OceanoError
-from app.core.types import File
+from app.core.types import FacePayload, File
 from app.images import ThumbStore
 from app.ingest import Ingest, IngestOptions
 from app.service.jobs import options_of
@@ -59,10 +59,16 @@ class Shared:
         counts = asdict(ingest.counts)
         assert {name: job.counts.get(name, 0) for name in COMPARED} == {name: counts[name] for name in COMPARED}
         assert self.by_image(self.ledger) == self.by_image(self.direct)
-        assert {one: self.index.points[one].payload.folder for one in self.index.points} == {
-            one: self.direct_index.points[one].payload.folder for one in self.direct_index.points
-        }
+        assert self.points(self.index) == self.points(self.direct_index)
         return job
+
+    @staticmethod
+    def points(index: MemoryIndex) -> dict[str, tuple[FacePayload, list[float]]]:
+        """Payloads and embeddings by face; the time of the ingest differs."""
+        return {
+            face_id: (replace(point.payload, ingested_at=""), point.embedding.tolist())
+            for face_id, point in index.points.items()
+        }
 
     @staticmethod
     def by_image(ledger: Ledger) -> dict[object, list[tuple[str, int, str | None]]]:
@@ -109,6 +115,19 @@ def test_a_second_job_skips_moves_and_replaces_as_an_ingest_does(shared: Shared)
     assert shared.ledger.replaced() == []
     job = shared.both(retry=True)
     assert job.counts["failed"] == 1
+
+
+def test_a_raw_file_and_its_jpeg_are_one_image_as_in_an_ingest(shared: Shared) -> None:
+    (shared.folder / "pair.dng").write_bytes(encoded((90, 120, 10), size=(96, 64), kind="TIFF"))
+    (shared.folder / "pair.jpg").write_bytes(encoded((90, 120, 10), kind="JPEG"))
+    (shared.folder / "later.dng").write_bytes(encoded((10, 120, 90), size=(96, 64), kind="TIFF"))
+    assert shared.both().counts["raw_pairs"] == 1
+    (shared.folder / "later.jpg").write_bytes(encoded((10, 120, 90), kind="JPEG"))
+    assert shared.both().counts["raw_pairs"] == 2
+    paths = {Path(point.payload.path).name for point in shared.index.points.values()}
+    assert paths >= {"pair.jpg", "later.jpg"}
+    assert not paths & {"pair.dng", "later.dng"}
+    assert shared.ledger.replaced() == []
 
 
 def test_a_prune_removes_only_what_was_missing_before(shared: Shared) -> None:
