@@ -66,6 +66,7 @@ def open_postgresql(url: str, first: Callable[[Connection], None] = lambda _: No
     database = PostgresqlDatabase(parsed.set(drivername="postgresql+psycopg"))
     try:
         with database.reading() as connection:
+            database.require_utf8(connection)
             if is_current(connection, database.name):
                 return database
         with database.writing() as connection, _advisory_lock(connection):

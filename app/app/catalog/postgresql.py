@@ -75,6 +75,7 @@ class PostgresqlDatabase:
             pool_pre_ping=True,  # the server was restarted
             connect_args={
                 **{name: value for name, value in _CONNECTION_DEFAULTS.items() if name not in url.query},
+                "client_encoding": "utf8",
                 "options": f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c synchronous_commit=on",
             },
         )
@@ -115,6 +116,12 @@ class PostgresqlDatabase:
             connection.execute(_LOCK_EXCLUSIVE)
             opened.pop_all()
             return connection
+
+    def require_utf8(self, connection: Connection) -> None:
+        """Raise `invalid_setting` if the database cannot store every character."""
+        if (found := connection.exec_driver_sql("SHOW server_encoding").scalar_one()) != "UTF8":
+            message = f"the database has the encoding {found}. Create one with the encoding UTF8 (createdb -T template0)."
+            raise self._error(OceanoError, "invalid_setting", message)
 
     def version(self) -> tuple[object, ...]:
         """The transactions of the whole server: other programs' changes count, too, which costs only time."""

@@ -54,6 +54,25 @@ def test_a_missing_database_is_a_wrong_setting(postgresql_url: str) -> None:
     assert raised.value.code == "invalid_setting"
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_with_another_encoding_is_refused_and_unchanged(postgresql_url: str, encoding: str) -> None:
+    url = make_url(postgresql_url)
+    name = f"{url.database}_{encoding.lower()}"
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(
+            text(f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        )
+    try:
+        with pytest.raises(OceanoError, match=f"encoding {encoding}.*UTF8") as raised:
+            open_postgresql(url.set(database=name).render_as_string(hide_password=False))
+        assert (raised.value.code, raised.value.details) == ("invalid_setting", {"settings": ["CATALOG_URL"]})
+    finally:
+        with server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()
+
+
 def test_a_database_of_another_program_is_refused_and_unchanged(postgresql_url: str) -> None:
     engine = create_engine(postgresql_url)
     with engine.begin() as connection:
