@@ -120,7 +120,7 @@ class PostgresqlDatabase:
     def require_utf8(self, connection: Connection) -> None:
         """Raise `invalid_setting` if the database cannot store every character."""
         if (found := connection.exec_driver_sql("SHOW server_encoding").scalar_one()) != "UTF8":
-            message = f"the database has the encoding {found}. Create one with the encoding UTF8 (createdb -T template0)."
+            message = f"the database has the encoding {found}; create one with UTF8 (createdb -E UTF8 -T template0)"
             raise self._error(OceanoError, "invalid_setting", message)
 
     def version(self) -> tuple[object, ...]:
