@@ -439,7 +439,7 @@ containers() {
   fi
   docker compose up --detach --wait ||
     die 3 "not all services started; to see why, run docker compose logs --tail 20 in $here"
-  say "Oceano is at http://127.0.0.1:9100. When the page asks for a password, enter one of API_KEYS."
+  say "Oceano is at http://127.0.0.1:9100. To sign in on the page, leave the name empty and enter one of API_KEYS."
   say "To index pictures, set PICTURES=/your/pictures (absolute) in $here/.env, and run in $here:"
   say "  docker compose run --rm ingest"
 }

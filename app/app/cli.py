@@ -14,7 +14,9 @@ from typing import Annotated, Literal
 import typer
 
 from app import __version__
+from app.commands.audit_cli import audit
 from app.commands.jobs_cli import jobs, workers
+from app.commands.keys_cli import keys
 from app.commands.process import interruptible, open_settings
 from app.commands.setup_cli import models, setup
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OceanoError
@@ -31,6 +33,8 @@ cli = typer.Typer(
 )
 cli.add_typer(models, name="models")
 cli.add_typer(jobs, name="jobs")
+cli.add_typer(keys, name="keys")
+cli.add_typer(audit, name="audit")
 cli.add_typer(workers)
 cli.add_typer(setup)
 
@@ -119,7 +123,10 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     report: Annotated[
         Path | None, typer.Option(help="Write a CSV file that lists files that failed or had no face, with reasons.")
     ] = None,
-    queue: Annotated[bool, typer.Option("--queue", help="Only queue it, for `oceano worker`.")] = False,
+    queue: Annotated[
+        bool,
+        typer.Option("--queue", help="Only queue it, for `oceano worker`; not with --watch, --dry-run or --report."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
     """Index the faces of all pictures in a folder. Run it again to add new pictures."""

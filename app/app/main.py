@@ -15,7 +15,7 @@ from app.core.config import Settings, load_settings
 from app.core.protocols import Engine, FaceIndex
 from app.metrics import Metrics
 from app.service import open_services
-from app.web import Decoding, add_error_handlers, add_middleware, add_routes
+from app.web import Decoding, Rates, add_error_handlers, add_middleware, add_routes
 
 
 def create_app(
@@ -40,6 +40,7 @@ def create_app(
             logs.configure_logging(settings.logs_dir, "service")
         services = await asyncio.to_thread(open_services, settings, metrics, engine, index)
         app.state.services = services
+        app.state.rates = Rates(settings.rate_limit_per_minute)
         app.state.decoding = Decoding(services.search.threads)
         monitor = asyncio.create_task(services.monitor.run())
         try:

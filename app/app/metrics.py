@@ -55,7 +55,9 @@ class Metrics:
         self.job_images = Gauge("oceano_job_images", "Images that these ingests have processed", **registry)
         self.job_problems = Gauge("oceano_job_problems", "Files of these ingests that failed", **registry)
         self.job_rate = Gauge(
-            "oceano_job_images_per_second", "Images per second since the start, of the running ingests", **registry
+            "oceano_job_images_per_second",
+            "Images per second since the start or the last resume, of the running ingests",
+            **registry,
         )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

@@ -58,7 +58,7 @@ def adopting(ledger: Path) -> Callable[[Connection], None]:
             if _journal(ledger).exists():  # of a process that was killed: SQLite rolls its transaction back
                 shutil.copyfile(_journal(ledger), _journal(copy))
             _copy_rows(copy, ledger, connection)
-        except (sqlite3.Error, OSError) as failure:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as failure:  # a message may quote bytes of a damaged file
             raise OceanoError(
                 "ledger_unavailable", f"{ledger} cannot be read: {failure}", details={"path": str(ledger)}
             ) from failure

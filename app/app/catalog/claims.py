@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, and_, delete, exists, func, select, update
+from sqlalchemy import Connection, Text, and_, bindparam, delete, exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.clock import seconds_now, timestamp
 from app.catalog.database import execute_many, insert_or_ignore, insert_or_replace, storable
 from app.catalog.jobs import Counts, add_counts
+from app.catalog.leases import require_lease
 from app.catalog.ledger import Ledger
 from app.catalog.records import FileRecord
 from app.catalog.retry import retried
@@ -56,11 +58,14 @@ class JobLedger(Ledger):
         mine = {"collection": self.collection, "image_id": image_id, "worker": self._worker.id}
         with self.database.writing(urgent=True) as connection:
             connection.exec_driver_sql("SET LOCAL synchronous_commit = off")  # no reservation outlives its worker
-            if connection.execute(insert_or_ignore(RESERVATIONS, connection.dialect.name), mine).rowcount == 1:
+            if connection.execute(_RESERVE, mine).rowcount == 1:
                 return True
             one = RESERVATIONS.c
             query = select(one.worker).where(one.collection == self.collection, one.image_id == image_id)
-            return connection.execute(query).scalar_one_or_none() == self._worker.id
+            holder = connection.execute(query).scalar_one_or_none()
+            if holder is None:
+                self._require_lease(connection)
+            return bool(holder == self._worker.id)
 
     def defer(self, path: str) -> bool:
         """Give back a file whose image another worker processes; return False if the caller has to keep it."""
@@ -112,23 +117,27 @@ class JobLedger(Ledger):
             self._counts, self._counts_written = Counter(), time.monotonic()
 
     def _lost(self, connection: Connection, records: Sequence[FileRecord], counts: Counter[str]) -> set[str]:
-        """Return the paths whose results are not written, and take them from the counts.
+        """Return the paths whose results are not written, and take them from the counts."""
+        del records, counts
+        self._require_lease(connection)
+        return set()
 
-        Without its lease, this process may write none: others may have processed the same images since.
-        """
-        if not self.database.has_many_writers:
-            return set()
-        mine = select(WORKERS.c.id).where(WORKERS.c.id == self._worker.id).with_for_update(read=True)
-        if connection.execute(mine).first() is not None:
-            return set()
-        _subtract(counts, records)
-        return {one.path for one in records}
+    def _require_lease(self, connection: Connection) -> None:
+        """Raise `ingest_in_progress` without a lease: others may have processed the same images since."""
+        require_lease(connection, self._worker.id, self._job_id)
 
 
-def _subtract(counts: Counter[str], records: Iterable[FileRecord]) -> None:
-    for one in records:
-        counts[one.status] -= 1
-        counts["faces"] -= one.faces
+# No row if the worker has lost its lease: nobody would free the image again.
+_RESERVE: Final = (
+    insert(RESERVATIONS)
+    .from_select(
+        ["collection", "image_id", "worker"],
+        select(bindparam("collection", type_=Text), bindparam("image_id", type_=Text), WORKERS.c.id)
+        .where(WORKERS.c.id == bindparam("worker"))
+        .with_for_update(read=True, key_share=True),
+    )
+    .on_conflict_do_nothing()
+)
 
 
 class ClaimedLedger(JobLedger):
@@ -276,6 +285,9 @@ class ClaimedLedger(JobLedger):
             connection.execute(free.values(worker=None, not_before=again))
         return True
 
+    def _require_lease(self, connection: Connection) -> None:
+        """Nothing: a result counts if this worker has its file, and without a lease it has none."""
+
     def skip(self, path: str, count: str) -> None:
         """Count a file without a result; it is finished with the next result."""
         self._skipped.append((path, count))
@@ -300,7 +312,9 @@ class ClaimedLedger(JobLedger):
     def _lost(self, connection: Connection, records: Sequence[FileRecord], counts: Counter[str]) -> set[str]:
         had = self._finish(connection, [one.path for one in records])
         lost = [one for one in records if path_key(os.fsencode(one.path)) not in had]
-        _subtract(counts, lost)
+        for one in lost:
+            counts[one.status] -= 1
+            counts["faces"] -= one.faces
         # If the file has changed meanwhile, the other worker never sees this image, and its faces are removed.
         execute_many(connection, insert_or_ignore(SUPERSEDED, connection.dialect.name), [
             {"collection": self.collection, "image_id": one.image_id, "path": os.fsencode(one.path), "faces": one.faces}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app.catalog.clock import timestamp
 from app.catalog.database import Database, insert_or_ignore
@@ -43,3 +43,17 @@ def add_index(database: Database, collection: str, index_id: str, name: str) -> 
     values = {"collection": collection, "id": index_id, "name": name, "added_at": timestamp()}
     with database.writing(urgent=True) as connection:
         connection.execute(insert_or_ignore(INDEXES, connection.dialect.name), values)
+
+
+def replace_indexes(database: Database, collection: str, index_id: str, name: str) -> list[str]:
+    """Record that an index alone has the faces of the catalog, such as one to which they were restored.
+
+    Returns:
+        The names of the indexes that no longer belong to the catalog.
+    """
+    values = {"collection": collection, "id": index_id, "name": name, "added_at": timestamp()}
+    others = delete(INDEXES).where(INDEXES.c.collection == collection, INDEXES.c.id != index_id)
+    with database.writing(urgent=True) as connection:
+        removed = connection.execute(others.returning(INDEXES.c.name)).scalars().all()
+        connection.execute(insert_or_ignore(INDEXES, connection.dialect.name), values)
+    return sorted(removed)

@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from app.catalog.clock import seconds_now, timestamp
+from app.catalog.clock import timestamp
 from app.catalog.database import AnyRow, Database
+from app.catalog.leases import (
+    IS_ATTENDED,
+    LEASE_SECONDS,
+    end_unattended,
+    is_any_dead,
+    is_dead,
+    remove_dead,
+    require_lease,
+)
 from app.catalog.retry import retried
 from app.catalog.tables import JOBS, PROBLEMS, WORKERS
 from app.core.errors import OceanoError
@@ -24,6 +33,7 @@ Counts = Mapping[str, int]
 
 ENDED: Final = ("done", "failed", "interrupted")
 MOST_KEPT: Final = 200  # jobs that have ended; older ones are deleted with their problems
+_RESUMABLE: Final = ("interrupted", "failed")
 _PAGE: Final = 1000
 _JOB: Final = JOBS.c
 
@@ -50,6 +60,8 @@ class Job:
         ended_at: None if it has not ended.
         error: an error code; of a running job, the last error of a worker.
         message: one sentence about the error.
+        resumed_at: when a worker last continued it; None if it was never resumed.
+        images_before: images processed before that.
     """
 
     id: str
@@ -69,19 +81,23 @@ class Job:
     ended_at: str | None
     error: str | None
     message: str | None
+    resumed_at: str | None = None
+    images_before: int = 0
 
     @property
     def images(self) -> int:
         """Images processed so far."""
-        return sum(self.counts.get(name, 0) for name in ("done", "no_face", "failed", "duplicate", "moved"))
+        return images_in(self.counts)
 
     @property
     def rate(self) -> float | None:
-        """Images per second since the start; None if it has not started."""
-        if self.started_at is None:
+        """Images per second since it was started or resumed; None while it waits for a worker."""
+        began = self.resumed_at or self.started_at
+        if began is None or not (self.workers or self.ended_at):
             return None
         end = datetime.now(UTC) if self.ended_at is None else datetime.fromisoformat(self.ended_at)
-        return self.images / max(1.0, (end - datetime.fromisoformat(self.started_at)).total_seconds())
+        seconds = (end - datetime.fromisoformat(began)).total_seconds()
+        return max(0, self.images - self.images_before) / max(1.0, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +149,21 @@ class Jobs:
             "created_at": now,
             "started_at": None if worker is None else now,
         }
-        with self.database.writing() as connection:
+        with self.database.writing(urgent=True) as connection:
             self._delete_old(connection)
             connection.execute(JOBS.insert(), values)
             if worker is not None:
                 connection.execute(update(WORKERS).where(WORKERS.c.id == worker).values(job_id=job_id))
         return job_id
+
+    @retried
+    def settle(self) -> None:
+        """Remove the workers whose lease has ended, and interrupt or queue their jobs."""
+        with self.database.reading() as connection:
+            if not is_any_dead(connection):
+                return
+        with self.database.writing(urgent=True) as connection:
+            remove_dead(connection)
 
     def get(self, job_id: str) -> Job:
         """Return a job.
@@ -189,10 +214,11 @@ class Jobs:
         Raises:
             OceanoError: `not_found`, `invalid_request` if it has ended.
         """
+        self.settle()
         job = self.get(job_id)
         if job.state in ENDED:
             raise OceanoError("invalid_request", f"job {job.id} is {job.state} already")
-        with self.database.writing() as connection:
+        with self.database.writing(urgent=True) as connection:
             ask = update(JOBS).where(_JOB.id == job.id, _JOB.state.not_in(ENDED)).values(state="stopping")
             connection.execute(ask)
             end_unattended(connection)
@@ -204,44 +230,64 @@ class Jobs:
         Raises:
             OceanoError: `not_found`, `invalid_request` if it is done, runs or is queued.
         """
+        self.settle()
         job = self.get(job_id)
-        if job.state not in ("interrupted", "failed"):
-            raise OceanoError("invalid_request", f"job {job.id} is {job.state}, not interrupted or failed")
+        if job.state not in _RESUMABLE:
+            killed = f"; a process that was killed counts for {LEASE_SECONDS} s" if job.workers else ""
+            raise OceanoError("invalid_request", f"job {job.id} is {job.state}, not interrupted or failed{killed}")
         values = {"state": "queued", "shared": 1, "ended_at": None, "error": None, "message": None, "holder": None}
         if not job.shared:  # it had no list of files
-            values |= {"counts": "{}", "phase": "scan", "started_at": None}
-        with self.database.writing() as connection:
-            connection.execute(update(JOBS).where(_JOB.id == job.id, ~_IS_ATTENDED).values(values))
+            values |= {"counts": "{}", "phase": "scan", "started_at": None, "resumed_at": None, "images_before": 0}
+        with self.database.writing(urgent=True) as connection:
+            remove_dead(connection)
+            free = update(JOBS).where(_JOB.id == job.id, _JOB.state.in_(_RESUMABLE), ~IS_ATTENDED)
+            if not connection.execute(free.values(values)).rowcount:
+                raise OceanoError("invalid_request", f"the worker of job {job.id} is ending; resume it in a minute")
         return self.get(job.id)
 
     def note_error(self, job_id: str, failure: OceanoError) -> None:
         """Record the last error of a worker; the job continues."""
         self._update(job_id, {"error": failure.code, "message": failure.message})
 
-    def set_counts(self, job_id: str, counts: Counts) -> None:
-        """Replace the counts of a job that one process does alone."""
-        self._update(job_id, {"counts": json.dumps(dict(counts))})
+    def set_counts(self, job_id: str, counts: Counts, *, worker: str | None = None) -> None:
+        """Replace the counts of a job that one process does alone.
+
+        Args:
+            job_id: the job.
+            counts: all of them.
+            worker: the worker that does the job; None: in any case.
+
+        Raises:
+            OceanoError: `ingest_in_progress` if the worker has lost its lease.
+        """
+        self._update(job_id, {"counts": json.dumps(dict(counts))}, worker)
 
     @retried
-    def set_total(self, job_id: str, total: int) -> None:
-        """Record how many files a job has that one process does alone, as the count `total`."""
+    def set_total(self, job_id: str, total: int, *, worker: str | None = None) -> None:
+        """Record how many files a job has that one process does alone, as the count `total`; else as `set_counts`."""
         with self.database.writing(urgent=True) as connection:
+            if worker is not None:
+                require_lease(connection, worker, job_id)
             add_counts(connection, job_id, {"total": total}, replace=True)
 
-    def end(self, job_id: str, state: JobState, failure: OceanoError | None = None) -> None:
-        """Record that a job which this process does alone has ended."""
+    def end(
+        self, job_id: str, state: JobState, failure: OceanoError | None = None, *, worker: str | None = None
+    ) -> None:
+        """Record that a job which one process does alone has ended; else as `set_counts`."""
         error = {} if failure is None else {"error": failure.code, "message": failure.message}
-        self._update(job_id, {"state": state, "ended_at": timestamp(), **error})
+        self._update(job_id, {"state": state, "ended_at": timestamp(), **error}, worker)
 
     @retried
-    def _update(self, job_id: str, values: Mapping[str, object]) -> None:
+    def _update(self, job_id: str, values: Mapping[str, object], worker: str | None = None) -> None:
         with self.database.writing(urgent=True) as connection:
+            if worker is not None:
+                require_lease(connection, worker, job_id)
             connection.execute(update(JOBS).where(_JOB.id == job_id).values(values))
 
     @retried
     def _jobs(self, *conditions: Any, limit: int | None = None) -> list[Job]:
         with self.database.reading() as connection:
-            alive = WORKERS.c.leased_until >= seconds_now(connection)
+            alive = ~is_dead(connection)
             workers = select(func.count()).where(WORKERS.c.job_id == _JOB.id, alive).scalar_subquery()
             problems = select(func.count()).where(PROBLEMS.c.job_id == _JOB.id).scalar_subquery()
             query = select(JOBS, workers.label("workers"), problems.label("problems"))
@@ -258,16 +304,11 @@ class Jobs:
 
 _COUNTS: Final = select(_JOB.counts).where(_JOB.id == bindparam("job")).with_for_update()
 _SET_COUNTS: Final = update(JOBS).where(_JOB.id == bindparam("job")).values(counts=bindparam("new"))
-_IS_ATTENDED: Final = exists().where(WORKERS.c.job_id == _JOB.id)
 
 
-def end_unattended(connection: Connection) -> None:
-    """Give jobs without a worker the state that says so; workers whose lease has expired must be gone already."""
-    stopped = or_(_JOB.state == "stopping", and_(_JOB.state == "running", _JOB.shared == 0))
-    interrupted = update(JOBS).where(stopped, ~_IS_ATTENDED).values(state="interrupted", ended_at=timestamp())
-    connection.execute(interrupted)
-    waiting = update(JOBS).where(_JOB.state == "running", _JOB.shared == 1, ~_IS_ATTENDED).values(state="queued")
-    connection.execute(waiting)
+def images_in(counts: Counts) -> int:
+    """Return how many images the counts of a job have."""
+    return sum(counts.get(name, 0) for name in ("done", "no_face", "failed", "duplicate", "moved"))
 
 
 def add_counts(connection: Connection, job_id: str, change: Counts, *, replace: bool = False) -> None:
@@ -307,4 +348,6 @@ def _job(row: AnyRow) -> Job:
         ended_at=row.ended_at,
         error=row.error,
         message=row.message,
+        resumed_at=row.resumed_at,
+        images_before=row.images_before,
     )

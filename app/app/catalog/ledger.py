@@ -101,6 +101,15 @@ class Ledger(UnsettledImages):
         """Return all paths of an image, sorted."""
         return [record.path for record in self.files_of(image_id)]
 
+    def paths_of_images(self, image_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Return all paths of several images, sorted, by image; without those that have none."""
+        found: dict[str, list[str]] = {}
+        for some in chunks(image_ids, _AT_ONCE):
+            values = {"collection": self.collection, "image_ids": some}
+            for path, image_id in rows(self.database, _PATHS_OF, values):
+                found.setdefault(image_id, []).append(os.fsdecode(path))
+        return found
+
     def version(self) -> tuple[object, ...]:
         """Return values that differ once any process has changed the ledger."""
         return self.database.version()
@@ -344,6 +353,11 @@ def _after(query: Select[Any]) -> Select[Any]:
 _OF_COLLECTION: Final = select(*_COLUMNS).where(_FILE.collection == bindparam("collection"))
 _FILE_AT: Final = _OF_COLLECTION.where(_FILE.path == bindparam("path"))
 _FILES_OF: Final = _OF_COLLECTION.where(_FILE.image_id == bindparam("image_id")).order_by(_FILE.path)
+_PATHS_OF: Final = (
+    select(_FILE.path, _FILE.image_id)
+    .where(_FILE.collection == bindparam("collection"), _FILE.image_id.in_(bindparam("image_ids", expanding=True)))
+    .order_by(_FILE.path)
+)
 _REPRESENTATIVES: Final = _OF_COLLECTION.where((_FILE.status == "done") | (_FILE.status == "no_face")).order_by(
     _FILE.status, _FILE.path
 )

@@ -23,7 +23,8 @@ from app.core.locks import locked
 CATALOG_FILE: Final = "catalog.sqlite3"
 EARLIER_LEDGER: Final = "ledger.sqlite3"
 _ADVISORY_LOCK: Final = 0x0CEA_0001  # any number that only Oceano uses in its database
-_POSTGRESQL: Final = ("postgresql", "postgresql+psycopg")
+_POSTGRESQL: Final = ("postgresql", "postgresql+psycopg", "postgres")
+_SETTING: Final = "CATALOG_URL"
 _EXAMPLE: Final = "postgresql+psycopg://oceano:PASSWORD@HOST:5432/oceano"
 
 
@@ -50,20 +51,23 @@ def open_sqlite(path: Path, first: Callable[[Connection], None] = lambda _: None
     return database
 
 
-def open_postgresql(url: str, first: Callable[[Connection], None] = lambda _: None) -> Database:
+def open_postgresql(
+    url: str, first: Callable[[Connection], None] = lambda _: None, *, setting: str = _SETTING
+) -> Database:
     """Open a catalog in a PostgreSQL database; create its tables or upgrade them if necessary.
 
     Args:
         url: such as `postgresql+psycopg://oceano:PASSWORD@HOST:5432/oceano`.
         first: as for `open_sqlite`.
+        setting: what names the URL, for messages.
 
     Raises:
         OceanoError: `invalid_setting` if the URL is wrong, `ledger_unavailable`, `disk_full`.
     """
-    parsed = _checked(url)
+    parsed = _checked(url, setting)
     from app.catalog.postgresql import PostgresqlDatabase
 
-    database = PostgresqlDatabase(parsed.set(drivername="postgresql+psycopg"))
+    database = PostgresqlDatabase(parsed.set(drivername="postgresql+psycopg"), setting)
     try:
         with database.reading() as connection:
             database.require_utf8(connection)
@@ -93,7 +97,7 @@ def open_ledger(path: Path, collection: str) -> Ledger:
 
 def is_on_this_machine(url: str) -> bool:
     """Return whether a URL of a database names a server of this machine."""
-    host = _checked(url).host or "localhost"
+    host = _checked(url, _SETTING).host or "localhost"
     names = {"localhost", "::1", socket.gethostname(), socket.getfqdn()}
     return host in names or host.startswith(("/", "127."))
 
@@ -111,26 +115,25 @@ def _advisory_lock(connection: Connection) -> Iterator[None]:
     yield
 
 
-def _checked(url: str) -> URL:
+def _checked(url: str, setting: str) -> URL:
     """Return a URL of a PostgreSQL database.
 
     Raises:
         OceanoError: `invalid_setting`.
     """
+    if url.partition("://")[2].count("@") > 1:  # else a part of the password would become the name of the host
+        raise _wrong_url("it has more than one @; write @ in the password as %40", setting)
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as failure:  # such as a port that is not a number
-        raise _wrong_url("it is not a URL") from failure
+        raise _wrong_url("it is not a URL", setting) from failure
     if parsed.drivername not in _POSTGRESQL:
-        raise _wrong_url(f"{parsed.drivername} is not supported")
+        raise _wrong_url(f"{parsed.drivername} is not supported", setting)
     if not parsed.database:
-        raise _wrong_url("it names no database")
+        raise _wrong_url("it names no database", setting)
     return parsed
 
 
-def _wrong_url(reason: str) -> OceanoError:
-    return OceanoError(
-        "invalid_setting",
-        f"CATALOG_URL: {reason}. Leave it empty for SQLite, or set it like {_EXAMPLE}",
-        details={"settings": ["CATALOG_URL"]},
-    )
+def _wrong_url(reason: str, setting: str) -> OceanoError:
+    advice = "Leave it empty for SQLite, or set it like" if setting == _SETTING else "Use sqlite, or a URL such as"
+    return OceanoError("invalid_setting", f"{setting}: {reason}. {advice} {_EXAMPLE}", details={"settings": [setting]})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import URL, Connection, create_engine, func, select
@@ -14,42 +17,45 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.catalog.retry import RetryPolicy, TemporaryError
 from app.catalog.tables import METADATA
+from app.catalog.writers_lock import IDLE_SECONDS, Held, Refused, Wait, lock
 from app.core.errors import ErrorCode, OceanoError
 
 _CONNECT_SECONDS: Final = 10
 _STATEMENT_SECONDS: Final = 60
 # A firewall or router that drops packets silently is noticed after this time; TCP alone waits for 15 minutes or more.
 _SILENT_SECONDS: Final = 30
-_CONNECTION_DEFAULTS: Final = {  # the URL can set others
-    "application_name": "oceano",
-    "connect_timeout": _CONNECT_SECONDS,
+_KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+# The server notices a lost connection as soon as the client; a transaction of a suspended process ends, with its locks.
+_OF_THE_SESSION: Final = {
+    "statement_timeout": _STATEMENT_SECONDS * 1000,
+    "idle_in_transaction_session_timeout": IDLE_SECONDS * 1000,
+    "synchronous_commit": "on",
     "tcp_user_timeout": _SILENT_SECONDS * 1000,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
+    **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
 }
 _CONNECTIONS: Final = 5  # of one process
-_LOCK_POLL_SECONDS: Final = 0.1
-# The databases that this thread has to itself, by URL.
-_EXCLUSIVE: Final[ContextVar[frozenset[str]]] = ContextVar("exclusive", default=frozenset())
-_WRITERS_LOCK: Final = 0x0CEA_0002  # writers of results share it; `exclusive` has it alone
-_TRY_SHARED: Final = select(func.pg_try_advisory_xact_lock_shared(_WRITERS_LOCK))
-_LOCK_EXCLUSIVE: Final = select(func.pg_advisory_xact_lock(_WRITERS_LOCK))
-_STILL_CONNECTED: Final = select(1)  # else another process may have taken the lock
+_LOCK_SECONDS: Final = 2  # of one attempt to take the lock of all writers; then a stop is looked at
+# The locks that this thread has, by URL of the database.
+_EXCLUSIVE: Final[ContextVar[Mapping[str, Held]]] = ContextVar("exclusive", default=MappingProxyType({}))
 _FULL: Final = "53100"
 _READ_ONLY: Final = "25006"
 _CANCELLED: Final = "57014"
-# Serialization failure, deadlock, too many connections, shutdown, crash of another session, start.
-_TEMPORARY: Final = frozenset({"40001", "40P01", "53300", "57P01", "57P02", "57P03"})
+_NOT_FREE: Final = "55P03"  # a lock
+# Serialization failure, deadlock, too many connections, shutdown, crash of another session, start, time limits of a
+# statement and of an idle transaction.
+_TEMPORARY: Final = frozenset({"40001", "40P01", "53300", "57P01", "57P02", "57P03", _CANCELLED, "25P03"})
 # What a server answers to a new connection, which has no code, if a later one may succeed.
 _REFUSED_FOR_NOW: Final = ("the database system is", "too many")
 _IS_IT_RUNNING: Final = " Is the server running on that host and accepting TCP/IP connections?"
-_NO_CREDENTIALS: Final = "no password supplied"  # libpq's own message, without FATAL
+# Of libpq's own messages, which have no code and no FATAL: what no later attempt changes.
+_WRONG_SETTING: Final = re.compile("no password supplied|invalid .* value|SSL was required|certificate")
+_NO_SCHEMA: Final = "3F000"
 _HINTS: Final = {
     _READ_ONLY: "The database is read-only: name the primary server, and a user who may write.",
     _CANCELLED: f"A statement took longer than {_STATEMENT_SECONDS} s: the server is overloaded, or a table is locked.",
     "53300": "Raise max_connections of the server, or run fewer workers.",
     "42501": "The user must be allowed to create tables.",
+    _NO_SCHEMA: "Create the schema that search_path names.",
 }
 
 
@@ -58,12 +64,14 @@ class PostgresqlDatabase:
 
     Args:
         url: with the driver psycopg.
+        setting: what names the URL, for messages.
     """
 
     has_many_writers = True
     longest_path = 2600  # an entry of an index has 2,704 bytes at most
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, setting: str = "CATALOG_URL") -> None:
+        self._setting = setting
         self.name = url.set(query={}).render_as_string(hide_password=True)  # a query can have a password
         self.retries = RetryPolicy()
         self._key = url.render_as_string(hide_password=False)
@@ -74,9 +82,9 @@ class PostgresqlDatabase:
             pool_timeout=_CONNECT_SECONDS,
             pool_pre_ping=True,  # the server was restarted
             connect_args={
-                **{name: value for name, value in _CONNECTION_DEFAULTS.items() if name not in url.query},
+                **{name: value for name, value in _connection_defaults().items() if name not in url.query},
                 "client_encoding": "utf8",
-                "options": f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c synchronous_commit=on",
+                "options": _options(url),
             },
         )
 
@@ -88,9 +96,11 @@ class PostgresqlDatabase:
     @contextmanager
     def writing(self, *, urgent: bool = False) -> Iterator[Connection]:
         with self._oceano_errors(), self.engine.begin() as connection:
-            if not urgent and self._key not in _EXCLUSIVE.get():
-                while not connection.scalar(_TRY_SHARED):
-                    time.sleep(_LOCK_POLL_SECONDS)
+            if (held := _EXCLUSIVE.get().get(self._key)) is not None:
+                self._require(held)
+            elif not urgent:
+                with self._refusals():
+                    Wait(self.retries.stop).share(connection)
             yield connection
 
     @contextmanager
@@ -98,24 +108,46 @@ class PostgresqlDatabase:
         if self._key in _EXCLUSIVE.get():
             yield
             return
-        with closing(self.retries.run(self._locked)) as connection:
-            token = _EXCLUSIVE.set(_EXCLUSIVE.get() | {self._key})
+        wait = Wait(self.retries.stop)
+        while (found := self.retries.run(lambda: self._locked(wait))) is None:
+            pass
+        with closing(found) as held:
+            token = _EXCLUSIVE.set({**_EXCLUSIVE.get(), self._key: held})
             try:
                 yield
-                with self._oceano_errors():
-                    connection.execute(_STILL_CONNECTED)
+                self._require(held)
             finally:
                 _EXCLUSIVE.reset(token)
 
-    def _locked(self) -> Connection:
-        """Return a connection that has the lock of all writers until it is closed."""
+    def _locked(self, wait: Wait) -> Held | None:
+        """Return the lock of all writers; None if it was not free for a while."""
         with self._oceano_errors(), ExitStack() as opened:
             connection = opened.enter_context(self.engine.connect())
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-            connection.execute(_LOCK_EXCLUSIVE)
+            try:
+                lock(connection, _LOCK_SECONDS)
+            except DBAPIError as failure:
+                if getattr(failure.orig, "sqlstate", None) != _NOT_FREE:
+                    raise
+                connection.rollback()
+                with self._refusals():
+                    wait.go_on(connection)
+                return None
             opened.pop_all()
-            return connection
+            return Held(connection)
+
+    def _require(self, held: Held) -> None:
+        """Raise `ledger_unavailable` if this process has lost the lock of all writers: others may write since then."""
+        if (failure := held.failure()) is not None:
+            reason = " ".join(str(getattr(failure, "orig", failure)).split())
+            message = f"this process had the catalog to itself, and lost its connection: {reason}"
+            raise self._error(OceanoError, "ledger_unavailable", message) from failure
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except Refused as failure:
+            raise self._error(OceanoError, "ledger_unavailable", str(failure)) from failure
 
     def require_utf8(self, connection: Connection) -> None:
         """Raise `invalid_setting` if the database cannot store every character."""
@@ -149,17 +181,39 @@ class PostgresqlDatabase:
     def _converted(self, failure: DBAPIError) -> OceanoError:
         message = " ".join(str(failure.orig).split()).removesuffix(_IS_IT_RUNNING)
         state = getattr(failure.orig, "sqlstate", None)
-        if state is None and ("FATAL:" in message or _NO_CREDENTIALS in message):  # the server refused the connection
-            if any(part in message for part in _REFUSED_FOR_NOW):
-                return self._error(TemporaryError, "ledger_unavailable", message)
-            return self._error(OceanoError, "invalid_setting", message)
-        if state is None and isinstance(failure, ProgrammingError):  # an option in the URL that does not exist
-            return self._error(OceanoError, "invalid_setting", message)
+        if state is None and any(part in message for part in _REFUSED_FOR_NOW):
+            return self._error(TemporaryError, "ledger_unavailable", message)
+        # FATAL: the server refused the connection; ProgrammingError: an option in the URL that does not exist
+        is_wrong = "FATAL:" in message or _WRONG_SETTING.search(message) or isinstance(failure, ProgrammingError)
+        if (state is None and is_wrong) or state == _NO_SCHEMA:
+            return self._error(OceanoError, "invalid_setting", _with_hint(message, state))
         if state == _FULL:
             return self._error(OceanoError, "disk_full", message)
-        is_temporary = failure.connection_invalidated or state is None or state in _TEMPORARY or state.startswith("08")
-        kind = TemporaryError if is_temporary and isinstance(failure, OperationalError) else OceanoError
-        return self._error(kind, "ledger_unavailable", f"{message}. {_HINTS[state]}" if state in _HINTS else message)
+        is_lost = isinstance(failure, OperationalError) and (state is None or failure.connection_invalidated)
+        is_temporary = is_lost or (state is not None and (state in _TEMPORARY or state.startswith("08")))
+        kind = TemporaryError if is_temporary else OceanoError
+        return self._error(kind, "ledger_unavailable", _with_hint(message, state))
 
     def _error(self, kind: type[OceanoError], code: ErrorCode, message: str) -> OceanoError:
-        return kind(code, f"CATALOG_URL {self.name}: {message}", details={"settings": ["CATALOG_URL"]})
+        return kind(code, f"{self._setting} {self.name}: {message}", details={"settings": [self._setting]})
+
+
+def _with_hint(message: str, state: str | None) -> str:
+    return f"{message}. {_HINTS[state]}" if state in _HINTS else message
+
+
+def _connection_defaults() -> dict[str, str | int]:
+    """Return the options of a connection; the URL can set others."""
+    return {
+        "application_name": f"oceano {socket.gethostname()}:{os.getpid()}",  # says who has a lock
+        "connect_timeout": _CONNECT_SECONDS,
+        "tcp_user_timeout": _SILENT_SECONDS * 1000,
+        **_KEEPALIVES,
+    }
+
+
+def _options(url: URL) -> str:
+    """Return the settings of a session, after those of the URL."""
+    given = url.query.get("options", ())
+    ours = [f"-c {name}={value}" for name, value in _OF_THE_SESSION.items()]
+    return " ".join([given] if isinstance(given, str) else given) + " " + " ".join(ours)

@@ -22,11 +22,14 @@ class RetryPolicy:
     """How long requests are retried: not at all, until `enable` is called.
 
     A request that was cut off may have been executed, so only requests that may safely run twice are retried.
+
+    Attributes:
+        stop: as for `enable`; before that, an event that nobody sets.
     """
 
     def __init__(self) -> None:
         self._seconds = 0.0
-        self._stop = Event()
+        self.stop = Event()
 
     def enable(self, stop: Event, seconds: float = RETRY_SECONDS) -> None:
         """Retry requests from now on.
@@ -35,7 +38,7 @@ class RetryPolicy:
             stop: once set, ends the current pause and the retries.
             seconds: no retry of a request starts after this time.
         """
-        self._seconds, self._stop = seconds, stop
+        self._seconds, self.stop = seconds, stop
 
     def run(self, work: Callable[[], T]) -> T:
         """Run `work`, and retry it while it raises a `TemporaryError`.
@@ -43,7 +46,7 @@ class RetryPolicy:
         Raises:
             OceanoError: of the last attempt.
         """
-        return retry_part(work, self._stop, part="catalog", is_temporary=_is_temporary, seconds=self._seconds)
+        return retry_part(work, self.stop, part="catalog", is_temporary=_is_temporary, seconds=self._seconds)
 
 
 class _HasRetries(Protocol):

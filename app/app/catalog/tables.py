@@ -20,9 +20,11 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 
 METADATA: Final = MetaData()
+_VALID_USER: Final = text("kind = 'user' AND revoked_at IS NULL")
 
 FILES: Final = Table(
     "files",
@@ -92,6 +94,8 @@ JOBS: Final = Table(
     Column("ended_at", Text),
     Column("error", Text, comment="an error code"),
     Column("message", Text),
+    Column("resumed_at", Text, comment="when a worker last continued it"),
+    Column("images_before", BigInteger, nullable=False, server_default="0", comment="images processed before that"),
     CheckConstraint("state IN ('queued', 'running', 'stopping', 'done', 'failed', 'interrupted')", name="jobs_state"),
     CheckConstraint("phase IN ('scan', 'files', 'finish')", name="jobs_phase"),
     Index("jobs_by_state", "state", "created_at"),
@@ -189,6 +193,34 @@ KEYS: Final = Table(
     Column("expires_at", Text),
     Column("used_at", Text),
     Column("revoked_at", Text),
+    Column("kind", Text, nullable=False, server_default="key"),
+    Column("created_by", Text, nullable=False, server_default="oceano"),
+)
+Index(
+    "keys_valid_user",
+    KEYS.c.name,
+    unique=True,
+    sqlite_where=_VALID_USER,
+    postgresql_where=_VALID_USER,
+)
+SESSIONS: Final = Table(
+    "sessions",
+    METADATA,
+    Column("digest", Text, primary_key=True, comment="SHA-256 of the browser's token"),
+    Column("before", Text, comment="SHA-256 of the token before it, which a request on its way may still have"),
+    Column("form_token", Text, nullable=False, comment="of its forms, against other sites"),
+    Column("who", Text, nullable=False),
+    Column("key_id", Text, comment="of the key or user that signed in; NULL: a sign-in service did"),
+    Column("role", Text, nullable=False),
+    Column("folders", Text, nullable=False, comment="JSON; empty: all"),
+    Column("created_at", Text, nullable=False),
+    Column("rotated_at", Text, nullable=False, comment="when it got its token"),
+    Column("seen_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Index("sessions_by_before", "before"),
+    Index("sessions_by_who", "who"),
 )
 AUDIT: Final = Table(
     "audit",
@@ -201,6 +233,8 @@ AUDIT: Final = Table(
     Column("purpose", Text),
     Column("details", Text, nullable=False, comment="JSON"),
     Column("digest", Text, nullable=False, comment="SHA-256 of this entry and the digest of the one before"),
+    Index("audit_by_who", "who", "number"),
+    Index("audit_by_action", "action", "number"),
 )
 SUPPRESSION: Final = Table(
     "suppression",

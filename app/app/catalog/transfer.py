@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Table, delete, select, text, union, update
 from sqlalchemy.sql import ColumnElement
 
+from app.catalog.audit import lock_audit
 from app.catalog.clock import seconds_now, timestamp
 from app.catalog.copying import (
     COPIED,
@@ -99,6 +100,7 @@ def restore(ledger: Ledger, backup: Path, work_dir: Path, stop: Stop = never) ->
             ledger.database.exclusive(),
             ledger.database.writing() as writing,
         ):
+            _let_idle(writing)
             continued = _continues(reading, writing)
             for table in COPIED:
                 where = table.c.collection == ledger.collection if table in _RESULTS else None
@@ -131,6 +133,8 @@ def migrate(source: Database, target: Database, work_dir: Path, stop: Stop = nev
     if _identity(source) == _identity(target):
         raise OceanoError("invalid_request", f"{target.name} is the current catalog under another address")
     with _frozen(source, work_dir) as reading, target.writing() as writing:
+        _let_idle(writing)
+        lock_audit(writing)
         copied = {table.name: copy_rows(reading, writing, table, stop=stop) for table in COPIED}
         collections = _collections(reading)
         for table in COPIED:
@@ -175,7 +179,14 @@ def _snapshot(database: Database) -> Iterator[Connection]:
     """Read a PostgreSQL database as it is now, while others write to it."""
     with database.reading() as connection:
         connection.exec_driver_sql(_SNAPSHOT)
+        _let_idle(connection)
         yield connection
+
+
+def _let_idle(connection: Connection) -> None:
+    """Let a transaction wait longer than usual for its next statement: the other catalog may be read meanwhile."""
+    if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 @contextmanager
@@ -212,6 +223,7 @@ def _leave_workers_behind(connection: Connection) -> None:
 
 def _continues(source: Connection, target: Connection) -> bool:
     """Return whether the target's audit, a chain of digests, is the beginning of the source's."""
+    lock_audit(target)
     newest = select(AUDIT.c.number, AUDIT.c.digest).order_by(AUDIT.c.number.desc()).limit(1)
     last = target.execute(newest).one_or_none()
     if last is None:

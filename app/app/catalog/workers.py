@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import time
 import uuid
 from collections.abc import Collection
 from threading import Event, Thread
 from typing import Final
 
-from sqlalchemy import Connection, and_, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, exists, or_, select, update
 
 from app.catalog.clock import seconds_now, timestamp
 from app.catalog.database import Database
-from app.catalog.jobs import ENDED, Phase, end_unattended
+from app.catalog.jobs import ENDED, Phase, images_in
+from app.catalog.leases import LEASE_SECONDS, end_unattended, release, remove, remove_dead
 from app.catalog.retry import retried
-from app.catalog.tables import CLAIMS, JOBS, RESERVATIONS, WORKERS
+from app.catalog.tables import CLAIMS, JOBS, WORKERS
 from app.core.errors import OceanoError
 
 _log = logging.getLogger(__name__)
 
-LEASE_SECONDS: Final = 60
 RENEW_SECONDS: Final = 10.0
 _JOB: Final = JOBS.c
 
@@ -59,6 +62,7 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._left = Event()
         self._renewing: Thread | None = None
+        self._late_at = -math.inf
 
     def join(self) -> None:
         """Register the worker, and renew its lease in a thread from now on."""
@@ -73,7 +77,7 @@ class Worker:
             self._renewing.join(RENEW_SECONDS)  # else it may use a connection that is closed next
         try:
             with self.database.writing(urgent=True) as connection:
-                _remove(connection, [self.id])
+                remove(connection, [self.id])
         except OceanoError as failure:
             _log.warning("this worker could not be removed from the catalog: %s", failure.message)
 
@@ -88,7 +92,8 @@ class Worker:
             The id of the job; None if there is none.
         """
         with self.database.writing(urgent=True) as connection:
-            remove_dead(connection)
+            if not self._was_late(connection):
+                remove_dead(connection)
             if not connection.execute(select(WORKERS.c.id).where(WORKERS.c.id == self.id)).first():
                 self._insert(connection)  # the lease was lost, and with it all that the worker had
             now = seconds_now(connection)
@@ -101,10 +106,7 @@ class Worker:
             query = query.where(_JOB.state.in_(("queued", "running")), _JOB.id.not_in(list(without)))
             found: str | None = connection.execute(query.order_by(_JOB.created_at).limit(1)).scalar_one_or_none()
             if found is not None:
-                started = {"state": "running", "started_at": JOBS.c.started_at}
-                connection.execute(update(JOBS).where(_JOB.id == found, _JOB.state == "queued").values(started))
-                first = update(JOBS).where(_JOB.id == found, _JOB.started_at.is_(None))
-                connection.execute(first.values(started_at=timestamp()))
+                _start(connection, found)
                 connection.execute(update(WORKERS).where(WORKERS.c.id == self.id).values(job_id=found))
         self.job_id = found
         return found
@@ -128,7 +130,7 @@ class Worker:
     def release_job(self) -> None:
         """Give back the files, images and the phase of the job that the worker has."""
         with self.database.writing(urgent=True) as connection:
-            _release(connection, [self.id])
+            release(connection, [self.id])
             connection.execute(update(WORKERS).where(WORKERS.c.id == self.id).values(job_id=None))
             end_unattended(connection)
         self.job_id = None
@@ -137,12 +139,14 @@ class Worker:
         """Renew the lease once, remove dead workers, and see whether the job is to stop."""
         try:
             with self.database.writing(urgent=True) as connection:
+                was_late = self._was_late(connection)
                 until = seconds_now(connection) + self._lease_seconds
                 mine = update(WORKERS).where(WORKERS.c.id == self.id).values(leased_until=until)
                 lost = not connection.execute(mine).rowcount
                 state = select(_JOB.state).where(_JOB.id == self.job_id)
                 stopping = connection.execute(state).scalar_one_or_none() in ("stopping", *ENDED)
-                remove_dead(connection)  # else an ingest would wait forever for images that a dead one had
+                if not was_late:
+                    remove_dead(connection)  # else an ingest would wait forever for images that a dead one had
         except OceanoError as failure:  # tried again; if it lasts, what this worker has goes to others
             _log.warning("the lease could not be renewed: %s", failure.message)
             return
@@ -150,6 +154,17 @@ class Worker:
             _log.warning("the lease of this worker ended before it was renewed; others have its files now")
         if lost or stopping:
             self.stop.set()
+
+    def _was_late(self, connection: Connection) -> bool:
+        """Return whether the lease of this worker ended before it was renewed, now or less than one lease ago.
+
+        Then perhaps the catalog was away for all workers, and the others need time to renew theirs.
+        """
+        now = seconds_now(connection)
+        on_time = select(WORKERS.c.id).where(WORKERS.c.id == self.id, WORKERS.c.leased_until >= now)
+        if connection.execute(on_time).first() is None:
+            self._late_at = time.monotonic()
+        return time.monotonic() - self._late_at < self._lease_seconds
 
     def _renew_until_left(self) -> None:
         while not self._left.wait(min(RENEW_SECONDS, self._lease_seconds / 4)):
@@ -166,21 +181,13 @@ class Worker:
         connection.execute(WORKERS.insert().values(id=self.id, name=self.name, leased_until=until))
 
 
-def remove_dead(connection: Connection) -> None:
-    """Remove the workers whose lease has ended; what they had is free for others."""
-    ended = select(WORKERS.c.id).where(WORKERS.c.leased_until < seconds_now(connection))
-    if dead := connection.execute(ended.with_for_update(skip_locked=True)).scalars().all():
-        _log.info("%d workers have not renewed their lease; others take over what they had", len(dead))
-        _remove(connection, dead)
-
-
-def _remove(connection: Connection, workers: Collection[str]) -> None:
-    _release(connection, workers)
-    connection.execute(delete(WORKERS).where(WORKERS.c.id.in_(workers)))
-    end_unattended(connection)
-
-
-def _release(connection: Connection, workers: Collection[str]) -> None:
-    connection.execute(update(CLAIMS).where(CLAIMS.c.worker.in_(workers)).values(worker=None))
-    connection.execute(delete(RESERVATIONS).where(RESERVATIONS.c.worker.in_(workers)))
-    connection.execute(update(JOBS).where(_JOB.holder.in_(workers)).values(holder=None))
+def _start(connection: Connection, job_id: str) -> None:
+    """Record that a queued job runs from now on, and how much was done before; only one worker does."""
+    queued = select(_JOB.started_at, _JOB.counts).where(_JOB.id == job_id, _JOB.state == "queued")
+    if (job := connection.execute(queued.with_for_update()).one_or_none()) is None:
+        return
+    values: dict[str, object] = {"state": "running", "started_at": timestamp()}
+    if job.started_at is not None:
+        before = images_in(json.loads(job.counts))
+        values = {"state": "running", "resumed_at": timestamp(), "images_before": before}
+    connection.execute(update(JOBS).where(_JOB.id == job_id).values(values))

@@ -16,17 +16,29 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
-from app.catalog import CATALOG_FILE, EARLIER_LEDGER, Stopped, back_up, require_no_workers, restore
+from app.catalog import (
+    CATALOG_FILE,
+    EARLIER_LEDGER,
+    Ledger,
+    Stopped,
+    back_up,
+    replace_indexes,
+    require_no_workers,
+    restore,
+)
+from app.commands.audit import record_command
 from app.commands.console import counted, faces_bar, say
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, ErrorCode, OceanoError, is_full
 from app.core.files import free_bytes
+from app.core.paths import readable
 from app.core.protocols import FaceIndex
 from app.core.types import ModelPack
 from app.images import Thumbs, ThumbStore, copy_thumbs
 from app.index import (
     alias_path,
     collection_exists,
+    identity_of,
     index_exists,
     open_index,
     remove_restore_leftovers,
@@ -37,7 +49,7 @@ from app.index import (
 from app.index.capacity import amount, plan
 from app.index.transfer import Migration
 from app.library import only_writer, read_manifest, require_undamaged, restore_marker_path, write_manifest
-from app.service import KeptSearches, find_model, open_ledger, open_thumbs, record_index, require_same_index
+from app.service import KeptSearches, find_model, open_ledger, open_thumbs, require_same_index
 
 _PARTIAL_NAME: Final = re.compile(r"\..+\.(?P<pid>[0-9]+)\.partial", re.DOTALL)
 _PARTS: Final = frozenset({"state", "qdrant_storage", "thumbs", "logs", "models", "backup.json"})
@@ -76,6 +88,7 @@ def run_backup(settings: Settings, target: Path, stop: Event) -> int:
         ):
             require_same_index(settings, pack, index, ledger)
             ledger.check()
+            record_command(settings, "command.backup", {"folder": readable(str(target))})
             partial.mkdir(mode=0o700)
             backup_settings.state_dir.mkdir(mode=0o700)
             back_up(ledger.database, backup_settings.state_dir / CATALOG_FILE, stop.is_set)
@@ -149,14 +162,30 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
             say("interrupted; run the same command again to continue")
             return EXIT_INTERRUPTED
         _restore_kept_searches(settings, backup_settings)
-        restore_marker.unlink()
         with closing(open_index(settings, pack)) as index:
             faces = index.count()
-            record_index(settings, pack, index, ledger)
+            replaced = _own_catalog(settings, pack, index, ledger)
+        # not before: the audit of the backup goes on only where there is no other
+        record_command(settings, "command.restore", {"folder": readable(str(source))})
+        restore_marker.unlink()
     say(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the catalog")
     if not with_audit:
         say("the audit of the backup was not restored, because the catalog has another one")
+    if replaced:
+        say(
+            f"the catalog belongs to the restored index now, and no longer to {', '.join(replaced)}: services and "
+            "ingests with that one are refused from now on. Restart those that still run with the settings of this one"
+        )
     return EXIT_OK
+
+
+def _own_catalog(settings: Settings, pack: ModelPack, index: FaceIndex, ledger: Ledger) -> list[str]:
+    """Let a shared catalog belong to the restored index alone; return the indexes that it belonged to before.
+
+    Two indexes that both go on would each have faces that the other lacks.
+    """
+    found = identity_of(settings, pack, index) if ledger.database.has_many_writers else None
+    return [] if found is None else replace_indexes(ledger.database, ledger.collection, *found)
 
 
 def _back_up_kept_searches(settings: Settings, backup_settings: Settings) -> None:

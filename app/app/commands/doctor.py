@@ -7,6 +7,7 @@ from dataclasses import asdict
 from threading import Event
 from typing import Any
 
+from app.commands.audit import record_command
 from app.commands.console import counted, say
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
@@ -35,6 +36,7 @@ def run_doctor(settings: Settings, stop: Event, *, fix: bool, as_json: bool) -> 
         if not as_json:
             _say_found(found)
         if fix and found.is_repairable and not stop.is_set():
+            record_command(settings, "command.doctor", {"fix": True})
             repairs = doctor.repair(found)
             if not as_json:
                 _say_repairs(repairs)

@@ -8,12 +8,25 @@ from contextlib import closing
 from dataclasses import asdict
 from threading import Event
 
+from app.commands.audit import record_command
 from app.commands.console import counted, say
 from app.commands.ingest_progress import IngestProgress
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
+from app.core.paths import absolute, readable
+from app.index import open_index
 from app.library import PruneCounts
-from app.service import IngestRequest, find_model, open_ingest_job, open_ledger, preview_prune, queue_ingest
+from app.service import (
+    IngestRequest,
+    QueuedIngest,
+    find_model,
+    open_ingest_job,
+    open_ledger,
+    preview_prune,
+    queue_ingest,
+    require_same_index,
+    require_shared_index,
+)
 
 
 def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_json: bool = False) -> int:
@@ -28,6 +41,7 @@ def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_js
     if request.dry_run:
         return _dry_run(request, settings, stop, as_json=as_json)
     with open_ingest_job(request, settings, stop) as job:
+        record_command(settings, "command.ingest", _recorded(request))
         with IngestProgress(request.folder, as_json=as_json) as progress:
             try:
                 job.run(progress.update)
@@ -54,15 +68,41 @@ def run_queue(request: IngestRequest, settings: Settings, *, as_json: bool = Fal
     """Queue an ingest for the workers, and print the id of the job.
 
     Raises:
-        OceanoError: `not_found`, `invalid_request`, and as `find_model` and `open_ledger` do.
+        OceanoError: `not_found`, `invalid_request`, `invalid_setting` if the catalog belongs to another index, and as
+            `find_model`, `open_ledger` and `open_index` do.
     """
     request.check()
     if request.watch or request.dry_run or request.report is not None:
         raise OceanoError("invalid_request", "--queue returns at once; it excludes --watch, --dry-run and --report")
-    with closing(open_ledger(settings, find_model(settings))) as ledger:
-        job_id = queue_ingest(ledger, request)
-    say(json.dumps({"job": job_id}) if as_json else f"queued: job {job_id}; `oceano worker` does it")
+    pack = find_model(settings)
+    require_shared_index(settings)
+    with closing(open_ledger(settings, pack)) as ledger:
+        if ledger.database.has_many_writers:
+            with closing(open_index(settings, pack)) as index:
+                require_same_index(settings, pack, index, ledger)
+        record_command(settings, "command.ingest", _recorded(request) | {"queue": True})
+        queued = queue_ingest(ledger, request)
+    say(json.dumps({"job": queued.job_id, "new": queued.is_new}) if as_json else _queued(queued))
     return EXIT_OK
+
+
+def _recorded(request: IngestRequest) -> dict[str, object]:
+    """Return what the audit log keeps of an ingest."""
+    return {
+        "folder": readable(absolute(request.folder)),
+        "prune": request.prune or None,
+        "forget_drives": request.forget_drives or None,
+        "watch": request.watch or None,
+    }
+
+
+def _queued(queued: QueuedIngest) -> str:
+    if not queued.is_new:
+        return f"queued already, with the same options: job {queued.job_id}"
+    line = f"queued: job {queued.job_id}; `oceano worker` does it"
+    if queued.other is not None:
+        line += f". Job {queued.other}, of the same folder, has listed its files already; this one adds newer ones"
+    return line
 
 
 def _dry_run(request: IngestRequest, settings: Settings, stop: Event, *, as_json: bool) -> int:

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, Final
 
-from app.catalog import Job, Jobs, Problem
-from app.commands.console import plain, say
+from app.catalog import LEASE_SECONDS, Job, Jobs, Problem
+from app.commands.console import counted, plain, say
 from app.core.config import Settings
-from app.core.errors import EXIT_OK
+from app.core.errors import EXIT_OK, OceanoError
 from app.core.paths import readable
 from app.service import find_model, open_ledger, progress_of
 
+SHOWN_JOBS: Final = 50
 SHOWN_PROBLEMS: Final = 20
+_IN_THE_LINE: Final = "total"  # the count that the line of a job has already
 
 
 def run_list(settings: Settings, *, as_json: bool) -> int:
-    """Print the newest jobs, a line each, or as JSON lines."""
+    """Print the newest jobs, a line each, or as a JSON array."""
     with _jobs(settings) as jobs:
-        for job in jobs.newest():
-            say(json.dumps(_as_json(job)) if as_json else _line(job))
+        newest = jobs.newest(SHOWN_JOBS + 1)
+    newest, are_more = newest[:SHOWN_JOBS], len(newest) > SHOWN_JOBS
+    if as_json:
+        say(json.dumps([_as_json(job) for job in newest]))
+    elif not newest:
+        say("no ingests yet")
+    else:
+        for job in newest:
+            say(_line(job))
+        if are_more:
+            say(f"and older ones; these are the newest {SHOWN_JOBS}")
     return EXIT_OK
 
 
@@ -41,8 +52,9 @@ def run_show(settings: Settings, job_id: str, *, as_json: bool) -> int:
             return EXIT_OK
         say(_line(job))
         say(f"  by {job.started_by}, {job.created_at}" + (f" to {job.ended_at}" if job.ended_at else ""))
-        counts = ", ".join(f"{number} {name}" for name, number in sorted(job.counts.items()) if number)
-        say(f"  {counts or 'nothing yet'}; {job.workers} workers")
+        numbers = [(name, number) for name, number in sorted(job.counts.items()) if number and name != _IN_THE_LINE]
+        counts = ", ".join(f"{number} {name}" for name, number in numbers)
+        say(f"  {counts or 'nothing yet'}; {counted(job.workers, 'worker')}")
         if job.error:
             say(f"  {job.message} ({job.error})")
         for one in islice(problems, SHOWN_PROBLEMS):
@@ -59,7 +71,14 @@ def run_stop(settings: Settings, job_id: str) -> int:
         OceanoError: `not_found`, `invalid_request`.
     """
     with _jobs(settings) as jobs:
-        say(_line(jobs.stop(job_id)))
+        job = jobs.stop(job_id)
+    say(_line(job))
+    continues = f"`oceano jobs resume {job.id}` continues it"
+    if job.state == "stopping":
+        continues = (
+            f"it ends after the current files, or within {LEASE_SECONDS} s if its process was killed; then {continues}"
+        )
+    say(continues)
     return EXIT_OK
 
 
@@ -78,7 +97,10 @@ def run_resume(settings: Settings, job_id: str) -> int:
 @contextmanager
 def _jobs(settings: Settings) -> Iterator[Jobs]:
     with closing(open_ledger(settings, find_model(settings))) as ledger:
-        yield Jobs(ledger.database, ledger.collection)
+        jobs = Jobs(ledger.database, ledger.collection)
+        with suppress(OceanoError):  # such as a full disk: the jobs can still be read
+            jobs.settle()
+        yield jobs
 
 
 def progress(job: Job) -> str:

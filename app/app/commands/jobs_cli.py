@@ -25,7 +25,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @jobs.command("list")
 def list_jobs(as_json: _Json = False) -> int:
-    """List the newest ingests."""
+    """List the newest 50 ingests; with --json, as an array."""
     from app.commands.jobs import run_list
 
     return run_list(open_settings("jobs"), as_json=as_json)
@@ -41,7 +41,7 @@ def show_job(job_id: _JobId, as_json: _Json = False) -> int:
 
 @jobs.command("stop")
 def stop_job(job_id: _JobId) -> int:
-    """Stop an ingest after the current files."""
+    """Stop an ingest after the current files; `oceano jobs resume` continues it."""
     from app.commands.jobs import run_stop
 
     return run_stop(open_settings("jobs"), job_id)
@@ -57,9 +57,9 @@ def resume_job(job_id: _JobId) -> int:
 
 @workers.command()
 def worker(
-    once: Annotated[bool, typer.Option("--once", help="End when no ingest is queued or running.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when there is no ingest for this machine.")] = False,
 ) -> int:
-    """Work on queued ingests, beside any number of workers on other machines."""
+    """Work on queued ingests. Several workers at once need the catalog in PostgreSQL (CATALOG_URL)."""
     from app.commands.worker import run_worker
 
     with interruptible() as stop:

@@ -9,6 +9,7 @@ from typing import Final
 
 from app import catalog
 from app.catalog import CATALOG_FILE, Database, Ledger, Stopped, open_postgresql, open_sqlite, require_no_workers
+from app.commands.audit import record_command
 from app.commands.console import counted, faces_bar, say
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, OceanoError
@@ -52,8 +53,10 @@ def run_migrate(
         raise OceanoError("invalid_request", f"the target is the current index: {_name(settings)}")
     if not catalog_to:
         with closing(open_ledger(settings, pack)) as ledger:
+            record_command(settings, "command.migrate", _recorded(target_settings, catalog_to))
             return _migrate_index(settings, target_settings or settings, pack, stop, (ledger,), exact=exact)
     with only_writer(settings.state_dir), _open_catalogs(settings, pack, catalog_to) as (source, target):
+        record_command(settings, "command.migrate", _recorded(target_settings, catalog_to))
         if target_settings is not None:
             code = _migrate_index(settings, target_settings, pack, stop, (source, target), exact=exact)
             return _migrate_catalog(settings, source, target, stop) if code == EXIT_OK else code
@@ -62,6 +65,12 @@ def run_migrate(
             if code == EXIT_OK and index is not None:
                 record_index(settings, pack, index, target)
     return code
+
+
+def _recorded(target_settings: Settings | None, catalog_to: str) -> dict[str, object]:
+    """Return what the audit log keeps of a migration; URLs may have passwords."""
+    index = None if target_settings is None else "server" if target_settings.qdrant_url else "embedded"
+    return {"index": index, "catalog": ("sqlite" if catalog_to == SQLITE else "postgresql") if catalog_to else None}
 
 
 def _migrate_index(
@@ -120,13 +129,11 @@ def _open_target(settings: Settings, catalog_to: str) -> Database:
     if catalog_to == SQLITE:
         return open_sqlite(settings.state_dir / CATALOG_FILE)
     try:
-        return open_postgresql(catalog_to)
+        return open_postgresql(catalog_to, setting="--catalog")
     except OceanoError as failure:
         if failure.code != "invalid_setting":
             raise
-        for_command = failure.message.replace("CATALOG_URL", "--catalog")
-        for_command = for_command.replace("Leave it empty for SQLite, or set it like", "Use sqlite, or a URL such as")
-        raise OceanoError("invalid_request", for_command) from failure
+        raise OceanoError("invalid_request", failure.message) from failure
 
 
 @contextmanager

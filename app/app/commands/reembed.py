@@ -16,6 +16,7 @@ from threading import Event
 from typing import Final
 
 from app.catalog import Ledger
+from app.commands.audit import record_command
 from app.commands.console import counted, faces_bar, say
 from app.core.boxes import overlap
 from app.core.config import Settings
@@ -77,6 +78,7 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
         faces_bar(old_index.count()) as advance,
     ):
         old_ledger.check()
+        record_command(settings, "command.reembed", {"model": new_pack.name})
         missing_paths: list[str] = []
         ingest = Ingest(
             engine,

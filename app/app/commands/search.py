@@ -13,15 +13,18 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
+from app.commands.audit import record_command
 from app.commands.search_faces import QueryFaces, chosen_faces, require_faces, require_readable, say_examples
 from app.commands.search_output import SearchOutput, Sources, write_matches
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
+from app.core.paths import readable
 from app.core.protocols import Engine
 from app.core.types import FaceFilter
 from app.images import DecoderPool
 from app.library import Pictures
 from app.metrics import Metrics
+from app.security import hash_of
 from app.service import (
     GroupBy,
     Query,
@@ -128,6 +131,7 @@ def _search(
             if query is None:
                 return EXIT_INTERRUPTED
             matches = results.listed(query, limit=request.limit)
+        record_command(settings, "command.search", _recorded(request, query, len(matches)))
         # who runs commands can read the files anyway
         pictures = Pictures(index, ledger, None)
         sources = Sources(pictures, open_thumbs(settings), cache(lambda: measured_bands(index, pack)))
@@ -139,6 +143,20 @@ def _search(
     if stop.is_set():
         return EXIT_INTERRUPTED
     return EXIT_OK if matches and is_complete else EXIT_SOME_FAILED
+
+
+def _recorded(request: SearchRequest, query: Query, matches: int) -> dict[str, object]:
+    """Return what the audit log keeps of a search."""
+    folder = query.where.folder if query.where else None
+    return {
+        "query": hash_of(query.embedding),
+        "images": [hash_of(path.read_bytes()) for path in request.photographs] or None,
+        "face_ids": [*request.face_ids] or None,
+        "faces": len(request.photographs) + len(request.face_ids),
+        "matches": matches,
+        "threshold": query.threshold,
+        "folders": [readable(one) for one in ((folder,) if isinstance(folder, str) else folder)] if folder else None,
+    }
 
 
 def _query(request: SearchRequest, chosen: Mapping[int, int], faces: QueryFaces, stop: Event) -> Query | None:

@@ -8,13 +8,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import ip_address
 from typing import Any
 
 import typer
 import uvicorn
 
+from app.catalog import KeyStore
 from app.core.config import Settings, misspelt_api_keys
 from app.core.errors import EXIT_OK, OceanoError
 from app.core.program import program
@@ -48,13 +49,13 @@ def run_serve(settings: Settings) -> None:
         if not settings.api_keys and (misspelt := misspelt_api_keys(os.environ)):
             warning = f"{', '.join(misspelt)} is set, but the setting is API_KEYS: no key is required now."
             typer.echo(f"oceano: WARNING: {warning}", err=True)
-        if not settings.api_keys and not ip_address(listener.getsockname()[0]).is_loopback:
-            typer.echo("Everyone who can reach this port can search and see all faces: set API_KEYS.", err=True)
         # open each part before the server starts, so that an error is one sentence and an exit code
         pack = find_model(settings)
         with ThreadPoolExecutor(1, "load") as loader:
             loading = loader.submit(build_engine, settings)  # the model is loaded while the process of the index starts
-            open_ledger(settings, pack).close()
+            with closing(open_ledger(settings, pack)) as ledger:
+                if not ip_address(listener.getsockname()[0]).is_loopback:
+                    _require_key(settings, KeyStore(ledger.database))
             index = open_index(settings, pack)
             try:
                 engine = loading.result()
@@ -80,6 +81,18 @@ def run_serve(settings: Settings) -> None:
         server.run(sockets=[listener])
         if not server.started:
             raise OceanoError("internal", f"the service did not start; see {settings.logs_dir}/service-errors.log")
+
+
+def _require_key(settings: Settings, keys: KeyStore) -> None:
+    """Check that not everyone who can reach this machine may do everything."""
+    if not settings.api_keys and not keys.is_any():
+        raise OceanoError(
+            "invalid_setting",
+            f"UVICORN_HOST={settings.uvicorn_host} lets other machines connect, and there is no key: everyone could "
+            f"search and see all faces. Add a key (`{program()} keys add NAME --role admin`), or set "
+            "UVICORN_HOST=127.0.0.1",
+            details={"settings": ["UVICORN_HOST", "API_KEYS"]},
+        )
 
 
 @contextmanager

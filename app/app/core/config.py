@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         (), description="host names to answer, comma-separated; *: all; empty: all, or its own on loopback without keys"
     )
     root_path: str = Field("", description="path of the page behind a proxy, such as /oceano; empty: /")
-    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1", "::1"), description="proxies whose X-Forwarded headers count, comma-separated; *: all"
     )
     data_dir: Path = Field(REPOSITORY, description="folder of logs, state, thumbs, models, qdrant_storage")
@@ -112,6 +112,20 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(15, gt=0, description="maximum megabytes (10^6 bytes) of an uploaded file")
     max_image_megapixels: float = Field(64, gt=0, description="maximum megapixels (10^6) that are decoded of an image")
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False, description="API keys, comma-separated")
+    oidc_issuer: str = Field("", description="URL of an OpenID Connect provider, for signing in; empty: none")
+    oidc_client_id: str = Field("", description="client id of Oceano at that provider")
+    oidc_client_secret: str = Field("", repr=False, description="client secret; empty: a public client")
+    oidc_name: str = Field("OpenID Connect", description="how the sign-in page names the provider")
+    oidc_groups_claim: str = Field("groups", description="claim with the groups of a person")
+    oidc_scope: str = Field("openid email profile", description="scope that is asked for")
+    oidc_roles: str = Field("", description="role of each group, as group=role, comma-separated")
+    session_idle_minutes: int = Field(60, ge=1, le=10_080, description="minutes after which an unused session ends")
+    session_hours: int = Field(12, ge=1, le=720, description="hours after which a session ends")
+    rate_limit_per_minute: int = Field(
+        6000, ge=0, description="most requests per minute of one key, user or address; 0: any number"
+    )
+    audit_days: int = Field(365, ge=0, le=36_500, description="days that the audit log keeps entries; 0: it has none")
+    require_purpose: bool = Field(False, description="whether requests must say their purpose (X-Purpose)")
     ingest_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="folders that REST may ingest, comma-separated"
     )
@@ -147,7 +161,7 @@ class Settings(BaseSettings):
     @field_validator(
         "cors_origins",
         "allowed_hosts",
-        "forwarded_allow_ips",
+        "trusted_proxies",
         "api_keys",
         "ingest_roots",
         "library_roots",
@@ -183,7 +197,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with / and hold letters, digits, and . _ ~ - only, such as /oceano")
         return path
 
-    @field_validator("forwarded_allow_ips")
+    @field_validator("trusted_proxies")
     @classmethod
     def _valid_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:

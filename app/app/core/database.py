@@ -134,6 +134,9 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     """Convert errors of SQLite in a file to OceanoErrors: `ledger_unavailable` or `disk_full`."""
     try:
         yield
+    except UnicodeDecodeError as failure:  # SQLite's message quotes bytes of a damaged file
+        said = failure.object.decode("utf-8", "replace")
+        raise OceanoError("ledger_unavailable", f"{path} is damaged: {said}", details={"path": str(path)}) from failure
     except sqlite3.Error as failure:
         raise sqlite_error(path, failure) from failure
 

@@ -14,7 +14,10 @@ ErrorCode = Literal[
     "invalid_image",
     "folder_unknown",
     "cursor_invalid",
+    "purpose_required",
     "unauthorized",
+    "sign_in_failed",
+    "sign_in_unavailable",
     "forbidden",
     "not_found",
     "face_unknown",
@@ -59,7 +62,10 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "invalid_image": 400,
         "folder_unknown": 400,
         "cursor_invalid": 400,
+        "purpose_required": 400,
         "unauthorized": 401,
+        "sign_in_failed": 401,
+        "sign_in_unavailable": 503,
         "forbidden": 403,
         "not_found": 404,
         "face_unknown": 404,
@@ -110,6 +116,7 @@ _USAGE_CODES: Final = frozenset(
     {
         "invalid_setting", "invalid_request", "not_found",
         "invalid_image", "unsupported_image", "image_too_large", "face_not_found", "face_unknown", "folder_unknown",
+        "purpose_required",
     }
 )  # fmt: skip
 

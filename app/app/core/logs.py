@@ -41,6 +41,20 @@ class _OneLine(logging.Formatter):
         return "\n".join(f"    {line.translate(_ESCAPED)}" for line in text.splitlines())
 
 
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A log file. If it cannot be written, as on a full disk, it says so once, not for each record."""
+
+    _is_said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        failure = sys.exception()
+        if not isinstance(failure, OSError):
+            super().handleError(record)
+        elif not self._is_said:
+            self._is_said = True
+            sys.stderr.write(f"WARNING the log {self.baseFilename} cannot be written: {failure.strerror}\n")
+
+
 def _add_request_id(record: logging.LogRecord) -> bool:
     """A logging filter that keeps every record."""
     record.request_id = request_id.get()
@@ -110,7 +124,7 @@ def _unused_suffix(logs_dir: Path, process: str) -> str:
 
 
 def _file_handler(path: Path, level: int = logging.INFO) -> logging.Handler:
-    handler = logging.handlers.RotatingFileHandler(
+    handler = _LogFile(
         path, maxBytes=_MAX_BYTES, backupCount=_BACKUP_FILES, encoding="utf-8", errors="backslashreplace", delay=True
     )
     handler.setFormatter(_OneLine(_FORMAT))

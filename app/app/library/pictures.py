@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,15 @@ class Pictures:
         self._ledger = ledger
         self._opener = Opener(roots)
         self._order = FolderOrder(ledger)
+
+    def through(self, index: FaceIndex, ledger: Ledger) -> Pictures:
+        """Return the part of the images that an index and a ledger show, which hide whole folders.
+
+        The order of the files in a folder is that of all: it is asked for by files that are shown.
+        """
+        part = copy.copy(self)
+        part._index, part._ledger = index, ledger
+        return part
 
     def get(self, image_id: str) -> StoredImage:
         """Return an image.

@@ -26,7 +26,9 @@ PATH_TOO_LONG: Final = "path_too_long"  # the reason of a failure that the ledge
 _FURTHER_PAGES_UNREAD: Final = "only the first of its"
 _FURTHER_PAGES_READ: Final = "pages of"
 # Errors that no single file causes; they end the run.
-_FATAL: Final = frozenset({"ledger_unavailable", "disk_full", "thumbs_unavailable", "folder_unavailable"})
+_FATAL: Final = frozenset(
+    {"ledger_unavailable", "disk_full", "thumbs_unavailable", "folder_unavailable", "ingest_in_progress"}
+)
 
 
 @dataclass(frozen=True, slots=True)

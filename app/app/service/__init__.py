@@ -8,7 +8,9 @@ from app.service.factory import (
     build_engine,
     find_model,
     indexed_model,
+    open_audit,
     open_for_ingest,
+    open_keys,
     open_ledger,
     open_services,
     open_without_engine,
@@ -17,7 +19,7 @@ from app.service.factory import (
 )
 from app.service.folders import FoldersFound, find_folders, require_known_folders
 from app.service.ingest_job import IngestJob, open_ingest_job, preview_prune
-from app.service.jobs import queue_ingest
+from app.service.jobs import QueuedIngest, queue_ingest, this_user
 from app.service.kept import DEFAULT_DAYS, MAX_DAYS, KeptSearch, KeptSearches
 from app.service.paging import reaches
 from app.service.quantizing import quantize_model
@@ -45,7 +47,7 @@ from app.service.shown import Shown
 from app.service.strangers import measured_bands
 from app.service.sureness import SURENESSES, Bands, Sureness, bands_of, narrowed, two_decimals
 from app.service.thumbs import open_thumbs
-from app.service.worker import IngestWorker, open_worker
+from app.service.worker import IngestWorker, open_worker, require_shared_index
 
 __all__ = [
     "DEFAULT_DAYS",
@@ -71,6 +73,7 @@ __all__ = [
     "KeptSearches",
     "ListedMatch",
     "Query",
+    "QueuedIngest",
     "Range",
     "Repairs",
     "ResultPage",
@@ -96,9 +99,11 @@ __all__ = [
     "is_later",
     "measured_bands",
     "narrowed",
+    "open_audit",
     "open_doctor",
     "open_for_ingest",
     "open_ingest_job",
+    "open_keys",
     "open_ledger",
     "open_services",
     "open_thumbs",
@@ -113,6 +118,8 @@ __all__ = [
     "record_index",
     "require_known_folders",
     "require_same_index",
+    "require_shared_index",
     "similarities_to_others",
+    "this_user",
     "two_decimals",
 ]

@@ -7,23 +7,38 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from threading import Thread
 from typing import Final
 
 from app import catalog
-from app.catalog import CATALOG_FILE, EARLIER_LEDGER, Ledger, add_index, open_postgresql, require_index
+from app.catalog import (
+    CATALOG_FILE,
+    EARLIER_LEDGER,
+    KeyStore,
+    Ledger,
+    SessionStore,
+    add_index,
+    open_postgresql,
+    require_index,
+)
 from app.core.concurrency import Threads
 from app.core.config import Settings
+from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import ModelPack, collection_name
 from app.images import PreviewStore, Thumbs
 from app.index import active_collection, identity_of, open_index, other_collections
 from app.library import Pictures, Progress, running_progress
 from app.metrics import Metrics
+from app.security import Access, Audit, Authenticator, OidcProvider, OidcSettings, roles_of_groups
 from app.service.kept import KeptSearches
-from app.service.monitor import Monitor
+from app.service.monitor import Monitor, Snapshot
 from app.service.results import Results
 from app.service.running_jobs import common_progress
+from app.service.scoped import View, Views, view_of
+from app.service.scoped_index import forbid
 from app.service.search import Search
 from app.service.shown import Shown
 from app.service.sureness import Bands, bands_of
@@ -40,6 +55,8 @@ class Services:
 
     `lookups` runs short reads of index and ledger, `thumb_reads` those of thumbnails, apart from searches and from each
     other: an S3 store that does not respond holds up nothing else.
+
+    `within` returns the same service without what somebody may not see; its `view` says what they see.
     """
 
     settings: Settings
@@ -56,12 +73,58 @@ class Services:
     lookups: Threads = field(default_factory=lambda: Threads(LOOKUP_THREADS, "lookup"))
     thumb_reads: Threads = field(default_factory=lambda: Threads(THUMB_THREADS, "thumb"))
     kept: KeptSearches = field(init=False)
+    keys: KeyStore = field(init=False)
+    authenticator: Authenticator = field(init=False)
+    oidc: OidcProvider | None = field(init=False)
+    audit: Audit = field(init=False)
+
+    view: View | None = field(init=False, default=None)
+    _views: Views = field(init=False)
 
     def __post_init__(self) -> None:
-        """Open the kept searches; let the monitor delete those whose time is over, and see whether all is new."""
+        """Open the kept searches and what requests are authenticated with.
+
+        The monitor deletes kept searches whose time is over, and sees whether all is new.
+        """
+        self.keys = KeyStore(self.ledger.database)
+        self.oidc = _oidc_provider(self.settings)
+        self.authenticator = _authenticator(self.settings, self.keys, oidc=self.oidc is not None)
+        self.audit = _audit(self.settings, self.ledger)
+        self.monitor.audit = self.audit
         self.kept = KeptSearches(self.settings.state_dir)
         self.monitor.kept = self.kept
         self.monitor.is_new = self._is_new
+        self._views = Views(partial(view_of, self))
+
+    def within(self, access: Access) -> Services:
+        """Return the service as somebody sees it: itself if no folder is hidden from them."""
+        return self if access.sees_all else self._views.get(access.folders)
+
+    def count_view(self) -> None:
+        """Count the faces of the view if it is time to; blocking."""
+        if self.view is not None and self.monitor.index_ok:
+            self.view.count()
+
+    def require_all_folders(self) -> None:
+        """Refuse what is about all folders to someone who sees some of them.
+
+        Raises:
+            OceanoError: `forbidden`, with the cause `scope`.
+        """
+        if self.view is not None:
+            forbid()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The last known state, as far as the view shows it."""
+        known = self.monitor.snapshot
+        return known if self.view is None else self.view.of(known)
+
+    @property
+    def faces_indexed(self) -> int | None:
+        """Faces in the index that the view shows; None while the index is unavailable."""
+        faces = self.monitor.faces_indexed
+        return faces if faces is None or self.view is None else self.view.faces
 
     def _is_new(self) -> bool:
         """Return whether nothing was ever ingested into this data folder."""
@@ -80,20 +143,24 @@ class Services:
 
     @property
     def bands(self) -> Bands:
-        """What similarities mean with this model and this many faces."""
-        return bands_of(self.engine.pack, self.monitor.faces_indexed or 0, self.monitor.strangers)
+        """What similarities mean with this model and this many faces.
+
+        How similar strangers are is measured on the whole index: it says nothing about any of them.
+        """
+        return bands_of(self.engine.pack, self.faces_indexed or 0, self.monitor.strangers)
 
     @property
     def photographs(self) -> int | None:
-        """Images in the ledger, each counted once; None if it cannot be read."""
-        totals = self.monitor.snapshot.totals
+        """Images in the ledger, each counted once; None if it cannot be read, and if some are hidden."""
+        totals = self.snapshot.totals
         return None if totals is None else totals.done + totals.no_face
 
     def importing(self) -> Progress | None:
         """Return how far the ingest of this machine is, or those that others take part in; None if none runs."""
-        if (here := running_progress(self.settings.state_dir)) is not None:
+        here = running_progress(self.settings.state_dir) if self.view is None else None  # it names no folder
+        if here is not None:
             return here
-        jobs = self.monitor.snapshot.jobs or ()
+        jobs = self.snapshot.jobs or ()
         # Without other machines, only the progress file tells at once that an ingest was killed.
         elsewhere = self.ledger.database.has_many_writers
         return common_progress(job for job in jobs if job.shared or elsewhere)
@@ -105,8 +172,55 @@ class Services:
     def close(self) -> None:
         """Close every part, even if closing one of them fails."""
         with contextlib.ExitStack() as stack:
-            for part in (self.kept, self.ledger, self.index, self.search, self.lookups, self.thumb_reads, self.monitor):
+            for part in (
+                self.kept, self.ledger, self.index, self.search, self.lookups, self.thumb_reads, self.monitor,
+                self.authenticator, self.audit,
+            ):  # fmt: skip
                 stack.callback(part.close)
+
+
+def _oidc_provider(settings: Settings) -> OidcProvider | None:
+    given = {
+        "OIDC_ISSUER": settings.oidc_issuer, "OIDC_CLIENT_ID": settings.oidc_client_id,
+        "OIDC_ROLES": settings.oidc_roles,
+    }  # fmt: skip
+    if not any(given.values()):
+        return None
+    if missing := [name for name, value in given.items() if not value]:
+        message = f"to sign in with OpenID Connect, also set {' and '.join(missing)}"
+        raise OceanoError("invalid_setting", message, details={"settings": [*missing]})
+    try:
+        roles = roles_of_groups(settings.oidc_roles)
+    except ValueError as failure:
+        message = f"OIDC_ROLES={settings.oidc_roles!r} {failure}"
+        raise OceanoError("invalid_setting", message, details={"settings": ["OIDC_ROLES"]}) from failure
+    return OidcProvider(
+        OidcSettings(
+            settings.oidc_issuer,
+            settings.oidc_client_id,
+            settings.oidc_client_secret,
+            settings.oidc_groups_claim,
+            roles,
+            settings.oidc_scope,
+        )
+    )
+
+
+def _authenticator(settings: Settings, keys: KeyStore, *, oidc: bool) -> Authenticator:
+    authenticator = Authenticator(
+        settings.api_keys,
+        keys,
+        SessionStore(keys.database),
+        idle=timedelta(minutes=settings.session_idle_minutes),
+        longest=timedelta(hours=settings.session_hours),
+        oidc=oidc,
+    )
+    authenticator.find_whether_key_is_needed()
+    return authenticator
+
+
+def _audit(settings: Settings, ledger: Ledger) -> Audit:
+    return Audit(ledger.database, settings.state_dir, days=settings.audit_days)
 
 
 def open_services(
@@ -195,6 +309,28 @@ def _open_catalog(settings: Settings, collection: str) -> Ledger:
     if settings.catalog_url:
         return Ledger(open_postgresql(settings.catalog_url), collection)
     return catalog.open_ledger(settings.state_dir / CATALOG_FILE, collection)
+
+
+@contextmanager
+def open_keys(settings: Settings) -> Iterator[KeyStore]:
+    """Open the keys and users of the catalog until the context ends.
+
+    Raises:
+        OceanoError: as `open_ledger` does.
+    """
+    with closing(_open_catalog(settings, "")) as ledger:
+        yield KeyStore(ledger.database)
+
+
+@contextmanager
+def open_audit(settings: Settings) -> Iterator[Audit]:
+    """Open the audit log of the catalog until the context ends.
+
+    Raises:
+        OceanoError: as `open_ledger` does.
+    """
+    with closing(_open_catalog(settings, "")) as ledger, closing(_audit(settings, ledger)) as audit:
+        yield audit
 
 
 @contextmanager

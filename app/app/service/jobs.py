@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -32,6 +33,7 @@ class RecordedIngest:
 
     def __init__(self, jobs: Jobs, worker: Worker, job_id: str) -> None:
         self._jobs = jobs
+        self._worker = worker
         self.job_id = job_id
         self.ledger = JobLedger(worker, job_id)
         self._total_known = False
@@ -41,13 +43,13 @@ class RecordedIngest:
         if not self._total_known:
             self._total_known = True
             with suppress(OceanoError):
-                self._jobs.set_total(self.job_id, total)
+                self._jobs.set_total(self.job_id, total, worker=self._worker.id)
 
     def set_counts(self, counts: IngestCounts, total: int | None) -> None:
         """Record all counts, in place of those of the results only."""
         known = {} if total is None else {"total": total}
         with suppress(OceanoError):  # the ingest has reported it, or the lease ends
-            self._jobs.set_counts(self.job_id, asdict(counts) | known)
+            self._jobs.set_counts(self.job_id, asdict(counts) | known, worker=self._worker.id)
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def recorded_ingest(ledger: Ledger, request: IngestRequest, stop: Event) -> Iter
         stop: set by `oceano jobs stop`; if it is set at the end, the job was interrupted.
 
     Raises:
-        OceanoError: `ledger_unavailable`, `disk_full`.
+        OceanoError: `ledger_unavailable`, `disk_full`, `ingest_in_progress` if this process has lost its lease.
     """
     jobs = Jobs(ledger.database, ledger.collection)
     worker = Worker(ledger.database, ledger.collection, this_process(), stop=stop)
@@ -72,21 +74,48 @@ def recorded_ingest(ledger: Ledger, request: IngestRequest, stop: Event) -> Iter
             yield RecordedIngest(jobs, worker, job_id)
         except OceanoError as failure:
             with suppress(OceanoError):
-                jobs.end(job_id, "failed", failure)
+                jobs.end(job_id, "failed", failure, worker=worker.id)
             raise
-        jobs.end(job_id, "interrupted" if stop.is_set() else "done")
+        jobs.end(job_id, "interrupted" if stop.is_set() else "done", worker=worker.id)
     finally:
         worker.leave()
 
 
-def queue_ingest(ledger: Ledger, request: IngestRequest) -> str:
-    """Add an ingest for the workers; return the id of the job.
+@dataclass(frozen=True, slots=True)
+class QueuedIngest:
+    """A queued ingest.
+
+    Attributes:
+        job_id: its job.
+        is_new: False if the job was queued before.
+        other: id of another job with the same folder and options that has not ended; it has listed the folder already,
+            so it misses files that came later.
+    """
+
+    job_id: str
+    is_new: bool = True
+    other: str | None = None
+
+
+def queue_ingest(ledger: Ledger, request: IngestRequest) -> QueuedIngest:
+    """Add an ingest for the workers, unless one with the same folder and options has not listed the folder yet.
+
+    With a limit, each one ingests other files, so that all are added.
 
     Raises:
         OceanoError: `ledger_unavailable`, `disk_full`.
     """
     jobs = Jobs(ledger.database, ledger.collection)
-    return jobs.add(absolute(request.folder), options_of(request), this_user())
+    folder, options = absolute(request.folder), options_of(request)
+    same = [] if request.limit is not None else [job for job in jobs.running() if _is_same(job, folder, options)]
+    if waiting := [job.id for job in same if job.phase == "scan"]:
+        return QueuedIngest(waiting[-1], is_new=False)
+    return QueuedIngest(jobs.add(folder, options, this_user()), other=same[-1].id if same else None)
+
+
+def _is_same(job: Job, folder: str, options: Mapping[str, Any]) -> bool:
+    is_open = job.shared and job.state in ("queued", "running")
+    return is_open and job.folder == folder and job.options == json.loads(json.dumps(options))
 
 
 def options_of(request: IngestRequest) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 from app.core.database import Database
 from app.core.errors import OceanoError
 from app.core.types import Floats
+from app.security import Access, scope_of
 
 DEFAULT_DAYS: Final = 30
 MAX_DAYS: Final = 365
@@ -26,6 +28,9 @@ MAX_KEPT: Final = 10_000  # about 300 MB
 _FILE: Final = "searches.sqlite3"
 _ID_BYTES: Final = 12
 _COLUMNS: Final = "id, name, embeddings, size, crop, model_digest, filters, created, ends"
+_ALL_COLUMNS: Final = f"{_COLUMNS}, owner, folders"
+_VERSION: Final = 2
+# Version 1 had no owner and no folders: nobody but those who see everything find its searches.
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS searches (
     id TEXT PRIMARY KEY,
@@ -39,6 +44,9 @@ CREATE TABLE IF NOT EXISTS searches (
     ends TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS searches_by_end ON searches (ends);
+ALTER TABLE searches ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+ALTER TABLE searches ADD COLUMN folders TEXT NOT NULL DEFAULT '[]';
+CREATE INDEX searches_by_owner ON searches (owner, folders);
 """
 
 
@@ -80,6 +88,9 @@ class KeptSearch:
 class KeptSearches:
     """The kept searches of a service, in a file of their own. Safe to call from several threads.
 
+    They belong to those who kept them. A search that was kept with more folders in sight than somebody sees now is
+    hidden from them, as its crop and its filters may be of the others. An admin who sees all folders has all searches.
+
     Searches whose time is over are deleted when the file is opened, at every call, and by `delete_ended`, which the
     monitor calls. Their bytes in the file are overwritten.
 
@@ -91,7 +102,7 @@ class KeptSearches:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self._database = Database(state_dir / _FILE, schema=_SCHEMA, version=1)
+        self._database = Database(state_dir / _FILE, schema=_SCHEMA, version=_VERSION)
         self._database.rows("PRAGMA secure_delete = ON")
         self.delete_ended()
 
@@ -105,6 +116,7 @@ class KeptSearches:
         name: str,
         embeddings: Sequence[Floats],
         *,
+        access: Access,
         model_digest: str,
         crop: bytes | None = None,
         filters: str = "",
@@ -115,6 +127,7 @@ class KeptSearches:
         Args:
             name: 1 to MAX_NAME characters.
             embeddings: at least one, each float32, (D,).
+            access: who keeps it.
             model_digest: of the model that made them.
             crop: a JPEG file of at most MAX_CROP_BYTES.
             filters: a query string.
@@ -147,7 +160,7 @@ class KeptSearches:
             raise OceanoError("invalid_request", f"{MAX_KEPT:,} searches are kept already; delete some first")
         with self._database.transaction() as connection:
             connection.execute(
-                f"INSERT INTO searches ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+                f"INSERT INTO searches ({_ALL_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
                 (
                     kept.kept_id,
                     name,
@@ -158,19 +171,22 @@ class KeptSearches:
                     filters,
                     kept.created.isoformat(),
                     kept.ends.isoformat(),
+                    access.who,
+                    json.dumps(list(access.folders)),
                 ),
             )
         return kept
 
-    def get(self, kept_id: str) -> KeptSearch:
+    def get(self, kept_id: str, access: Access) -> KeptSearch:
         """Read a search.
 
         Raises:
-            OceanoError: `not_found` if there is none, or its time is over.
+            OceanoError: `not_found` if there is none that is not hidden, or its time is over.
         """
         self._try_delete_ended()
-        query = f"SELECT {_COLUMNS} FROM searches WHERE id = ? AND ends > ?"  # noqa: S608 - a constant
-        rows = self._database.rows(query, (kept_id, _now().isoformat()))
+        seen, values = self._seen(access)
+        query = f"SELECT {_COLUMNS} FROM searches WHERE id = ? AND ends > ? AND {seen}"  # noqa: S608 - constants
+        rows = self._database.rows(query, (kept_id, _now().isoformat(), *values))
         if not rows:
             raise OceanoError(
                 "not_found",
@@ -179,26 +195,37 @@ class KeptSearches:
             )
         return _kept(rows[0])
 
-    def all(self, *, limit: int = 100) -> list[KeptSearch]:
-        """Return the searches, the newest first."""
+    def all(self, access: Access, *, limit: int = 100) -> list[KeptSearch]:
+        """Return the searches that are not hidden, the newest first."""
         self._try_delete_ended()
-        query = f"SELECT {_COLUMNS} FROM searches WHERE ends > ? ORDER BY created DESC, id LIMIT ?"  # noqa: S608
-        return [_kept(row) for row in self._database.rows(query, (_now().isoformat(), limit))]
+        seen, values = self._seen(access)
+        query = f"SELECT {_COLUMNS} FROM searches WHERE ends > ? AND {seen} ORDER BY created DESC, id LIMIT ?"  # noqa: S608
+        return [_kept(row) for row in self._database.rows(query, (_now().isoformat(), *values, limit))]
 
-    def rename(self, kept_id: str, name: str) -> None:
-        """Give a search another name; one that is not there is ignored.
+    def rename(self, kept_id: str, name: str, access: Access) -> None:
+        """Give a search another name; one that is not there, or hidden, is ignored.
 
         Raises:
             OceanoError: `invalid_request` if the name has not 1 to MAX_NAME characters.
         """
         name = _checked_name(name)
+        seen, values = self._seen(access)
         with self._database.transaction() as connection:
-            connection.execute("UPDATE searches SET name = ? WHERE id = ?", (name, kept_id))
+            connection.execute(f"UPDATE searches SET name = ? WHERE id = ? AND {seen}", (name, kept_id, *values))  # noqa: S608
 
-    def delete(self, kept_id: str) -> None:
-        """Delete a search; one that is not there is ignored."""
+    def delete(self, kept_id: str, access: Access) -> None:
+        """Delete a search; one that is not there, or hidden, is ignored."""
+        seen, values = self._seen(access)
         with self._database.transaction() as connection:
-            connection.execute("DELETE FROM searches WHERE id = ?", (kept_id,))
+            connection.execute(f"DELETE FROM searches WHERE id = ? AND {seen}", (kept_id, *values))  # noqa: S608
+
+    def _seen(self, access: Access) -> tuple[str, tuple[str, ...]]:
+        """Return the condition of SQL for the searches that are not hidden from somebody, and its values."""
+        if access.may("admin") and access.sees_all:
+            return "1", ()
+        owned = self._database.rows("SELECT DISTINCT folders FROM searches WHERE owner = ?", (access.who,))
+        seen = [folders for (folders,) in owned if _covers(access, json.loads(folders))]
+        return f"owner = ? AND owner <> '' AND folders IN ({', '.join('?' for _ in seen)})", (access.who, *seen)
 
     def delete_ended(self) -> int:
         """Delete the searches whose time is over, and return their number."""
@@ -230,15 +257,24 @@ class KeptSearches:
         copy = self.path.with_name(f".{_FILE}.{os.getpid()}.merge")  # SQLite attaches no name that is not UTF-8
         try:
             shutil.copyfile(state_dir / _FILE, copy)
+            Database(copy, schema=_SCHEMA, version=_VERSION).close()
             with self._database.transaction(attached=copy) as connection:
-                connection.execute(f"INSERT OR IGNORE INTO searches SELECT {_COLUMNS} FROM attached.searches")  # noqa: S608
+                connection.execute(
+                    f"INSERT OR IGNORE INTO searches SELECT {_ALL_COLUMNS} FROM attached.searches"  # noqa: S608
+                )
         finally:
-            copy.unlink(missing_ok=True)
+            for left in (copy, copy.with_name(f"{copy.name}-journal")):
+                left.unlink(missing_ok=True)
         self.delete_ended()
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _covers(access: Access, folders: Sequence[str]) -> bool:
+    """Return whether somebody sees all that somebody with these folders sees; without folders, that is everything."""
+    return access.sees_all or (bool(folders) and scope_of(access.folders).contains(folders))
 
 
 def _checked_name(name: str) -> str:

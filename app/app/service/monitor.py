@@ -17,6 +17,7 @@ from app.core.program import program
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import IndexInfo, Strangers
 from app.metrics import Metrics
+from app.security import Audit
 from app.service.kept import KeptSearches
 from app.service.running_jobs import set_job_metrics
 from app.service.strangers import LEAST_FACES, sampled_strangers
@@ -32,6 +33,7 @@ INDEX_TIMEOUT_SECONDS: Final = 5.0
 ENGINE_POLL_SECONDS: Final = 60.0
 STALE_SECONDS: Final = 10.0
 KEPT_POLL_SECONDS: Final = 600.0
+AUDIT_POLL_SECONDS: Final = 600.0
 STRANGERS_POLL_SECONDS: Final = 20.0
 
 _GROWN: Final = 1.3  # times as many faces as when strangers were measured: measure again
@@ -70,6 +72,7 @@ class Monitor:
     Attributes:
         snapshot: the last known state.
         kept: searches that are deleted when their time is over; None: none.
+        audit: the log whose old entries are pruned; None: none.
         is_new: returns whether nothing was ever ingested, so that an empty index is expected.
         strangers: the similarities of different people in this index; None if they are not known yet.
     """
@@ -90,6 +93,8 @@ class Monitor:
         self._found_empty = ""  # the collection that was empty at the first check, until this is logged
         self.snapshot = Snapshot()
         self.kept: KeptSearches | None = None
+        self.audit: Audit | None = None
+        self._audit_anchored = False
         self.is_new: Callable[[], bool] = ledger.is_unused
         self._strangers_thread = Threads(1, "monitor-strangers")
         self._strangers_faces = 0  # in the index when they were measured
@@ -113,6 +118,7 @@ class Monitor:
             loops.create_task(self._repeat(self.check_jobs))
             loops.create_task(self._repeat(self.check_engine))
             loops.create_task(self._repeat(self.check_kept))
+            loops.create_task(self._repeat(self.check_audit))
             loops.create_task(self._repeat(self.check_strangers))
 
     async def check_index(self) -> float:
@@ -227,6 +233,20 @@ class Monitor:
         if self.kept is not None:
             await self._ledger_thread.run(self.kept.delete_ended)
         return KEPT_POLL_SECONDS
+
+    async def check_audit(self) -> float:
+        """Write an anchor of the audit log at the first check, and prune entries that are kept no longer.
+
+        Returns:
+            Seconds until the next check.
+        """
+        if self.audit is not None and self.audit.is_kept:
+            with contextlib.suppress(OceanoError):  # `check_ledger` says that the catalog is unavailable
+                if not self._audit_anchored:
+                    await self._ledger_thread.run(self.audit.anchor)
+                    self._audit_anchored = True
+                await self._ledger_thread.run(self.audit.prune, "oceano")
+        return AUDIT_POLL_SECONDS
 
     async def check_strangers(self) -> float:
         """Measure the similarities of strangers if the index has grown or shrunk much since they were measured.

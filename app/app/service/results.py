@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from bisect import bisect_right
@@ -47,7 +48,24 @@ class Results:
         self._metrics = metrics
         self._threads = Threads(_THREADS, "results")
         self._lists = ListCache()
+        self._part = ""
         self._named = (-math.inf, False)
+
+    def through(self, index: FaceIndex, part: str) -> Results:
+        """Return the lists of the matches that another index shows; threads and the cache of lists are shared.
+
+        Args:
+            index: shows a part of the faces.
+            part: names the part. Positions and cursors that were made for one part are refused by the others.
+        """
+        other = copy.copy(self)
+        other._index, other._part, other._named = index, part, (-math.inf, False)
+        return other
+
+    @property
+    def cursor_key(self) -> str:
+        """What cursors of these lists belong to, for `encode_cursor`: the model, and the part of the faces."""
+        return f"{self._digest}\0{self._part}" if self._part else self._digest
 
     async def page(self, query: Query, *, limit: int, after: str | None = None) -> ResultPage:
         """Return a page of the results.
@@ -63,9 +81,9 @@ class Results:
         Raises:
             OceanoError: `cursor_invalid`, `folder_unknown`, `index_unavailable`.
         """
-        position = START if after is None else decode_position(after, query, self._digest)
+        position = START if after is None else decode_position(after, query, self.cursor_key)
         found, following = await self._threads.run(self.page_at, query, position, limit)
-        return found if following is None else replace(found, next=encode_position(following, query, self._digest))
+        return found if following is None else replace(found, next=encode_position(following, query, self.cursor_key))
 
     async def facets(self, query: Query, *, least: float | None = None, folders: int = 50) -> Facets:
         """Count all matches of a query by year and folder; `sort` and `group_by` do not matter.
@@ -185,7 +203,7 @@ class Results:
         def build() -> RankedList:
             return arranged(only_within(self._all(query, seconds), query.within), query.sort, query.group_by)
 
-        return self._lists.get(encode_query(query, self._digest), seconds, build)
+        return self._lists.get(self._key(query), seconds, build)
 
     def _counted(self, query: Query, least: float | None) -> Counted:
         """List the matches without each filter, in as few searches as that needs: a list may be a part of another."""
@@ -221,8 +239,11 @@ class Results:
 
     def _all(self, query: Query, seconds: float) -> RankedList:
         plain = replace(query, sort="similarity", group_by=None, within=())
-        key = encode_query(plain, self._digest)
-        return self._lists.get(key, seconds, lambda: all_matches(self._index, plain))
+        return self._lists.get(self._key(plain), seconds, lambda: all_matches(self._index, plain))
+
+    def _key(self, query: Query) -> str:
+        """Return the key of a list in the cache, which all parts of the faces share."""
+        return f"{self._part}\0{encode_query(query, self._digest)}"
 
     def _read(self, rows: Sequence[Row]) -> Iterator[ListedMatch]:
         wanted = [face_id for row in rows for face_id in (row.face_id, *(one.face_id for one in row.together))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +83,12 @@ class Search:
         self._threads = Threads(threads, "search")
         self.results = Results(index, engine.pack, metrics)
         self.threads = threads
+
+    def through(self, index: FaceIndex, part: str) -> Search:
+        """Return the search for faces that another index shows, in the same threads; see `Results.through`."""
+        other = copy.copy(self)
+        other._index, other.results = index, self.results.through(index, part)
+        return other
 
     async def run(
         self,
@@ -221,12 +228,12 @@ class Search:
 
     def _more(self, after: str, limit: int) -> ResultPage:
         pack = self._engine.pack
-        cursor = decode_cursor(after, pack.digest, pack.embedding_size)
+        cursor = decode_cursor(after, self.results.cursor_key, pack.embedding_size)
         page, following = self.results.page_at(cursor.query, cursor.position, limit)
         return replace(page, next=self._cursor(cursor.query, following))
 
     def _cursor(self, query: Query, following: Position | None) -> str | None:
-        return None if following is None else encode_cursor(Cursor(query, following), self._engine.pack.digest)
+        return None if following is None else encode_cursor(Cursor(query, following), self.results.cursor_key)
 
     def _detect(self, picture: Picture, took_ms: dict[str, float]) -> list[Face]:
         timings: dict[str, float] = {}

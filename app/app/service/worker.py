@@ -67,6 +67,7 @@ class IngestWorker:
         settings: limits and folders.
         stop: once set, the current files are finished and recorded, and `run` returns.
         on_job: called with each job that the worker begins or leaves, and one word for that.
+        on_wait: called once with a sentence, if another process has the data folder and this worker waits for it.
         lease_seconds: as for `Worker`.
     """
 
@@ -76,6 +77,7 @@ class IngestWorker:
         settings: Settings,
         stop: Event,
         on_job: Callable[[Job, str], None] = lambda *_: None,
+        on_wait: Callable[[str], None] = lambda _: None,
         *,
         lease_seconds: int = LEASE_SECONDS,
     ) -> None:
@@ -83,6 +85,7 @@ class IngestWorker:
         self._settings = settings
         self._stop = stop
         self._on_job = on_job
+        self._on_wait: Callable[[str], None] | None = on_wait
         self._jobs = Jobs(parts.ledger.database, parts.ledger.collection)
         self._worker = Worker(
             parts.ledger.database, parts.ledger.collection, this_process(), lease_seconds=lease_seconds
@@ -93,7 +96,7 @@ class IngestWorker:
         """Work on jobs.
 
         Args:
-            once: return when no job is queued or running.
+            once: return when no job is queued or running, but for those whose folder this machine does not see.
 
         Raises:
             OceanoError: `index_unavailable`, `disk_full`, `engine_unhealthy`, `ledger_unavailable`,
@@ -104,7 +107,7 @@ class IngestWorker:
         try:
             while not self._stop.is_set():
                 if not self._work_alone():
-                    if once and not any(job.shared for job in self._jobs.running()):
+                    if once and not any(job.shared and job.id not in self._avoided for job in self._jobs.running()):
                         return
                     self._stop.wait(POLL_SECONDS)
         finally:
@@ -120,7 +123,16 @@ class IngestWorker:
         except OceanoError as failure:
             if failure.code != "ingest_in_progress":
                 raise
+            self._say_waiting(failure.details.get("pid"))
             return False
+
+    def _say_waiting(self, pid: object) -> None:
+        if self._on_wait is not None:
+            self._on_wait(
+                f"another process ({pid or 'unknown'}) ingests in this data folder; this worker waits for it. Several "
+                "workers at once need a catalog in PostgreSQL: set CATALOG_URL"
+            )
+            self._on_wait = None
 
     def _work(self) -> bool:
         """Work on one job as long as there are files; return False if no job has anything to do."""
@@ -276,7 +288,10 @@ _COUNTS_OF_THE_SCAN: Final = (
 
 @contextmanager
 def open_worker(
-    settings: Settings, stop: Event, on_job: Callable[[Job, str], None] = lambda *_: None
+    settings: Settings,
+    stop: Event,
+    on_job: Callable[[Job, str], None] = lambda *_: None,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[IngestWorker]:
     """Open engine, index, ledger and thumbnails for a worker until the context ends.
 
@@ -284,14 +299,19 @@ def open_worker(
         OceanoError: `invalid_setting` if the index belongs to this machine and the catalog to another one, and as
             `open_for_ingest` does.
     """
-    _require_shared_index(settings)
+    require_shared_index(settings)
     with open_for_ingest(settings) as (engine, index, ledger):
         ledger.database.retries.enable(stop)
         parts = WorkerParts(engine, index, ledger, open_thumbs(settings))
-        yield IngestWorker(parts, settings, stop, on_job)
+        yield IngestWorker(parts, settings, stop, on_job, on_wait)
 
 
-def _require_shared_index(settings: Settings) -> None:
+def require_shared_index(settings: Settings) -> None:
+    """Refuse an index that is a file of this machine beside a catalog on another one.
+
+    Raises:
+        OceanoError: `invalid_setting`.
+    """
     if settings.catalog_url and not settings.qdrant_url and not is_on_this_machine(settings.catalog_url):
         raise OceanoError(
             "invalid_setting",

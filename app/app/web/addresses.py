@@ -7,26 +7,26 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.config import ROOT_PATH, Settings
 from app.core.errors import OceanoError
+from app.service import Services
 from app.web.errors import send_error
+from app.web.root_path import ROOT_PATH_KEY
 
-_ROOT_PATH_KEY: Final = "oceano.root_path"  # Starlette's own `root_path` must be a part of `path`
 _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
-def allowed_hosts(settings: Settings) -> frozenset[str] | None:
+def allowed_hosts(settings: Settings, *, needs_key: bool) -> frozenset[str] | None:
     """Return the host names that the service answers; None for any.
 
-    Without API keys and on a loopback address only names of this machine are answered. Otherwise a page of another
-    site could give its own name the address 127.0.0.1 (DNS rebinding) and read pictures with the visitor's browser.
+    Without keys only names of this machine are answered. Otherwise a page of another site could give its own name the
+    address 127.0.0.1 (DNS rebinding) and read pictures with the visitor's browser.
     """
     if "*" in settings.allowed_hosts:
         return None
-    if settings.api_keys or not settings.is_local:
+    if needs_key or not settings.is_local:
         return frozenset(settings.allowed_hosts) or None
     return frozenset((*_LOOPBACK_NAMES, settings.uvicorn_host.lower(), *settings.allowed_hosts))
 
@@ -36,17 +36,20 @@ class HostCheck:
 
     Args:
         app: the next application.
-        hosts: the allowed names, in lower case, without a port.
+        settings: name the allowed hosts.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._hosts = hosts
+        self._with_keys = allowed_hosts(settings, needs_key=True)
+        self._without_keys = allowed_hosts(settings, needs_key=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] != "/health":
+            services: Services = scope["app"].state.services
+            hosts = self._with_keys if services.authenticator.needs_key else self._without_keys
             host = _without_port(Headers(scope=scope).get("host", ""))
-            if host and host not in self._hosts:  # every browser sends the header
+            if host and hosts is not None and host not in hosts:  # every browser sends the header
                 error = OceanoError(
                     "host_not_allowed",
                     f"this service does not answer the host name {host[:255]!r}; add it to ALLOWED_HOSTS",
@@ -55,12 +58,6 @@ class HostCheck:
                 await send_error(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-def root_path_of(request: Request) -> str:
-    """Return the path at which a proxy serves Oceano, such as `/oceano`; empty if there is none."""
-    root: str = request.scope.get(_ROOT_PATH_KEY, "")
-    return root
 
 
 class SubPath:
@@ -85,7 +82,7 @@ class SubPath:
         if scope["type"] == "http" and (root := self._root_path or self._forwarded(scope)):
             path = scope["path"]
             stripped = (path[len(root) :] or "/") if f"{path}/".startswith(f"{root}/") else path
-            scope = {**scope, "path": stripped, _ROOT_PATH_KEY: root}
+            scope = {**scope, "path": stripped, ROOT_PATH_KEY: root}
         await self._app(scope, receive, send)
 
     def _forwarded(self, scope: Scope) -> str:

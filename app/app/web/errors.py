@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlencode
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, JsonValue
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.core import logs
 from app.core.errors import ErrorCode, OceanoError
-from app.web.auth import require_key
+from app.web.auth import access_of
 from app.web.i18n import error_message, language_of
+from app.web.root_path import root_path_of
 
 _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 5  # for temporary errors without a retry_after
 
-_PAGES: Final = frozenset({"/", "/results", "/kept", "/export"})
-_BELOW_PAGES: Final = ("/face/", "/photo/", "/kept/", "/results/", "/help/")
+_PAGES: Final = frozenset({"/", "/results", "/kept", "/export", "/audit", "/purpose"})
+_BELOW_PAGES: Final = ("/audit/", "/face/", "/photo/", "/kept/", "/results/", "/help/")
 _BELOW_PAGES_GET: Final = (*_BELOW_PAGES, "/search/")  # a POST there is of the API
-# Always JSON: the page would reveal data without a key, and cannot render after an internal error.
-_ALWAYS_JSON: Final = frozenset({"unauthorized", "host_not_allowed", "internal"})
+_ALWAYS_JSON: Final = frozenset({"host_not_allowed", "internal"})  # the page cannot be rendered
+# A browser shows these as a page wherever they happen; programs get JSON.
+_PAGES_OF_BROWSERS: Final = frozenset({404, 405, 503})
+_OF_ACCESS: Final = frozenset(
+    {"unauthorized", "sign_in_failed", "sign_in_unavailable", "forbidden", "too_many_requests"}
+)
+SIGN_IN: Final = "/sign-in"
 
 
 def current_request_id() -> str:
@@ -59,7 +67,9 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
         request: decides the form and the language.
         headers: additional headers.
     """
-    if (_is_page(request) and error.code not in _ALWAYS_JSON) or _is_lost(request, error):
+    if error.code == "unauthorized" and _opens_page(request):
+        return RedirectResponse(_sign_in_address(request), 303, headers={"Cache-Control": "no-store"})
+    if _shows_page(request, error):
         response: Response = request.app.state.error_page(request, error)
     else:
         response = _error_json(error, request)
@@ -68,7 +78,7 @@ def error_response(error: OceanoError, request: Request, headers: Mapping[str, s
     if retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     if error.status == 401:
-        response.headers["WWW-Authenticate"] = 'Basic realm="Oceano", charset="UTF-8"'
+        response.headers["WWW-Authenticate"] = 'Bearer realm="Oceano"'
     return response
 
 
@@ -82,16 +92,28 @@ def _is_page(request: Request) -> bool:
     return path in _PAGES or path.startswith(_BELOW_PAGES_GET if request.method == "GET" else _BELOW_PAGES)
 
 
-def _is_lost(request: Request, error: OceanoError) -> bool:
-    """Return whether a browser opened an address without a page; without a key the page would reveal data."""
-    is_missing = error.code in ("not_found", "method_not_allowed")
-    if not is_missing or request.method != "GET" or not accepts_html(request):
+def _shows_page(request: Request, error: OceanoError) -> bool:
+    if error.code in _ALWAYS_JSON:
         return False
-    try:
-        require_key(request)
-    except OceanoError:
-        return False
-    return True
+    if error.code in _OF_ACCESS:
+        return accepts_html(request)
+    has_page = error.status in _PAGES_OF_BROWSERS or error.code == "purpose_required"
+    return _is_page(request) or (request.method == "GET" and accepts_html(request) and has_page)
+
+
+def _opens_page(request: Request) -> bool:
+    """Return whether a person opened an address in a browser, rather than a script of the page."""
+    is_fetch = request.headers.get("x-requested-with") == "fetch"
+    return request.method == "GET" and accepts_html(request) and not is_fetch and request.scope["path"] != SIGN_IN
+
+
+def _sign_in_address(request: Request) -> str:
+    """Return the address of the sign-in page, which leads back to that of the request."""
+    path = request.scope["path"]
+    values = {"next": f"{path}?{request.url.query}" if request.url.query else path}
+    if getattr(request.state, "session_ended", False):
+        values["ended"] = "1"
+    return f"{root_path_of(request)}{SIGN_IN}?{urlencode(values)}"
 
 
 async def send_error(error: OceanoError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,6 +164,8 @@ def add_error_handlers(app: FastAPI) -> None:
             405: ("method_not_allowed", f"this address does not accept {request.method}"),
         }
         code, message = errors.get(failure.status_code, ("invalid_request", str(failure.detail)))
+        with contextlib.suppress(OceanoError):  # no route has asked; the page shows more to those who are signed in
+            await access_of(request)
         return error_response(OceanoError(code, message), request, failure.headers)
 
     async def validation(request: Request, failure: Exception) -> Response:

@@ -20,9 +20,10 @@ from app.core import logs
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.metrics import Metrics
-from app.web.addresses import HeadAsGet, HostCheck, SubPath, allowed_hosts
+from app.web.addresses import HeadAsGet, HostCheck, SubPath
 from app.web.errors import TrackedSend, send_error
 from app.web.limits import BodyLimit, ConcurrencyLimit, TimeLimit
+from app.web.session_cookie import SessionRenewal
 
 _access = logging.getLogger(logs.ACCESS)
 _log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
 
 def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add all middleware; the last one added is the outermost."""
+    app.add_middleware(SessionRenewal)
     app.add_middleware(BodyLimit, max_file_bytes=settings.max_upload_bytes, files_by_path=_FILES_BY_PATH)
     app.add_middleware(TimeLimit, seconds=settings.request_timeout_seconds)
     app.add_middleware(ConcurrencyLimit, max_requests=settings.uvicorn_limit_concurrency)
@@ -59,11 +61,10 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    if (hosts := allowed_hosts(settings)) is not None:
-        app.add_middleware(HostCheck, hosts=hosts)
+    app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestContext, metrics=metrics)
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.forwarded_allow_ips))
-    app.add_middleware(SubPath, root_path=settings.root_path, proxies=settings.forwarded_allow_ips)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+    app.add_middleware(SubPath, root_path=settings.root_path, proxies=settings.trusted_proxies)
 
 
 class RequestContext:

@@ -9,8 +9,8 @@ from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app.web import api
-from app.web.auth import require_key
-from app.web.pages import export, help, kept, photo, results
+from app.web.auth import Requires
+from app.web.pages import audit, export, help, kept, keys, oidc, photo, purpose, results, sign_in
 from app.web.pages import search as pages
 from app.web.pages.error_pages import error_page
 from app.web.pages.status_page import status_page
@@ -20,7 +20,9 @@ def add_routes(app: FastAPI) -> None:
     """Add all routes to the application, and the pages that show an error and the status."""
     app.include_router(api.router())
     for part in (results, kept, photo, export, help, pages):
-        app.include_router(part.router(), dependencies=[Depends(require_key)])
+        app.include_router(part.router(), dependencies=[Depends(Requires("search"))])
+    for part in (sign_in, oidc, keys, audit, purpose):
+        app.include_router(part.router())
     app.mount("/static", StaticFiles(directory=Path(str(resources.files("app") / "static"))), name="static")
     app.state.error_page = error_page
     app.state.status_page = status_page

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from fastapi import Request
@@ -17,6 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from app.core.concurrency import Admission, Threads
+from app.core.config import Settings
 from app.core.errors import OceanoError, is_full
 from app.core.types import Picture
 from app.images import DecoderPool
@@ -39,12 +40,14 @@ Result = TypeVar("Result")
 class Upload(Generic[Options]):
     """A request's pictures, in the order of the file names asked for, and its other fields.
 
-    `took_ms` has the milliseconds of decoding as "decode"; later stages add theirs.
+    `took_ms` has the milliseconds of decoding as "decode"; later stages add theirs. `hashes` are the SHA-256 of the
+    files.
     """
 
     pictures: tuple[Picture, ...]
     options: Options
     took_ms: dict[str, float]
+    hashes: tuple[str, ...] = ()
 
     @property
     def picture(self) -> Picture:
@@ -61,6 +64,7 @@ class Photographs(Generic[Options]):
         options: made of the other fields.
         files: the photographs that are not decoded yet; a large one is in a temporary file.
         took_ms: as in `Upload`.
+        hashes: SHA-256 of the files that were decoded.
     """
 
     options: Options
@@ -68,6 +72,7 @@ class Photographs(Generic[Options]):
     took_ms: dict[str, float]
     _request: Request
     _admission: Admission
+    hashes: list[str] = field(default_factory=list)
 
     async def decode_next(self) -> Picture:
         """Decode the next photograph; drop it before the next call, because it may take 200 MB.
@@ -77,7 +82,8 @@ class Photographs(Generic[Options]):
         """
         file = self.files.pop(0)
         self._admission.release()  # that of the photograph before
-        picture, milliseconds = await _decoded(self._request, await file.read(), self._admission)
+        picture, milliseconds, digest = await _decoded(self._request, await file.read(), self._admission)
+        self.hashes.append(digest)
         self.took_ms["decode"] = self.took_ms.get("decode", 0.0) + milliseconds
         return picture
 
@@ -144,19 +150,14 @@ async def read_upload(
             data = [await file.read() for file in files]
         admission = held.enter_context(closing(decoding.decoders.admission()))
         start = time.perf_counter()
-        pictures = []
+        pictures, hashes = [], []
         while data:  # each file's bytes are freed once it is decoded
-            work = partial(
-                decoding.decoders.decode,
-                data.pop(0),
-                max_pixels=settings.max_image_pixels,
-                min_decoded_side=settings.min_decoded_side,
-                admission=admission,
-            )
-            pictures.append(await decoding.threads.run(work))
+            picture, digest = await decoding.threads.run(_decode, decoding, settings, data.pop(0), admission)
+            pictures.append(picture)
+            hashes.append(digest)
         decode_ms = (time.perf_counter() - start) * 1000
         request.app.state.metrics.stage.labels("decode").observe(decode_ms / 1000)
-        yield Upload(tuple(pictures), options, {"decode": decode_ms})
+        yield Upload(tuple(pictures), options, {"decode": decode_ms}, tuple(hashes))
 
 
 @asynccontextmanager
@@ -189,22 +190,27 @@ async def read_photographs(
         yield Photographs(options, files, {}, request, admission)
 
 
-async def _decoded(request: Request, data: bytes, admission: Admission) -> tuple[Picture, float]:
-    """Decode a file; returns the picture, and the milliseconds that it took."""
+async def _decoded(request: Request, data: bytes, admission: Admission) -> tuple[Picture, float, str]:
+    """Decode a file; returns the picture, the milliseconds that it took, and the SHA-256 of the file."""
     settings = request.app.state.settings
     decoding: Decoding = request.app.state.decoding
     start = time.perf_counter()
-    work = partial(
-        decoding.decoders.decode,
+    picture, digest = await decoding.threads.run(_decode, decoding, settings, data, admission)
+    milliseconds = (time.perf_counter() - start) * 1000
+    request.app.state.metrics.stage.labels("decode").observe(milliseconds / 1000)
+    return picture, milliseconds, digest
+
+
+def _decode(decoding: Decoding, settings: Settings, data: bytes, admission: Admission) -> tuple[Picture, str]:
+    """Decode a file; returns the picture, and the SHA-256 of the file, for the audit log."""
+    digest = hashlib.sha256(data).hexdigest()
+    picture = decoding.decoders.decode(
         data,
         max_pixels=settings.max_image_pixels,
         min_decoded_side=settings.min_decoded_side,
         admission=admission,
     )
-    picture = await decoding.threads.run(work)
-    milliseconds = (time.perf_counter() - start) * 1000
-    request.app.state.metrics.stage.labels("decode").observe(milliseconds / 1000)
-    return picture, milliseconds
+    return picture, digest
 
 
 async def read_fields(request: Request) -> dict[str, str | list[str]]:
@@ -293,9 +299,9 @@ def _photographs(form: FormData, name: str, max_bytes: int) -> list[UploadFile]:
     files = [(field, file) for field, file in sent if file.size or file.filename]
     if any((file.size or 0) > max_bytes for _, file in files):
         raise too_large(max_bytes)
-    for field, file in files:
-        if field != name:
-            raise OceanoError("invalid_request", f"this request has no file `{field[:64]}`, only {_quoted([name])}")
+    for sent_as, file in files:
+        if sent_as != name:
+            raise OceanoError("invalid_request", f"this request has no file `{sent_as[:64]}`, only {_quoted([name])}")
         if not file.size:
             raise OceanoError("invalid_request", f"a file {_quoted([name])} is empty", details={"empty": [name]})
     return [file for _, file in files]

@@ -14,6 +14,7 @@ import pytest
 from app import __version__
 from app.catalog import FileRecord, Mount, open_ledger, opening
 from app.core.errors import OceanoError
+from tests.support.damage import damage_bytes
 
 _FIRST = """
 CREATE TABLE files (
@@ -111,6 +112,17 @@ def test_a_ledger_of_a_newer_oceano_is_refused_and_nothing_changes(tmp_path: Pat
 
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite3").write_bytes(b"rubbish" * 1000)
+    with pytest.raises(OceanoError, match=r"ledger\.sqlite3 cannot be read") as raised:
+        open_ledger(tmp_path / "catalog.sqlite3", "c")
+    assert raised.value.code == "ledger_unavailable"
+
+
+def test_a_ledger_whose_schema_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("CREATE TABLE files (path)")
+        old.commit()
+    damage_bytes(path, b"CREATE TABLE files", b"CREATE \xffABLE files")
     with pytest.raises(OceanoError, match=r"ledger\.sqlite3 cannot be read") as raised:
         open_ledger(tmp_path / "catalog.sqlite3", "c")
     assert raised.value.code == "ledger_unavailable"

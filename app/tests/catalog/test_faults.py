@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,19 +11,22 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from threading import Event
 
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from app.catalog import FileRecord, Jobs, Ledger, Worker, open_postgresql
+from app.catalog import FileRecord, Jobs, Ledger, Worker, leases, open_postgresql, postgresql, writers_lock
 from app.catalog.claims import ClaimedLedger
 from app.core.errors import OceanoError
 from app.core.types import File
 from tests.support.catalogs import new_postgresql_database
+from tests.support.dying import wait_for, wait_until_suspended
 from tests.support.postgresql import PostgresServer, binaries, shared_server
 
+CONTEXT = multiprocessing.get_context("forkserver")
 pytestmark = pytest.mark.skipif(not binaries(), reason="PostgreSQL is not installed")
 
 
@@ -136,15 +140,17 @@ def test_a_read_only_database_is_said(ledger: Ledger, server: PostgresServer) ->
 def test_a_lock_that_another_program_holds_is_an_error_in_time(
     ledger: Ledger, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.catalog.postgresql._STATEMENT_SECONDS", 0.5)
+    monkeypatch.setitem(postgresql._OF_THE_SESSION, "statement_timeout", 500)
     slow = Ledger(open_postgresql(_url(server)), "c")
     engine = create_engine(_url(server))
     with engine.begin() as connection:
         connection.exec_driver_sql("LOCK TABLE files IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(OceanoError, match="took longer than") as caught:
             slow.record([_file(1)])
-    assert caught.value.code == "ledger_unavailable"
-    slow.record([_file(1)])
+        assert caught.value.code == "ledger_unavailable"
+        slow.database.retries.enable(Event(), 60)  # as an ingest does
+        threading.Timer(1.2, connection.rollback).start()
+        slow.record([_file(1)])
     slow.close()
     engine.dispose()
 
@@ -169,16 +175,119 @@ def test_while_one_has_the_catalog_to_itself_others_wait(ledger: Ledger, server:
     other.close()
 
 
-def test_the_lock_ends_with_the_process_that_had_it(ledger: Ledger, server: PostgresServer) -> None:
-    other = Ledger(open_postgresql(_url(server)), "c")
-    with pytest.raises(OceanoError), ledger.exclusive():
-        server.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'oceano' "
-            "AND state = 'idle in transaction'"
-        )
-        other.record([_file(1)])
-    assert other.totals().done == 1
-    other.close()
+def test_the_lock_ends_with_its_connection_and_its_owner_writes_no_more(ledger: Ledger, server: PostgresServer) -> None:
+    with closing(Ledger(open_postgresql(_url(server)), "c")) as other, ThreadPoolExecutor(1) as threads:
+        with pytest.raises(OceanoError, match="lost its connection"), ledger.exclusive():
+            server.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'oceano %' "
+                "AND state = 'idle in transaction'"
+            )
+            threads.submit(other.record, [_file(1)]).result(10)
+            with pytest.raises(OceanoError, match="lost its connection"):
+                ledger.record([_file(2)])
+        assert other.totals().done == 1
+
+
+def test_a_process_that_keeps_the_catalog_to_itself_for_long_is_named_and_a_stop_ends_the_wait(
+    ledger: Ledger, server: PostgresServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(writers_lock, "_SAID_AFTER_SECONDS", 0.3)
+    stop = Event()
+    with closing(Ledger(open_postgresql(_url(server)), "c")) as other, ThreadPoolExecutor(3) as threads:
+        other.database.retries.enable(stop)
+        with ledger.exclusive():
+            recording = threads.submit(other.record, [_file(1)])
+            locking = threads.submit(_enter, other)
+            jobs = Jobs(other.database, "c")
+            job_id = threads.submit(lambda: jobs.stop(jobs.add("/", {}, "tests")).id).result(10)
+            wait_for(lambda: len(caplog.records) >= 2)
+            stop.set()
+            for waiting in (recording, locking):
+                with pytest.raises(
+                    OceanoError, match=rf"stopped while waiting for oceano .*:{os.getpid()} at 127"
+                ) as e:
+                    waiting.result(10)
+                assert e.value.code == "ledger_unavailable"
+    assert [one.levelname for one in caplog.records] == ["WARNING", "WARNING"]
+    assert f":{os.getpid()} at 127.0.0.1" in caplog.text
+    assert Jobs(ledger.database, "c").get(job_id).state == "interrupted"
+
+
+def test_the_wait_for_the_catalog_has_an_end(
+    ledger: Ledger, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writers_lock, "_LONGEST_WAIT_SECONDS", 0.3)
+    with closing(Ledger(open_postgresql(_url(server)), "c")) as other, ThreadPoolExecutor(1) as threads:
+        other.database.retries.enable(Event())
+        with ledger.exclusive(), pytest.raises(OceanoError, match=r"waited for .* minutes for oceano"):
+            threads.submit(other.record, [_file(1)]).result(10)
+
+
+def test_a_long_time_alone_with_the_catalog_keeps_the_lock(
+    ledger: Ledger, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgresql._OF_THE_SESSION, "idle_in_transaction_session_timeout", 700)
+    monkeypatch.setattr(writers_lock, "_BEAT_SECONDS", 0.1)
+    with closing(Ledger(open_postgresql(_url(server)), "c")) as alone, alone.exclusive():
+        time.sleep(1.5)
+        alone.record([_file(1)])
+    assert ledger.totals().done == 1
+
+
+def _enter(ledger: Ledger) -> None:
+    with ledger.exclusive():
+        pass
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a transaction"])
+def test_a_suspended_process_blocks_the_others_for_a_while_only(
+    ledger: Ledger, server: PostgresServer, alone: bool
+) -> None:
+    suspended = CONTEXT.Process(target=_suspend_itself, args=(_url(server), alone))
+    suspended.start()
+    try:
+        wait_until_suspended(suspended.pid or 0)
+        start = time.monotonic()
+        if alone:
+            ledger.record([_file(1)])
+        else:
+            _enter(ledger)
+        assert 0.5 < time.monotonic() - start < 10
+    finally:
+        suspended.kill()
+        suspended.join()
+
+
+def _suspend_itself(url: str, alone: bool) -> None:
+    postgresql._OF_THE_SESSION["idle_in_transaction_session_timeout"] = 1500
+    ledger = Ledger(open_postgresql(url), "c")
+    with ledger.exclusive() if alone else ledger.database.writing():
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_workers_go_on_after_the_server_was_away_for_longer_than_their_leases(
+    ledger: Ledger, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(ledger.database, "c")
+    ingest, dead, late = (Worker(ledger.database, "c", name, lease_seconds=1) for name in ("ingest", "dead", "new"))
+    for worker in (ingest, dead):
+        worker._register()  # without a thread that renews the lease
+    job_id, dead_id = (jobs.add("/", {}, "tests", worker=one.id) for one in (ingest, dead))
+    server.stop(signal.SIGQUIT)
+    time.sleep(2.2)
+    server.start()
+    late._register()  # a process that starts now
+    jobs.settle()
+    assert jobs.get(job_id).state == "running"
+    ingest.renew()
+    assert not ingest.stop.is_set()
+    jobs.end(job_id, "done", worker=ingest.id)
+    assert jobs.get(dead_id).state == "running"
+    monkeypatch.setattr(leases, "AFTER_START_SECONDS", 0)
+    jobs.settle()
+    assert jobs.get(dead_id).state == "interrupted"
+    with pytest.raises(OceanoError, match="others may do its job"):
+        jobs.end(dead_id, "done", worker=dead.id)
 
 
 def test_a_wrong_password_is_a_wrong_setting(ledger: Ledger, server: PostgresServer) -> None:

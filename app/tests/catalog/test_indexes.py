@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.catalog import add_index, require_index
+from app.catalog import add_index, replace_indexes, require_index
 from app.catalog.database import Database
 from app.core.errors import OceanoError
 
@@ -34,3 +34,15 @@ def test_an_index_to_which_the_faces_were_copied_belongs_to_the_catalog_too(data
     add_index(database, "c", "2", "two")
     require_index(database, "c", "2", "two")
     require_index(database, "c", "1", "one")
+
+
+def test_an_index_that_replaces_others_is_the_only_one_of_its_collection(database: Database) -> None:
+    require_index(database, "c", "1", "one")
+    add_index(database, "c", "2", "two")
+    require_index(database, "d", "1", "one")
+    assert replace_indexes(database, "c", "3", "three") == ["one", "two"]
+    assert replace_indexes(database, "c", "3", "three") == []
+    require_index(database, "c", "3", "three")
+    require_index(database, "d", "1", "one")
+    with pytest.raises(OceanoError, match="belongs to another index: three"):
+        require_index(database, "c", "1", "one")

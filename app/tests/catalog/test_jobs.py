@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -27,6 +28,15 @@ def _worker(jobs: Jobs, name: str = "one", lease_seconds: int = 60) -> Worker:
 def _expire(jobs: Jobs, worker: Worker) -> None:
     with jobs.database.writing(urgent=True) as connection:
         connection.exec_driver_sql(f"UPDATE workers SET leased_until = 1 WHERE id = '{worker.id}'")
+
+
+def _set(jobs: Jobs, job_id: str, values: str) -> None:
+    with jobs.database.writing(urgent=True) as connection:
+        connection.exec_driver_sql(f"UPDATE jobs SET {values} WHERE id = '{job_id}'")
+
+
+def _ago(seconds: int) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
 def test_a_queued_job_runs_while_it_has_a_worker(jobs: Jobs) -> None:
@@ -54,6 +64,90 @@ def test_an_ingest_of_one_process_is_interrupted_with_it(jobs: Jobs) -> None:
     assert jobs.get(job_id).ended_at is not None
     assert jobs.resume(job_id).state == "queued"
     assert jobs.get(job_id).shared
+
+
+def test_the_first_resume_of_an_ingest_whose_process_was_killed_queues_it(jobs: Jobs) -> None:
+    worker = _worker(jobs)
+    job_id = jobs.add("/photos", {}, "ann", worker=worker.id)
+    assert jobs.stop(job_id).state == "stopping"
+    with pytest.raises(OceanoError, match="stopping"):
+        jobs.resume(job_id)
+    _expire(jobs, worker)
+    assert jobs.resume(job_id).state == "queued"
+    assert _worker(jobs, "two").take_job() == job_id
+
+
+def test_a_stop_of_a_job_whose_workers_are_dead_interrupts_it_at_once(jobs: Jobs) -> None:
+    worker = _worker(jobs)
+    job_id = jobs.add("/photos", {}, "ann")
+    assert worker.take_job() == job_id
+    _expire(jobs, worker)
+    job = jobs.stop(job_id)
+    assert (job.state, job.ended_at is None) == ("interrupted", False)
+    assert jobs.resume(job_id).state == "queued"
+
+
+def test_settling_records_the_end_of_a_killed_ingest_when_it_was_last_seen(jobs: Jobs) -> None:
+    worker = _worker(jobs)
+    job_id = jobs.add("/photos", {}, "ann", worker=worker.id)
+    _set(jobs, job_id, f"started_at = '{_ago(1000)}', counts = '{{\"done\": 300}}'")
+    seen = int(time.time()) - 900
+    with jobs.database.writing(urgent=True) as connection:
+        connection.exec_driver_sql(f"UPDATE workers SET leased_until = {seen + 60}")
+    jobs.settle()
+    job = jobs.get(job_id)
+    assert job.state == "interrupted"
+    assert job.ended_at is not None
+    assert datetime.fromisoformat(job.ended_at).timestamp() == seen
+    assert job.rate == pytest.approx(3, rel=0.02), "100 s of work, however late the death is noticed"
+
+
+def test_a_resume_that_its_last_process_does_not_allow_yet_is_refused(jobs: Jobs) -> None:
+    worker = _worker(jobs)
+    job_id = jobs.add("/photos", {}, "ann", worker=worker.id)
+    jobs.end(job_id, "failed", OceanoError("disk_full", "no space left"))
+    with pytest.raises(OceanoError, match="is ending") as caught:
+        jobs.resume(job_id)
+    assert caught.value.code == "invalid_request"
+    assert jobs.get(job_id).state == "failed"
+    worker.leave()
+    assert jobs.resume(job_id).state == "queued"
+
+
+def test_the_rate_of_a_resumed_job_is_that_of_its_last_run(jobs: Jobs) -> None:
+    job_id = jobs.add("/photos", {}, "ann")
+    worker = _worker(jobs)
+    assert worker.take_job() == job_id
+    _set(jobs, job_id, f"counts = '{{\"done\": 900, \"files\": 2000}}', started_at = '{_ago(5000)}'")
+    jobs.stop(job_id)
+    worker.release_job()
+    assert jobs.resume(job_id).rate is None, "nobody works on it"
+    worker.stop.clear()
+    assert worker.take_job() == job_id
+    job = jobs.get(job_id)
+    assert (job.images, job.images_before, job.rate) == (900, 900, 0.0)
+    _set(jobs, job_id, f"counts = '{{\"done\": 1000, \"files\": 2000}}', resumed_at = '{_ago(50)}'")
+    assert jobs.get(job_id).rate == pytest.approx(2, rel=0.05)
+
+
+def test_a_second_worker_does_not_begin_the_rate_anew(jobs: Jobs) -> None:
+    job_id = jobs.add("/photos", {}, "ann")
+    one, two = _worker(jobs, "one"), _worker(jobs, "two")
+    assert one.take_job() == job_id
+    _set(jobs, job_id, f"counts = '{{\"done\": 100}}', started_at = '{_ago(50)}'")
+    assert two.take_job() == job_id
+    job = jobs.get(job_id)
+    assert (job.images_before, job.resumed_at) == (0, None)
+    assert job.rate == pytest.approx(2, rel=0.05)
+
+
+def test_the_rate_of_a_job_whose_workers_are_dead_does_not_sink(jobs: Jobs) -> None:
+    job_id = jobs.add("/photos", {}, "ann")
+    worker = _worker(jobs)
+    assert worker.take_job() == job_id
+    _set(jobs, job_id, f"counts = '{{\"done\": 100}}', started_at = '{_ago(50)}'")
+    _expire(jobs, worker)
+    assert (jobs.get(job_id).state, jobs.get(job_id).rate) == ("queued", None)
 
 
 def test_an_ended_ingest_has_its_state_and_error(jobs: Jobs) -> None:
@@ -99,6 +193,59 @@ def test_a_worker_learns_that_its_lease_was_lost_and_joins_again(jobs: Jobs) -> 
     job_id = jobs.add("/photos", {}, "ann")
     assert worker.take_job() == job_id
     assert worker.id != lost
+
+
+def test_an_ingest_that_lost_its_lease_changes_nothing_and_is_told(jobs: Jobs) -> None:
+    lost, other = _worker(jobs), _worker(jobs, "other")
+    job_id = jobs.add("/photos", {}, "ann", worker=lost.id)
+    ledger = JobLedger(lost, job_id)
+    jobs.set_total(job_id, 7, worker=lost.id)
+    _expire(jobs, lost)
+    jobs.resume(job_id)
+    assert other.take_job() == job_id
+    before = jobs.get(job_id)
+    failed = OceanoError("disk_full", "no space left")
+    for change in (
+        lambda: jobs.set_total(job_id, 9, worker=lost.id),
+        lambda: jobs.set_counts(job_id, {"done": 9}, worker=lost.id),
+        lambda: jobs.end(job_id, "failed", failed, worker=lost.id),
+        lambda: ledger.record([FileRecord("/a", 1, 2, "i1", "done", 1)], counts={"done": 1}),
+        ledger.flush,
+    ):
+        with pytest.raises(OceanoError, match=f"others may do its job {job_id} now") as caught:
+            change()
+        assert caught.value.code == "ingest_in_progress"
+    assert jobs.get(job_id) == before
+    assert ledger.file("/a") is None
+    if jobs.database.has_many_writers:
+        with pytest.raises(OceanoError, match="others may do its job"):
+            ledger.reserve("i1")
+        assert JobLedger(other, job_id).reserve("i1"), "nobody has the image"
+
+
+def test_workers_that_were_late_themselves_leave_the_others_time(jobs: Jobs) -> None:
+    ingest, idle = _worker(jobs, "ingest"), _worker(jobs, "idle", lease_seconds=1)
+    job_id = jobs.add("/photos", {}, "ann", worker=ingest.id)
+    _expire(jobs, ingest)
+    _expire(jobs, idle)  # the catalog was away
+    idle.take_job()
+    idle.renew()
+    ingest.renew()
+    assert (jobs.get(job_id).state, ingest.stop.is_set()) == ("running", False)
+    _expire(jobs, ingest)
+    time.sleep(1.1)
+    idle.renew()  # late again
+    time.sleep(1.1)
+    _renew_in_time(jobs, idle)
+    idle.renew()
+    assert jobs.get(job_id).state == "interrupted"
+    ingest.renew()
+    assert ingest.stop.is_set()
+
+
+def _renew_in_time(jobs: Jobs, worker: Worker) -> None:
+    with jobs.database.writing(urgent=True) as connection:
+        connection.exec_driver_sql(f"UPDATE workers SET leased_until = leased_until + 9 WHERE id = '{worker.id}'")
 
 
 def test_what_a_dead_worker_had_is_free_for_others(jobs: Jobs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -46,6 +47,49 @@ def test_a_connection_whose_packets_are_lost_ends_in_time(
     assert used["tcp_user_timeout"] == milliseconds
     assert (used["keepalives_idle"], used["connect_timeout"]) == ("10", "10")
     database.close()
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_url_may_begin_as_those_of_other_programs_do(postgresql_url: str, scheme: str) -> None:
+    database = open_postgresql(f"{scheme}://{postgresql_url.partition('://')[2]}")
+    with database.reading() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"sslmode": "bogus"}, "bogus"),
+        ({"sslmode": "require"}, "SSL was required"),
+        ({"channel_binding": "maybe"}, "maybe"),
+        ({"options": "-c no_such_setting=1"}, "no_such_setting"),
+        ({"options": "-c search_path=nowhere"}, "Create the schema that search_path names"),
+    ],
+)
+def test_a_wrong_option_of_the_connection_is_a_wrong_setting(
+    postgresql_url: str, query: dict[str, str], said: str
+) -> None:
+    with pytest.raises(OceanoError, match=said) as raised:
+        open_postgresql(make_url(postgresql_url).update_query_dict(query).render_as_string(hide_password=False))
+    assert (raised.value.code, raised.value.details) == ("invalid_setting", {"settings": ["CATALOG_URL"]})
+
+
+def test_options_of_the_url_are_used_beside_those_that_the_catalog_needs(postgresql_url: str) -> None:
+    engine = create_engine(postgresql_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA apart"))
+    url = make_url(postgresql_url).update_query_dict({"options": "-c search_path=apart -c synchronous_commit=off"})
+    with closing(Ledger(open_postgresql(url.render_as_string(hide_password=False)), "c")) as ledger:
+        ledger.record([FileRecord("/a", 1, 2, "i1", "done", 1)])
+        with ledger.database.reading() as connection:
+            names = ("synchronous_commit", "statement_timeout", "idle_in_transaction_session_timeout")
+            used = [connection.execute(text(f"SHOW {name}")).scalar_one() for name in names]
+        assert used == ["on", "1min", "1min"]
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM apart.files")).scalar_one() == 1
+        assert connection.execute(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")).scalar_one() == 0
+    engine.dispose()
 
 
 def test_a_missing_database_is_a_wrong_setting(postgresql_url: str) -> None:
@@ -109,7 +153,7 @@ def test_a_connection_that_the_server_ends_is_replaced(postgresql_url: str) -> N
         connection.execute(
             text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE application_name = 'oceano' AND datname = current_database()"
+                "WHERE application_name LIKE 'oceano %' AND datname = current_database()"
             )
         )
     engine.dispose()
@@ -126,6 +170,9 @@ def test_a_connection_that_the_server_ends_is_replaced(postgresql_url: str) -> N
         ("postgresql://o:s3cret@127.0.0.1:abc/o", "not a URL"),
         ("mysql://o:s3cret@127.0.0.1/o", "mysql is not supported"),
         ("postgresql://o:s3cret@127.0.0.1:PORT", "names no database"),
+        ("postgresql://o:p@s3cret/w:s3cret@127.0.0.1:PORT/o", "write @ in the password as %40"),
+        ("postgresql://o:p@s3cret@127.0.0.1:PORT/o", "write @ in the password as %40"),
+        ("postgresql://o:p@h/s3cret?s3cret@127.0.0.1:PORT/o", "write @ in the password as %40"),
     ],
 )
 def test_a_wrong_url_is_said_without_its_password(postgresql_url: str, url: str, said: str) -> None:

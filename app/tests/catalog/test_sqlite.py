@@ -11,7 +11,7 @@ import pytest
 from app.catalog import FileRecord, Ledger, Totals, open_ledger, open_sqlite
 from app.catalog.sqlite import SqliteDatabase
 from app.core.errors import OceanoError
-from tests.support.damage import lose_rows
+from tests.support.damage import damage_bytes, lose_rows
 
 
 @pytest.fixture
@@ -47,6 +47,15 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OceanoError, match="not a database") as raised:
         open_sqlite(tmp_path / "catalog.sqlite3")
     assert raised.value.code == "ledger_unavailable"
+
+
+def test_a_file_whose_schema_is_damaged_is_said_to_be_damaged(database: SqliteDatabase) -> None:
+    """SQLite quotes the damaged text in its message, which is no text then."""
+    database.close()
+    damage_bytes(database.path, b"CREATE TABLE jobs", b"CREATE \xffABLE jobs")
+    with pytest.raises(OceanoError, match=r"catalog\.sqlite3 is damaged: malformed database schema") as raised:
+        open_sqlite(database.path)
+    assert (raised.value.code, raised.value.details) == ("ledger_unavailable", {"path": str(database.path)})
 
 
 def test_a_database_of_another_program_is_refused_and_unchanged(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from app.catalog import FileRecord, Jobs, Worker, open_postgresql, restore
 from app.cli import main
 from app.commands.backup import run_backup, run_restore
 from app.core.config import Settings, load_settings
+from app.core.errors import OceanoError
 from app.core.types import FaceFilter, FaceRecord
 from app.images.previews import PreviewStore
 from app.images.thumbnails import ThumbStore
@@ -524,6 +525,38 @@ def test_a_backup_brings_the_catalog_back_into_either_kind(
         assert jobs_of(restored) == [("/photos", "interrupted")]
         with open_without_engine(restored):  # the catalog belongs to the restored index
             pass
+
+
+def test_after_a_restore_a_shared_catalog_belongs_to_the_restored_index_alone(
+    bare: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with new_postgresql_database() as url:
+        monkeypatch.setenv("CATALOG_URL", url)
+        first = load_settings()
+        fill(first)
+        with open_without_engine(first):  # an ingest: the catalog belongs to this index from now on
+            pass
+        assert main(["backup", str(tmp_path / "backup")]) == 0
+        put(tmp_path / "second" / "models" / "small")
+        monkeypatch.setenv("DATA_DIR", str(tmp_path / "second"))
+        second = load_settings()
+        assert main(["restore", str(tmp_path / "backup")]) == 0
+        assert f"no longer to DATA_DIR={first.data_dir} on " in capsys.readouterr().out
+        require_all(second)
+        with open_without_engine(second):
+            pass
+        with pytest.raises(OceanoError, match="belongs to another index"), open_without_engine(first):
+            pass
+
+
+def test_a_restore_into_a_catalog_of_no_other_index_says_nothing_of_indexes(
+    settings: Settings, backup: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lose_everything(settings)
+    with new_postgresql_database() as url:
+        monkeypatch.setenv("CATALOG_URL", url)
+        assert main(["restore", str(backup)]) == 0
+        assert "no longer" not in capsys.readouterr().out
 
 
 def test_a_restore_that_is_stopped_in_the_catalog_is_marked_and_continues(

@@ -173,7 +173,7 @@ def test_a_catalog_is_migrated_to_postgresql_and_back(
 ) -> None:
     assert main(["migrate", "--catalog", postgresql_url]) == 0
     output = capsys.readouterr().out
-    assert "both catalogs have the same rows: files 2" in output
+    assert "both catalogs have the same rows: audit 1, files 2" in output
     assert f"set CATALOG_URL={postgresql_url} and restart" in output
     assert files_in(recorded) == RECORDS
     with closing(open_postgresql(postgresql_url)) as database:
@@ -194,6 +194,23 @@ def test_a_catalog_is_migrated_to_postgresql_and_back(
     assert files_in(there) == newer
     monkeypatch.delenv("CATALOG_URL")
     assert files_in(load_settings()) == newer
+
+
+def test_an_older_catalog_gets_the_missing_rows_on_the_way_back(
+    recorded: Settings, postgresql_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["migrate", "--catalog", postgresql_url]) == 0
+    monkeypatch.setenv("CATALOG_URL", postgresql_url)
+    there = load_settings()
+    added = FileRecord("/photos/3.jpg", 1, 1, "c" * 64, "no_face")
+    with closing(open_ledger(there, find_model(there))) as ledger:
+        ledger.record([added])
+    assert main(["migrate", "--catalog", "sqlite"]) == 0
+    with closing(open_ledger(there, find_model(there))) as ledger:
+        ledger.delete_images(["c" * 64])
+    assert main(["migrate", "--catalog", "sqlite"]) == 2, "the older one has a file that the current one lacks"
+    monkeypatch.delenv("CATALOG_URL")
+    assert files_in(load_settings()) == [*RECORDS, added]
 
 
 def test_index_and_catalog_are_migrated_by_one_command(
@@ -237,6 +254,7 @@ def test_a_catalog_in_postgresql_learns_of_the_copy_of_its_index(
         ("nonsense", 2, "--catalog: it is not a URL. Use sqlite, or a URL such as"),
         ("postgresql://oceano:secret@127.0.0.1", 2, "--catalog: it names no database"),
         ("postgresql://oceano:secret@127.0.0.1:9/oceano", 3, "ledger_unavailable"),
+        ("postgresql://oceano:p@secret@127.0.0.1:9/oceano", 2, "--catalog: it has more than one @"),
     ],
 )
 def test_invalid_targets_of_a_catalog_are_reported_in_one_line_without_the_password(
@@ -247,6 +265,7 @@ def test_invalid_targets_of_a_catalog_are_reported_in_one_line_without_the_passw
     assert output in error
     assert "secret" not in error
     assert "Traceback" not in error
+    assert "CATALOG_URL" not in error, "the command's own option is named"
     assert files_in(recorded) == RECORDS
 
 

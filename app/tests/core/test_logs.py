@@ -152,6 +152,24 @@ def test_a_warning_of_a_library_goes_to_the_log(folder: Path) -> None:
     assert "an odd picture" in _lines(folder / "service.log")[0]
 
 
+def test_a_full_disk_is_said_once_and_not_for_each_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.mkdir()
+    (folder / "ingest.log").symlink_to("/dev/full")
+    logs.configure_logging(folder, "ingest", console=False)
+    for number in range(3):
+        logging.getLogger("x").info("record %d", number)
+    said = f"WARNING the log {folder}/ingest.log cannot be written: No space left on device\n"
+    assert capsys.readouterr().err == said
+    with pytest.raises(OSError, match="No space"):
+        logging.getLogger().handlers[0].close()  # what is not written yet; logging does not mind that
+
+
+def test_a_record_that_is_a_bug_is_still_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging(folder, "ingest", console=False)
+    logging.getLogger("x").info("%d records", "no number")
+    assert "TypeError" in capsys.readouterr().err
+
+
 def test_files_are_rotated_and_old_ones_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_MAX_BYTES", 2_000)
     monkeypatch.setattr(logs, "_BACKUP_FILES", 2)

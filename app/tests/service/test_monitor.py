@@ -22,6 +22,7 @@ from app.images import PreviewStore
 from app.images.thumbnails import ThumbStore
 from app.library import Pictures
 from app.metrics import Metrics
+from app.security import LOCAL
 from app.service import Search, Services
 from app.service import monitor as module
 from app.service.monitor import Monitor
@@ -253,7 +254,7 @@ def _record(path: str, faces: int = 2) -> FileRecord:
 
 
 def test_kept_searches_are_deleted_when_their_time_is_over(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    services.kept.keep("short", [point(1).embedding], model_digest="d", days=1)
+    services.kept.keep("short", [point(1).embedding], access=LOCAL, model_digest="d", days=1)
     later = datetime.now(UTC) + timedelta(days=2)
     monkeypatch.setattr("app.service.kept._now", lambda: later)
     asyncio.run(services.monitor.check_kept())

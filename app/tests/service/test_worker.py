@@ -165,6 +165,8 @@ def test_a_folder_that_this_machine_does_not_see_is_left_to_others(shared: Share
     IngestWorker(parts, shared._settings, stop, on_job).run()
     job = shared.jobs.get(job_id)
     assert (left, job.state, job.error) == (["started", "left"], "queued", "folder_unavailable")
+    shared.work()  # returns, though the job is queued: it is nothing for this machine
+    assert shared.jobs.get(job_id).state == "queued"
     away.rename(shared.folder)
     shared.work()
     assert shared.jobs.get(job_id).state == "done"

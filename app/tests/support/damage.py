@@ -21,3 +21,11 @@ def lose_rows(database: Path) -> None:
                 file.write(bytes(2))
                 return
     raise AssertionError("no leaf page")
+
+
+def damage_bytes(file: Path, before: bytes, after: bytes) -> None:
+    """Replace bytes of a file by as many others."""
+    data = file.read_bytes()
+    assert before in data
+    assert len(before) == len(after)
+    file.write_bytes(data.replace(before, after))

@@ -1,11 +1,13 @@
-"""Processes that kill themselves at a given step."""
+"""Processes that kill themselves at a given step, or suspend themselves; and waiting for what others do."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -34,3 +36,17 @@ def die_at(holder: Any, name: str, border: str, times: int) -> None:
         return result
 
     setattr(holder, name, wrapped)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until a condition is true; fail if that takes too long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def wait_until_suspended(process: int) -> None:
+    """Wait until a process has suspended itself (SIGSTOP)."""
+    status = Path(f"/proc/{process}/status")
+    wait_for(lambda: "State:\tT" in status.read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from app.core.types import Face, Picture
 from app.images import DecoderPool, ThumbStore
 from app.service import worker as workers
 from app.service.worker import IngestWorker, WorkerParts
+from tests.support.dying import wait_for
 from tests.support.fakes import FakeEngine, MemoryIndex, decode_here
 from tests.support.proxy import Proxy
 from tests.support.shared_jobs import COLLECTION, queue_folder
@@ -98,13 +99,6 @@ def _join(running: Running) -> None:
     assert not running.thread.is_alive()
 
 
-def _wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def _require_done(ledger: Ledger, job_id: str, index: MemoryIndex) -> None:
     job: Job = Jobs(ledger.database, COLLECTION).get(job_id)
     assert (job.state, job.workers) == ("done", 0)
@@ -127,9 +121,9 @@ def test_a_job_is_done_once_though_the_network_of_one_worker_is_cut(
         job_id = queue_folder(folder, postgresql_url)
         cut = _start(stack, through, index, tmp_path, retry_seconds=2 if for_good else 30)
         other = _start(stack, postgresql_url, index, tmp_path, retry_seconds=30)
-        _wait_for(lambda: jobs.get(job_id).images >= 10 and jobs.get(job_id).workers == 2)
+        wait_for(lambda: jobs.get(job_id).images >= 10 and jobs.get(job_id).workers == 2)
         proxy.cut()
-        _wait_for(lambda: jobs.get(job_id).workers == 1)  # its lease has ended
+        wait_for(lambda: jobs.get(job_id).workers == 1)  # its lease has ended
         assert jobs.get(job_id).state == "running"
         if not for_good:
             proxy.resume()

@@ -172,7 +172,7 @@ def test_only_proxies_that_are_allowed_count(
 ) -> None:
     headers = [("X-Forwarded-Prefix", "/oceano"), ("X-Forwarded-For", "10.9.9.9")]  # the client's own address
     root = "/oceano" if counts else ""
-    assert f'href="{root}/static/style.css' in _page(settings, headers, peer, forwarded_allow_ips=proxies)
+    assert f'href="{root}/static/style.css' in _page(settings, headers, peer, trusted_proxies=proxies)
 
 
 def test_root_path_overrides_the_header(settings: Settings) -> None:
@@ -192,6 +192,6 @@ def test_an_allowed_proxy_names_the_client_and_the_scheme(settings: Settings, ca
 
 @pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.256"])
 def test_a_proxy_that_is_no_address_is_an_invalid_setting(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", value)
-    with pytest.raises(OceanoError, match="FORWARDED_ALLOW_IPS"):
+    monkeypatch.setenv("TRUSTED_PROXIES", value)
+    with pytest.raises(OceanoError, match="TRUSTED_PROXIES"):
         load_settings(None)

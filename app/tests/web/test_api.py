@@ -806,7 +806,7 @@ def test_status_tells_model_device_index_ingest_versions_and_uptime(client: Test
             "segments": 1, "maintaining": False, "disk_bytes": 0, "copies_missing": 0, "damaged_files": 0,
         },
         "ingest": {"done": 0, "no_face": 0, "failed": 0, "duplicate": 0, "faces": 0},
-        "jobs": [],
+        "jobs": [], "jobs_left_out": 0,
     }  # fmt: skip
 
 
@@ -828,6 +828,11 @@ def test_status_has_the_jobs_that_have_not_ended(client: TestClient, monkeypatch
         "error": "index_unavailable", "message": "no connection",
     }  # fmt: skip
     assert (second["state"], second["files"], second["rate"], second["started_at"]) == ("queued", None, None, None)
+    waiting = tuple(job(folder=f"/{number}") for number in range(60))
+    monkeypatch.setattr(services.monitor, "snapshot", FixedSnapshot(jobs=(*waiting, shared)))
+    body = client.get("/status").json()
+    assert [one["id"] for one in body["jobs"]] == [shared.id, *(one.id for one in waiting[:49])]
+    assert body["jobs_left_out"] == 11
     monkeypatch.setattr(services.monitor, "snapshot", FixedSnapshot())
     assert client.get("/status").json()["jobs"] is None, "they cannot be read"
 

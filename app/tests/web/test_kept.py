@@ -8,6 +8,7 @@ import pytest
 
 from app.core.config import Settings
 from app.main import create_app
+from app.security import LOCAL
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.html import elements, fields_of
@@ -32,8 +33,8 @@ def client(running: TestClient) -> Iterator[TestClient]:
     running.cookies.clear()
     yield running
     kept = running.app.state.services.kept  # type: ignore[attr-defined]
-    for one in kept.all():
-        kept.delete(one.kept_id)
+    for one in kept.all(LOCAL):
+        kept.delete(one.kept_id, LOCAL)
 
 
 def form_of(html: str) -> dict[str, str]:
@@ -126,7 +127,7 @@ def test_a_kept_search_can_be_deleted(client: TestClient) -> None:
 
 def test_a_search_of_another_model_is_explained_and_not_searched(client: TestClient) -> None:
     kept = client.app.state.services.kept  # type: ignore[attr-defined]
-    one = kept.keep("old", [point(9, RED).embedding], model_digest="0" * 64)
+    one = kept.keep("old", [point(9, RED).embedding], access=LOCAL, model_digest="0" * 64)
     response = client.get(f"/kept/{one.kept_id}")
     assert response.status_code == 409
     assert "another face model" in response.text
@@ -136,7 +137,7 @@ def test_a_search_of_another_model_is_explained_and_not_searched(client: TestCli
 def test_a_wrong_field_keeps_nothing(client: TestClient, fields: dict[str, str]) -> None:
     form = form_of(client.get(f"/face/{point(9, RED).face_id}").text) | {"name": "one", "days": "1"} | fields
     assert client.post("/kept", data=form).status_code in (400, 404)
-    assert client.app.state.services.kept.all() == []  # type: ignore[attr-defined]
+    assert client.app.state.services.kept.all(LOCAL) == []  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -6,26 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.core.errors import OceanoError
 from app.core.types import Floats, ModelPack
+from app.security import hash_of
 from app.service import Bands, ResultPage, Services
-from app.web.addresses import root_path_of
 from app.web.api.examples import Person, person_of, stored_embeddings
 from app.web.api.forms import PersonOptions, check_options
 from app.web.api.matches import BatchResponse, BatchResult, CombinedMatches
 from app.web.api.responses import Model, rounded
+from app.web.audit import folders_in, listed, require_purpose, write_audit
 from app.web.deps import ServicesDep
 from app.web.errors import Problem
 from app.web.i18n import error_message, language_of
+from app.web.root_path import root_path_of
 
 MAX_QUERIES: Final = 100
 MAX_MATCHES: Final = 20_000  # of all queries together; about 1 kB each
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(require_purpose)])
 
 
 class BatchRequest(BaseModel):
@@ -66,8 +68,25 @@ async def batch(request: Request, services: ServicesDep) -> Response:
     asked = await run_in_threadpool(read_batch, await request.body(), request.headers.get("content-type", ""))
     took_ms: dict[str, float] = {}
     outcomes = await _answer(services, asked, took_ms)
+    await write_audit(request, "search", await run_in_threadpool(_recorded, await request.body(), asked, outcomes))
     body = await run_in_threadpool(_written, request, services, outcomes, took_ms)
     return Response(body, media_type="application/json")
+
+
+def _recorded(
+    body: bytes, asked: Sequence[PersonOptions | OceanoError], outcomes: Sequence[_Outcome]
+) -> dict[str, object]:
+    """Return what the audit log keeps of a batch."""
+    answered = [one for one in outcomes if not isinstance(one, OceanoError)]
+    where = [folders_in(one.where()) or [] for one in asked if isinstance(one, PersonOptions)]
+    folders = sorted({str(folder) for some in where for folder in some})
+    return {
+        "query": hash_of(body),
+        "queries": len(asked),
+        "faces": sum(len(person.examples) for person, _ in answered),
+        "matches": sum(len(page.matches) for _, page in answered),
+        "folders": listed(folders),
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,9 +12,10 @@ from app.core.types import FaceRecord
 from app.images import MEDIA_TYPE, DecoderPool
 from app.library import redrawn_thumbnail
 from app.service import Services
-from app.web.addresses import root_path_of
 from app.web.api.responses import FaceResponse
+from app.web.audit import write_audit
 from app.web.deps import ServicesDep
+from app.web.root_path import root_path_of
 from app.web.uploads import Decoding
 
 _THUMB_CACHE: Final = "private, max-age=86400"
@@ -27,6 +28,7 @@ async def face(face_id: str, services: ServicesDep, request: Request) -> FaceRes
     """Return a stored face, and every known path of its image."""
     record = await services.lookups.run(_retrieve, services, face_id_from(face_id))
     paths = await services.lookups.run(services.ledger.paths_of, record.payload.image_id)
+    await write_audit(request, "face.view", {"face_id": record.face_id, "image_id": record.payload.image_id})
     return FaceResponse.of(record, paths or [record.payload.path], services.engine.pack, root_path_of(request))
 
 

@@ -20,11 +20,12 @@ from app.core.types import BBox, FaceRecord
 from app.images import MEDIA_TYPE, PREVIEW_WIDTHS, preview_width
 from app.library import OpenedFile, StoredImage
 from app.service import Services
-from app.web.addresses import root_path_of
 from app.web.api.responses import Model, thumb_url
 from app.web.api.responses import Response as Envelope
+from app.web.audit import write_audit
 from app.web.deps import ServicesDep
 from app.web.errors import error_response
+from app.web.root_path import root_path_of
 from app.web.uploads import Decoding
 
 _CACHE: Final = "private, max-age=86400"
@@ -114,6 +115,7 @@ async def image(image_id: str, services: ServicesDep, request: Request) -> Image
     known = await services.lookups.run(services.pictures.get, image_id_from(image_id))
     read = partial(services.shown.details, decoding.decoders, known.image_id, known.files)
     details = await decoding.original(read)
+    await write_audit(request, "photo.view", {"image_id": known.image_id, "faces": len(known.faces)})
     return await services.lookups.run(_described, services, known, details, root_path_of(request))
 
 
@@ -139,6 +141,9 @@ async def preview(
     await services.lookups.run(services.pictures.require_original, known.image_id, known.files)
     if _is_known(request, etag):
         return Response(status_code=304, headers=headers)
+    if width > PREVIEW_WIDTHS[0]:  # the smallest ones are the pictures of lists
+        viewed = {"image_id": known.image_id, "width": width}
+        await write_audit(request, "photo.view", viewed, once=f"photo {known.image_id}")
     jpeg = await services.lookups.run(services.shown.previews.read, known.image_id, width, page)
     if jpeg is None:
         decoding: Decoding = request.app.state.decoding
@@ -166,6 +171,11 @@ async def file(
     if _is_known(request, etag):
         opened.close()
         return Response(status_code=304, headers={"ETag": etag, **_ORIGINAL_HEADERS})
+    try:
+        await write_audit(request, "original.view", {"image_id": known.image_id, "download": download})
+    except BaseException:
+        opened.close()
+        raise
     shown = _MEDIA_TYPES.get(opened.format)
     return _OriginalResponse(
         opened,

@@ -246,18 +246,21 @@ class EngineStatus(BaseModel):
 
 
 class IndexStatus(BaseModel):
-    """The index as last seen; `ok` is false once that is more than 10 seconds ago."""
+    """The index as last seen; `ok` is false once that is more than 10 seconds ago.
+
+    With a key for some folders, `points` are the faces in them, and numbers of the whole index are null.
+    """
 
     ok: bool
     kind: Literal["embedded", "server"]
     collection: str
     points: int = Field(description="faces")
-    indexed: int = Field(description="faces in the HNSW graph")
-    segments: int
+    indexed: int | None = Field(description="faces in the HNSW graph")
+    segments: int | None
     maintaining: bool = Field(description="a graph is being built")
     disk_bytes: int | None
-    copies_missing: int = Field(description="copies of shards that a cluster lacks")
-    damaged_files: int = Field(description="files of an embedded index that were damaged on the disk")
+    copies_missing: int | None = Field(description="copies of shards that a cluster lacks")
+    damaged_files: int | None = Field(description="files of an embedded index that were damaged on the disk")
 
 
 class IndexUnavailable(BaseModel):
@@ -313,10 +316,12 @@ class StatusResponse(Response):
     device: DeviceStatus
     engine: EngineStatus
     index: IndexStatus | IndexUnavailable
-    ingest: IngestStatus | IngestUnavailable
+    ingest: IngestStatus | IngestUnavailable | None = Field(description="null with a key for some folders")
     jobs: list[JobStatus] | None = Field(
-        description="ingests that have not ended, newest first, on all machines; null if they cannot be read"
+        description="ingests that have not ended, on all machines: those that run, then those that wait, newest first, "
+        "50 at most; null if they cannot be read. With a key for some folders, only those of these folders"
     )
+    jobs_left_out: int = Field(description="ingests that have not ended and are not in `jobs`")
     versions: Versions
     started_at: float = Field(description="seconds since 1970")
     uptime_seconds: float

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
 from app.core.types import Picture
+from app.security import hash_of
 from app.service import Bands, Comparison, Services, Sureness, reaches
-from app.web.addresses import root_path_of
 from app.web.api.examples import Person, conditions_of, faces_of, person_of, stored_embeddings, threshold_of
 from app.web.api.faces import face_id_from
 from app.web.api.forms import (
@@ -38,10 +39,12 @@ from app.web.api.responses import (
     Model,
     rounded,
 )
+from app.web.audit import folders_in, listed, require_purpose, write_audit
 from app.web.deps import ServicesDep
+from app.web.root_path import root_path_of
 from app.web.uploads import Photographs, Upload
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(require_purpose)])
 
 
 @router.post("/search", openapi_extra=SEARCH_FORM)
@@ -66,7 +69,7 @@ async def search(
     faces = [image.faces for image in images]
     person = person_of(options, stored, services.engine.pack, services.bands, faces)
     size = images[0].size if one else None
-    return await _combined(request, services, person, options.limit, sent.took_ms, size)
+    return await _combined(request, services, person, options.limit, sent.took_ms, size, sent.hashes)
 
 
 @router.post("/faces/{face_id}/search", openapi_extra=PERSON_FORM)
@@ -87,6 +90,13 @@ async def more(
 ) -> MoreResponse:
     """Return the next matches of a face or a combined query. `after` holds the query, so nothing is sent again."""
     page = await services.search.more(options.after, limit=options.limit)
+    asked: dict[str, object] = {
+        "query": hash_of(options.after),
+        "first": page.first,
+        "matches": len(page.matches),
+        "threshold": page.threshold,
+    }
+    await write_audit(request, "search.more", asked)
     return MoreResponse.of(page, services, root_path_of(request))
 
 
@@ -104,6 +114,14 @@ async def _every_face(request: Request, services: Services, sent: Photographs[Se
         took_ms=sent.took_ms,
         **conditions,
     )
+    asked: dict[str, object] = {
+        "images": listed(sent.hashes),
+        "faces": len(result.faces),
+        "matches": sum(len(found.matches) for found in result.faces),
+        "threshold": result.threshold,
+        "folders": folders_in(conditions["where"]),
+    }
+    await write_audit(request, "search", asked)
     return SearchResponse(
         model=Model.of(services.engine.pack),
         threshold=result.threshold,
@@ -122,8 +140,19 @@ async def _combined(
     limit: int,
     took_ms: dict[str, float],
     size: ImageSize | None = None,
+    hashes: Sequence[str] = (),
 ) -> SearchResponse:
     (page,) = await services.search.find([person.query], limit=limit, took_ms=took_ms)
+    asked: dict[str, object] = {
+        "query": hash_of(person.query.embedding),
+        "images": listed(hashes),
+        "face_ids": listed([one.face_id for one in person.examples if one.face_id]),
+        "faces": len(person.examples),
+        "matches": len(page.matches),
+        "threshold": page.threshold,
+        "folders": folders_in(person.query.where),
+    }
+    await write_audit(request, "search", asked)
     return SearchResponse(
         model=Model.of(services.engine.pack),
         threshold=page.threshold,
@@ -137,10 +166,11 @@ async def _combined(
 
 @router.post("/detect", openapi_extra=DETECT_FORM.openapi)
 async def detect(
-    services: ServicesDep, form: Annotated[Upload[DetectOptions], Depends(DETECT_FORM.read)]
+    request: Request, services: ServicesDep, form: Annotated[Upload[DetectOptions], Depends(DETECT_FORM.read)]
 ) -> DetectResponse:
     """Find the faces of `image`. If there is none, `faces` is empty."""
     faces = await services.search.detect(form.picture, took_ms=form.took_ms)
+    await write_audit(request, "detect", {"images": listed(form.hashes), "faces": len(faces)})
     return DetectResponse(
         model=Model.of(services.engine.pack),
         image=ImageSize.of(form.picture),
@@ -151,11 +181,13 @@ async def detect(
 
 @router.post("/compare", openapi_extra=COMPARE_FORM.openapi)
 async def compare(
-    services: ServicesDep, form: Annotated[Upload[CompareOptions], Depends(COMPARE_FORM.read)]
+    request: Request, services: ServicesDep, form: Annotated[Upload[CompareOptions], Depends(COMPARE_FORM.read)]
 ) -> CompareResponse:
     """Compare the largest face of `image_a` with the largest of `image_b`; with `all_pairs` every face with every."""
     threshold = services.engine.pack.threshold if form.options.threshold is None else form.options.threshold
     comparison = await services.search.compare(*form.pictures, took_ms=form.took_ms)
+    faces = len(comparison.a) + len(comparison.b)
+    await write_audit(request, "compare", {"images": listed(form.hashes), "faces": faces, "threshold": threshold})
     return await run_in_threadpool(_compared, form, comparison, threshold, services)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import asdict
+from typing import Final
 
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
@@ -13,7 +14,6 @@ from fastapi.responses import JSONResponse
 from app import __version__
 from app.metrics import CONTENT_TYPE, gpu_usage
 from app.service import Services
-from app.web.addresses import root_path_of
 from app.web.api.job_status import JobStatus
 from app.web.api.responses import (
     BandsStatus,
@@ -33,6 +33,11 @@ from app.web.api.responses import (
 )
 from app.web.deps import ServicesDep
 from app.web.errors import accepts_html
+from app.web.root_path import root_path_of
+
+_MOST_JOBS: Final = 50  # in one answer; thousands may wait
+# Numbers of the whole index, which somebody who sees some folders does not get.
+_OF_ALL_FOLDERS: Final = dict.fromkeys(("indexed", "segments", "copies_missing", "damaged_files", "disk_bytes"))
 
 router = APIRouter()
 public_router = APIRouter()  # its routes need no key
@@ -68,11 +73,13 @@ async def status(request: Request, services: ServicesDep, response: Response) ->
 
 
 async def _status(services: Services) -> StatusResponse:
-    snapshot = services.monitor.snapshot
+    snapshot = services.snapshot
     engine = services.engine.health
     pack = services.engine.pack
     bands = services.bands
     gpus = await anyio.to_thread.run_sync(gpu_usage)
+    # The oldest jobs run, so they come last in the snapshot.
+    jobs = sorted(snapshot.jobs or (), key=lambda job: job.state == "queued")
     return StatusResponse(
         model=Model.of(pack),
         demo=services.demo,
@@ -88,20 +95,30 @@ async def _status(services: Services) -> StatusResponse:
         ),
         device=DeviceStatus.model_validate(asdict(services.engine.device) | {"gpus": [asdict(gpu) for gpu in gpus]}),
         engine=EngineStatus(healthy=engine.healthy, cosine=finite(engine.cosine), message=engine.message),
-        index=(
-            IndexStatus(ok=services.monitor.index_ok, **asdict(snapshot.index))
-            if snapshot.index
-            else IndexUnavailable(message=snapshot.index_error)
-        ),
-        ingest=(
-            IngestStatus(**asdict(snapshot.totals))
-            if snapshot.totals
-            else IngestUnavailable(message=snapshot.ledger_error)
-        ),
-        jobs=None if snapshot.jobs is None else [JobStatus.of(job) for job in snapshot.jobs],
+        index=_index(services),
+        ingest=_ingest(services),
+        jobs=None if snapshot.jobs is None else [JobStatus.of(job) for job in jobs[:_MOST_JOBS]],
+        jobs_left_out=len(jobs[_MOST_JOBS:]),
         versions=Versions(oceano=__version__, python=platform.python_version()),
         started_at=round(services.started, 3),
         uptime_seconds=round(time.time() - services.started, 1),
+    )
+
+
+def _index(services: Services) -> IndexStatus | IndexUnavailable:
+    snapshot, is_ok = services.snapshot, services.monitor.index_ok
+    if snapshot.index is None:
+        return IndexUnavailable(message=snapshot.index_error)
+    known = asdict(snapshot.index)
+    return IndexStatus(ok=is_ok, **(known if services.view is None else known | _OF_ALL_FOLDERS))
+
+
+def _ingest(services: Services) -> IngestStatus | IngestUnavailable | None:
+    if services.view is not None:
+        return None
+    totals = services.snapshot.totals
+    return (
+        IngestUnavailable(message=services.snapshot.ledger_error) if totals is None else IngestStatus(**asdict(totals))
     )
 
 
@@ -111,7 +128,8 @@ async def _status(services: Services) -> StatusResponse:
     responses={200: {"content": {CONTENT_TYPE: {}}, "description": "metrics in Prometheus's text format"}},
 )
 async def metrics(services: ServicesDep) -> Response:
-    """Return the metrics for Prometheus."""
+    """Return the metrics for Prometheus. They count what is in all folders: who sees some only gets 403."""
+    services.require_all_folders()
     exposition = await anyio.to_thread.run_sync(services.metrics.exposition)
     return Response(exposition, media_type=CONTENT_TYPE)
 

@@ -17,9 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.errors import JsonValue, OceanoError
 from app.core.types import FacePayload
+from app.security import hash_of
 from app.service import SURENESSES, ListedMatch, Query, Services, decode_query
 from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows, path_lines, zip_archive, zip_size
 from app.web.api.faces import face_id_from
+from app.web.audit import folders_in, write_audit
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.asked import crops_of
@@ -100,6 +102,15 @@ async def _export(request: Request, services: Services, query: Query, fields: Fi
         names = ", ".join(_KINDS)
         raise OceanoError("invalid_request", f"format must be one of {names}", details={"field": "format"})
     selected = frozenset(all_of(fields, "id"))
+    exported: dict[str, object] = {
+        "query": hash_of(query.embedding),
+        "format": kind,
+        "selected": len(selected) or None,
+        "threshold": query.threshold,
+        "folders": folders_in(query.where),
+        "estimate": True if last_of(fields, "estimate") else None,
+    }
+    await write_audit(request, "export", exported)
     matches = _chosen(services.results.matches(query), selected)
     if last_of(fields, "estimate"):
         return JSONResponse(await run_in_threadpool(_estimate, services, matches, kind, t))

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.core.errors import OceanoError
 from app.core.types import Floats
-from app.service import DEFAULT_DAYS, KeptSearch, Services, require_known_folders
-from app.web.addresses import root_path_of
-from app.web.csrf import require_same_origin
-from app.web.deps import ServicesDep
+from app.security import Access, hash_of
+from app.service import DEFAULT_DAYS, KeptSearch, Services, combined, require_known_folders
+from app.web.audit import write_audit
+from app.web.deps import AccessDep, ServicesDep, current_access
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages import asked as persons
 from app.web.pages.asked import Asked
@@ -28,7 +28,8 @@ from app.web.pages.given import read_given
 from app.web.pages.names import printable
 from app.web.pages.result_page import facets_of, filtered_query, query_of, result_view
 from app.web.pages.result_views import KeptView, Place, day_text
-from app.web.pages.results import show_facets, show_result
+from app.web.pages.results import record_counts, record_result, show_facets, show_result
+from app.web.root_path import root_path_of
 from app.web.uploads import read_fields
 
 _SEE_OTHER: Final = 303
@@ -38,25 +39,24 @@ _LISTED: Final = 12
 def router() -> APIRouter:
     """Return the routes, which are not in the schema of the API."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    own = [Depends(require_same_origin)]
-    routes.add_api_route("/kept", _keep, methods=["POST"], dependencies=own)
+    routes.add_api_route("/kept", _keep, methods=["POST"])
     routes.add_api_route("/kept/{kept_id}", _show, methods=["GET"])
     routes.add_api_route("/kept/{kept_id}/facets", _facets, methods=["GET"])
-    routes.add_api_route("/kept/{kept_id}/rename", _rename, methods=["POST"], dependencies=own)
-    routes.add_api_route("/kept/{kept_id}/delete", _delete, methods=["POST"], dependencies=own)
+    routes.add_api_route("/kept/{kept_id}/rename", _rename, methods=["POST"])
+    routes.add_api_route("/kept/{kept_id}/delete", _delete, methods=["POST"])
     return routes
 
 
-async def kept_searches(services: Services, t: Translator) -> list[KeptView]:
-    """Return the newest kept searches for the start page; an empty list if their file cannot be read."""
+async def kept_searches(services: Services, access: Access, t: Translator) -> list[KeptView]:
+    """Return somebody's newest kept searches for the start page; an empty list if their file cannot be read."""
     try:
-        found = await run_in_threadpool(services.kept.all, limit=_LISTED)  # lookups may wait for the index
+        found = await run_in_threadpool(services.kept.all, access, limit=_LISTED)  # lookups may wait for the index
     except OceanoError:
         return []
     return [_view(kept, t) for kept in found]
 
 
-async def _keep(request: Request, services: ServicesDep) -> RedirectResponse:
+async def _keep(request: Request, services: ServicesDep, access: AccessDep) -> RedirectResponse:
     fields = await read_fields(request)
     embeddings, crop = await _examples(services, fields)
     filters = read_filters(parse_qs(last_of(fields, "filters")))
@@ -67,12 +67,15 @@ async def _keep(request: Request, services: ServicesDep) -> RedirectResponse:
         lambda: services.kept.keep(
             last_of(fields, "name"),
             embeddings,
+            access=access,
             model_digest=services.engine.pack.digest,
             crop=crop,
             filters=filters.query_string(examples=()),
             days=int(days) if days.isascii() and days.isdecimal() and len(days) < len("1000") else 0,
         )
     )
+    added = {"kept_id": kept.kept_id, "query": hash_of(combined(embeddings)), "faces": len(embeddings)}
+    await write_audit(request, "kept.add", added)
     return RedirectResponse(f"{root_path_of(request)}/kept/{kept.kept_id}", _SEE_OTHER)
 
 
@@ -106,7 +109,7 @@ async def open_kept(request: Request, kept_id: str, services: Services) -> Opene
     Raises:
         OceanoError: `not_found`, `index_model_mismatch`, `invalid_request`, `face_unknown`.
     """
-    kept = await services.lookups.run(services.kept.get, kept_id)
+    kept = await services.lookups.run(services.kept.get, kept_id, current_access(request))
     pack = services.engine.pack
     kept.require_model(pack.digest)
     sent: Fields = query_fields(request) if request.query_params else parse_qs(kept.filters)
@@ -126,6 +129,7 @@ async def _show(request: Request, kept_id: str, services: ServicesDep) -> HTMLRe
     with_facets = bool(request.query_params.get("facets"))
     view = _view(opened.kept, t)
     shown = await result_view(services, opened.asked, opened.place, t, kept=view, with_facets=with_facets)
+    await record_result(request, opened.asked, shown, action="kept.view", kept_id=opened.kept.kept_id)
     response = show_result(request, shown)
     response.headers["Cache-Control"] = "no-store"  # the crop and the embeddings stay out of the browser's files
     return response
@@ -135,17 +139,20 @@ async def _facets(request: Request, kept_id: str, services: ServicesDep) -> HTML
     opened = await open_kept(request, kept_id, services)
     query = await query_of(services, opened.asked, opened.place.filters)
     counted, bands = await facets_of(services, query, opened.place.filters)
+    await record_counts(request, opened.asked, counted)
     return show_facets(request, opened.place, counted, bands)
 
 
-async def _rename(request: Request, kept_id: str, services: ServicesDep) -> RedirectResponse:
+async def _rename(request: Request, kept_id: str, services: ServicesDep, access: AccessDep) -> RedirectResponse:
     fields = await read_fields(request)
-    await services.lookups.run(services.kept.rename, kept_id, last_of(fields, "name"))
+    await services.lookups.run(services.kept.rename, kept_id, last_of(fields, "name"), access)
+    await write_audit(request, "kept.rename", {"kept_id": kept_id})
     return RedirectResponse(f"{root_path_of(request)}/", _SEE_OTHER)
 
 
-async def _delete(request: Request, kept_id: str, services: ServicesDep) -> RedirectResponse:
-    await services.lookups.run(services.kept.delete, kept_id)
+async def _delete(request: Request, kept_id: str, services: ServicesDep, access: AccessDep) -> RedirectResponse:
+    await services.lookups.run(services.kept.delete, kept_id, access)
+    await write_audit(request, "kept.delete", {"kept_id": kept_id})
     return RedirectResponse(f"{root_path_of(request)}/", _SEE_OTHER)
 
 

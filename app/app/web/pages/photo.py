@@ -20,6 +20,7 @@ from app.library import Neighbours, Pictures, StoredImage
 from app.service import Services, Sureness, two_decimals
 from app.web.api.faces import face_id_from
 from app.web.api.images import image_id_from
+from app.web.audit import write_audit
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.filters import FIRST_PAGE
@@ -173,6 +174,8 @@ async def _photo(request: Request, image_id: str, services: ServicesDep) -> HTML
     read = partial(services.shown.details, decoding.decoders, image.image_id, image.files)
     details = await decoding.original(read)
     why = await services.lookups.run(_why, services, chosen, back, similarity)
+    viewed = {"image_id": image.image_id, "faces": len(image.faces)}
+    await write_audit(request, "photo.view", viewed, again=f"photo {image.image_id}")
     t = translator(language_of(request))
     view = await services.lookups.run(_view, services, image, details, chosen, back, why, t)
     return render(request, "photo.html", {"photo": view})

@@ -20,9 +20,12 @@ from fastapi.responses import HTMLResponse
 
 from app.core.boxes import area
 from app.core.errors import OceanoError
+from app.core.paths import readable
 from app.core.types import Face, Picture
+from app.security import Action, hash_of
 from app.service import DEFAULT_DAYS, MAX_DAYS, Services, combine_pictures
 from app.web.api.faces import face_id_from
+from app.web.audit import listed, write_audit
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import ServicesDep, services_of
 from app.web.i18n import Translator, language_of, translator
@@ -71,6 +74,52 @@ def show_result(request: Request, shown: ResultView) -> HTMLResponse:
     return _rendered(request, "result.html", "_result.html", {"result": shown})
 
 
+async def record_result(
+    request: Request,
+    asked: Asked,
+    shown: ResultView,
+    hashes: Sequence[str] = (),
+    action: Action = "results",
+    **more: object,
+) -> None:
+    """Write an entry of a page of a result to the audit log.
+
+    Args:
+        request: for the page.
+        asked: the persons.
+        shown: the page.
+        hashes: SHA-256 of the photographs that the request brought.
+        action: `results` or `kept.view`.
+        more: further details.
+
+    Raises:
+        OceanoError: as `write_audit` does.
+    """
+    query, filters = hash_of(asked.embedding), shown.place.filters
+    details: dict[str, object] = {
+        "query": query,
+        "images": listed(hashes),
+        "face_ids": listed([one.face_id for one in asked.examples if one.face_id]),
+        "faces": len(asked.examples),
+        "first": shown.first,
+        "matches": len(shown.cards),
+        "total": shown.total,
+        "threshold": float(shown.least),
+        "folders": listed([readable(folder) for folder in filters.folders]),
+    }
+    await write_audit(request, action, details | more, again=f"result {query}")
+
+
+async def record_counts(request: Request, asked: Asked, counted: FacetsView) -> None:
+    """Write an entry of the counts of a result, unless its page has one already.
+
+    Raises:
+        OceanoError: as `write_audit` does.
+    """
+    query = hash_of(asked.embedding)
+    await write_audit(request, "results", {"query": query, "total": counted.total}, once=f"result {query}")
+
+
 def show_facets(
     request: Request, place: Place, counted: FacetsView, bands: tuple[BandView, ...], choices: Sequence[str] = ()
 ) -> HTMLResponse:
@@ -105,6 +154,7 @@ async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTM
         same=records[0].payload.image_id if records else "",  # it may have been deleted meanwhile
         with_facets=bool(request.query_params.get("facets")),
     )
+    await record_result(request, asked, shown)
     return show_result(request, shown)
 
 
@@ -114,6 +164,7 @@ async def _facets_of_face(request: Request, face_id: str, services: ServicesDep)
     place = Place(f"/face/{face_id}", given.filters)
     asked = await asked_of_faces(services, [face_id, *place.filters.examples])
     counted, bands = await facets_of(services, await query_of(services, asked, place.filters), place.filters)
+    await record_counts(request, asked, counted)
     return show_facets(request, place, counted, bands)
 
 
@@ -139,6 +190,7 @@ async def _of_photographs(request: Request, services: ServicesDep) -> HTMLRespon
             took_ms=sum(upload.took_ms.values()),
             with_facets=bool(last_of(fields, "facets")),
         )
+        await record_result(request, asked, shown, upload.hashes)
         return await run_in_threadpool(show_result, request, shown)
 
 
@@ -148,6 +200,7 @@ async def _facets_of_photographs(request: Request, services: ServicesDep) -> HTM
     asked = await _asked(request, services, fields, filters)
     counted, bands = await facets_of(services, await query_of(services, asked, filters), filters)
     choices = await counts_of_choices(services, asked, filters)
+    await record_counts(request, asked, counted)
     return show_facets(request, _place(fields, filters, asked), counted, bands, choices)
 
 

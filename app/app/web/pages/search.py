@@ -8,7 +8,7 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
 
 from app.web.csrf import REFERRER_POLICY
-from app.web.deps import ServicesDep
+from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import language_of, translator
 from app.web.pages.filters import MAX_EXAMPLES
 from app.web.pages.kept import kept_searches
@@ -22,8 +22,8 @@ def router() -> APIRouter:
     return routes
 
 
-async def _start(request: Request, services: ServicesDep) -> HTMLResponse:
-    kept = await kept_searches(services, translator(language_of(request)))
+async def _start(request: Request, services: ServicesDep, access: AccessDep) -> HTMLResponse:
+    kept = await kept_searches(services, access, translator(language_of(request)))
     importing = await run_in_threadpool(services.importing)
     context = {"kept": kept, "max_examples": MAX_EXAMPLES, "photographs": services.photographs, "importing": importing}
     response = render(request, "index.html", context)

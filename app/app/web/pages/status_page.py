@@ -16,6 +16,7 @@ from app.web.api.responses import (
     GpuStatus,
     IndexStatus,
     IngestStatus,
+    IngestUnavailable,
     RuntimeStatus,
     StatusResponse,
 )
@@ -40,8 +41,8 @@ def status_page(request: Request, status: StatusResponse) -> HTMLResponse:
         (t("status.model"), _model(status, t)),
         (t("status.device"), _device(status.device, t)),
         (t("status.index"), _index(status, t)),
-        (t("status.ingest"), _ingest(status, t)),
-        *(((t("status.imports"), tuple((job.folder, _job(job, t)) for job in status.jobs)),) if status.jobs else ()),
+        *(((t("status.ingest"), _ingest(status.ingest, t)),) if status.ingest else ()),
+        *(((t("status.imports"), _jobs(status, t)),) if status.jobs else ()),
         (t("status.versions"), _versions(status, t)),
     )
     is_well = status.engine.healthy and status.index.ok
@@ -88,8 +89,9 @@ def _index(status: StatusResponse, t: Translator) -> Rows:
         (t("status.state"), t("status.reachable") if index.ok else t("footer.unknown")),
         (t("status.kind"), t(f"status.kind.{index.kind}")),
         (t("status.faces"), t.number(index.points)),
-        (t("status.in_graph"), t.number(index.indexed)),
     ]
+    if index.indexed is not None:
+        rows.append((t("status.in_graph"), t.number(index.indexed)))
     if index.disk_bytes is not None:
         rows.append((t("status.disk"), t.size(index.disk_bytes)))
     if index.maintaining:
@@ -101,10 +103,9 @@ def _index(status: StatusResponse, t: Translator) -> Rows:
     return tuple(rows)
 
 
-def _ingest(status: StatusResponse, t: Translator) -> Rows:
-    if not isinstance(status.ingest, IngestStatus):
-        return ((t("status.state"), status.ingest.message),)
-    found = status.ingest
+def _ingest(found: IngestStatus | IngestUnavailable, t: Translator) -> Rows:
+    if not isinstance(found, IngestStatus):
+        return ((t("status.state"), found.message),)
     return (
         (t("status.done"), t.number(found.done)),
         (t("status.no_face"), t.number(found.no_face)),
@@ -112,6 +113,13 @@ def _ingest(status: StatusResponse, t: Translator) -> Rows:
         (t("status.duplicate"), t.number(found.duplicate)),
         (t("status.faces"), t.number(found.faces)),
     )
+
+
+def _jobs(status: StatusResponse, t: Translator) -> Rows:
+    rows = [(job.folder, _job(job, t)) for job in status.jobs or ()]
+    if status.jobs_left_out:
+        rows.append((t("status.job.left_out"), t.number(status.jobs_left_out)))
+    return tuple(rows)
 
 
 def _job(job: JobStatus, t: Translator) -> str:

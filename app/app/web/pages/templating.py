@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
+from app.core.errors import OceanoError
 from app.demo import PACK_VERSION
-from app.web.addresses import root_path_of
+from app.security import Access
+from app.service import Services
+from app.web.audit import purpose_of
+from app.web.csrf import TOKEN_FIELD
 from app.web.deps import services_of
 from app.web.i18n import LANGUAGES, Translator, language_of, translator
 from app.web.pages.names import printable, short_names
 from app.web.pages.views import ErrorView
+from app.web.root_path import root_path_of
 
 _PACKAGE: Final = Path(__file__).parents[2]
 _YEAR_SECONDS: Final = 365 * 24 * 3600
@@ -65,13 +70,20 @@ def render(
 
 def _shared(request: Request, t: Translator) -> dict[str, Any]:
     """Return the values that every template has."""
-    services = services_of(request)
+    services: Services = request.app.state.services
+    access: Access | None = getattr(request.state, "access", None)
     settings, root = services.settings, root_path_of(request)
     max_mb = t.decimal(f"{settings.max_upload_mb:g}")
     return {
         "t": t,
         "rich": lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
         "root": root,
+        "access": access,
+        "may": lambda right: access is not None and access.may(right),
+        "action": partial(_action, request),
+        "purpose": _purpose(request),
+        "purpose_required": settings.require_purpose,
+        "purpose_next": _page_of(request),
         "static": lambda name: root + _static(name),
         "printable": printable,
         "short_names": short_names,
@@ -80,11 +92,41 @@ def _shared(request: Request, t: Translator) -> dict[str, Any]:
         "demo": services.demo,
         "demo_version": PACK_VERSION,
         "model": services.engine.pack.name,
-        "faces_indexed": services.monitor.faces_indexed,
+        "faces_indexed": None if access is None else services_of(request).faces_indexed,
         "max_mb": max_mb,
         "max_bytes": settings.max_upload_bytes,
         "problems": _problems(t, max_mb),
     }
+
+
+def _action(request: Request, path: str, **values: str) -> str:
+    """Return the address for a form that changes something: with the token of the session's forms."""
+    token = getattr(request.state, "form_token", None)
+    query = urlencode(values | ({} if token is None else {TOKEN_FIELD: token}))
+    return f"{root_path_of(request)}{path}{'?' if query else ''}{query}"
+
+
+def _purpose(request: Request) -> str:
+    try:
+        return purpose_of(request) or ""
+    except OceanoError:  # it is too long
+        return ""
+
+
+def _page_of(request: Request) -> str:
+    """Return the address below the root of the page that a visitor sees: after a form or a script it is the one before.
+
+    Empty if it is not known.
+    """
+    address, root = urlsplit(str(request.url)), root_path_of(request)
+    if request.method == "GET" and not is_fetch(request):
+        path = request.scope["path"]
+        return f"{path}?{address.query}" if address.query else path
+    page = urlsplit(request.headers.get("referer", ""))
+    if page.netloc != address.netloc or not page.path.startswith(f"{root}/"):
+        return ""
+    path = page.path.removeprefix(root)
+    return f"{path}?{page.query}" if page.query else path
 
 
 def _address_in(request: Request, lang: str) -> str:
@@ -92,7 +134,7 @@ def _address_in(request: Request, lang: str) -> str:
     root = root_path_of(request)
     if request.method != "GET":
         return f"{root}/?lang={lang}"
-    items = [(name, value) for name, value in request.query_params.multi_items() if name != "lang"]
+    items = [(name, value) for name, value in request.query_params.multi_items() if name not in ("lang", TOKEN_FIELD)]
     return f"{root}{quote(request.scope['path'])}?{urlencode([*items, ('lang', lang)])}"
 
 
