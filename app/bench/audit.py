@@ -4,9 +4,10 @@
 
 On SQLite, and on PostgreSQL if a URL of an empty database is given (its tables stay): one caller after another, and
 `--callers` at once, who share transactions; alone, and while another process records results in the catalog as a fast
-ingest does, 16 files in a transaction ten times a second. Then the check of a log with `--entries` entries. The last line is
-one JSON object: median and 95th percentile of the milliseconds of an entry, milliseconds of the processor for each (of
-this process), entries per second, and seconds and peak of the memory (MB of Python) of the check.
+ingest does, 16 files in a transaction ten times a second. Then the check of a
+log with `--entries` entries. The last line is one JSON object: median and 95th percentile of the milliseconds of an
+entry, milliseconds of the processor for each (of this process), entries per second, and seconds and peak of the memory
+(MB of Python) of the check.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ _ENTRY: Final = AUDIT.c
 _PAGE: Final = 2000
 _PRUNED_AT_ONCE: Final = 10_000  # a transaction; others wait for it
 _LOCK: Final = 0x0CEA_0003  # any number that only Oceano uses in its database
+_NEWEST: Final = select(AUDIT).order_by(_ENTRY.number.desc()).limit(1)
+_INSERT: Final = insert(AUDIT)
 _TEXTS: Final = (_ENTRY.at, _ENTRY.who, _ENTRY.address, _ENTRY.action, _ENTRY.purpose, _ENTRY.details, _ENTRY.digest)
 
 
@@ -271,9 +273,7 @@ def _append(
         digest = chained(number, [*values.values()], digest)
         added.append(AuditEntry(number=number, digest=digest, **values))
     if added:
-        connection.execute(
-            insert(AUDIT), [{name: getattr(one, name) for name in AuditEntry.__slots__} for one in added]
-        )
+        connection.execute(_INSERT, [{name: getattr(one, name) for name in AuditEntry.__slots__} for one in added])
     return added
 
 
@@ -282,7 +282,7 @@ def _storable(text: str) -> str:
 
 
 def _newest(connection: Connection) -> AuditEntry | None:
-    row = connection.execute(select(AUDIT).order_by(_ENTRY.number.desc()).limit(1)).one_or_none()
+    row = connection.execute(_NEWEST).one_or_none()
     return None if row is None else _entry(row)
 
 

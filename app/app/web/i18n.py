@@ -131,8 +131,9 @@ def error_message(error: OceanoError, lang: str) -> str:
         return error.message
     texts = translator(lang).texts
     details = {key: _as_text(value, translator(lang)) for key, value in error.details.items()}
-    if (cause := f"cause.{details.get('cause')}") in texts:
-        return texts[cause]
+    details |= {name: texts.get(f"role.{details[name]}", "") for name in ("needed", "role") if name in details}
+    if placeholders(text := texts.get(f"cause.{details.get('cause')}", "")) <= details.keys() and text:
+        return text.format(**details)
     for key, text in texts.items():
         if key.startswith(f"error.{error.code}.") and placeholders(text) <= details.keys():
             return text.format(**details)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.running import environment, free_port, oceano
 
-PASSWORD = "correct horse battery"  # noqa: S105
+PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
@@ -19,17 +17,12 @@ def env(tmp_path: Path) -> dict[str, str]:
     return environment(tmp_path / "data")
 
 
-def _add(env: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "app.cli", "keys", *arguments]
-    return subprocess.run(command, env=env, input=stdin, text=True, capture_output=True, timeout=60, check=False)
-
-
 def test_keys_and_users_are_added_listed_and_revoked(env: dict[str, str]) -> None:
     assert "no keys" in oceano("keys", "list", env=env).stderr
     first = oceano("keys", "add", "boss", "--role", "admin", env=env)
     assert (first.returncode, first.stdout.startswith("oceano_")) == (0, True)
     assert "cannot be shown again" in first.stderr
-    added = _add(env, "add", "ana", "--user", "--role", "curate", stdin=f"{PASSWORD}\n")
+    added = oceano("keys", "add", "ana", "--user", "--role", "curate", env=env, stdin=f"{PASSWORD}\n")
     assert added.stdout == "added: user ana, role curate\n"
     scoped = oceano("keys", "add", "scoped", "--folder", "/a/", "--folder", "/b", "--days", "3", "--json", env=env)
     found = json.loads(scoped.stdout)
@@ -41,7 +34,7 @@ def test_keys_and_users_are_added_listed_and_revoked(env: dict[str, str]) -> Non
     plain = oceano("keys", "list", env=env).stdout
     assert ("scoped" in plain, "boss" in plain) == (False, True)
     assert "revoked" in oceano("keys", "list", "--all", env=env).stdout
-    changed = _add(env, "password", "ana", stdin="another password\n")
+    changed = oceano("keys", "password", "ana", env=env, stdin="another password\n")
     assert changed.stdout == "changed: password of user ana\n"
 
 
@@ -65,7 +58,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(env: dict[str, str], argument
 
 
 def test_a_password_that_is_too_short_adds_nobody(env: dict[str, str]) -> None:
-    assert _add(env, "add", "ana", "--user", "--role", "admin", stdin="short\n").returncode == 2
+    assert oceano("keys", "add", "ana", "--user", "--role", "admin", env=env, stdin="short\n").returncode == 2
     assert oceano("keys", "list", "--json", env=env).stdout == "[]\n"
 
 

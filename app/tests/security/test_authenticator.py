@@ -15,7 +15,7 @@ from app.security.secrets import digest_of, hash_password, id_in, is_key, is_pas
 from tests.support.catalogs import KINDS, new_catalog
 
 ADMIN = Grant("boss", "admin")
-PASSWORD = "correct horse battery"  # noqa: S105
+PASSWORD = "correct horse battery"
 
 
 class Clock:

@@ -26,10 +26,14 @@ def environment(data_dir: Path, **settings: object) -> dict[str, str]:
     return kept | usual | {name: str(value) for name, value in settings.items()}
 
 
-def oceano(*arguments: object, env: Mapping[str, str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def oceano(
+    *arguments: object, env: Mapping[str, str], timeout: float = 300, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Run `oceano ARGUMENTS` to its end."""
     command = [sys.executable, "-P", "-m", "app.cli", *map(str, arguments)]
-    return subprocess.run(command, env=dict(env), text=True, capture_output=True, timeout=timeout, check=False)
+    return subprocess.run(
+        command, env=dict(env), input=stdin, text=True, capture_output=True, timeout=timeout, check=False
+    )
 
 
 def ingest(folder: Path, env: Mapping[str, str], *options: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _matches(client: httpx.Client, picture: Path) -> list[dict[str, Any]]:
 def test_axe_finds_nothing_serious_and_no_page_is_wider_than_the_screen(page: Page, site: Site, name: str) -> None:
     """In one test, because to open a page is most of the work."""
     site.open(page, name)
-    _require_that_axe_finds_nothing_serious(page)
+    require_that_axe_finds_nothing_serious(page)
     for lang in ("en", *(one for one in LANGUAGES if one != "en")):  # in English it is open
         if lang != "en":
             site.open(page, name, lang)
@@ -91,7 +91,7 @@ def test_axe_finds_nothing_serious_and_no_page_is_wider_than_the_screen(page: Pa
                 assert is_as_wide_as_the_screen(page), (lang, theme, width)
 
 
-def _require_that_axe_finds_nothing_serious(page: Page) -> None:
+def require_that_axe_finds_nothing_serious(page: Page) -> None:
     menus = page.locator("#export-menu, .filters, .exact").all()
     before = [menu.evaluate("menu => menu.open") for menu in menus]
     for menu in menus:
