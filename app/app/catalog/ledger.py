@@ -41,6 +41,7 @@ _COLUMNS: Final = (
     _FILE.ctime_ns,
 )
 _OF_EARLIER: Final = (_FILE.path, _FILE.image_id, _FILE.status, _FILE.faces)
+_FILES_AGAIN: Final = FILES.alias("again").c
 _PAGE: Final = 1000
 _NO_COUNTS: Final[Mapping[str, int]] = MappingProxyType({})
 _AT_ONCE: Final = 500  # paths in one query
@@ -95,7 +96,8 @@ class Ledger(UnsettledImages):
 
     def files_of(self, image_id: str) -> list[FileRecord]:
         """Return the records of all files of an image, sorted by path."""
-        return self._records(_FILES_OF, {"image_id": image_id})
+        found = self._records(_FILES_OF, {"image_id": image_id})
+        return sorted(found, key=lambda record: os.fsencode(record.path))
 
     def paths_of(self, image_id: str) -> list[str]:
         """Return all paths of an image, sorted."""
@@ -106,7 +108,7 @@ class Ledger(UnsettledImages):
         found: dict[str, list[str]] = {}
         for some in chunks(image_ids, _AT_ONCE):
             values = {"collection": self.collection, "image_ids": some}
-            for path, image_id in rows(self.database, _PATHS_OF, values):
+            for path, image_id in sorted(rows(self.database, _PATHS_OF, values)):
                 found.setdefault(image_id, []).append(os.fsdecode(path))
         return found
 
@@ -352,11 +354,17 @@ def _after(query: Select[Any]) -> Select[Any]:
 
 _OF_COLLECTION: Final = select(*_COLUMNS).where(_FILE.collection == bindparam("collection"))
 _FILE_AT: Final = _OF_COLLECTION.where(_FILE.path == bindparam("path"))
-_FILES_OF: Final = _OF_COLLECTION.where(_FILE.image_id == bindparam("image_id")).order_by(_FILE.path)
-_PATHS_OF: Final = (
-    select(_FILE.path, _FILE.image_id)
-    .where(_FILE.collection == bindparam("collection"), _FILE.image_id.in_(bindparam("image_ids", expanding=True)))
-    .order_by(_FILE.path)
+# SQLite finds the paths of an image in the index by image only if nothing else is asked: for other columns, or sorted
+# by path, it would rather read all files in the order of the table.
+_FILES_OF: Final = _OF_COLLECTION.where(
+    _FILE.path.in_(
+        select(_FILES_AGAIN.path).where(
+            _FILES_AGAIN.collection == bindparam("collection"), _FILES_AGAIN.image_id == bindparam("image_id")
+        )
+    )
+)
+_PATHS_OF: Final = select(_FILE.path, _FILE.image_id).where(
+    _FILE.collection == bindparam("collection"), _FILE.image_id.in_(bindparam("image_ids", expanding=True))
 )
 _REPRESENTATIVES: Final = _OF_COLLECTION.where((_FILE.status == "done") | (_FILE.status == "no_face")).order_by(
     _FILE.status, _FILE.path

@@ -13,6 +13,7 @@ from typing import Final
 import typer
 
 from app.catalog import Key, KeyStore
+from app.commands.audit import record_command
 from app.core.config import Settings
 from app.core.errors import EXIT_OK, OceanoError
 from app.core.paths import readable
@@ -52,6 +53,8 @@ def run_add(
             added, secret = add_user(store, grant, _new_password(), _by()), None
         else:
             added, secret = add_key(store, grant, _by())
+    told = {"kind": added.kind, "name": added.name, "id": added.id}
+    record_command(settings, "key.added", told | {"role": added.role, "folders": [*added.folders] or None})
     if as_json:
         typer.echo(json.dumps(asdict(added) | ({} if secret is None else {"key": secret})))
     elif secret is None:
@@ -98,6 +101,7 @@ def run_revoke(settings: Settings, name: str) -> int:
     with open_keys(settings) as store:
         key = _find(store, name)
         store.revoke(key.id)
+    record_command(settings, "key.revoked", {"kind": key.kind, "name": key.name, "id": key.id})
     typer.echo(f"revoked: {key.kind} {readable(key.name)}")
     return EXIT_OK
 
@@ -115,6 +119,7 @@ def run_password(settings: Settings, name: str) -> int:
     with open_keys(settings) as store:
         user = _find(store, name, kind="user")
         store.set_password(user.id, hash_password(_new_password()))
+    record_command(settings, "key.password", {"name": user.name, "id": user.id})
     typer.echo(f"changed: password of user {readable(user.name)}")
     return EXIT_OK
 

@@ -44,6 +44,7 @@ Action = Literal[
     "sign_out",
     "key.added",
     "key.revoked",
+    "key.password",
     "audit.view",
     "audit.export",
     "audit.pruned",

@@ -10,7 +10,7 @@ from httpx import Response
 
 from app.core.config import Settings
 from app.main import create_app
-from app.security import Grant, add_key, add_user
+from app.security import Grant, add_key, add_user, audit_filter
 from app.service import Services
 from app.web.auth import COOKIE
 from tests.support.clients import TestClient
@@ -209,3 +209,24 @@ def test_wrong_passwords_are_counted_by_address(client: TestClient) -> None:
     refused = _sign_in(client)
     assert (refused.status_code, refused.headers["content-type"]) == (429, "text/html; charset=utf-8")
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_signing_in_and_out_and_keys_are_in_the_audit_log(client: TestClient) -> None:
+    _sign_in(client, secret="not the one")
+    _sign_in(client)
+    own = {**HTML, "Sec-Fetch-Site": "same-origin"}
+    page = client.post("/keys", data={"name": "nightly", "role": "search"}, headers=own)
+    (key,) = [one for one in _services(client).keys.all() if one.kind == "key"]
+    client.post(f"/keys/{key.id}/revoke", headers=own)
+    client.post("/sign-out", headers=own)
+    entries = [(one.action, one.who) for one in _services(client).audit.log.all(audit_filter())]
+    assert entries == [
+        ("sign_in.failed", "-"), ("sign_in", "user ana"), ("key.added", "user ana"), ("key.revoked", "user ana"),
+        ("sign_out", "user ana"),
+    ]  # fmt: skip
+    secret = re.search(r"oceano_\w+_[\w-]+", page.text)
+    assert secret is not None
+    told = " ".join(one.details for one in _services(client).audit.log.all(audit_filter()))
+    assert "nightly" in told
+    assert secret[0] not in told
+    assert PASSWORD not in told

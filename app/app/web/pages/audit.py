@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ ENTRIES: Final = 100  # of a page
 _MAX_TEXT: Final = 200  # characters of a filter
 _MAX_DIGITS: Final = 18
 _BLOCK: Final = 1 << 16  # bytes
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_HASH_SHOWN: Final = 12
 _BEGINNINGS: Final = ("search*", "kept*", "sign_in*", "key*", "audit*", "command*")
 
 
@@ -165,4 +168,10 @@ def _details(text: str) -> Iterator[tuple[str, str]]:
         return
     for name, value in found.items():
         values = value if isinstance(value, list) else [value]
-        yield printable(name), ", ".join(printable(one if isinstance(one, str) else json.dumps(one)) for one in values)
+        yield printable(name), ", ".join(printable(_short(one)) for one in values)
+
+
+def _short(value: object) -> str:
+    """Return a value for a table; of a hash, the beginning: exports have all of it."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:_HASH_SHOWN]}…" if _HASH.fullmatch(text) else text

@@ -14,6 +14,7 @@ from app.catalog import Key
 from app.core.errors import OceanoError
 from app.security import ROLES, add_key, add_user, checked_grant, new_password
 from app.service import Services
+from app.web.audit import write_audit
 from app.web.auth import Requires
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import AccessDep, ServicesDep
@@ -93,11 +94,18 @@ async def _add(request: Request, services: ServicesDep, access: AccessDep) -> Re
         if failure.status >= 500:
             raise
         return await _page(request, services, entered=entered, failure=failure)
+    await write_audit(
+        request, "key.added", {"kind": "user" if entered.user else "key", "name": made.name, "role": entered.role}
+    )
     return await _page(request, services, made=made)
 
 
 async def _revoke(request: Request, key_id: str, services: ServicesDep) -> RedirectResponse:
+    key = await services.lookups.run(services.keys.get, key_id)
+    if key is None:
+        raise OceanoError("not_found", "there is no such key or user")
     await services.lookups.run(services.authenticator.revoke, key_id)
+    await write_audit(request, "key.revoked", {"kind": key.kind, "name": key.name, "id": key.id})
     return RedirectResponse(f"{root_path_of(request)}/keys", _SEE_OTHER)
 
 

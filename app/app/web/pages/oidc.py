@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.core.errors import OceanoError
 from app.security import Begun, OidcProvider
+from app.web.audit import write_audit
 from app.web.auth import address_of
 from app.web.deps import services_of
 from app.web.errors import SIGN_IN
@@ -59,9 +60,15 @@ async def _finish(request: Request) -> RedirectResponse:
     kept = _kept(request)
     begun = Begun("", kept.get("state", ""), kept.get("nonce", ""), kept.get("verifier", ""))
     answer = dict(request.query_params)
-    access = await services.lookups.run(provider.finish, begun, _redirect_uri(request), answer)
+    try:
+        access = await services.lookups.run(provider.finish, begun, _redirect_uri(request), answer)
+    except OceanoError as failure:
+        if failure.status < 500:
+            await write_audit(request, "sign_in.failed", {"with": "oidc", "code": failure.code})
+        raise
     agent, address = request.headers.get("user-agent", ""), address_of(request)
     token = await services.lookups.run(lambda: services.authenticator.sign_in(access, address=address, agent=agent))
+    await write_audit(request, "sign_in", {"with": "oidc"}, who=access.who)
     next_ = kept.get("next", "/")
     target = f"{root_path_of(request)}{next_ if is_own_address(next_) else '/'}"
     response = RedirectResponse(target, _SEE_OTHER, headers={"Cache-Control": "no-store"})

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from app.core.errors import OceanoError
 from app.security import LOCAL
+from app.web.audit import write_audit
 from app.web.auth import Requires, access_of, address_of
 from app.web.csrf import REFERRER_POLICY, require_own_site
 from app.web.deps import AccessDep, services_of
@@ -84,11 +85,13 @@ async def _sign_in(request: Request) -> Response:
         return _page(request, next_=next_, name=name, failure=failure)
     if access is None:
         rates.record_failure(address)
+        await write_audit(request, "sign_in.failed", {"with": "password" if name else "key"})
         cause = "wrong_password" if name else "wrong_key"
         wrong = OceanoError("unauthorized", "the name or the password is wrong", details={"cause": cause})
         return _page(request, next_=next_, name=name, failure=wrong)
     agent = request.headers.get("user-agent", "")
     token = await services.lookups.run(lambda: authenticator.sign_in(access, address=address, agent=agent))
+    await write_audit(request, "sign_in", {"with": "password" if name else "key"}, who=access.who)
     response = RedirectResponse(_target(request, next_), _SEE_OTHER, headers={"Cache-Control": "no-store"})
     set_session(request, response, token)
     return response
@@ -111,12 +114,14 @@ async def _account(request: Request, access: AccessDep) -> HTMLResponse:
 async def _sign_out(request: Request, access: AccessDep) -> RedirectResponse:
     services = services_of(request)
     await services.lookups.run(services.authenticator.sign_out, access)
+    await write_audit(request, "sign_out")
     return _signed_out(request)
 
 
 async def _sign_out_everywhere(request: Request, access: AccessDep) -> RedirectResponse:
     services = services_of(request)
-    await services.lookups.run(services.authenticator.sign_out_everywhere, access)
+    ended = await services.lookups.run(services.authenticator.sign_out_everywhere, access)
+    await write_audit(request, "sign_out", {"sessions": ended})
     return _signed_out(request)
 
 

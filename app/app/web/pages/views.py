@@ -34,7 +34,7 @@ def error_view(error: OceanoError, t: Translator, request_id: str) -> ErrorView:
     sentence = message[:1].upper() + message[1:]
     return ErrorView(
         code=error.code,
-        title=t(f"title.{error.status}"),
+        title=t("title.purpose" if error.code == "purpose_required" else f"title.{error.status}"),
         message=sentence if sentence.endswith((".", "!", "?")) else f"{sentence}.",
         request_id="" if request_id == "-" else request_id,
         retry=error.status in _RETRY_STATUSES,
