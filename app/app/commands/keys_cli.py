@@ -24,9 +24,7 @@ def add(
         list[str] | None, typer.Option(help="A folder that it may see, with all below; repeat it. Default: all.")
     ] = None,
     days: Annotated[int | None, typer.Option(help="Days until it expires. Default: never.")] = None,
-    user: Annotated[
-        bool, typer.Option("--user", help="Add a user, and ask for the password.")
-    ] = False,
+    user: Annotated[bool, typer.Option("--user", help="Add a user, and ask for the password.")] = False,
     as_json: _Json = False,
 ) -> int:
     """Add a key and print it once, or add a user."""

@@ -96,9 +96,8 @@ def test_a_role_sees_only_what_it_may(visitor: Page, closed: Closed) -> None:
     expect(visitor.locator("#search")).to_be_visible()
     assert visitor.locator('a[href="/keys"]').count() == 0
     visitor.goto("/keys")
-    needed = _words(
-        visitor, "This needs the role admin; yours is search.", "Hace falta el rol «administración»; el tuyo es «búsqueda»."
-    )
+    spanish = "Hace falta el rol «administración»; el tuyo es «búsqueda»."
+    needed = _words(visitor, "This needs the role admin; yours is search.", spanish)
     expect(visitor.locator("[data-message]")).to_have_text(needed)
 
 
