@@ -370,7 +370,14 @@ _REPRESENTATIVES: Final = _OF_COLLECTION.where((_FILE.status == "done") | (_FILE
     _FILE.status, _FILE.path
 )
 _ORIGINAL: Final = _REPRESENTATIVES.where(_FILE.image_id == bindparam("image_id")).limit(1)
-_ORIGINALS: Final = _REPRESENTATIVES.where(_FILE.image_id.in_(bindparam("image_ids", expanding=True)))
+_ORIGINALS: Final = _REPRESENTATIVES.where(
+    _FILE.path.in_(
+        select(_FILES_AGAIN.path).where(
+            _FILES_AGAIN.collection == bindparam("collection"),
+            _FILES_AGAIN.image_id.in_(bindparam("image_ids", expanding=True)),
+        )
+    )
+)
 _DELETE_FILE: Final = delete(FILES).where(AT_PATH)
 _DELETE_IMAGE: Final = delete(FILES).where(
     _FILE.collection == bindparam("at_collection"), _FILE.image_id == bindparam("at_image")
