@@ -54,7 +54,8 @@ class Services:
     """All that a request handler uses.
 
     `lookups` runs short reads of index and ledger, `thumb_reads` those of thumbnails, apart from searches and from each
-    other: an S3 store that does not respond holds up nothing else.
+    other: an S3 store that does not respond holds up nothing else. `sign_ins` compares keys and passwords with their
+    hashes, one at a time: wrong ones occupy one processor at most, and hold up other sign-ins only.
 
     `within` returns the same service without what somebody may not see; its `view` says what they see.
     """
@@ -71,6 +72,7 @@ class Services:
     shown: Shown
     started: float = field(default_factory=time.time)
     lookups: Threads = field(default_factory=lambda: Threads(LOOKUP_THREADS, "lookup"))
+    sign_ins: Threads = field(default_factory=lambda: Threads(1, "sign-in"))
     thumb_reads: Threads = field(default_factory=lambda: Threads(THUMB_THREADS, "thumb"))
     kept: KeptSearches = field(init=False)
     keys: KeyStore = field(init=False)
@@ -173,8 +175,8 @@ class Services:
         """Close every part, even if closing one of them fails."""
         with contextlib.ExitStack() as stack:
             for part in (
-                self.kept, self.ledger, self.index, self.search, self.lookups, self.thumb_reads, self.monitor,
-                self.authenticator, self.audit,
+                self.kept, self.ledger, self.index, self.search, self.lookups, self.sign_ins, self.thumb_reads,
+                self.monitor, self.authenticator, self.audit,
             ):  # fmt: skip
                 stack.callback(part.close)
 

@@ -86,10 +86,14 @@ async def _find(request: Request) -> Access | None:
     if not needs_key:
         return LOCAL
     if key := _sent_key(request):
-        if (known := authenticator.known(key)) is None:
-            rates: Rates = request.app.state.rates
-            rates.require_attempt(address_of(request))
+        if (known := authenticator.known(key)) is not None:
+            return known
+        rates: Rates = request.app.state.rates
+        if authenticator.was_right(key):
             known = await lookups.run(authenticator.by_key, key)
+        else:
+            rates.require_attempt(address_of(request))
+            known = await services.sign_ins.run(authenticator.by_key, key)
         if known is None:
             rates.record_failure(address_of(request))
             raise OceanoError("unauthorized", "this API key is not valid", details={"cause": "wrong_key"})

@@ -76,9 +76,9 @@ async def _sign_in(request: Request) -> Response:
     try:
         rates.require_attempt(address)
         if name:
-            access = await services.lookups.run(authenticator.by_password, name, secret)
+            access = await services.sign_ins.run(authenticator.by_password, name, secret)
         else:
-            access = await services.lookups.run(authenticator.by_key, secret) if secret else None
+            access = await services.sign_ins.run(authenticator.by_key, secret) if secret else None
     except OceanoError as failure:
         if failure.status == 503:
             raise

@@ -79,7 +79,7 @@ def _shared(request: Request, t: Translator) -> dict[str, Any]:
         "rich": lambda key, **values: escape(t.texts[key]).format(**values),  # for values that are markup
         "root": root,
         "access": access,
-        "may": lambda right: access is not None and access.may(right),
+        "may": lambda right: access is not None and access.may(right) and (right != "admin" or access.sees_all),
         "action": partial(_action, request),
         "purpose": _purpose(request),
         "purpose_required": settings.require_purpose,
