@@ -90,10 +90,11 @@ class AuditFilter:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """The last entry that was pruned, as an entry `audit.pruned` says."""
+    """The last entry that was pruned, as an entry `audit.pruned` says; `at` is the time of the latter."""
 
     through: int
     digest: str
+    at: str
 
 
 def audit_time(at: datetime | None = None) -> str:
@@ -192,9 +193,9 @@ class AuditLog:
 
     def pruned(self, through: int | None = None) -> Pruned | None:
         """Return what an entry says was pruned last; with `through`, the entry that says so of this number."""
-        query = select(_ENTRY.details).where(_ENTRY.action == PRUNED).order_by(_ENTRY.number.desc())
+        query = select(_ENTRY.details, _ENTRY.at).where(_ENTRY.action == PRUNED).order_by(_ENTRY.number.desc())
         for row in rows(self.database, query if through is not None else query.limit(1)):
-            found = read_pruned(row.details)
+            found = read_pruned(row.details, str(row.at))
             if found is not None and through in (None, found.through):
                 return found
         return None
@@ -231,11 +232,11 @@ class AuditLog:
             return deleted
 
 
-def read_pruned(details: str | bytes) -> Pruned | None:
+def read_pruned(details: str | bytes, at: str) -> Pruned | None:
     """Return what the details of an entry `audit.pruned` say; None if they are of another kind."""
     try:
         found = json.loads(details)
-        return Pruned(int(found["through"]), str(found["digest"]))
+        return Pruned(int(found["through"]), str(found["digest"]), at)
     except (ValueError, TypeError, KeyError):
         return None
 

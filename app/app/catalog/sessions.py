@@ -31,6 +31,7 @@ class Session:
         folders: as in `Access`.
         created_at: when it signed in; this and all times are UTC, ISO 8601.
         rotated_at: when it got its token.
+        confirmed: the browser has sent its token since, so the one before it is valid for those on their way only.
         seen_at: last request, to the minute.
         expires_at: when it ends whatever happens.
         address: from where it signed in.
@@ -46,6 +47,7 @@ class Session:
     folders: tuple[str, ...]
     created_at: str
     rotated_at: str
+    confirmed: bool
     seen_at: str
     expires_at: str
     address: str
@@ -66,6 +68,7 @@ class SessionStore:
         values = {name: getattr(session, name) for name in Session.__slots__}
         values |= {
             "folders": json.dumps(session.folders),
+            "confirmed": int(session.confirmed),
             "who": storable(session.who),
             "agent": storable(session.agent[:MAX_AGENT]),
         }
@@ -97,20 +100,15 @@ class SessionStore:
             sent: of the token that the browser has, the same or the one before it; it stays valid, too.
             new: digest of the new token.
         """
-        values = {"digest": new, "before": sent, "rotated_at": timestamp(), "seen_at": timestamp()}
+        values = {
+            "digest": new, "before": sent, "rotated_at": timestamp(), "seen_at": timestamp(), "confirmed": 0
+        }  # fmt: skip
         with self.database.writing(urgent=True) as connection:
             return bool(connection.execute(update(SESSIONS).where(_SESSION.digest == digest).values(values)).rowcount)
 
-    def record_use(self, digest: str, *, confirmed: bool) -> None:
-        """Record that a session is used now.
-
-        Args:
-            digest: of its token.
-            confirmed: the browser has its token, so the one before it is no longer valid.
-        """
-        values: dict[str, object] = {"seen_at": timestamp()}
-        if confirmed:
-            values["before"] = None
+    def record_use(self, digest: str) -> None:
+        """Record that a browser has sent the token of a session now."""
+        values = {"seen_at": timestamp(), "confirmed": 1}
         with self.database.writing(urgent=True) as connection:
             connection.execute(update(SESSIONS).where(_SESSION.digest == digest).values(values))
 
@@ -128,4 +126,4 @@ class SessionStore:
 
 
 def _session(row: RowMapping) -> Session:
-    return Session(**{**row, "folders": tuple(json.loads(row["folders"]))})
+    return Session(**{**row, "folders": tuple(json.loads(row["folders"])), "confirmed": bool(row["confirmed"])})

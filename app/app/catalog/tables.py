@@ -215,6 +215,7 @@ SESSIONS: Final = Table(
     Column("folders", Text, nullable=False, comment="JSON; empty: all"),
     Column("created_at", Text, nullable=False),
     Column("rotated_at", Text, nullable=False, comment="when it got its token"),
+    Column("confirmed", Integer, nullable=False, server_default="1", comment="1: the browser has sent its token"),
     Column("seen_at", Text, nullable=False),
     Column("expires_at", Text, nullable=False),
     Column("address", Text, nullable=False),

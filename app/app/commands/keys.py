@@ -14,6 +14,7 @@ import typer
 
 from app.catalog import Key, KeyStore
 from app.commands.audit import record_command
+from app.commands.console import plain
 from app.core.config import Settings
 from app.core.errors import EXIT_OK, OceanoError
 from app.core.paths import readable
@@ -149,7 +150,7 @@ def _by() -> str:
 
 
 def _line(key: Key) -> str:
-    folders = ", ".join(map(readable, key.folders)) or "all folders"
+    folders = ", ".join(plain(readable(folder)) for folder in key.folders) or "all folders"
     state = "revoked" if key.revoked_at else "expired" if not key.is_valid() else f"expires {key.expires_at or 'never'}"
     used = f"used {key.used_at}" if key.used_at else "not used"
     return f"{key.id}  {key.kind:4}  {readable(key.name)}  {key.role}  {folders}  {state}  {used}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +23,11 @@ _MAX_LINE: Final = 200  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Number and digest of an entry that was the newest one."""
+    """Number and digest of an entry that was the newest one, and when that was."""
 
     number: int
     digest: str
+    at: str = field(default="", compare=False)
 
 
 class AnchorFile:
@@ -80,7 +81,7 @@ class AnchorFile:
                         yield place
                     return
                 if found := _LINE.fullmatch(line[:-1].decode("ascii", "replace")):
-                    yield Anchor(int(found[1]), found[2])
+                    yield Anchor(int(found[1]), found[2], found[3])
                 elif line.strip():
                     yield place
 

@@ -167,7 +167,7 @@ class Audit:
         Raises:
             OceanoError: `ledger_unavailable`.
         """
-        report = check_audit(self.log, self._anchors)
+        report = check_audit(self.log, self._anchors, self._days)
         if report.is_well:
             self.anchor()
         return report

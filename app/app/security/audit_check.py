@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Final, Literal
 
-from app.catalog import NO_DIGEST, AuditLog, RawEntry, chained
+from app.catalog import NO_DIGEST, AuditLog, Pruned, RawEntry, chained
 from app.security.anchors import Anchor, AnchorFile
 
-FindingKind = Literal["changed", "missing", "cut_off", "recomputed", "anchor_damaged"]
+FindingKind = Literal["changed", "missing", "cut_off", "recomputed", "pruned_early", "anchor_damaged"]
 
+_SLACK: Final = timedelta(days=1)
 _MOST: Final = 20  # findings of one kind of check
 _AT_ONCE: Final = 500  # anchors
 
@@ -23,7 +25,9 @@ class AuditFinding:
     Attributes:
         kind: `changed` (an entry has not the content of its digest, or does not follow the one before), `missing`
             (entries were removed), `cut_off` (an anchor names a later entry than there is), `recomputed` (an anchor
-            names another digest), `anchor_damaged` (a line of the anchor file cannot be read).
+            names another digest), `pruned_early` (an anchor names an entry that was not old enough to be pruned: one of
+            `audit.pruned` was forged, or AUDIT_DAYS was less then), `anchor_damaged` (a line of the anchor file cannot
+            be read).
         number: of the first entry that it concerns; of the line for `anchor_damaged`.
         message: one English sentence.
     """
@@ -62,8 +66,13 @@ class AuditReport:
         return min((one.number for one in self.findings if one.kind != "anchor_damaged"), default=None)
 
 
-def check_audit(log: AuditLog, anchors: AnchorFile) -> AuditReport:
+def check_audit(log: AuditLog, anchors: AnchorFile, days: int) -> AuditReport:
     """Check all entries in pages, then the anchors; entries may be appended and pruned meanwhile.
+
+    Args:
+        log: the entries.
+        anchors: what they are compared with.
+        days: `AUDIT_DAYS`.
 
     Raises:
         OceanoError: `ledger_unavailable`.
@@ -71,7 +80,7 @@ def check_audit(log: AuditLog, anchors: AnchorFile) -> AuditReport:
     """
     chain = _Chain(log)
     chain.check()
-    compared = _Compared(log, chain.first)
+    compared = _Compared(log, days)
     compared.check(anchors)
     findings = sorted([*chain.findings, *compared.findings], key=lambda one: one.number)
     return AuditReport(chain.entries, chain.first, chain.last, compared.anchors, tuple(findings))
@@ -138,9 +147,10 @@ class _Chain:
 class _Compared:
     """Compares the anchors with the entries."""
 
-    def __init__(self, log: AuditLog, first: int) -> None:
+    def __init__(self, log: AuditLog, days: int) -> None:
         self._log = log
-        self._first = first
+        self._days = days
+        self._newest = 0  # of the anchors so far
         self.anchors = 0
         self.findings: list[AuditFinding] = []
 
@@ -159,6 +169,10 @@ class _Compared:
         pruned = self._log.pruned()
         for one in anchors:
             self.anchors += 1
+            is_first, self._newest = one.number > self._newest, max(one.number, self._newest)
+            if is_first and pruned is not None and one.number <= pruned.through and self._is_too_new(one, pruned):
+                text = f"entry {one.number} was pruned before it was {self._days} days old (AUDIT_DAYS)"
+                self._add("pruned_early", one.number, text)
             digest = found.get(one.number)
             if digest is None and pruned is not None and one.number == pruned.through:
                 digest = pruned.digest
@@ -168,6 +182,16 @@ class _Compared:
             elif digest is None and one.number > newest:
                 text = f"the log ends at entry {newest}, but the anchor file has entry {one.number}"
                 self._add("cut_off", newest + 1, text)
+
+    def _is_too_new(self, anchor: Anchor, pruned: Pruned) -> bool:
+        """Return whether the entry of an anchor, which was written soon after it, was too new to be pruned."""
+        if not self._days:
+            return False
+        try:
+            at = min(datetime.fromisoformat(pruned.at), datetime.now(UTC))
+            return datetime.fromisoformat(anchor.at) > at - timedelta(days=self._days) + _SLACK
+        except (ValueError, TypeError):  # not a time, which is a finding of the chain
+            return False
 
     def _add(self, kind: FindingKind, number: int, message: str) -> None:
         if len(self.findings) < _MOST:

@@ -153,6 +153,7 @@ class Authenticator:
                 folders=access.folders,
                 created_at=_text(now),
                 rotated_at=_text(now),
+                confirmed=True,
                 seen_at=_text(now),
                 expires_at=_text(now + self._longest),
                 address=address,
@@ -173,17 +174,20 @@ class Authenticator:
         if session is None or (access := self._of_session(session)) is None:
             return None
         now = _now()
+        age = now - _time(session.rotated_at)
         is_replaced = digest != session.digest
+        if is_replaced and session.confirmed and age >= _OVERLAP:
+            return None
         new = None
-        if rotate and self._is_old(session, now, is_replaced=is_replaced):
+        # A browser that still sends the token before never got its new one: the response was lost.
+        if rotate and age >= (_OVERLAP if is_replaced else _ROTATE_AFTER):
             new = new_token()
             if not self._sessions.rotate(session.digest, digest, digest_of(new)):
                 new = None  # another request did
             self._forget(digest, session.digest)
-        elif now - _time(session.seen_at) >= _USE_EVERY:
-            confirmed = not is_replaced and now - _time(session.rotated_at) >= _OVERLAP
-            self._later(lambda: self._sessions.record_use(session.digest, confirmed=confirmed))
-            self._forget(digest)
+        elif not is_replaced and (not session.confirmed or now - _time(session.seen_at) >= _USE_EVERY):
+            self._later(lambda: self._sessions.record_use(session.digest))
+            self._forget_all()
         return Visit(access, session.form_token, new)
 
     def sessions_of(self, access: Access) -> list[Session]:
@@ -260,12 +264,6 @@ class Authenticator:
         if (key := self._key(session.key_id)) is None:
             return None
         return Access(session.who, cast(Role, key.role), key.folders, key.id, session.digest)
-
-    @staticmethod
-    def _is_old(session: Session, now: datetime, *, is_replaced: bool) -> bool:
-        """Return whether a browser needs a new token; one that still has a replaced token never got its new one."""
-        age = now - _time(session.rotated_at)
-        return age >= (_OVERLAP if is_replaced else _ROTATE_AFTER)
 
     def _later(self, write: Callable[[], None]) -> None:
         """Record a use in a thread: a request does not wait for the catalog's other writers."""

@@ -92,10 +92,10 @@ async def _find(request: Request) -> Access | None:
         if authenticator.was_right(key):
             known = await lookups.run(authenticator.by_key, key)
         else:
-            rates.require_attempt(address_of(request))
-            known = await services.sign_ins.run(authenticator.by_key, key)
+            with rates.attempt(address_of(request)) as attempt:
+                known = await services.sign_ins.run(authenticator.by_key, key)
+                attempt.succeeded = known is not None
         if known is None:
-            rates.record_failure(address_of(request))
             raise OceanoError("unauthorized", "this API key is not valid", details={"cause": "wrong_key"})
         return known
     if (token := request.cookies.get(COOKIE)) is None:
@@ -120,7 +120,7 @@ def _unauthorized(request: Request) -> OceanoError:
 def _has_key_header(request: Request) -> bool:
     """Return whether the request has a key that no browser adds by itself, so no other site can have caused it."""
     scheme = request.headers.get("authorization", "").partition(" ")[0].lower()
-    return "x-api-key" in request.headers or scheme == "bearer"
+    return bool(_sent_key(request)) and ("x-api-key" in request.headers or scheme == "bearer")
 
 
 def _sent_key(request: Request) -> str:

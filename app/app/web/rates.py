@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -15,7 +19,15 @@ from app.core.errors import OceanoError
 from app.security import LOCAL, Access
 
 ATTEMPTS_PER_MINUTE: Final = 20  # wrong keys and passwords from one address
+_MOST_WAITING: Final = 64  # attempts from all addresses; one takes 1 ms with a key, 50 ms or more with a password
 _IPV6_SITE: Final = 64  # bits; one customer has all addresses below
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A comparison of a key or password; `succeeded` if it was right."""
+
+    succeeded: bool = False
 
 
 class Rates:
@@ -29,6 +41,7 @@ class Rates:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(per_minute) if per_minute else None
         self._attempts = RateLimitItemPerMinute(ATTEMPTS_PER_MINUTE)
+        self._waiting: Counter[str] = Counter()  # attempts by address
 
     def count(self, access: Access, address: str) -> None:
         """Count a request; raise OceanoError `too_many_requests` if there were too many."""
@@ -38,14 +51,31 @@ class Rates:
             if not self._limiter.hit(self._requests, kind, name):
                 raise self._too_many(self._requests, kind, name)
 
-    def require_attempt(self, address: str) -> None:
-        """Raise OceanoError `too_many_requests` if too many keys and passwords from an address were wrong."""
-        if not self._limiter.test(self._attempts, "attempt", _site(address)):
-            raise self._too_many(self._attempts, "attempt", _site(address))
+    @contextmanager
+    def attempt(self, address: str) -> Iterator[Attempt]:
+        """Count the comparison of a key or password with its hash, unless `Attempt.succeeded` is set.
 
-    def record_failure(self, address: str) -> None:
-        """Count a wrong key or password."""
-        self._limiter.hit(self._attempts, "attempt", _site(address))
+        Comparisons that run or wait count, too, so that no more are begun at once than may fail.
+
+        Raises:
+            OceanoError: `too_many_requests` if there were too many from an address, `overloaded` if too many wait.
+        """
+        site = _site(address)
+        left = self._limiter.get_window_stats(self._attempts, "attempt", site).remaining
+        if self._waiting[site] >= left:
+            raise self._too_many(self._attempts, "attempt", site)
+        if self._waiting.total() >= _MOST_WAITING:
+            raise OceanoError("overloaded", "too many people are signing in; try again soon", retry_after=5)
+        self._waiting[site] += 1
+        attempt = Attempt()
+        try:
+            yield attempt
+        finally:
+            self._waiting[site] -= 1
+            if not self._waiting[site]:
+                del self._waiting[site]
+            if not attempt.succeeded:  # also if the request was cancelled: the comparison may still run
+                self._limiter.hit(self._attempts, "attempt", site)
 
     def _too_many(self, limit: RateLimitItem, kind: str, name: str) -> OceanoError:
         reset = self._limiter.get_window_stats(limit, kind, name).reset_time

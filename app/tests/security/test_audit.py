@@ -332,9 +332,17 @@ def test_a_beginning_that_no_entry_says_was_pruned_is_missing(audit: Audit, data
     assert kinds(audit.verify()) == [("missing", 4)]
 
 
+def anchor_of(audit: Audit, days_ago: float) -> None:
+    """Write an anchor as if that were so many days ago."""
+    with pytest.MonkeyPatch.context() as patch:
+        then = audit_time(datetime.now(UTC) - timedelta(days=days_ago))
+        patch.setattr("app.security.anchors.audit_time", lambda: then)
+        audit.anchor()
+
+
 def test_a_log_is_well_after_it_was_pruned_and_old_anchors_do_not_matter(audit: Audit, database: Database) -> None:
     fill(audit)
-    audit.verify()
+    anchor_of(audit, days_ago=31)
     prune(audit, 12)
     assert audit.verify() == AuditReport(1, 13, 13, 1, ())
     fill(audit)
@@ -345,10 +353,18 @@ def test_a_log_is_well_after_it_was_pruned_and_old_anchors_do_not_matter(audit: 
 
 def test_what_was_pruned_is_compared_with_the_anchor(audit: Audit, database: Database) -> None:
     fill(audit, 6)
-    audit.verify()
+    anchor_of(audit, days_ago=31)
     rechain(database, 2)
     prune(audit, 6)
     assert kinds(audit.verify()) == [("recomputed", 6)]
+
+
+@pytest.mark.parametrize("days_ago", [0, 1, 28])
+def test_entries_that_are_removed_as_if_they_were_old_are_found_by_an_anchor(audit: Audit, days_ago: float) -> None:
+    fill(audit)
+    anchor_of(audit, days_ago)
+    prune(audit, 12)  # what someone who may write to the database can imitate
+    assert kinds(audit.verify()) == [("pruned_early", 12)]
 
 
 def test_entries_that_are_pruned_during_the_check_are_no_finding(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:

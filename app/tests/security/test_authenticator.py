@@ -205,6 +205,22 @@ def test_a_session_gets_a_new_token_and_the_old_one_ends_once_the_new_one_is_use
     assert bench.another().by_session(str(visit.token)) is not None
 
 
+def test_whoever_has_a_replaced_token_cannot_take_the_session_over(bench: Bench, clock: Clock) -> None:
+    user = add_user(bench.store, Grant("ana", "admin"), PASSWORD, "tests")
+    first = bench.sign_in(Access("user ana", "admin", (), user.id))
+    clock.forward(minutes=16)
+    visit = bench.keys.by_session(first, rotate=True)
+    assert visit is not None
+    assert bench.keys.by_session(str(visit.token)) is not None, "the browser has its new token"
+    bench.keys.close()  # waits until that is recorded
+    bench.keys = bench.another()
+    assert bench.keys.by_session(first, rotate=True) is not None, "on its way for less than a minute"
+    clock.forward(seconds=61)
+    for _ in range(2):
+        assert bench.keys.by_session(first, rotate=True) is None
+        assert bench.keys.by_session(str(visit.token)) is not None
+
+
 def test_a_browser_that_never_got_its_new_token_gets_another(bench: Bench, clock: Clock) -> None:
     user = add_user(bench.store, Grant("ana", "admin"), PASSWORD, "tests")
     first = bench.sign_in(Access("user ana", "admin", (), user.id))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from threading import Event
 
 import pytest
 from httpx import Response
 
 from app.core.config import Settings
 from app.main import create_app
-from app.security import Grant, add_key, add_user, audit_filter
+from app.security import Authenticator, Grant, add_key, add_user, audit_filter
 from app.service import Services
 from app.web.auth import COOKIE
 from tests.support.clients import TestClient
@@ -201,6 +205,39 @@ def test_a_wrong_field_adds_nothing_and_keeps_what_was_entered(client: TestClien
     assert (page.status_code, 'role="alert"' in page.text) == (400, True)
     assert len(_services(client).keys.all()) == 1
     assert f'value="{fields["name"]}"' in page.text if "name" in fields else True
+
+
+def test_at_most_so_many_wrong_passwords_are_compared_even_if_they_arrive_at_once(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    def by_password(_: object, name: str, secret: str) -> None:
+        time.sleep(0.02)
+        compared.append(secret)
+
+    monkeypatch.setattr(Authenticator, "by_password", by_password)
+    with ThreadPoolExecutor(60) as together:
+        answers = list(together.map(lambda number: _sign_in(client, secret=f"wrong {number}").status_code, range(60)))
+    assert sorted(answers) == [401] * 20 + [429] * 40
+    assert len(compared) == 20
+
+
+def test_a_flood_of_sign_ins_from_everywhere_waits_in_a_short_queue_of_its_own(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = Event()
+    monkeypatch.setattr(Authenticator, "by_password", lambda *_: go_on.wait(30) and None)
+    _services(client).settings  # noqa: B018 - the service has started
+    rates = client.app.state.rates  # type: ignore[attr-defined]
+    with ExitStack() as waiting:
+        for number in range(64):
+            waiting.enter_context(rates.attempt(f"10.0.0.{number}"))
+        refused = _sign_in(client)
+        assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+        assert client.get("/status", headers={"X-API-Key": "no-key"}).status_code == 503
+        assert client.get("/account", headers=HTML).status_code == 303, "other requests are answered"
+    go_on.set()
 
 
 def test_wrong_passwords_are_counted_by_address(client: TestClient) -> None:

@@ -74,17 +74,17 @@ async def _sign_in(request: Request) -> Response:
     name, secret, next_ = last_of(fields, "name"), last_of(fields, "secret"), last_of(fields, "next")
     authenticator = services.authenticator
     try:
-        rates.require_attempt(address)
-        if name:
-            access = await services.sign_ins.run(authenticator.by_password, name, secret)
-        else:
-            access = await services.sign_ins.run(authenticator.by_key, secret) if secret else None
+        with rates.attempt(address) as attempt:
+            if name:
+                access = await services.sign_ins.run(authenticator.by_password, name, secret)
+            else:
+                access = await services.sign_ins.run(authenticator.by_key, secret) if secret else None
+            attempt.succeeded = access is not None
     except OceanoError as failure:
         if failure.status == 503:
             raise
         return _page(request, next_=next_, name=name, failure=failure)
     if access is None:
-        rates.record_failure(address)
         await write_audit(request, "sign_in.failed", {"with": "password" if name else "key"})
         cause = "wrong_password" if name else "wrong_key"
         wrong = OceanoError("unauthorized", "the name or the password is wrong", details={"cause": cause})

@@ -48,6 +48,9 @@ def upgrade() -> None:
         sa.Column("folders", sa.Text(), nullable=False, comment="JSON; empty: all"),
         sa.Column("created_at", sa.Text(), nullable=False),
         sa.Column("rotated_at", sa.Text(), nullable=False, comment="when it got its token"),
+        sa.Column(
+            "confirmed", sa.Integer(), server_default="1", nullable=False, comment="1: the browser has sent its token"
+        ),
         sa.Column("seen_at", sa.Text(), nullable=False),
         sa.Column("expires_at", sa.Text(), nullable=False),
         sa.Column("address", sa.Text(), nullable=False),
