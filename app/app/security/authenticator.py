@@ -26,7 +26,7 @@ _HASH_SECONDS: Final = 3600.0  # until a key is hashed again
 _CACHED: Final = 10_000  # keys and sessions
 _ROTATE_AFTER: Final = timedelta(minutes=15)
 _OVERLAP: Final = timedelta(minutes=1)  # requests that were sent before the browser had its new token
-_USE_EVERY: Final = timedelta(minutes=1)
+_USE_EVERY: Final = timedelta(minutes=1)  # a use is recorded
 _OF_SETTINGS: Final = "API_KEYS "  # begins the `key_id` of sessions of these keys
 
 
@@ -81,6 +81,7 @@ class Authenticator:
         self._visits: TTLCache[str, Session] = TTLCache(_CACHED, STATE_SECONDS)
         self._is_closed = False
         self._look_at = 0.0  # by the monotonic clock; 0: it has not looked yet
+        self._recorded: TTLCache[str, bool] = TTLCache(_CACHED, _USE_EVERY.total_seconds() / 2)
         self._uses = ThreadPoolExecutor(1, "key-use")
 
     @property
@@ -186,8 +187,7 @@ class Authenticator:
                 new = None  # another request did
             self._forget(digest, session.digest)
         elif not is_replaced and (not session.confirmed or now - _time(session.seen_at) >= _USE_EVERY):
-            self._later(lambda: self._sessions.record_use(session.digest))
-            self._forget_all()
+            self._record(session.digest, self._sessions.record_use)
         return Visit(access, session.form_token, new)
 
     def sessions_of(self, access: Access) -> list[Session]:
@@ -237,7 +237,7 @@ class Authenticator:
 
     def _used(self, key: Key) -> Access:
         if key.used_at is None or _now() - _time(key.used_at) >= _USE_EVERY:
-            self._later(lambda: self._store.record_use(key.id))
+            self._record(key.id, self._store.record_use)
         return Access(f"{key.kind} {key.name}", cast(Role, key.role), key.folders, key.id)
 
     def _session(self, digest: str) -> Session | None:
@@ -265,14 +265,19 @@ class Authenticator:
             return None
         return Access(session.who, cast(Role, key.role), key.folders, key.id, session.digest)
 
-    def _later(self, write: Callable[[], None]) -> None:
-        """Record a use in a thread: a request does not wait for the catalog's other writers."""
+    def _record(self, name: str, write: Callable[[str], None]) -> None:
+        """Record a use in a thread, once: a request does not wait for the catalog's other writers."""
+        with self._lock:
+            if name in self._recorded:
+                return
+            self._recorded[name] = True
 
         def run() -> None:
             try:
-                write()
+                write(name)
             except OceanoError as failure:
                 _log.warning("the last use of a key was not recorded: %s", failure.message)
+            self._forget_all()  # what is cached does not have it
 
         self._uses.submit(run)
 

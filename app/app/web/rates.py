@@ -13,7 +13,7 @@ from typing import Final
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
+from limits.strategies import MovingWindowRateLimiter
 
 from app.core.errors import OceanoError
 from app.security import LOCAL, Access
@@ -38,7 +38,7 @@ class Rates:
     """
 
     def __init__(self, per_minute: int) -> None:
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(per_minute) if per_minute else None
         self._attempts = RateLimitItemPerMinute(ATTEMPTS_PER_MINUTE)
         self._waiting: Counter[str] = Counter()  # attempts by address

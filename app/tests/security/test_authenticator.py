@@ -133,6 +133,16 @@ def test_the_last_use_of_a_key_is_recorded(bench: Bench) -> None:
     assert found.used_at is not None
 
 
+def test_many_requests_with_a_key_record_one_use(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    _, key = add_key(bench.store, ADMIN, "tests")
+    monkeypatch.setattr(bench.store, "record_use", written.append)
+    for _ in range(50):
+        assert bench.keys.by_key(key) is not None
+    bench.keys.close()
+    assert len(written) == 1
+
+
 def test_a_user_signs_in_with_name_and_password(bench: Bench) -> None:
     add_key(bench.store, ADMIN, "tests")
     user = add_user(bench.store, Grant("añá 日本", "curate"), PASSWORD, "tests")
