@@ -23,7 +23,7 @@ from app.catalog.leases import require_lease
 from app.catalog.ledger import Ledger
 from app.catalog.records import FileRecord
 from app.catalog.retry import retried
-from app.catalog.tables import CLAIMS, JOBS, MISSING, PROBLEMS, RESERVATIONS, SUPERSEDED, WORKERS, path_key
+from app.catalog.tables import CLAIMS, FILES, JOBS, MISSING, PROBLEMS, RESERVATIONS, SUPERSEDED, WORKERS, path_key
 from app.catalog.workers import Worker
 from app.core.types import File
 
@@ -316,9 +316,15 @@ class ClaimedLedger(JobLedger):
             counts[one.status] -= 1
             counts["faces"] -= one.faces
         # If the file has changed meanwhile, the other worker never sees this image, and its faces are removed.
+        images = {one.image_id: one for one in lost if one.status == "done"}
+        file = FILES.c
+        known = select(file.image_id).where(
+            file.collection == self.collection, file.image_id.in_(list(images)), file.status == "done"
+        )
+        kept = set(connection.execute(known).scalars()) if images else set()
         execute_many(connection, insert_or_ignore(SUPERSEDED, connection.dialect.name), [
-            {"collection": self.collection, "image_id": one.image_id, "path": os.fsencode(one.path), "faces": one.faces}
-            for one in lost if one.status == "done"
+            {"collection": self.collection, "image_id": image_id, "path": os.fsencode(one.path), "faces": one.faces}
+            for image_id, one in images.items() if image_id not in kept
         ])  # fmt: skip
         return {one.path for one in lost}
 

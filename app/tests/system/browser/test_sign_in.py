@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browsing import is_as_wide_as_the_screen, opened
+from tests.support.dying import wait_for
 from tests.support.running import environment, oceano, service
 from tests.system.browser.test_pages import require_that_axe_finds_nothing_serious
 
@@ -42,6 +43,7 @@ def closed(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         added = oceano("keys", "add", "ana", "--user", "--role", "admin", env=env, stdin=f"{PASSWORD}\n")
         assert added.returncode == 0, added.stderr
         key = oceano("keys", "add", "only search", env=env).stdout.strip()
+        wait_for(lambda: client.get("/status").status_code == 401)  # the service looks every 5 seconds
         yield Closed(str(client.base_url), key, data / "state" / "catalog.sqlite3")
 
 
