@@ -229,3 +229,6 @@ def test_a_zombie_writes_nothing_and_counts_nothing(shared: Shared) -> None:
     second.record([replace(old, image_id="i-new", faces=1)], counts={"done": 1, "faces": 1})
     assert shared.jobs.get(job_id).counts == {"files": 1, "done": 1, "faces": 1}
     assert shared.ledger.replaced() == [("i-old", 2)], "its faces are removed at the end of the job"
+    first.record([replace(old, image_id="i-new", faces=1)], counts={"done": 1, "faces": 1})
+    assert shared.jobs.get(job_id).counts == {"files": 1, "done": 1, "faces": 1}
+    assert shared.ledger.replaced() == [("i-old", 2)], "the other worker has recorded this image"
