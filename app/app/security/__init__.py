@@ -1,9 +1,13 @@
 """Security: who sends a request, what they may do and see, and the record of it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from app.security.audit import MAX_PURPOSE, Action, Audit, hash_of, new_entry
-from app.security.audit_check import AuditFinding, AuditReport
+from app.security.audit_check import AuditReport
 from app.security.audit_export import EXPORTS, as_json, audit_filter, audit_lines
-from app.security.authenticator import STATE_SECONDS, Authenticator, Visit
+from app.security.authenticator import Authenticator
 from app.security.enrolment import (
     Grant,
     add_key,
@@ -12,32 +16,30 @@ from app.security.enrolment import (
     checked_password,
     new_password,
 )
-from app.security.oidc import Begun, OidcProvider, OidcSettings, roles_of_groups
+from app.security.oidc_settings import Begun, OidcSettings, roles_of_groups
 from app.security.roles import LOCAL, ROLES, Access, Right, Role, role_for
 from app.security.scope import Scope, scope_of
-from app.security.secrets import MIN_PASSWORD, hash_key, hash_password, new_id, new_key
+from app.security.secrets import hash_key, hash_password, new_id, new_key
+
+if TYPE_CHECKING:
+    from app.security.oidc import OidcProvider as OidcProvider  # noqa: PLC0414 - for annotations elsewhere
 
 __all__ = [
     "EXPORTS",
     "LOCAL",
     "MAX_PURPOSE",
-    "MIN_PASSWORD",
     "ROLES",
-    "STATE_SECONDS",
     "Access",
     "Action",
     "Audit",
-    "AuditFinding",
     "AuditReport",
     "Authenticator",
     "Begun",
     "Grant",
-    "OidcProvider",
     "OidcSettings",
     "Right",
     "Role",
     "Scope",
-    "Visit",
     "add_key",
     "add_user",
     "as_json",
@@ -52,7 +54,15 @@ __all__ = [
     "new_id",
     "new_key",
     "new_password",
+    "open_oidc",
     "role_for",
     "roles_of_groups",
     "scope_of",
 ]
+
+
+def open_oidc(settings: OidcSettings) -> OidcProvider:
+    """Return the provider with which people sign in; its libraries take 0.2 s to import, so only who uses it does."""
+    from app.security.oidc import OidcProvider
+
+    return OidcProvider(settings)

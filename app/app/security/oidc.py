@@ -6,7 +6,6 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 
@@ -18,7 +17,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from app.core.errors import OceanoError
-from app.security.roles import ROLES, Access, Role
+from app.security.oidc_settings import Begun, OidcSettings
+from app.security.roles import Access, Role
 
 _log = logging.getLogger(__name__)
 
@@ -28,37 +28,6 @@ _LEEWAY_SECONDS: Final = 60  # between the clocks
 _MAX_WHO: Final = 200
 _ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 _STRONGEST: Final[tuple[Role, ...]] = ("admin", "curate", "search", "ingest")
-
-
-@dataclass(frozen=True, slots=True)
-class OidcSettings:
-    """A provider, and what its groups may do.
-
-    Attributes:
-        issuer: its address, below which is `/.well-known/openid-configuration`.
-        client_id: Oceano's id at the provider.
-        client_secret: Oceano's secret; empty for a public client.
-        groups_claim: of the ID token or the user info: the person's groups.
-        roles: role by group.
-        scope: what is asked for.
-    """
-
-    issuer: str
-    client_id: str
-    client_secret: str
-    groups_claim: str
-    roles: Mapping[str, Role]
-    scope: str = "openid email profile"
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A sign-in that a browser has begun; it keeps these values in a cookie until it comes back."""
-
-    url: str
-    state: str
-    nonce: str
-    verifier: str
 
 
 class OidcProvider:
@@ -192,22 +161,6 @@ class OidcProvider:
     def _unavailable(self, failure: Exception) -> OceanoError:
         _log.error("OIDC_ISSUER %s: %s", self._settings.issuer, failure)
         return OceanoError("sign_in_unavailable", "the sign-in service does not answer as it should; try again soon")
-
-
-def roles_of_groups(text: str) -> dict[str, Role]:
-    """Return the role of each group of `OIDC_ROLES`, such as `photo-team=search, photo-admins=admin`.
-
-    Raises:
-        ValueError: it is malformed.
-    """
-    roles: dict[str, Role] = {}
-    for part in filter(None, map(str.strip, text.split(","))):
-        group, equals, name = (piece.strip() for piece in part.rpartition("="))
-        role = next((one for one in ROLES if one == name), None)
-        if not equals or not group or role is None:
-            raise ValueError(f"must be like group=role, group=role, with the roles {', '.join(ROLES)}")
-        roles[group] = role
-    return roles
 
 
 def _failed(message: str) -> OceanoError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from threading import Thread
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from app import catalog
 from app.catalog import (
@@ -32,7 +32,7 @@ from app.images import PreviewStore, Thumbs
 from app.index import active_collection, identity_of, open_index, other_collections
 from app.library import Pictures, Progress, running_progress
 from app.metrics import Metrics
-from app.security import Access, Audit, Authenticator, OidcProvider, OidcSettings, roles_of_groups
+from app.security import Access, Audit, Authenticator, OidcSettings, open_oidc, roles_of_groups
 from app.service.kept import KeptSearches
 from app.service.monitor import Monitor, Snapshot
 from app.service.results import Results
@@ -43,6 +43,9 @@ from app.service.search import Search
 from app.service.shown import Shown
 from app.service.sureness import Bands, bands_of
 from app.service.thumbs import open_thumbs
+
+if TYPE_CHECKING:
+    from app.security import OidcProvider
 
 DEMO_PACK: Final = "demo"
 LOOKUP_THREADS: Final = 16
@@ -196,7 +199,7 @@ def _oidc_provider(settings: Settings) -> OidcProvider | None:
     except ValueError as failure:
         message = f"OIDC_ROLES={settings.oidc_roles!r} {failure}"
         raise OceanoError("invalid_setting", message, details={"settings": ["OIDC_ROLES"]}) from failure
-    return OidcProvider(
+    return open_oidc(
         OidcSettings(
             settings.oidc_issuer,
             settings.oidc_client_id,

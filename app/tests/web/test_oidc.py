@@ -15,7 +15,7 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.main import create_app
-from app.security import Begun, OidcProvider, OidcSettings, roles_of_groups
+from app.security import Begun, OidcSettings, open_oidc, roles_of_groups
 from app.service import Services
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex
@@ -138,10 +138,7 @@ def test_a_provider_that_is_down_is_a_page_and_keys_still_work(settings: Setting
 
 
 def test_an_id_token_for_another_client_or_of_another_sign_in_is_refused(issuer: str) -> None:
-    def provider(client_id: str) -> OidcProvider:
-        return OidcProvider(OidcSettings(issuer, client_id, "secret", "groups", {"staff": "search"}))
-
-    own = provider("oceano")
+    own = open_oidc(OidcSettings(issuer, "oceano", "secret", "groups", {"staff": "search"}))
     callback = "http://localhost/sign-in/oidc/callback"
     begun = own.begin(callback)
     back = httpx.post(begun.url, data={"sub": "2"}).headers["location"]

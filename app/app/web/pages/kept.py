@@ -29,10 +29,9 @@ from app.web.pages.names import printable
 from app.web.pages.result_page import facets_of, filtered_query, query_of, result_view
 from app.web.pages.result_views import KeptView, Place, day_text
 from app.web.pages.results import record_counts, record_result, show_facets, show_result
-from app.web.root_path import root_path_of
+from app.web.redirects import see_other
 from app.web.uploads import read_fields
 
-_SEE_OTHER: Final = 303
 _LISTED: Final = 12
 
 
@@ -76,7 +75,7 @@ async def _keep(request: Request, services: ServicesDep, access: AccessDep) -> R
     )
     added = {"kept_id": kept.kept_id, "query": hash_of(combined(embeddings)), "faces": len(embeddings)}
     await write_audit(request, "kept.add", added)
-    return RedirectResponse(f"{root_path_of(request)}/kept/{kept.kept_id}", _SEE_OTHER)
+    return see_other(request, f"/kept/{kept.kept_id}")
 
 
 async def _examples(services: Services, fields: Fields) -> tuple[list[Floats], bytes | None]:
@@ -147,13 +146,13 @@ async def _rename(request: Request, kept_id: str, services: ServicesDep, access:
     fields = await read_fields(request)
     await services.lookups.run(services.kept.rename, kept_id, last_of(fields, "name"), access)
     await write_audit(request, "kept.rename", {"kept_id": kept_id})
-    return RedirectResponse(f"{root_path_of(request)}/", _SEE_OTHER)
+    return see_other(request, "/")
 
 
 async def _delete(request: Request, kept_id: str, services: ServicesDep, access: AccessDep) -> RedirectResponse:
     await services.lookups.run(services.kept.delete, kept_id, access)
     await write_audit(request, "kept.delete", {"kept_id": kept_id})
-    return RedirectResponse(f"{root_path_of(request)}/", _SEE_OTHER)
+    return see_other(request, "/")
 
 
 def _view(kept: KeptSearch, t: Translator) -> KeptView:

@@ -24,10 +24,9 @@ from app.web.pages.names import printable
 from app.web.pages.result_views import day_text
 from app.web.pages.templating import render
 from app.web.pages.views import error_view
-from app.web.root_path import root_path_of
+from app.web.redirects import see_other
 from app.web.uploads import read_fields
 
-_SEE_OTHER: Final = 303
 _MAX_DIGITS: Final = 4  # of a number of days
 
 
@@ -106,7 +105,7 @@ async def _revoke(request: Request, key_id: str, services: ServicesDep) -> Redir
         raise OceanoError("not_found", "there is no such key or user")
     await services.lookups.run(services.authenticator.revoke, key_id)
     await write_audit(request, "key.revoked", {"kind": key.kind, "name": key.name, "id": key.id})
-    return RedirectResponse(f"{root_path_of(request)}/keys", _SEE_OTHER)
+    return see_other(request, "/keys")
 
 
 def _made(services: Services, entered: Entered, by: str) -> NewSecret:

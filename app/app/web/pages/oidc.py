@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.core.errors import OceanoError
-from app.security import Begun, OidcProvider
+from app.security import Begun
 from app.web.audit import write_audit
 from app.web.auth import address_of
 from app.web.deps import services_of
 from app.web.errors import SIGN_IN
-from app.web.pages.sign_in import is_own_address
+from app.web.redirects import SEE_OTHER, own_address, see_other
 from app.web.root_path import root_path_of
 from app.web.session_cookie import set_session
+
+if TYPE_CHECKING:
+    from app.security import OidcProvider
 
 OIDC: Final = f"{SIGN_IN}/oidc"
 _COOKIE: Final = "oceano_oidc"
 _SECONDS: Final = 600  # to sign in at the provider
-_SEE_OTHER: Final = 303
 
 
 def router() -> APIRouter:
@@ -37,12 +39,11 @@ def router() -> APIRouter:
 async def _begin(request: Request) -> RedirectResponse:
     services, provider = services_of(request), _provider(request)
     begun = await services.lookups.run(provider.begin, _redirect_uri(request))
-    next_ = request.query_params.get("next", "")
     kept = {
         "state": begun.state, "nonce": begun.nonce, "verifier": begun.verifier,
-        "next": next_ if is_own_address(next_) else "/",
+        "next": own_address(request.query_params.get("next", "")),
     }  # fmt: skip
-    response = RedirectResponse(begun.url, _SEE_OTHER, headers={"Cache-Control": "no-store"})
+    response = RedirectResponse(begun.url, SEE_OTHER, headers={"Cache-Control": "no-store"})
     response.set_cookie(
         _COOKIE,
         base64.urlsafe_b64encode(json.dumps(kept).encode()).decode(),
@@ -69,9 +70,8 @@ async def _finish(request: Request) -> RedirectResponse:
     agent, address = request.headers.get("user-agent", ""), address_of(request)
     token = await services.lookups.run(lambda: services.authenticator.sign_in(access, address=address, agent=agent))
     await write_audit(request, "sign_in", {"with": "oidc"}, who=access.who)
-    next_ = kept.get("next", "/")
-    target = f"{root_path_of(request)}{next_ if is_own_address(next_) else '/'}"
-    response = RedirectResponse(target, _SEE_OTHER, headers={"Cache-Control": "no-store"})
+    response = see_other(request, kept.get("next", "/"))
+    response.headers["Cache-Control"] = "no-store"
     set_session(request, response, token)
     response.delete_cookie(_COOKIE, path=f"{root_path_of(request)}{OIDC}")
     return response

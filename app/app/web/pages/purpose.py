@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from fastapi import APIRouter, Depends
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -11,11 +9,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from app.web.audit import checked_purpose, keep_purpose
 from app.web.auth import Requires
 from app.web.pages.form_fields import last_of
-from app.web.pages.sign_in import is_own_address
-from app.web.root_path import root_path_of
+from app.web.redirects import see_other
 from app.web.uploads import read_fields
-
-_SEE_OTHER: Final = 303
 
 
 def router() -> APIRouter:
@@ -27,7 +22,6 @@ def router() -> APIRouter:
 
 async def _set(request: Request) -> RedirectResponse:
     fields = await read_fields(request)
-    next_ = last_of(fields, "next")
-    response = RedirectResponse(f"{root_path_of(request)}{next_ if is_own_address(next_) else '/'}", _SEE_OTHER)
+    response = see_other(request, last_of(fields, "next"))
     keep_purpose(request, response, checked_purpose(last_of(fields, "purpose")))
     return response

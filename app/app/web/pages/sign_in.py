@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from fastapi import APIRouter, Depends
 from fastapi.requests import Request
@@ -23,12 +22,9 @@ from app.web.pages.names import printable
 from app.web.pages.result_views import day_text
 from app.web.pages.templating import render
 from app.web.pages.views import error_view
-from app.web.root_path import root_path_of
+from app.web.redirects import is_own_address, see_other
 from app.web.session_cookie import forget_session, set_session
 from app.web.uploads import read_fields
-
-_SEE_OTHER: Final = 303
-_MAX_NEXT: Final = 4000  # characters of an address to go on to
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ async def _form(request: Request) -> Response:
         is_signed_in = False
     next_ = request.query_params.get("next", "")
     if is_signed_in:
-        return RedirectResponse(_target(request, next_), _SEE_OTHER)
+        return see_other(request, next_)
     # After a link on another site, the browser withholds the cookie (SameSite=Strict) until the page is loaded again.
     return _page(request, next_=next_, reload=request.headers.get("sec-fetch-site") == "cross-site")
 
@@ -92,7 +88,8 @@ async def _sign_in(request: Request) -> Response:
     agent = request.headers.get("user-agent", "")
     token = await services.lookups.run(lambda: authenticator.sign_in(access, address=address, agent=agent))
     await write_audit(request, "sign_in", {"with": "password" if name else "key"}, who=access.who)
-    response = RedirectResponse(_target(request, next_), _SEE_OTHER, headers={"Cache-Control": "no-store"})
+    response = see_other(request, next_)
+    response.headers["Cache-Control"] = "no-store"
     set_session(request, response, token)
     return response
 
@@ -126,7 +123,7 @@ async def _sign_out_everywhere(request: Request, access: AccessDep) -> RedirectR
 
 
 def _signed_out(request: Request) -> RedirectResponse:
-    response = RedirectResponse(f"{root_path_of(request)}{SIGN_IN}", _SEE_OTHER)
+    response = see_other(request, SIGN_IN)
     request.state.new_session = None
     forget_session(request, response)
     return response
@@ -150,16 +147,6 @@ def _page(
     if failure is not None and failure.retry_after is not None:
         response.headers["Retry-After"] = str(int(failure.retry_after))
     return response
-
-
-def _target(request: Request, next_: str) -> str:
-    return f"{root_path_of(request)}{next_ if is_own_address(next_) else '/'}"
-
-
-def is_own_address(address: str) -> bool:
-    """Return whether an address is one of this service, below its root: `//host` and `/\\host` are others."""
-    is_path = address.startswith("/") and address[1:2] not in ("/", "\\") and len(address) <= _MAX_NEXT
-    return is_path and address.isprintable() and "\\" not in address
 
 
 def _moment(text: str, t: Translator) -> str:
