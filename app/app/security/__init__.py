@@ -22,7 +22,7 @@ from app.security.scope import Scope, scope_of
 from app.security.secrets import hash_key, hash_password, new_id, new_key
 
 if TYPE_CHECKING:
-    from app.security.oidc import OidcProvider as OidcProvider  # noqa: PLC0414 - for annotations elsewhere
+    from app.security.oidc import OidcProvider as OidcProvider  # as: so that others may import it
 
 __all__ = [
     "EXPORTS",
