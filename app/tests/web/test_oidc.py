@@ -94,6 +94,12 @@ def test_a_person_signs_in_with_the_role_of_their_groups(client: TestClient, sub
     assert client.get("/account", headers=HTML).status_code == 303
 
 
+@pytest.mark.parametrize("target", ["/\\evil.example", "//evil.example", "https://evil.example", "/a\nb"])
+def test_the_way_back_leads_to_no_other_site(client: TestClient, target: str) -> None:
+    answer = client.get(_come_back(client, "1", target), headers=HTML)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
 @pytest.mark.parametrize("subject", ["3", "4"])
 def test_a_person_without_a_group_that_has_a_role_is_refused(client: TestClient, subject: str) -> None:
     page = client.get(_come_back(client, subject), headers=HTML)
