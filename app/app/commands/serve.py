@@ -47,7 +47,7 @@ def run_serve(settings: Settings) -> None:
     raise_file_limit()
     with _listening(settings) as listener:
         if not settings.api_keys and (misspelt := misspelt_api_keys(os.environ)):
-            warning = f"{', '.join(misspelt)} is set, but the setting is API_KEYS: no key is required now."
+            warning = f"{', '.join(misspelt)} is set, but the setting is API_KEYS, so it has no effect."
             typer.echo(f"oceano: WARNING: {warning}", err=True)
         # open each part before the server starts, so that an error is one sentence and an exit code
         pack = find_model(settings)

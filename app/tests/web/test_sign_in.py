@@ -269,3 +269,29 @@ def test_signing_in_and_out_and_keys_are_in_the_audit_log(client: TestClient) ->
     assert "nightly" in told
     assert secret[0] not in told
     assert PASSWORD not in told
+
+
+def test_over_tls_the_cookie_is_sent_over_tls_only(settings: Settings) -> None:
+    app = create_app(settings, engine=FakeEngine(), index=MemoryIndex())
+    with TestClient(app, "https://localhost", follow_redirects=False) as client:
+        add_user(_services(client).keys, Grant("ana", "admin"), PASSWORD, "tests")
+        _services(client).authenticator.find_whether_key_is_needed()
+        assert "Secure" in _sign_in(client).headers["set-cookie"]
+        assert client.get("/account", headers=HTML).status_code == 200
+
+
+def test_below_the_path_of_a_proxy_everything_stays_below_it(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"root_path": "/oceano"}), engine=FakeEngine(), index=MemoryIndex())
+    with TestClient(app, follow_redirects=False) as client:
+        add_user(_services(client).keys, Grant("ana", "admin"), PASSWORD, "tests")
+        _services(client).authenticator.find_whether_key_is_needed()
+        refused = client.get("/oceano/account", headers=HTML)
+        assert refused.headers["location"] == "/oceano/sign-in?next=%2Faccount"
+        form = client.get(refused.headers["location"], headers=HTML).text
+        assert 'action="/oceano/sign-in"' in form
+        fields = {"name": "ana", "secret": PASSWORD, "next": "/account"}
+        answer = client.post("/oceano/sign-in", data=fields, headers=HTML)
+        assert answer.headers["location"] == "/oceano/account"
+        assert "Path=/oceano;" in answer.headers["set-cookie"]
+        own = {**HTML, "Sec-Fetch-Site": "same-origin"}
+        assert client.post("/oceano/sign-out", headers=own).headers["location"] == "/oceano/sign-in"
