@@ -18,9 +18,9 @@ from sqlalchemy.sql import ColumnElement
 from app.catalog.clock import timestamp
 from app.catalog.database import insert_or_ignore, storable
 from app.catalog.jobs import ENDED
-from app.catalog.tables import CLAIMS, INDEXES, JOBS, METADATA, MISSING, RESERVATIONS, SESSIONS, WORKERS
+from app.catalog.tables import CLAIMS, COPIED_NAMES, INDEXES, JOBS, METADATA, MISSING, RESERVATIONS, SESSIONS, WORKERS
 
-NOT_COPIED: Final = (CLAIMS, INDEXES, MISSING, RESERVATIONS, SESSIONS, WORKERS)
+NOT_COPIED: Final = (CLAIMS, COPIED_NAMES, INDEXES, MISSING, RESERVATIONS, SESSIONS, WORKERS)
 COPIED: Final = tuple(table for table in METADATA.sorted_tables if table not in NOT_COPIED)
 _PAGE: Final = 1000
 _BYTES: Final = 16

@@ -6,7 +6,7 @@ Paths are bytes (os.fsencode), because names can be in any encoding. Times are I
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -24,6 +24,18 @@ from sqlalchemy import (
 )
 
 METADATA: Final = MetaData()
+
+
+def _place() -> list[Column[Any]]:
+    """Return the columns of a face of an image."""
+    return [
+        Column("image_id", Text, nullable=False, comment="with page and box, so that it stays true with another model"),
+        Column("page", Integer, nullable=False, server_default="0"),
+        Column("x1", Float, nullable=False, comment="of the box, in pixels of the upright image"),
+        *(Column(name, Float, nullable=False) for name in ("y1", "x2", "y2")),
+    ]
+
+
 _VALID_USER: Final = text("kind = 'user' AND revoked_at IS NULL")
 
 FILES: Final = Table(
@@ -155,31 +167,107 @@ PEOPLE: Final = Table(
     METADATA,
     Column("id", Text, primary_key=True, comment="UUID"),
     Column("name", Text, nullable=False, comment="may be empty, and several people may have the same"),
+    Column("name_key", Text, nullable=False, server_default=text("''"), comment="for searches, see `name_key`"),
     Column("hidden", Integer, nullable=False, server_default="0"),
+    Column("cover", Text, comment="id of an assignment; NULL or unknown: any of the person's"),
     Column("birth_date", Text),
     Column("notes", Text),
+    Column("faces", Integer, nullable=False, server_default="0", comment="number of assignments"),
     Column("created_at", Text, nullable=False),
     Column("changed_at", Text, nullable=False),
     Column("version", Integer, nullable=False, server_default="1", comment="one more with each change"),
-    Index("people_by_name", "name"),
+    Index("people_by_name", "name_key", "id"),
+    Index("people_by_faces", "faces", "id"),
 )
 ASSIGNMENTS: Final = Table(
     "assignments",
     METADATA,
     Column("id", Text, primary_key=True, comment="UUID"),
     Column("person_id", Text, ForeignKey("people.id", ondelete="CASCADE"), nullable=False),
-    Column("image_id", Text, nullable=False, comment="with page and box, so that it stays true with another model"),
-    Column("page", Integer, nullable=False, server_default="0"),
-    Column("x1", Float, nullable=False, comment="of the box, in pixels of the upright image"),
-    Column("y1", Float, nullable=False),
-    Column("x2", Float, nullable=False),
-    Column("y2", Float, nullable=False),
+    *_place(),
     Column("source", Text, nullable=False),
     Column("assigned_by", Text, nullable=False),
     Column("assigned_at", Text, nullable=False),
     CheckConstraint("source IN ('manual', 'confirmed', 'metadata')", name="assignments_source"),
     Index("assignments_by_person", "person_id"),
     Index("assignments_by_image", "image_id"),
+)
+REJECTIONS: Final = Table(
+    "rejections",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("person_id", Text, ForeignKey("people.id", ondelete="CASCADE"), nullable=False),
+    *_place(),
+    Column("rejected_by", Text, nullable=False),
+    Column("rejected_at", Text, nullable=False),
+    Index("rejections_by_person", "person_id"),
+    Index("rejections_by_image", "image_id"),
+)
+DISMISSALS: Final = Table(
+    "dismissals",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="UUID"),
+    Column("kind", Text, nullable=False, comment="set_aside: of no interest; not_a_face"),
+    *_place(),
+    Column("dismissed_by", Text, nullable=False),
+    Column("dismissed_at", Text, nullable=False),
+    CheckConstraint("kind IN ('set_aside', 'not_a_face')", name="dismissals_kind"),
+    Index("dismissals_by_image", "image_id"),
+)
+CHANGES: Final = Table(
+    "changes",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False, comment="from 1"),
+    Column("at", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("kind", Text, nullable=False, comment="such as assign"),
+    Column("faces", Integer, nullable=False, server_default="0", comment="number of faces that it was about"),
+    Column("details", Text, nullable=False, server_default="{}", comment="JSON"),
+    Column("undoes", BigInteger, comment="number of the change that it undid"),
+    Column("undone_by", BigInteger, comment="number of the change that undid it"),
+    Column("key", Text, comment="of an idempotent request, with who sent it"),
+    Column("request", Text, comment="digest of that request"),
+    Index("changes_by_key", "key", unique=True),
+)
+CHANGED_ROWS: Final = Table(
+    "changed_rows",
+    METADATA,
+    Column("change", BigInteger, ForeignKey("changes.number", ondelete="CASCADE"), primary_key=True),
+    Column("place", Integer, primary_key=True, comment="order within the change"),
+    Column("table_name", Text, nullable=False),
+    Column("row_id", Text, nullable=False),
+    Column("image_id", Text, comment="of rows that are about a face"),
+    Column("before", Text, comment="JSON; NULL: there was no row"),
+    Column("after", Text, comment="JSON; NULL: there is none"),
+)
+CHANGED_PEOPLE: Final = Table(
+    "changed_people",
+    METADATA,
+    Column("person_id", Text, primary_key=True),
+    Column("change", BigInteger, ForeignKey("changes.number", ondelete="CASCADE"), primary_key=True),
+    Index("changed_people_by_change", "change"),
+    sqlite_with_rowid=False,
+)
+COPIED_NAMES: Final = Table(
+    "copied_names",
+    METADATA,
+    Column("collection", Text, primary_key=True),
+    Column("change", BigInteger, nullable=False, comment="the index has the names up to this change"),
+)
+FACES: Final = Table(
+    "faces",
+    METADATA,
+    Column("collection", Text, primary_key=True),
+    Column("face_id", Text, primary_key=True, comment="a face that was grouped or named"),
+    Column("image_id", Text, nullable=False),
+    Column("group_id", Text, comment="of its group: a person's id or that of one of its faces; NULL: not grouped yet"),
+    Column("clear", Integer, nullable=False, server_default="1", comment="1: it may found groups and merge them"),
+    Column("person_id", Text, comment="copy: whom it is assigned to"),
+    Column("assignment_id", Text, comment="copy"),
+    Column("dismissed", Text, comment="copy: the kind of dismissal"),
+    Index("faces_by_group", "collection", "group_id"),
+    Index("faces_by_person", "collection", "person_id"),
+    sqlite_with_rowid=False,
 )
 KEYS: Final = Table(
     "keys",

@@ -28,13 +28,13 @@ from app.catalog.jobs import ENDED
 from app.catalog.ledger import Ledger
 from app.catalog.opening import CATALOG_FILE, EARLIER_LEDGER, open_ledger, open_sqlite
 from app.catalog.sqlite import SqliteDatabase
-from app.catalog.tables import AUDIT, FILES, JOBS, MOUNTS, PROBLEMS, SUPERSEDED, UNSETTLED, WORKERS
+from app.catalog.tables import AUDIT, FACES, FILES, JOBS, MOUNTS, PROBLEMS, SUPERSEDED, UNSETTLED, WORKERS
 from app.catalog.unsettled import unsettle_copies
 from app.core.errors import OceanoError
 
 Stop = Callable[[], bool]
 
-_RESULTS: Final = (FILES, SUPERSEDED, UNSETTLED)  # they belong to the index of their collection
+_RESULTS: Final = (FACES, FILES, SUPERSEDED, UNSETTLED)  # they belong to the index of their collection
 _TEMPORARY: Final = ".catalog-copy-"
 _SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _IDENTITY: Final = text(
