@@ -11,7 +11,10 @@ from app.catalog.audit import (
     audit_time,
     chained,
 )
+from app.catalog.changes import AlreadyDone, Change, ChangeLog, Making, NewChange, Row, unknown_person
 from app.catalog.claims import ClaimedLedger, JobLedger
+from app.catalog.clock import timestamp
+from app.catalog.copied_names import CopiedNames, FaceNames
 from app.catalog.copying import Digest, Stopped
 from app.catalog.database import Database
 from app.catalog.indexes import add_index, replace_indexes, require_index
@@ -27,23 +30,53 @@ from app.catalog.opening import (
     open_postgresql,
     open_sqlite,
 )
+from app.catalog.people import (
+    Assignment,
+    Dismissal,
+    DismissalKind,
+    Order,
+    PeopleStore,
+    Person,
+    Place,
+    Rejection,
+    Source,
+    is_same_face,
+    name_key,
+    place_in,
+    place_values,
+)
 from app.catalog.records import FileRecord, Mount, Status, Totals
 from app.catalog.sessions import Session, SessionStore
+from app.catalog.tables import ASSIGNMENTS, DISMISSALS, PEOPLE, REJECTIONS
 from app.catalog.transfer import back_up, migrate, require_no_workers, restore
+from app.catalog.unnamed_groups import LEAST_FACES, UnnamedGroups
 from app.catalog.workers import Worker
 
 __all__ = [
+    "ASSIGNMENTS",
     "CATALOG_FILE",
+    "DISMISSALS",
     "EARLIER_LEDGER",
     "ENDED",
     "LEASE_SECONDS",
+    "LEAST_FACES",
     "NO_DIGEST",
+    "PEOPLE",
+    "REJECTIONS",
+    "AlreadyDone",
+    "Assignment",
     "AuditEntry",
     "AuditFilter",
     "AuditLog",
+    "Change",
+    "ChangeLog",
     "ClaimedLedger",
+    "CopiedNames",
     "Database",
     "Digest",
+    "Dismissal",
+    "DismissalKind",
+    "FaceNames",
     "FileRecord",
     "Job",
     "JobLedger",
@@ -53,28 +86,44 @@ __all__ = [
     "KeyKind",
     "KeyStore",
     "Ledger",
+    "Making",
     "Mount",
+    "NewChange",
     "NewEntry",
+    "Order",
+    "PeopleStore",
+    "Person",
+    "Place",
     "Problem",
     "Pruned",
     "RawEntry",
+    "Rejection",
+    "Row",
     "Session",
     "SessionStore",
+    "Source",
     "Status",
     "Stopped",
     "Totals",
+    "UnnamedGroups",
     "Worker",
     "add_index",
     "audit_time",
     "back_up",
     "chained",
     "is_on_this_machine",
+    "is_same_face",
     "migrate",
+    "name_key",
     "open_ledger",
     "open_postgresql",
     "open_sqlite",
+    "place_in",
+    "place_values",
     "replace_indexes",
     "require_index",
     "require_no_workers",
     "restore",
+    "timestamp",
+    "unknown_person",
 ]

@@ -102,6 +102,15 @@ def insert_or_replace(table: Table, dialect: str) -> Any:
     return _replacing(_insert(table, dialect), table)
 
 
+@cache
+def insert_or_update(table: Table, dialect: str, columns: tuple[str, ...]) -> Any:
+    """Return an INSERT for `sqlite` or `postgresql` that sets some columns of rows with the same key."""
+    statement = _insert(table, dialect)
+    keys = [column.name for column in table.primary_key]
+    changed = {name: statement.excluded[name] for name in columns}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+
+
 def insert_from(table: Table, query: Select[Any], dialect: str, *, replace: bool) -> Any:
     """Return an INSERT of the rows of a query, whose columns are named as those of the table.
 

@@ -81,6 +81,23 @@ class Ledger(UnsettledImages):
             found |= {record.path: record for record in map(_record, at_paths)}
         return found
 
+    @retried
+    def recorded_at(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return when the results of several paths were recorded, in UTC, ISO 8601; without those that have none."""
+        found: dict[str, str] = {}
+        for some in chunks(paths, _AT_ONCE):
+            with self.database.reading() as connection:
+                columns = (_FILE.path, _FILE.updated_at)
+                at_paths = rows_at(connection, columns, self.collection, [os.fsencode(path) for path in some])
+            found |= {os.fsdecode(path): at for path, at in at_paths}
+        return found
+
+    def touch(self, paths: Sequence[str]) -> None:
+        """Record that results are as new as if they were recorded now."""
+        statement = update(FILES).where(AT_PATH).values(updated_at=timestamp())
+        with self.database.writing() as connection:
+            execute_many(connection, statement, self._at_paths(map(os.fsencode, paths)))
+
     def image(self, image_id: str) -> FileRecord | None:
         """Return the record of the file that represents an image (`done` or `no_face`), not that of a copy."""
         records = self._records(_ORIGINAL, {"image_id": image_id})

@@ -265,8 +265,14 @@ FACES: Final = Table(
     Column("person_id", Text, comment="copy: whom it is assigned to"),
     Column("assignment_id", Text, comment="copy"),
     Column("dismissed", Text, comment="copy: the kind of dismissal"),
-    Index("faces_by_group", "collection", "group_id"),
-    Index("faces_by_person", "collection", "person_id"),
+    Index("faces_by_group", "collection", "group_id", "person_id", "dismissed"),  # all that groups are counted with
+    Index(
+        "faces_by_person",
+        "collection",
+        "person_id",
+        sqlite_where=text("person_id IS NOT NULL"),  # else SQLite would look for unnamed faces in it
+        postgresql_where=text("person_id IS NOT NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 KEYS: Final = Table(

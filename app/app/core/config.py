@@ -134,6 +134,9 @@ class Settings(BaseSettings):
         description="folders whose photographs may be shown and downloaded, comma-separated; "
         "empty: all ingested ones if UVICORN_HOST is this machine, else none",
     )
+    read_names: bool = Field(
+        True, description="whether an ingest names faces as the pictures' metadata and sidecars say"
+    )
     preview_cache_mb: int = Field(2048, ge=0, description="megabytes (10^6 bytes) of previews that are kept on disk")
 
     @field_validator("uvicorn_workers")

@@ -21,6 +21,8 @@ ErrorCode = Literal[
     "forbidden",
     "not_found",
     "face_unknown",
+    "person_unknown",
+    "change_unknown",
     "thumbnail_missing",
     "image_unknown",
     "image_not_shown",
@@ -33,6 +35,9 @@ ErrorCode = Literal[
     "host_not_allowed",
     "face_not_found",
     "changed_while_read",
+    "person_changed",
+    "face_named",
+    "change_conflict",
     "index_model_mismatch",
     "index_in_use",
     "ingest_in_progress",
@@ -69,6 +74,8 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "forbidden": 403,
         "not_found": 404,
         "face_unknown": 404,
+        "person_unknown": 404,
+        "change_unknown": 404,
         "thumbnail_missing": 404,
         "image_unknown": 404,
         "image_not_shown": 403,
@@ -81,6 +88,9 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "host_not_allowed": 421,
         "face_not_found": 422,
         "changed_while_read": 409,
+        "person_changed": 409,
+        "face_named": 409,
+        "change_conflict": 409,
         # The installation is wrong, or a part of it is unavailable.
         "index_model_mismatch": 409,
         "index_in_use": 409,
@@ -116,7 +126,7 @@ _USAGE_CODES: Final = frozenset(
     {
         "invalid_setting", "invalid_request", "not_found",
         "invalid_image", "unsupported_image", "image_too_large", "face_not_found", "face_unknown", "folder_unknown",
-        "purpose_required",
+        "purpose_required", "person_unknown", "person_changed", "face_named", "change_unknown", "change_conflict",
     }
 )  # fmt: skip
 

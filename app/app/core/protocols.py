@@ -158,6 +158,25 @@ class FaceIndex(Protocol):
         """
         ...
 
+    def search_scores(
+        self, embeddings: Sequence[Floats], *, limit: int, threshold: float | None = None, candidates: int = 128
+    ) -> list[list[Score]]:
+        """Search as `search_batch` does, for many embeddings: without payloads, and quicker where less is enough.
+
+        Args:
+            embeddings: n embeddings, each float32, (D,), with norm 1.
+            limit: maximum number of scores per embedding, at least 1.
+            threshold: lowest cosine similarity, -1 to 1; None for no threshold.
+            candidates: of a search in the graph, in place of HNSW_EF; the time grows with them, and the recall.
+
+        Returns:
+            The n lists of scores, in the order of the embeddings, each best first.
+
+        Raises:
+            OceanoError: as `search` does.
+        """
+        ...
+
     def search_exact(
         self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
     ) -> list[Score]:
@@ -224,7 +243,7 @@ class FaceIndex(Protocol):
 
         Args:
             face_ids: any number; unknown ids are ignored.
-            person: the name; None removes it.
+            person: id of the person; None removes it.
 
         Raises:
             OceanoError: `disk_full`, `index_unavailable`. Some of the faces may have been changed.

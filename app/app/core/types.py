@@ -177,7 +177,7 @@ class FacePayload:
         height: height of the upright image in pixels.
         det_score: as in `Face`.
         quality: as in `Face`.
-        person: a name that a user has set, or None.
+        person: id of the person whom the catalog assigns the face to, or None.
         taken_at: time of the photograph in ISO 8601, or None.
         ingested_at: time of the ingest in ISO 8601.
         flaws: as in `Face`; empty for faces that older versions stored.
@@ -248,9 +248,11 @@ class FaceFilter:
     """Conditions on stored faces. A face matches if it meets all of them; None is no condition.
 
     Attributes:
-        person: the face's person.
+        person: the face's person; several: any of them.
+        named: only faces with a person.
+        unnamed: only faces without a person.
         folder: absolute path of a folder; the image is in it or below it. Several: in or below any of them.
-        image_id: the face's image.
+        image_id: the face's image; several: any of them.
         taken_from: earliest time of the photograph, inclusive, ISO 8601.
         taken_to: latest time of the photograph, inclusive, ISO 8601.
         undated: only faces without a time of the photograph.
@@ -261,9 +263,11 @@ class FaceFilter:
         without: flaws that the face must not have.
     """
 
-    person: str | None = None
+    person: str | tuple[str, ...] | None = None
+    named: bool = False
+    unnamed: bool = False
     folder: str | tuple[str, ...] | None = None
-    image_id: str | None = None
+    image_id: str | tuple[str, ...] | None = None
     taken_from: str | None = None
     taken_to: str | None = None
     undated: bool = False

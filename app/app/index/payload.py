@@ -180,9 +180,11 @@ def conditions_of(where: FaceFilter | None) -> dict[str, Any]:
     if where is None:
         return {}
     conditions: dict[str, Any] = {
-        "person": where.person,
+        "person": _any_of(where.person),
+        "named": where.named or None,
+        "unnamed": where.unnamed or None,
         "folder": folder_spellings(where.folder),
-        "image_id": where.image_id,
+        "image_id": _any_of(where.image_id),
         "taken_from": full_time(where.taken_from, last=False),
         "taken_to": full_time(where.taken_to, last=True),
         "undated": where.undated or None,
@@ -193,6 +195,10 @@ def conditions_of(where: FaceFilter | None) -> dict[str, Any]:
         "without": where.without or None,
     }
     return {key: value for key, value in conditions.items() if value is not None}
+
+
+def _any_of(values: str | tuple[str, ...] | None) -> list[str] | None:
+    return [values] if isinstance(values, str) else None if values is None else list(values)
 
 
 def folder_spellings(folders: str | Sequence[str] | None) -> list[str] | None:

@@ -1,10 +1,51 @@
-"""Which unnamed faces show the same person.
+"""People: whose face each face is, changes of that, suggestions, and groups of unnamed faces.
 
-`grouping` goes through the faces in batches and asks the index for their neighbours; `linkage` decides which groups
+`naming` has the changes (`edits` their rows, `profile` what is said besides faces); `names_copy` keeps the index up to
+date; `suggestions` and `likeness` recognise people from clear `examples`; `places` finds faces whatever the model.
+`grouping` goes through unnamed faces in batches and asks the index for their neighbours; `linkage` decides which groups
 merge; `groups` has the values that both exchange, and what is kept between runs.
 """
 
+from app.people.examples import clear_faces
 from app.people.grouping import cut_of, group_faces
 from app.people.groups import Groups, Placed, Rules, Settings
+from app.people.likeness import Likeness, identify
+from app.people.metadata_names import GivenNames, MetadataNames
+from app.people.metadata_rows import Given
+from app.people.names_copy import NamesCopy
+from app.people.naming import MAX_MERGED, Author, Done, Naming
+from app.people.places import MAX_FACES, at, faces_in, matched, place_of, places_of
+from app.people.profile import MAX_NAME, MAX_NOTES, Profile, checked_name
+from app.people.suggestions import Suggestion, Suggestions
 
-__all__ = ["Groups", "Placed", "Rules", "Settings", "cut_of", "group_faces"]
+__all__ = [
+    "MAX_FACES",
+    "MAX_MERGED",
+    "MAX_NAME",
+    "MAX_NOTES",
+    "Author",
+    "Done",
+    "Given",
+    "GivenNames",
+    "Groups",
+    "Likeness",
+    "MetadataNames",
+    "NamesCopy",
+    "Naming",
+    "Placed",
+    "Profile",
+    "Rules",
+    "Settings",
+    "Suggestion",
+    "Suggestions",
+    "at",
+    "checked_name",
+    "clear_faces",
+    "cut_of",
+    "faces_in",
+    "group_faces",
+    "identify",
+    "matched",
+    "place_of",
+    "places_of",
+]

@@ -1,6 +1,6 @@
 """The running parts: built from the settings, searched, monitored; jobs that the command line and the page share."""
 
-from app.service.cursor import MAX_CURSOR_CHARS, decode_query, encode_query
+from app.service.cursor import MAX_CURSOR_CHARS, decode_mark, decode_query, encode_mark, encode_query
 from app.service.doctor import Doctor, Repairs, open_doctor
 from app.service.examples import Example, combine_pictures, doubtful_examples, people_of, similarities_to_others
 from app.service.factory import (
@@ -22,6 +22,17 @@ from app.service.ingest_job import IngestJob, open_ingest_job, preview_prune
 from app.service.jobs import QueuedIngest, queue_ingest, this_user
 from app.service.kept import DEFAULT_DAYS, MAX_DAYS, KeptSearch, KeptSearches
 from app.service.paging import reaches
+from app.service.people import FaceOrder, People
+from app.service.people_views import (
+    FacePage,
+    GroupPage,
+    Identity,
+    PeoplePage,
+    PersonFace,
+    ShownGroup,
+    ShownPerson,
+    Together,
+)
 from app.service.quantizing import quantize_model
 from app.service.query import (
     Conditions,
@@ -63,15 +74,22 @@ __all__ = [
     "Doctor",
     "Example",
     "FaceMatches",
+    "FaceOrder",
+    "FacePage",
     "Facets",
     "FoldersFound",
     "GroupBy",
+    "GroupPage",
+    "Identity",
     "IngestJob",
     "IngestRequest",
     "IngestWorker",
     "KeptSearch",
     "KeptSearches",
     "ListedMatch",
+    "People",
+    "PeoplePage",
+    "PersonFace",
     "Query",
     "QueuedIngest",
     "Range",
@@ -82,14 +100,19 @@ __all__ = [
     "SearchResult",
     "Services",
     "Shown",
+    "ShownGroup",
+    "ShownPerson",
     "Sort",
     "Sureness",
+    "Together",
     "bands_of",
     "build_engine",
     "combine_pictures",
     "combined",
+    "decode_mark",
     "decode_query",
     "doubtful_examples",
+    "encode_mark",
     "encode_query",
     "face_filter",
     "find_folders",

@@ -1,7 +1,7 @@
 """Queries and cursors as opaque, URL-safe text.
 
 A query token holds what a search asks for. A position tells how far a list of matches has been read, and belongs to one
-query. A cursor holds both.
+query. A cursor holds both. A mark tells how far another list has been read.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class _Place:
 
 _HEADERS: Final = TypeAdapter(_Header)
 _PLACES: Final = TypeAdapter(_Place)
+_MARKS: Final = TypeAdapter(tuple[str | int, ...])
 
 
 def encode_query(query: Query, model_digest: str) -> str:
@@ -149,6 +150,28 @@ def decode_cursor(text: str, model_digest: str, embedding_size: int) -> Cursor:
     try:
         query, rest = _read_query(_opened(text, model_digest), embedding_size)
         return Cursor(query, _read_position(rest))
+    except _INVALID as failure:
+        raise _invalid() from failure
+
+
+def encode_mark(mark: tuple[str | int, ...], list_name: str) -> str:
+    """Return what the last entry of a page is sorted by as URL-safe text.
+
+    Args:
+        mark: of the entry.
+        list_name: of the list, with its order and conditions; others refuse the text.
+    """
+    return _sealed(json.dumps(mark, separators=(",", ":")).encode("ascii"), list_name)
+
+
+def decode_mark(text: str, list_name: str) -> tuple[str | int, ...]:
+    """Read what `encode_mark` made.
+
+    Raises:
+        OceanoError: `cursor_invalid` if the text is damaged, or of another list.
+    """
+    try:
+        return _MARKS.validate_json(_opened(text, list_name))
     except _INVALID as failure:
         raise _invalid() from failure
 

@@ -35,6 +35,7 @@ from app.metrics import Metrics
 from app.security import Access, Audit, Authenticator, OidcSettings, open_oidc, roles_of_groups
 from app.service.kept import KeptSearches
 from app.service.monitor import Monitor, Snapshot
+from app.service.people import People
 from app.service.results import Results
 from app.service.running_jobs import common_progress
 from app.service.scoped import View, Views, view_of
@@ -82,6 +83,7 @@ class Services:
     authenticator: Authenticator = field(init=False)
     oidc: OidcProvider | None = field(init=False)
     audit: Audit = field(init=False)
+    people: People = field(init=False)
 
     view: View | None = field(init=False, default=None)
     _views: Views = field(init=False)
@@ -99,6 +101,15 @@ class Services:
         self.kept = KeptSearches(self.settings.state_dir)
         self.monitor.kept = self.kept
         self.monitor.is_new = self._is_new
+        self.people = People(
+            self.ledger.database,
+            self.index,
+            self.ledger.collection,
+            self.search.results,
+            lambda: self.bands,
+            self.engine.pack.embedding_size,
+        )
+        self.monitor.names = self.people.names_copy
         self._views = Views(partial(view_of, self))
 
     def within(self, access: Access) -> Services:

@@ -20,9 +20,13 @@ class ListCache:
     """The lists used last, up to `_MAX_LISTS` and `_MAX_ROWS`; each is built once, however many ask at a time.
 
     Lists that are too old for any page are dropped when another one is added.
+
+    Attributes:
+        names: number of changes of names so far; lists that depend on names have it in their key.
     """
 
     def __init__(self) -> None:
+        self.names = 0
         self._lock = threading.Lock()
         self._building = KeyedLocks()
         self._lists: OrderedDict[str, tuple[float, RankedList]] = OrderedDict()

@@ -17,6 +17,7 @@ from app.core.program import program
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import IndexInfo, Strangers
 from app.metrics import Metrics
+from app.people import NamesCopy
 from app.security import Audit
 from app.service.kept import KeptSearches
 from app.service.running_jobs import set_job_metrics
@@ -32,6 +33,7 @@ POLL_SECONDS: Final = 2.0
 INDEX_TIMEOUT_SECONDS: Final = 5.0
 ENGINE_POLL_SECONDS: Final = 60.0
 STALE_SECONDS: Final = 10.0
+NAMES_POLL_SECONDS: Final = 10.0
 KEPT_POLL_SECONDS: Final = 600.0
 AUDIT_POLL_SECONDS: Final = 600.0
 STRANGERS_POLL_SECONDS: Final = 20.0
@@ -73,6 +75,7 @@ class Monitor:
         snapshot: the last known state.
         kept: searches that are deleted when their time is over; None: none.
         audit: the log whose old entries are pruned; None: none.
+        names: copies to the index what was named since the last copy; None: nothing does.
         is_new: returns whether nothing was ever ingested, so that an empty index is expected.
         strangers: the similarities of different people in this index; None if they are not known yet.
     """
@@ -95,6 +98,9 @@ class Monitor:
         self.kept: KeptSearches | None = None
         self.audit: Audit | None = None
         self._audit_anchored = False
+        self.names: NamesCopy | None = None
+        self._names_thread = Threads(1, "monitor-names")
+        self._names_error = ""
         self.is_new: Callable[[], bool] = ledger.is_unused
         self._strangers_thread = Threads(1, "monitor-strangers")
         self._strangers_faces = 0  # in the index when they were measured
@@ -117,6 +123,7 @@ class Monitor:
             loops.create_task(self._repeat(self.check_ledger))
             loops.create_task(self._repeat(self.check_jobs))
             loops.create_task(self._repeat(self.check_engine))
+            loops.create_task(self._repeat(self.check_names))
             loops.create_task(self._repeat(self.check_kept))
             loops.create_task(self._repeat(self.check_audit))
             loops.create_task(self._repeat(self.check_strangers))
@@ -192,6 +199,26 @@ class Monitor:
             _log.info(_NEW, program())
         else:
             _log.warning(_EMPTY, collection)
+
+    async def check_names(self) -> float:
+        """Copy names to the index that a killed process, a failure or another machine left out.
+
+        Returns:
+            Seconds until the next check.
+        """
+        if self.names is None:
+            return NAMES_POLL_SECONDS
+        try:
+            copied = await self._names_thread.run(self.names.catch_up)
+        except OceanoError as failure:
+            if self._names_error != failure.message:
+                _log.error("names could not be copied to the index: %s", failure)
+            self._names_error = failure.message
+            return POLL_SECONDS
+        if copied:
+            _log.info("copied the names of %d images to the index", copied)
+        self._names_error = ""
+        return NAMES_POLL_SECONDS
 
     async def check_jobs(self) -> float:
         """Read the jobs that have not ended.
@@ -280,5 +307,6 @@ class Monitor:
                 self._jobs_thread,
                 self._engine_thread,
                 self._strangers_thread,
+                self._names_thread,
             ):
                 stack.callback(threads.close)

@@ -142,6 +142,11 @@ class Results:
             self._named = (time.monotonic(), named)
         return named
 
+    def forget_names(self) -> None:
+        """Let no further page come from a list that was built with the names of before."""
+        self._lists.names += 1
+        self._named = (-math.inf, False)
+
     def close(self) -> None:
         """Drop waiting calls; those in work end on their own."""
         self._threads.close()
@@ -243,7 +248,8 @@ class Results:
 
     def _key(self, query: Query) -> str:
         """Return the key of a list in the cache, which all parts of the faces share."""
-        return f"{self._part}\0{encode_query(query, self._digest)}"
+        names = self._lists.names if _needs_names(query) else ""
+        return f"{self._part}\0{names}\0{encode_query(query, self._digest)}"
 
     def _read(self, rows: Sequence[Row]) -> Iterator[ListedMatch]:
         wanted = [face_id for row in rows for face_id in (row.face_id, *(one.face_id for one in row.together))]
@@ -278,6 +284,11 @@ class Results:
         if where is None or (where.taken_from is None and where.taken_to is None):
             return None
         return self._index.count(replace(where, taken_from=None, taken_to=None, undated=True))
+
+
+def _needs_names(query: Query) -> bool:
+    where = query.where or FaceFilter()
+    return query.group_by == "person" or where.person is not None or where.named or where.unnamed
 
 
 def _condition(where: FaceFilter) -> FaceFilter | None:

@@ -184,5 +184,6 @@ def view_of(services: Services, scope: Scope) -> Services:
     view.thumbs = ScopedThumbs(services.thumbs, index)
     view.search = services.search.through(index, scope.key)
     view.pictures = services.pictures.through(index, ledger)
+    view.people = services.people.through(index, view.search.results, scope)
     view.view = View(scope, index)
     return view

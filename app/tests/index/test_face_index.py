@@ -99,6 +99,15 @@ def test_a_batch_finds_for_each_query_what_a_search_finds(shared: FaceIndex, gal
     assert batch[0] == shared.search(queries[0], limit=3)
     assert batch[39] == shared.search(queries[39], limit=3)
     assert shared.search_batch([], limit=3) == []
+    scores = shared.search_scores(queries, limit=3, candidates=512)
+    assert [[(one.face_id, one.similarity) for one in found] for found in scores] == [
+        [(one.face_id, one.similarity) for one in found] for found in batch
+    ]
+    least = batch[0][1].similarity - 1e-4
+    assert [one.face_id for one in shared.search_scores(queries, limit=3, threshold=least)[0]] == [
+        one.face_id for one in batch[0][:2]
+    ]
+    assert shared.search_scores([], limit=3) == []
 
 
 @pytest.mark.parametrize(
@@ -121,6 +130,10 @@ def test_a_batch_finds_for_each_query_what_a_search_finds(shared: FaceIndex, gal
         FaceFilter(undated=True),
         FaceFilter(undated=True, folder="/gallery/2"),
         FaceFilter(person="nobody"),
+        FaceFilter(person=("nobody", "Ana")),
+        FaceFilter(unnamed=True, folder="/gallery"),
+        FaceFilter(named=True, folder="/gallery"),
+        FaceFilter(image_id=(f"{5:064x}", f"{7:064x}", "unknown")),
         FaceFilter(),
     ],
     ids=lambda where: "+".join(key for key in where.__slots__ if getattr(where, key) not in (None, ())) or "none",
@@ -142,10 +155,12 @@ def _meets(face: FacePoint, where: FaceFilter) -> bool:
     day = (p.taken_at or "")[:10]
     return all(
         [
-            where.person in (None, p.person),
+            where.person is None or p.person in _several(where.person),
+            not (where.unnamed and p.person),
+            not (where.named and p.person is None),
             where.folder is None or not set(folder_spellings(where.folder) or ()).isdisjoint(p.folder),
             not (where.undated and p.taken_at),
-            where.image_id in (None, p.image_id),
+            where.image_id is None or p.image_id in _several(where.image_id),
             where.taken_from is None or (bool(day) and day >= where.taken_from[:10]),
             where.taken_to is None or (bool(day) and day <= where.taken_to[:10]),
             where.ingested_from != "2024-05-02",
@@ -154,6 +169,10 @@ def _meets(face: FacePoint, where: FaceFilter) -> bool:
             not set(where.without) & set(p.flaws),
         ]
     )
+
+
+def _several(values: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else values
 
 
 def test_the_filters_above_match_some_faces_and_not_others(gallery: list[FacePoint]) -> None:

@@ -126,6 +126,11 @@ class MemoryIndex:
     ) -> list[list[Match]]:
         return [self.search(one, limit=limit, threshold=threshold, where=where) for one in embeddings]
 
+    def search_scores(
+        self, embeddings: Sequence[Floats], *, limit: int, threshold: float | None = None, candidates: int = 128
+    ) -> list[list[Score]]:
+        return [self.search_exact(one, limit=limit, threshold=threshold) for one in embeddings]
+
     def search_exact(
         self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
     ) -> list[Score]:
@@ -156,7 +161,7 @@ class MemoryIndex:
                 yield face_id
 
     def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
-        for face_id in face_ids:
+        for face_id in set(face_ids) & self.points.keys():
             point = self.points[face_id]
             payload = dataclasses.replace(point.payload, person=person)
             self.points[face_id] = dataclasses.replace(point, payload=payload)
@@ -229,10 +234,12 @@ def _holds(where: FaceFilter, point: FacePoint) -> bool:
     conditions = conditions_of(where)
 
     return (
-        where.person in (None, payload.person)
+        (where.person is None or payload.person in conditions["person"])
+        and not (where.unnamed and payload.person)
+        and not (where.named and payload.person is None)
         and (where.folder is None or not set(folder_spellings(where.folder) or ()).isdisjoint(payload.folder))
         and not (where.undated and payload.taken_at)
-        and where.image_id in (None, payload.image_id)
+        and (where.image_id is None or payload.image_id in conditions["image_id"])
         and within(payload.taken_at, conditions.get("taken_from"), conditions.get("taken_to"))
         and within(payload.ingested_at, conditions.get("ingested_from"), conditions.get("ingested_to"))
         and payload.det_score >= (where.min_det_score or 0)

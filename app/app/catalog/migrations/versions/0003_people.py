@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -115,11 +117,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("collection", "face_id"),
         sqlite_with_rowid=False,
     )
-    op.create_index("faces_by_group", "faces", ["collection", "group_id"])
-    op.create_index("faces_by_person", "faces", ["collection", "person_id"])
+    op.create_index("faces_by_group", "faces", ["collection", "group_id", "person_id", "dismissed"])
+    op.create_index(
+        "faces_by_person",
+        "faces",
+        ["collection", "person_id"],
+        sqlite_where=sa.text("person_id IS NOT NULL"),
+        postgresql_where=sa.text("person_id IS NOT NULL"),
+    )
 
 
-def _place() -> list[sa.Column[object]]:
+def _place() -> list[Any]:
     return [
         sa.Column(
             "image_id", sa.Text(), nullable=False, comment="with page and box, so that it stays true with another model"

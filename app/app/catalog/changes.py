@@ -1,0 +1,378 @@
+"""Changes to the people of a catalog: each is one transaction and an entry of a journal, and can be undone."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table, delete, func, insert, select, text, update
+
+from app.catalog.clock import timestamp
+from app.catalog.database import AnyRow, Database, execute_many, insert_or_ignore, insert_or_replace, rows, storable
+from app.catalog.people import Person, Place, is_same_face, place_in, to_person
+from app.catalog.tables import ASSIGNMENTS, CHANGED_PEOPLE, CHANGED_ROWS, CHANGES, DISMISSALS, PEOPLE, REJECTIONS
+from app.core.errors import OceanoError
+from app.core.iteration import chunks
+
+Row = dict[str, Any]
+"""The values of a row by column."""
+
+_TABLES: Final = {table.name: table for table in (PEOPLE, ASSIGNMENTS, REJECTIONS, DISMISSALS)}
+_COUNTED: Final = frozenset({"faces", "version", "changed_at"})  # columns that follow from others
+_LOCK: Final = 0x0CEA_0004  # any number that only Oceano uses in its database
+_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change, as the journal has it.
+
+    Attributes:
+        number: from 1; later changes have higher ones.
+        at: UTC, ISO 8601.
+        who: as in `app.security.Access`.
+        kind: such as `assign`.
+        faces: number of faces that it was about.
+        details: for people, such as names.
+        undoes: number of the change that it undid.
+        undone_by: number of the change that undid it.
+    """
+
+    number: int
+    at: str
+    who: str
+    kind: str
+    faces: int
+    details: Mapping[str, Any]
+    undoes: int | None = None
+    undone_by: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewChange:
+    """A change before it is made.
+
+    Attributes:
+        who: as in `Change`.
+        kind: as in `Change`.
+        details: as in `Change`; more may be added while it is made.
+        key: of an idempotent request; None: each request is a change of its own.
+        request: what the request asked for, as text, to refuse the key for another one.
+    """
+
+    who: str
+    kind: str
+    details: dict[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    request: str = ""
+
+
+class AlreadyDone(Exception):
+    """An idempotent request that was answered before; `change` is what it did."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__(change.number)
+        self.change = change
+
+
+class ChangeLog:
+    """The journal of a catalog. Safe for threads; any number of processes may change people at the same time.
+
+    All methods raise OceanoError: `ledger_unavailable` or `disk_full`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @contextmanager
+    def making(self, new: NewChange, versions: Mapping[str, int]) -> Iterator[Making]:
+        """Make a change in one durable transaction; nothing of it is kept if the context ends with an error.
+
+        Args:
+            new: what is made.
+            versions: the version that the request saw of each person that it changes.
+
+        Raises:
+            OceanoError: `person_unknown`; `person_changed` if a person has another version now; `invalid_request` if
+                the key of an idempotent request was used for another one.
+            AlreadyDone: the request was answered before.
+        """
+        with self.database.writing(urgent=True) as connection:
+            _lock(connection)
+            if new.key is not None:
+                _require_new(connection, new)
+            making = Making(connection, new)
+            making.require(versions)
+            yield making
+            making.finish()
+
+    def get(self, number: int) -> Change | None:
+        """Return a change; None if there is none with this number."""
+        found = rows(self.database, select(CHANGES).where(CHANGES.c.number == number))
+        return _change(found[0]) if found else None
+
+    def find(self, *, person_id: str | None = None, before: int | None = None, limit: int = 100) -> list[Change]:
+        """Return changes, newest first.
+
+        Args:
+            person_id: only those of this person.
+            before: only those with a lower number; None: from the newest.
+            limit: the largest number of them.
+        """
+        query = select(CHANGES).order_by(CHANGES.c.number.desc()).limit(limit)
+        if person_id is not None:
+            of_person = select(CHANGED_PEOPLE.c.change).where(CHANGED_PEOPLE.c.person_id == person_id)
+            query = query.where(CHANGES.c.number.in_(of_person))
+        if before is not None:
+            query = query.where(CHANGES.c.number < before)
+        return [_change(row) for row in rows(self.database, query)]
+
+    def newest_number(self) -> int:
+        """Return the highest number; 0 if nothing was changed."""
+        return int(rows(self.database, select(func.coalesce(func.max(CHANGES.c.number), 0)))[0][0])
+
+    def images_after(self, number: int) -> list[str]:
+        """Return the images whose faces later changes were about."""
+        query = select(CHANGED_ROWS.c.image_id).where(
+            CHANGED_ROWS.c.change > number, CHANGED_ROWS.c.image_id.is_not(None)
+        )
+        return [row.image_id for row in rows(self.database, query.distinct())]
+
+    def undo(self, number: int, new: NewChange) -> Change:
+        """Undo a change: each of its rows becomes what it was before.
+
+        Args:
+            number: of the change.
+            new: the change that undoes it.
+
+        Raises:
+            OceanoError: `change_unknown`; `change_conflict` if it is undone already, or if a row has changed since.
+            AlreadyDone: the request was answered before.
+        """
+        with self.making(new, {}) as making:
+            making.undo(number)
+        assert making.change is not None  # noqa: S101 - a change has rows, which were changed
+        return making.change
+
+
+class Making:
+    """A change that is being made; `ChangeLog.making` opens it.
+
+    Attributes:
+        connection: in the transaction, to read what is there.
+        change: the entry of the journal once the context has ended; None if nothing was changed.
+    """
+
+    def __init__(self, connection: Connection, new: NewChange) -> None:
+        self.connection = connection
+        self.change: Change | None = None
+        self._new = new
+        self._undoes: int | None = None
+        self._journal: list[Row] = []
+        self._people: set[str] = set()
+        self._faces: set[tuple[Any, ...]] = set()
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Details of the change, to add to."""
+        return self._new.details
+
+    def require(self, versions: Mapping[str, int]) -> dict[str, Person]:
+        """Return people by id; raise `person_unknown` or `person_changed` unless they have these versions."""
+        people = {row["id"]: to_person(row) for row in self.rows(PEOPLE, PEOPLE.c.id, [*versions])}
+        for person_id, version in versions.items():
+            if (found := people.get(person_id)) is None:
+                raise unknown_person(person_id)
+            if found.version != version:
+                raise OceanoError(
+                    "person_changed",
+                    f"this person was changed meanwhile: version {found.version}, and the request saw {version}. Load "
+                    "the person again",
+                    details={"person_id": person_id, "version": found.version},
+                )
+        return people
+
+    def rows(self, table: Table, column: Any, values: Sequence[str]) -> list[Row]:
+        """Return the rows of a table whose column has one of some values."""
+        found: list[Row] = []
+        for some in chunks([*dict.fromkeys(values)], _AT_ONCE):
+            query = select(table).where(column.in_(some))
+            found += [dict(row) for row in self.connection.execute(query).mappings()]
+        return found
+
+    def put(self, table: Table, pairs: Sequence[tuple[Row | None, Row]]) -> None:
+        """Insert or replace rows.
+
+        Args:
+            table: of people, assignments, rejections or dismissals.
+            pairs: each row before the change, None for a new one, and after it.
+        """
+        changed = [(before, _clean(after)) for before, after in pairs if before != after]
+        added = [after for before, after in changed if before is None]
+        execute_many(self.connection, insert(table), added)
+        replaced = [after for before, after in changed if before is not None]
+        execute_many(self.connection, insert_or_replace(table, self.connection.dialect.name), replaced)
+        for before, after in changed:
+            self._note(table, before, after)
+
+    def delete(self, table: Table, gone: Sequence[Row]) -> None:
+        """Delete rows."""
+        for some in chunks([row["id"] for row in gone], _AT_ONCE):
+            self.connection.execute(delete(table).where(table.c.id.in_(some)))
+        for row in gone:
+            self._note(table, row, None)
+
+    def undo(self, number: int) -> None:
+        """Put back what the rows of a change were before it."""
+        change = self.connection.execute(select(CHANGES).where(CHANGES.c.number == number)).one_or_none()
+        if change is None:
+            raise OceanoError("change_unknown", f"there is no change {number}", details={"change": number})
+        if change.undone_by is not None:
+            raise _conflict(number, f"change {number} is undone already", "undone")
+        self._undoes = number
+        self.details.update(json.loads(change.details) | {"undone": change.kind})
+        self._put_back(number)
+        self.connection.execute(update(CHANGES).where(CHANGES.c.undone_by == number).values(undone_by=None))
+
+    def _put_back(self, number: int) -> None:
+        query = select(CHANGED_ROWS).where(CHANGED_ROWS.c.change == number)
+        of_table: dict[str, list[AnyRow]] = defaultdict(list)
+        for row in self.connection.execute(query.order_by(CHANGED_ROWS.c.place)):
+            of_table[row.table_name].append(row)
+        removed: list[Row] = []  # people, whose faces must be gone first
+        for name, table in _TABLES.items():
+            now = {row["id"]: row for row in self.rows(table, table.c.id, [row.row_id for row in of_table[name]])}
+            put: list[tuple[Row | None, Row]] = []
+            gone: list[Row] = []
+            for row in of_table[name]:
+                current, before, after = now.get(row.row_id), _read(row.before), _read(row.after)
+                if not _is_same(current, after):
+                    raise _conflict(number, f"what change {number} did was changed again since", "changed")
+                if before is not None:
+                    put.append((current, before if current is None else current | _own(before)))
+                elif current is not None:
+                    gone.append(current)
+            self.put(table, put)
+            if table is ASSIGNMENTS:
+                self._require_free(number, [after for before, after in put if before is None])
+            if table is PEOPLE:
+                removed = gone
+            else:
+                self.delete(table, gone)
+        self._remove_people(number, removed)
+
+    def _require_free(self, number: int, added: Sequence[Row]) -> None:
+        """Refuse to give a person back a face that has got another name since."""
+        places: dict[str, list[tuple[str, Place]]] = defaultdict(list)
+        for row in self.rows(ASSIGNMENTS, ASSIGNMENTS.c.image_id, [row["image_id"] for row in added]):
+            places[row["image_id"]].append((row["id"], place_in(row)))
+        for row in added:
+            place = place_in(row)
+            others = [other for other_id, other in places[row["image_id"]] if other_id != row["id"]]
+            if any(is_same_face(place, other) for other in others):
+                raise _conflict(number, f"a face of change {number} has got another name since", "named")
+
+    def _remove_people(self, number: int, removed: Sequence[Row]) -> None:
+        ids = [row["id"] for row in removed]
+        if any(self.rows(table, table.c.person_id, ids) for table in (ASSIGNMENTS, REJECTIONS)):
+            raise _conflict(number, f"the person that change {number} added has got faces since", "has_faces")
+        self.delete(PEOPLE, removed)
+
+    def finish(self) -> None:
+        """Count the faces of the people, raise their versions and write the journal; nothing if nothing changed."""
+        if not self._journal:
+            return
+        connection, now = self.connection, timestamp()
+        number = int(connection.execute(select(func.coalesce(func.max(CHANGES.c.number), 0))).scalar_one()) + 1
+        self.change = Change(
+            number, now, self._new.who, self._new.kind, len(self._faces), self.details, undoes=self._undoes
+        )
+        values = {name: getattr(self.change, name) for name in Change.__slots__}
+        values |= {"who": storable(self._new.who), "details": _json(self.details)}
+        values |= {"key": self._new.key, "request": self._new.request}
+        connection.execute(insert(CHANGES).values(values))
+        journal = [{**row, "change": number, "place": place} for place, row in enumerate(self._journal)]
+        execute_many(connection, insert(CHANGED_ROWS), journal)
+        people = [{"person_id": person_id, "change": number} for person_id in sorted(self._people)]
+        execute_many(connection, insert_or_ignore(CHANGED_PEOPLE, connection.dialect.name), people)
+        if self._undoes is not None:
+            connection.execute(update(CHANGES).where(CHANGES.c.number == self._undoes).values(undone_by=number))
+        counted = select(func.count()).where(ASSIGNMENTS.c.person_id == PEOPLE.c.id).scalar_subquery()
+        for some in chunks(sorted(self._people), _AT_ONCE):
+            touched = update(PEOPLE).where(PEOPLE.c.id.in_(some))
+            connection.execute(touched.values(faces=counted, version=PEOPLE.c.version + 1, changed_at=now))
+
+    def _note(self, table: Table, before: Row | None, after: Row | None) -> None:
+        row = after or before
+        assert row is not None  # noqa: S101 - one of the two is there
+        if table is PEOPLE:
+            self._people.add(row["id"])
+        else:
+            self._people.update(one["person_id"] for one in (before, after) if one and "person_id" in one)
+            self._faces.add((row["image_id"], row["page"], row["x1"], row["y1"], row["x2"], row["y2"]))
+        self._journal.append(
+            {
+                "table_name": table.name,
+                "row_id": row["id"],
+                "image_id": row.get("image_id"),
+                "before": None if before is None else _json(before),
+                "after": None if after is None else _json(after),
+            }
+        )
+
+
+def unknown_person(person_id: str) -> OceanoError:
+    """Return the error for an id that nobody has."""
+    return OceanoError("person_unknown", "there is no person with this id", details={"person_id": person_id})
+
+
+def _conflict(number: int, message: str, cause: str) -> OceanoError:
+    return OceanoError("change_conflict", message, details={"change": number, "cause": cause})
+
+
+def _lock(connection: Connection) -> None:
+    """Let changes be made one after the other, so that none has a number below that of an earlier one."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+
+
+def _require_new(connection: Connection, new: NewChange) -> None:
+    row = connection.execute(select(CHANGES).where(CHANGES.c.key == new.key)).one_or_none()
+    if row is None:
+        return
+    if row.request != new.request:
+        raise OceanoError(
+            "invalid_request",
+            "this Idempotency-Key was used for another request",
+            details={"field": "Idempotency-Key", "change": row.number},
+        )
+    raise AlreadyDone(_change(row))
+
+
+def _change(row: AnyRow) -> Change:
+    return Change(row.number, row.at, row.who, row.kind, row.faces, json.loads(row.details), row.undoes, row.undone_by)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read(stored: str | None) -> Row | None:
+    return None if stored is None else dict(json.loads(stored))
+
+
+def _clean(row: Row) -> Row:
+    return {name: storable(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _own(row: Row) -> Row:
+    """Return the values that were set, without those that were counted."""
+    return {name: value for name, value in row.items() if name not in _COUNTED}
+
+
+def _is_same(one: Row | None, other: Row | None) -> bool:
+    return one is other if one is None or other is None else _own(one) == _own(other)

@@ -1,0 +1,126 @@
+"""The names of an index's faces as they were last copied: up to which change, and whose each face is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.sql import ColumnElement, Select
+
+from app.catalog.database import Database, execute_many, insert_or_replace, insert_or_update, rows
+from app.catalog.retry import retried
+from app.catalog.tables import COPIED_NAMES, FACES
+from app.core.iteration import chunks
+
+_FACE: Final = FACES.c
+_AT_ONCE: Final = 500
+_COPIES: Final = ("person_id", "assignment_id", "dismissed")
+
+
+@dataclass(frozen=True, slots=True)
+class FaceNames:
+    """What the catalog says about a face of an index.
+
+    Attributes:
+        face_id: the face.
+        image_id: its image.
+        person_id: whom it is assigned to; None: nobody.
+        assignment_id: the assignment.
+        dismissed: the kind of its dismissal; None: it is not dismissed.
+    """
+
+    face_id: str
+    image_id: str
+    person_id: str | None = None
+    assignment_id: str | None = None
+    dismissed: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is said."""
+        return self.person_id is None and self.dismissed is None
+
+
+class CopiedNames:
+    """The copies for one collection. Safe for threads.
+
+    All methods raise OceanoError: `ledger_unavailable` or `disk_full`.
+    """
+
+    def __init__(self, database: Database, collection: str) -> None:
+        self.database = database
+        self._collection = collection
+
+    def number(self) -> int | None:
+        """Return the last change whose names were copied; None if none were."""
+        query = select(COPIED_NAMES.c.change).where(COPIED_NAMES.c.collection == self._collection)
+        found = rows(self.database, query)
+        return int(found[0][0]) if found else None
+
+    @retried
+    def set_number(self, number: int) -> None:
+        """Record that the names were copied up to a change; a lower number than the recorded one changes nothing."""
+        known = select(COPIED_NAMES.c.change).where(COPIED_NAMES.c.collection == self._collection)
+        with self.database.writing(urgent=True) as connection:
+            last = connection.execute(known).scalar_one_or_none()
+            if last is None or last < number:
+                row = {"collection": self._collection, "change": number}
+                connection.execute(insert_or_replace(COPIED_NAMES, connection.dialect.name), row)
+
+    @retried
+    def write(self, names: Sequence[FaceNames]) -> None:
+        """Record what is said about faces, in one transaction; their groups stay as they are."""
+        some = [self._row(one) for one in names if not one.is_empty]
+        none = [{"face": one.face_id} for one in names if one.is_empty]
+        forget = (
+            update(FACES)
+            .where(_FACE.collection == self._collection, _FACE.face_id == bindparam("face"))
+            .values(dict.fromkeys(_COPIES))
+        )
+        with self.database.writing(urgent=True) as connection:
+            execute_many(connection, insert_or_update(FACES, connection.dialect.name, _COPIES), some)
+            execute_many(connection, forget, none)
+
+    def unnamed_beside(self, person_id: str, *, limit: int) -> list[str]:
+        """Return unnamed faces that are in one group with faces of a person, but with nobody else's."""
+        own = self._of(_FACE.group_id).where(_FACE.person_id == person_id, _FACE.group_id.is_not(None)).distinct()
+        groups = {person_id, *(row.group_id for row in rows(self.database, own))}
+        found: list[str] = []
+        for some in chunks(sorted(groups), _AT_ONCE):
+            of_others = self._of(_FACE.group_id).where(
+                _FACE.group_id.in_(some), _FACE.person_id.is_not(None), _FACE.person_id != person_id
+            )
+            left = set(some) - {row.group_id for row in rows(self.database, of_others.distinct())}
+            unnamed = self._of(_FACE.face_id).where(
+                _FACE.group_id.in_(left), _FACE.person_id.is_(None), _FACE.dismissed.is_(None)
+            )
+            found += [row.face_id for row in rows(self.database, unnamed.limit(limit - len(found)))]
+            if len(found) >= limit:
+                break
+        return found
+
+    def covers(self, people: Mapping[str, str | None]) -> dict[str, str]:
+        """Return a face for each person: that of the cover, or else any; those without a face are left out.
+
+        Args:
+            people: the assignment of the cover by person_id.
+        """
+        found: dict[str, str] = {}
+        for some in chunks(people, _AT_ONCE):
+            any_face = self._of(_FACE.person_id, func.min(_FACE.face_id).label("face_id"))
+            query = any_face.where(_FACE.person_id.in_(some)).group_by(_FACE.person_id)
+            found |= {row.person_id: row.face_id for row in rows(self.database, query)}
+            chosen = {cover: person_id for person_id in some if (cover := people[person_id]) is not None}
+            exact = self._of(_FACE.person_id, _FACE.assignment_id, _FACE.face_id).where(
+                _FACE.person_id.in_([*chosen.values()]), _FACE.assignment_id.in_([*chosen])
+            )
+            found |= {row.person_id: row.face_id for row in rows(self.database, exact)}
+        return found
+
+    def _of(self, *columns: ColumnElement[Any]) -> Select[Any]:
+        return select(*columns).where(_FACE.collection == self._collection)
+
+    def _row(self, names: FaceNames) -> dict[str, Any]:
+        return {"collection": self._collection} | {name: getattr(names, name) for name in FaceNames.__slots__}

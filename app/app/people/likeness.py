@@ -1,0 +1,82 @@
+"""Who a face is likely to be: compared with several named faces of each person, not with the nearest one only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.core.protocols import FaceIndex
+from app.core.types import FLAWS, FaceFilter, Floats
+from app.people.examples import LEAST_QUALITY
+
+BEST: Final = 3
+"""Faces of a person whose similarities are averaged: one wrong name among them decides nothing."""
+
+MARGIN: Final = 0.05
+"""Least distance to the next person of a sure answer."""
+
+_NEAREST: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Who a face resembles most.
+
+    Attributes:
+        person_id: the person.
+        similarity: mean cosine to the `BEST` most similar clear faces of the person.
+        margin: how much less the next person resembles it; None if no other does.
+        next_id: the next person.
+        sure: the similarity reaches the line, and the margin is not small.
+    """
+
+    person_id: str
+    similarity: float
+    margin: float | None
+    next_id: str | None
+    sure: bool
+
+
+def score(similarities: Floats) -> float:
+    """Return the mean of the `BEST` highest similarities, or of all if there are fewer."""
+    return float(np.sort(similarities)[-BEST:].mean())
+
+
+def identify(index: FaceIndex, embeddings: Sequence[Floats], *, least: float, line: float) -> list[Likeness | None]:
+    """Say whom faces resemble most among the people with clear, named faces.
+
+    Args:
+        index: the faces.
+        embeddings: n embeddings, each float32, (D,), with norm 1.
+        least: lowest similarity of a named face that counts.
+        line: lowest similarity of a sure answer.
+
+    Returns:
+        n answers; None where nobody is similar.
+
+    Raises:
+        OceanoError: `index_unavailable`.
+    """
+    where = FaceFilter(named=True, without=FLAWS, min_quality=LEAST_QUALITY)
+    lists = index.search_batch(embeddings, limit=_NEAREST, threshold=least, where=where) if embeddings else []
+    answers: list[Likeness | None] = []
+    for matches in lists:
+        of_person: dict[str, list[float]] = defaultdict(list)
+        for match in matches:
+            if match.payload.person is not None:
+                of_person[match.payload.person].append(match.similarity)
+        ranked = sorted(
+            ((score(np.array(values, np.float32)), person_id) for person_id, values in of_person.items()), reverse=True
+        )
+        answers.append(_likeness(ranked, line) if ranked else None)
+    return answers
+
+
+def _likeness(ranked: Sequence[tuple[float, str]], line: float) -> Likeness:
+    (best, person_id), *others = ranked
+    margin, next_id = (best - others[0][0], others[0][1]) if others else (None, None)
+    return Likeness(person_id, best, margin, next_id, best >= line and (margin is None or margin >= MARGIN))

@@ -1,0 +1,126 @@
+"""Copies the names of the catalog to an index and to its table of faces, where filters and groups need them.
+
+The catalog is the truth. It says up to which change an index has its names; a copy that was cut off goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from threading import Lock
+from typing import Final
+
+from app.catalog import ChangeLog, CopiedNames, Database, FaceNames, PeopleStore
+from app.core.iteration import chunks
+from app.core.protocols import FaceIndex
+from app.core.types import FaceRecord
+from app.people.places import faces_in, matched
+
+_IMAGES: Final = 2_000  # at once
+
+
+class NamesCopy:
+    """Keeps the names in an index as the catalog has them. Safe for threads.
+
+    Args:
+        database: the catalog.
+        index: the faces.
+        collection: full name of the index's collection.
+        copied: called after names in the index have changed.
+    """
+
+    def __init__(
+        self, database: Database, index: FaceIndex, collection: str, copied: Callable[[], None] = lambda: None
+    ) -> None:
+        self._changed = copied
+        self._store = PeopleStore(database)
+        self._log = ChangeLog(database)
+        self._copied = CopiedNames(database, collection)
+        self._index = index
+        self._lock = Lock()
+
+    def is_current(self) -> bool:
+        """Return whether the index has all names."""
+        return self._copied.number() == self._log.newest_number()
+
+    def catch_up(self) -> int:
+        """Copy what changed since the last copy; return the number of images that were looked at.
+
+        Raises:
+            OceanoError: `index_unavailable`, `ledger_unavailable`, `disk_full`. A later call goes on.
+        """
+        with self._lock:
+            newest, copied = self._log.newest_number(), self._copied.number()
+            if copied == newest:
+                return 0
+            images = self._all_images() if copied is None else self._log.images_after(copied)
+            done = self._copy(images)
+            self._copied.set_number(newest)
+        return done
+
+    def copy_all(self) -> int:
+        """Copy the names of all images that have any; return their number. Errors are those of `catch_up`."""
+        with self._lock:
+            newest = self._log.newest_number()
+            done = self._copy(self._all_images())
+            self._copied.set_number(newest)
+        return done
+
+    def wrong_faces(self, records: Sequence[FaceRecord]) -> list[str]:
+        """Return the face_ids of those whose person in the index is not the catalog's.
+
+        Args:
+            records: all faces of their images.
+        """
+        by_image: dict[str, list[FaceRecord]] = defaultdict(list)
+        for record in records:
+            by_image[record.payload.image_id].append(record)
+        return [record.face_id for record, names in self._names(by_image) if record.payload.person != names.person_id]
+
+    def copy_images(self, image_ids: Iterable[str]) -> int:
+        """Copy the names of some images; return their number. Errors are those of `catch_up`."""
+        with self._lock:
+            return self._copy(image_ids)
+
+    def _names(self, by_image: Mapping[str, Sequence[FaceRecord]]) -> Iterator[tuple[FaceRecord, FaceNames]]:
+        """Yield each face of whole images with what the catalog says about it."""
+        assigned = self._store.assignments_in([*by_image])
+        dismissed = self._store.dismissals_in([*by_image])
+        for image_id, records in by_image.items():
+            named = matched(records, assigned.get(image_id, ()))
+            gone = matched(records, dismissed.get(image_id, ()))
+            for record in records:
+                one, other = named.get(record.face_id), gone.get(record.face_id)
+                yield (
+                    record,
+                    FaceNames(
+                        record.face_id,
+                        image_id,
+                        None if one is None else one.person_id,
+                        None if one is None else one.id,
+                        None if other is None else other.kind,
+                    ),
+                )
+
+    def _all_images(self) -> Iterator[str]:
+        after = ""
+        while page := self._store.named_images(after=after):
+            yield from page
+            after = page[-1]
+
+    def _copy(self, image_ids: Iterable[str]) -> int:
+        done = 0
+        for some in chunks(image_ids, _IMAGES):
+            done += len(some)
+            wrong: dict[str | None, list[str]] = defaultdict(list)
+            rows: list[FaceNames] = []
+            for record, names in self._names(faces_in(self._index, some)):
+                rows.append(names)
+                if record.payload.person != names.person_id:
+                    wrong[names.person_id].append(record.face_id)
+            for person_id, face_ids in wrong.items():
+                self._index.set_payload(face_ids, person=person_id)
+            self._copied.write(rows)
+            if wrong:
+                self._changed()
+        return done

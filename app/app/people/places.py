@@ -1,0 +1,97 @@
+"""Where faces of the index are, and which face of the index a place is, also if another model found its box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from app.catalog import Assignment, Dismissal, Place, Rejection, is_same_face
+from app.core.boxes import overlap
+from app.core.errors import OceanoError
+from app.core.iteration import chunks
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter, FacePayload, FaceRecord
+
+MAX_FACES: Final = 10_000
+"""Faces of one request."""
+
+_READ: Final = 2_000
+_IMAGES: Final = 500  # of one filter
+
+Placed = TypeVar("Placed", Assignment, Dismissal, Rejection)
+
+
+def place_of(payload: FacePayload) -> Place:
+    """Return the place of a face of the index."""
+    return Place(payload.image_id, payload.page, payload.bbox)
+
+
+def places_of(index: FaceIndex, face_ids: Sequence[str]) -> dict[str, Place]:
+    """Return the places of faces by face_id.
+
+    Args:
+        index: has the faces.
+        face_ids: at most `MAX_FACES`; the same one several times counts once.
+
+    Raises:
+        OceanoError: `invalid_request` if there are too many or none, `face_unknown` if the index lacks one.
+    """
+    wanted = [*dict.fromkeys(face_ids)]
+    if not 0 < len(wanted) <= MAX_FACES:
+        raise OceanoError(
+            "invalid_request",
+            f"{len(wanted)} faces were given; 1 to {MAX_FACES} are allowed",
+            details={"field": "face_ids", "max": MAX_FACES},
+        )
+    found: dict[str, Place] = {}
+    for some in chunks(wanted, _READ):
+        found |= {record.face_id: place_of(record.payload) for record in index.retrieve(some)}
+    if missing := [face_id for face_id in wanted if face_id not in found]:
+        raise OceanoError(
+            "face_unknown", f"{len(missing)} of the faces are not in the index", details={"face_id": missing[0]}
+        )
+    return found
+
+
+def faces_in(index: FaceIndex, image_ids: Sequence[str]) -> dict[str, list[FaceRecord]]:
+    """Return the faces of images by image."""
+    found: dict[str, list[FaceRecord]] = {}
+    for some in chunks(image_ids, _IMAGES):
+        offset: str | None = None
+        while True:
+            page = index.scroll(limit=_READ, offset=offset, where=FaceFilter(image_id=tuple(some)))
+            for record in page.records:
+                found.setdefault(record.payload.image_id, []).append(record)
+            if (offset := page.next_offset) is None:
+                break
+    return found
+
+
+def at(place: Place, placed: Iterable[Placed]) -> Placed | None:
+    """Return what is about the face at a place; None if nothing is. A box with exactly these corners comes first."""
+    same = [one for one in placed if is_same_face(place, one.place)]
+    return max(same, key=lambda one: (one.place == place, overlap(one.place.bbox, place.bbox)), default=None)
+
+
+def matched(records: Sequence[FaceRecord], placed: Sequence[Placed]) -> Mapping[str, Placed]:
+    """Return what is about each face of an image by face_id, each at most once: the largest overlap first.
+
+    Args:
+        records: the faces of an image.
+        placed: assignments, rejections of one person, or dismissals in the image.
+    """
+    pairs: list[tuple[bool, float, int, str]] = []
+    for record in records:
+        place = place_of(record.payload)
+        for number, one in enumerate(placed):
+            if is_same_face(place, one.place):
+                shared = overlap(one.place.bbox, place.bbox)
+                pairs.append((one.place != place, -shared, number, record.face_id))
+    pairs.sort()
+    found: dict[str, Placed] = {}
+    taken: set[int] = set()
+    for _, _, number, face_id in pairs:
+        if face_id not in found and number not in taken:
+            found[face_id] = placed[number]
+            taken.add(number)
+    return found

@@ -1,0 +1,139 @@
+"""Unnamed faces that are likely to show a person, for somebody to confirm or reject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from app.catalog import CopiedNames, PeopleStore
+from app.core.protocols import FaceIndex
+from app.core.types import FaceFilter, FaceRecord, Floats
+from app.people.examples import clear_faces, is_clear
+from app.people.likeness import score
+from app.people.places import at, place_of
+
+Reason = Literal["group", "similar"]
+
+_EXAMPLES: Final = 32  # clear faces of the person that candidates are compared with
+_NEAREST: Final = 200  # unnamed faces near each of them
+_GROUPED: Final = 2_000  # faces of the same groups
+_COMPARED: Final = 20  # named faces near a candidate, which may show somebody else
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """An unnamed face that may show a person.
+
+    Attributes:
+        record: the face.
+        similarity: mean cosine to the three most similar clear faces of the person.
+        reason: it is in one group with faces of the person, or only similar to some of them.
+        clear: it has no flaw.
+        sure: so likely that all such suggestions may be confirmed together.
+    """
+
+    record: FaceRecord
+    similarity: float
+    reason: Reason
+    clear: bool
+    sure: bool
+
+
+class Suggestions:
+    """Suggests faces. Safe for threads.
+
+    Args:
+        index: the faces, all or those that somebody may see.
+        store: the people.
+        faces: their names and groups.
+    """
+
+    def __init__(self, index: FaceIndex, store: PeopleStore, faces: CopiedNames) -> None:
+        self._index = index
+        self._store = store
+        self._faces = faces
+
+    def of(self, person_id: str, *, least: float, line: float, limit: int) -> list[Suggestion]:
+        """Return faces that may show a person, best first, at most one of each picture and none beside the person.
+
+        Args:
+            person_id: the person.
+            least: lowest similarity of a suggestion that is in no group with the person.
+            line: a suggestion with at least this similarity is sure.
+            limit: the largest number.
+
+        Returns:
+            The suggestions; none if no face of the person is clear.
+
+        Raises:
+            OceanoError: `index_unavailable`, `ledger_unavailable`.
+        """
+        examples = clear_faces(self._index, self._store, person_id, _EXAMPLES)
+        rows = np.stack([one.embedding for one in examples if one.embedding is not None]) if examples else None
+        if rows is None:
+            return []
+        grouped = set(self._faces.unnamed_beside(person_id, limit=_GROUPED))
+        found = self._near(rows, least) | set(grouped)
+        records = self._allowed(person_id, self._index.retrieve([*found], with_embedding=True))
+        scored = [(score(rows @ one.embedding), one) for one in records if one.embedding is not None]
+        kept = [(value, one) for value, one in scored if value >= least or one.face_id in grouped]
+        best = _one_of_each_image(kept, grouped)[:limit]
+        others = self._nearest_others(person_id, [one for _, one in best])
+        return [
+            Suggestion(
+                one,
+                value,
+                "group" if one.face_id in grouped else "similar",
+                clear := is_clear(one),
+                clear and other < value and (value >= line or one.face_id in grouped),
+            )
+            for (value, one), other in zip(best, others, strict=True)
+        ]
+
+    def _near(self, rows: Floats, least: float) -> set[str]:
+        where = FaceFilter(unnamed=True)
+        lists = self._index.search_batch([*rows], limit=_NEAREST, threshold=least, where=where)
+        return {match.face_id for matches in lists for match in matches}
+
+    def _allowed(self, person_id: str, records: Sequence[FaceRecord]) -> list[FaceRecord]:
+        """Leave out faces with a name, dismissed and rejected ones, and those beside a face of the person."""
+        images = [record.payload.image_id for record in records]
+        assigned = self._store.assignments_in(images)
+        rejected = self._store.rejections_in(images)
+        dismissed = self._store.dismissals_in(images)
+        found = []
+        for record in records:
+            image_id, place = record.payload.image_id, place_of(record.payload)
+            named = assigned.get(image_id, ())
+            if any(one.person_id == person_id for one in named) or at(place, named) is not None:
+                continue
+            if at(place, [one for one in rejected.get(image_id, ()) if one.person_id == person_id]) is not None:
+                continue
+            if at(place, dismissed.get(image_id, ())) is None:
+                found.append(record)
+        return found
+
+    def _nearest_others(self, person_id: str, records: Sequence[FaceRecord]) -> list[float]:
+        """Return for each face the similarity of the named person, other than this one, whom it resembles most."""
+        rows = [one.embedding for one in records if one.embedding is not None]
+        lists = self._index.search_batch(rows, limit=_COMPARED, where=FaceFilter(named=True)) if rows else []
+        nearest = []
+        for matches in lists:
+            of_person: dict[str, list[float]] = {}
+            for match in matches:
+                if (other := match.payload.person) is not None and other != person_id:
+                    of_person.setdefault(other, []).append(match.similarity)
+            nearest.append(max((score(np.array(values, np.float32)) for values in of_person.values()), default=-1.0))
+        return nearest
+
+
+def _one_of_each_image(scored: Sequence[tuple[float, FaceRecord]], grouped: set[str]) -> list[tuple[float, FaceRecord]]:
+    """Return the best face of each image, best first; a face of a group comes before one that is only similar."""
+    ranked = sorted(scored, key=lambda pair: (pair[1].face_id not in grouped, -pair[0], pair[1].face_id))
+    best: dict[str, tuple[float, FaceRecord]] = {}
+    for pair in ranked:
+        best.setdefault(pair[1].payload.image_id, pair)
+    return sorted(best.values(), key=lambda pair: (-pair[0], pair[1].face_id))
