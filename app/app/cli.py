@@ -17,6 +17,7 @@ from app import __version__
 from app.commands.audit_cli import audit
 from app.commands.jobs_cli import jobs, workers
 from app.commands.keys_cli import keys
+from app.commands.names_cli import names
 from app.commands.process import interruptible, open_settings
 from app.commands.setup_cli import models, setup
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OceanoError
@@ -36,6 +37,7 @@ cli.add_typer(jobs, name="jobs")
 cli.add_typer(keys, name="keys")
 cli.add_typer(audit, name="audit")
 cli.add_typer(workers)
+cli.add_typer(names)
 cli.add_typer(setup)
 
 
@@ -120,6 +122,12 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
     forget_drives: Annotated[
         bool, typer.Option("--forget-drives", help="With --prune: also remove files of drives that are not connected.")
     ] = False,
+    people_from_folders: Annotated[
+        bool,
+        typer.Option(
+            "--people-from-folders", help="A picture's folder has the name of the person, if it has one face."
+        ),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write a CSV file that lists files that failed or had no face, with reasons.")
     ] = None,
@@ -149,6 +157,7 @@ def ingest(  # noqa: PLR0913, PLR0917 - an option each
         include_system=include_system,
         raw_pairs=raw_pairs,
         all_pages=all_pages,
+        people_from_folders=people_from_folders,
     )
     if queue:
         return run_queue(request, open_settings("ingest"), as_json=as_json)
@@ -252,6 +261,8 @@ def search(  # noqa: PLR0913, PLR0917 - an option each
     undated: Annotated[bool, typer.Option("--undated", help="Only photographs without a date.")] = False,
     min_face: Annotated[int | None, typer.Option(min=1, help="Least size of a face in pixels.")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Only clear faces.")] = False,
+    person: Annotated[list[str] | None, typer.Option(help="Only faces of this person: name or id. Repeatable.")] = None,
+    unnamed: Annotated[bool, typer.Option("--unnamed", help="Only faces without a name.")] = False,
     threshold: Annotated[float | None, typer.Option(min=-1, max=1, help="Lowest similarity.")] = None,
     sort: Annotated[Literal["similarity", "newest", "oldest"], typer.Option(help="The order.")] = "similarity",
     group_by: Annotated[
@@ -279,7 +290,8 @@ def search(  # noqa: PLR0913, PLR0917 - an option each
         face_ids=tuple(face_id or ()),
         together=tuple(together or ()),
         unlike=tuple(unlike or ()),
-        where=condition(folder or (), taken_from, taken_to, undated=undated, clear=clear),
+        where=condition(folder or (), taken_from, taken_to, undated=undated, clear=clear, unnamed=unnamed),
+        people=tuple(person or ()),
         threshold=threshold,
         sort=sort,
         group_by="image_id" if group_by == "image" else group_by,
@@ -289,6 +301,18 @@ def search(  # noqa: PLR0913, PLR0917 - an option each
     output = SearchOutput(as_json, paths, null, csv, pdf, archive, copy_to, link_to)
     with interruptible() as stop:
         return run_search(open_settings("search"), request, output, stop)
+
+
+@cli.command()
+def group(
+    again: Annotated[bool, typer.Option("--all", help="Look at all faces again, not only at new ones.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
+) -> int:
+    """Group faces without a name by person. An ingest does it by itself. If interrupted, run it again to go on."""
+    from app.commands.group import run_group
+
+    with interruptible() as stop:
+        return run_group(open_settings("group"), stop, again=again, as_json=as_json)
 
 
 @cli.command()

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -31,11 +31,13 @@ from app.core.iteration import chunks
 from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
 from app.core.retry import RETRY_SECONDS, retry_index
-from app.core.types import File, face_ids_of
-from app.images import DecoderPool, Thumbs
+from app.core.types import FacePoint, File, face_ids_of
+from app.images import DecoderPool, NameProblem, PictureNames, Thumbs
 from app.library.batches import Batch, BatchProcessor, Outcomes
+from app.library.edited import edited_images
 from app.library.ingest_counts import IngestCounts, counts_of
 from app.library.mounts import mounts_of
+from app.library.names import KnownNames, NameReader, PeopleNames
 from app.library.presence import VisitedPaths
 from app.library.raw_pairs import raw_files_beside
 from app.library.reader import (
@@ -48,6 +50,7 @@ from app.library.reader import (
 )
 from app.library.scan import EVERYTHING, Folder, PathFilter
 from app.library.settling import Settling
+from app.library.sidecars import ChangedSidecars
 
 T = TypeVar("T")
 
@@ -66,6 +69,7 @@ MAX_READ_AHEAD_BYTES: Final = 200_000_000  # of files that are read but not deco
 DEFER_SECONDS: Final = 1.0  # until files are read again whose image another worker processes
 ENGINE_CHECK_SECONDS: Final = 10.0
 KEPT_FAILURES: Final = 5  # for the summary; the ledger has all of them
+KEPT_NAME_PROBLEMS: Final = 100_000  # for the report
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class IngestOptions:
         limit: ingest at most this many files; skipped and ignored files do not count.
         settle: settle copied, moved and replaced files (`library.settling`); else `finish` does so for all workers.
         retry_seconds: how long to retry writes while the index is unavailable.
+        read_names: read names in the metadata of pictures and their sidecars.
+        people_from_folders: take the name of a picture's folder for that of the person in it, if it has one face.
     """
 
     max_pixels: int
@@ -89,6 +95,8 @@ class IngestOptions:
     limit: int | None = None
     settle: bool = True
     retry_seconds: float = RETRY_SECONDS
+    read_names: bool = False
+    people_from_folders: bool = False
 
 
 class Ingest:
@@ -102,10 +110,12 @@ class Ingest:
         options: of this run.
         stop: once set, the current files are finished and recorded, and the run ends.
         on_progress: called after every skipped file and every recorded batch.
+        names: the people of the catalog; None: the faces that are stored get no names.
 
     Attributes:
         counts: what the run did so far.
         failures: the first `KEPT_FAILURES` files that failed.
+        name_problems: the first `KEPT_NAME_PROBLEMS` names in metadata that no face got.
     """
 
     def __init__(
@@ -118,6 +128,7 @@ class Ingest:
         *,
         stop: Event | None = None,
         on_progress: Callable[[IngestCounts], None] = lambda _: None,
+        names: PeopleNames | None = None,
     ) -> None:
         self._engine = engine
         self._index = index
@@ -134,7 +145,14 @@ class Ingest:
             on_missing=self._require_folder,
         )
         self._thumbs = thumbs
-        self._processor = BatchProcessor(engine, self._reader, thumbs, all_pages=options.all_pages)
+        self._names = names
+        reader = NameReader(metadata=options.read_names, from_folders=options.people_from_folders)
+        reads_names = names is not None and (options.read_names or options.people_from_folders)
+        self._known_names = KnownNames(reader, index, engine.pack.digest) if reads_names else None
+        self._sidecars = ChangedSidecars(ledger)
+        self._processor = BatchProcessor(
+            engine, self._reader, thumbs, all_pages=options.all_pages, names=reader if reads_names else None
+        )
         self._stop = stop or Event()
         self._settling = Settling(
             index,
@@ -164,6 +182,7 @@ class Ingest:
         self._last_check = time.monotonic()
         self.counts = IngestCounts()
         self.failures: list[FileRecord] = []
+        self.name_problems: list[NameProblem] = []
 
     def run(
         self,
@@ -217,11 +236,12 @@ class Ingest:
             ThreadPoolExecutor(READER_THREADS, "read") as readers,
             ThreadPoolExecutor(self._max_workers, "ingest-worker") as workers,
         ):
-            self._process_files(self._unfinished(files), readers, workers)
+            self._process_files(self._unfinished(self._with_sidecars(files)), readers, workers)
             while self._deferred and not self._should_stop:
                 self._stop.wait(DEFER_SECONDS)
                 deferred, self._deferred = self._deferred, []
                 self._process_files(iter(deferred), readers, workers)
+        self._read_changed_sidecars()
         self._ledger.flush()
         if not self._options.settle:
             return
@@ -472,11 +492,14 @@ class Ingest:
 
     def _write(self, batch: Batch) -> None:
         """Write the faces to the index and, once they are durable, the results to the ledger."""
+        named = Counter[str]()
         if batch.points:
             self._require_healthy_engine()
             self._thumbs.flush()
-            self._retry_index(lambda: self._index.upsert(batch.points))
+            points = self._with_names(batch)
+            self._retry_index(lambda: self._index.upsert(points))
             self._retry_index(self._index.flush)
+            named = self._name(batch.names, [*dict.fromkeys(point.payload.image_id for point in points)])
         records = [*batch.records, *filter(None, batch.outcomes.values())]
         records += [
             duplicate_record(outcome, file)
@@ -496,7 +519,7 @@ class Ingest:
             [*recorded, *batch.unchanged],
             unsettled=[str(one.image_id) for one in unsettled],
             kept=kept,
-            counts=counts_of(batch, records),
+            counts=counts_of(batch, records) + named,
         )
         self.counts.add(counts)
         for record in records:
@@ -509,6 +532,47 @@ class Ingest:
             self._settling.settle_if_due()
             self._count_moved()
         self._on_progress(self.counts)
+
+    def _with_names(self, batch: Batch) -> list[FacePoint]:
+        """Return the faces of a batch with their people, also those of files whose metadata was edited since."""
+        if (names := self._names) is None:
+            return batch.points
+        records = [record for record in batch.outcomes.values() if record is not None]
+        digest = self._engine.pack.digest
+
+        def carry() -> None:
+            if edited := edited_images(records, batch.points, self._ledger, self._index, digest):
+                names.carry(edited)
+
+        self._retry_index(carry)
+        return names.stamped(batch.points)
+
+    def _name(self, pictures: Sequence[PictureNames], stored: Sequence[str] = ()) -> Counter[str]:
+        """Name faces that are in the index. After a kill before their files are recorded, it is repeated."""
+        if (names := self._names) is None:
+            return Counter()
+        applied = self._retry_index(lambda: names.apply(pictures, stored))
+        self.name_problems += applied.problems[: KEPT_NAME_PROBLEMS - len(self.name_problems)]
+        return Counter(named=applied.named, unmatched_names=len(applied.problems))
+
+    def _with_sidecars(self, files: Iterable[File]) -> Iterator[File]:
+        """Yield files; read the names of known pictures again whose sidecars among them are new."""
+        if self._known_names is None or not self._options.read_names:
+            yield from files
+            return
+        for file in self._sidecars.watch(files):
+            yield file
+            if self._sidecars.is_full:
+                self._read_changed_sidecars()
+
+    def _read_changed_sidecars(self) -> None:
+        if self._known_names is None:
+            return
+        records = self._sidecars.take()
+        originals = self._ledger.originals([str(one.image_id) for one in records if one.status == "duplicate"])
+        for some in chunks(records, WRITE_BATCH_FILES):
+            self.counts.add(self._name([*self._known_names.read(some, originals.values())]))
+            self._ledger.touch([record.path for record in some])
 
     def _record_mounts(self) -> None:
         """Record new mounts before the files on them, so that a prune can tell a missing drive from deleted files."""

@@ -101,15 +101,18 @@ def _make_routes_once() -> Iterator[None]:
     if main is None:  # no test of this run makes an app
         yield
         return
-    first: list[tuple[list[BaseRoute], object, object]] = []
+    pages = ("error_page", "status_page", "people_page", "changes_page")
+    first: list[tuple[list[BaseRoute], dict[str, object]]] = []
 
     def add_routes(app: FastAPI) -> None:
         if not first:
             web.add_routes(app)
-            first.append(([*app.router.routes], app.state.error_page, app.state.status_page))
+            first.append(([*app.router.routes], {name: getattr(app.state, name) for name in pages}))
         else:
-            routes, app.state.error_page, app.state.status_page = first[0]
+            routes, shown = first[0]
             app.router.routes = [*routes]
+            for name, page in shown.items():
+                setattr(app.state, name, page)
 
     web = sys.modules["app.web"]
     with pytest.MonkeyPatch.context() as patch:

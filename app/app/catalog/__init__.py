@@ -17,6 +17,8 @@ from app.catalog.clock import timestamp
 from app.catalog.copied_names import CopiedNames, FaceNames
 from app.catalog.copying import Digest, Stopped
 from app.catalog.database import Database
+from app.catalog.faces import FaceTable, GroupedFace, KnownFace, Member
+from app.catalog.grouping_lock import only_grouping
 from app.catalog.indexes import add_index, replace_indexes, require_index
 from app.catalog.jobs import ENDED, Job, Jobs, JobState, Problem
 from app.catalog.keys import Key, KeyKind, KeyStore
@@ -77,7 +79,9 @@ __all__ = [
     "Dismissal",
     "DismissalKind",
     "FaceNames",
+    "FaceTable",
     "FileRecord",
+    "GroupedFace",
     "Job",
     "JobLedger",
     "JobState",
@@ -85,8 +89,10 @@ __all__ = [
     "Key",
     "KeyKind",
     "KeyStore",
+    "KnownFace",
     "Ledger",
     "Making",
+    "Member",
     "Mount",
     "NewChange",
     "NewEntry",
@@ -115,6 +121,7 @@ __all__ = [
     "is_same_face",
     "migrate",
     "name_key",
+    "only_grouping",
     "open_ledger",
     "open_postgresql",
     "open_sqlite",

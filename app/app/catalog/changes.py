@@ -102,7 +102,7 @@ class ChangeLog:
             AlreadyDone: the request was answered before.
         """
         with self.database.writing(urgent=True) as connection:
-            _lock(connection)
+            lock_changes(connection)
             if new.key is not None:
                 _require_new(connection, new)
             making = Making(connection, new)
@@ -334,7 +334,7 @@ def _conflict(number: int, message: str, cause: str) -> OceanoError:
     return OceanoError("change_conflict", message, details={"change": number, "cause": cause})
 
 
-def _lock(connection: Connection) -> None:
+def lock_changes(connection: Connection) -> None:
     """Let changes be made one after the other, so that none has a number below that of an earlier one."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

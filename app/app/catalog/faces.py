@@ -189,18 +189,29 @@ class FaceTable:
             left = _FACE.group_id.in_(select(PEOPLE.c.id)) & ~named
             self._set_group(connection, None, left)
 
-    def gone_candidates(self, after: str = "", limit: int = _IMAGES) -> list[str]:
-        """Return face_ids of images that the ledger does not have any more; perhaps the index has them still.
+    def count_new(self) -> int:
+        """Return how many faces of the ledger were not looked at yet, about."""
+        query = select(func.count()).select_from(FACES)
+        looked_at = query.where(self._mine, or_(_FACE.group_id.is_not(None), ~_IS_A_FACE))
+        return max(0, self._in_ledger() - int(rows(self.database, looked_at)[0][0]))
 
-        Args:
-            after: the last face of the page before.
-            limit: the largest number of faces.
-        """
-        done = (FILES.c.collection == self.collection) & (FILES.c.status == "done")
-        here = select(FILES.c.image_id).where(done).distinct().subquery()
-        query = select(_FACE.face_id).outerjoin(here, here.c.image_id == _FACE.image_id)
-        query = query.where(self._mine, _FACE.face_id > after, here.c.image_id.is_(None))
-        return [row.face_id for row in rows(self.database, query.order_by(_FACE.face_id).limit(limit))]
+    def has_more_than_ledger(self) -> bool:
+        """Return whether the table has more faces than the ledger: images were deleted."""
+        mine = select(func.count()).select_from(FACES).where(self._mine)
+        return int(rows(self.database, mine)[0][0]) > self._in_ledger()
+
+    def without_image(self) -> Iterator[list[str]]:
+        """Yield face_ids, in lists, of images that the ledger does not have any more; perhaps the index has them."""
+        after = ""
+        done = select(FILES.c.image_id).where(FILES.c.collection == self.collection, FILES.c.status == "done")
+        page = select(_FACE.face_id, _FACE.image_id).where(self._mine).order_by(_FACE.face_id).limit(_IMAGES)
+        while found := rows(self.database, page.where(_FACE.face_id > after)):
+            after = found[-1].face_id
+            here: set[str] = set()
+            for some in chunks({row.image_id for row in found}, _AT_ONCE):
+                here.update(row.image_id for row in rows(self.database, done.where(FILES.c.image_id.in_(some))))
+            if gone := [row.face_id for row in found if row.image_id not in here]:
+                yield gone
 
     @retried
     def remove(self, face_ids: Sequence[str]) -> None:
@@ -208,6 +219,10 @@ class FaceTable:
         with self.database.writing() as connection:
             for some in chunks(face_ids, _AT_ONCE):
                 connection.execute(delete(FACES).where(self._mine, _FACE.face_id.in_(some)))
+
+    def _in_ledger(self) -> int:
+        done = (FILES.c.collection == self.collection) & (FILES.c.status == "done")
+        return int(rows(self.database, select(func.coalesce(func.sum(FILES.c.faces), 0)).where(done))[0][0])
 
     def _with_group(self, connection: Connection, group_ids: Iterable[str]) -> set[str]:
         found: set[str] = set()
@@ -221,7 +236,9 @@ class FaceTable:
         persons: dict[str, list[str]] = defaultdict(list)
         for row in moved:
             persons[row.group_id].append(row.person_id)
-        alive = set(connection.execute(select(PEOPLE.c.id).where(PEOPLE.c.id.in_([*persons]))).scalars())
+        alive: set[str] = set()
+        for some in chunks(persons, _AT_ONCE):
+            alive.update(connection.execute(select(PEOPLE.c.id).where(PEOPLE.c.id.in_(some))).scalars())
         for group_id, of_group in persons.items():
             if group_id in alive:  # the person keeps the rest
                 continue

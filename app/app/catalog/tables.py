@@ -265,7 +265,7 @@ FACES: Final = Table(
     Column("person_id", Text, comment="copy: whom it is assigned to"),
     Column("assignment_id", Text, comment="copy"),
     Column("dismissed", Text, comment="copy: the kind of dismissal"),
-    Index("faces_by_group", "collection", "group_id", "person_id", "dismissed"),  # all that groups are counted with
+    Index("faces_by_group", "collection", "group_id", "person_id", "dismissed", "clear"),  # all that is counted
     Index(
         "faces_by_person",
         "collection",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Table, delete, select, text, union, update
 from sqlalchemy.sql import ColumnElement
 
 from app.catalog.audit import lock_audit
+from app.catalog.changes import lock_changes
 from app.catalog.clock import seconds_now, timestamp
 from app.catalog.copying import (
     COPIED,
@@ -28,13 +30,33 @@ from app.catalog.jobs import ENDED
 from app.catalog.ledger import Ledger
 from app.catalog.opening import CATALOG_FILE, EARLIER_LEDGER, open_ledger, open_sqlite
 from app.catalog.sqlite import SqliteDatabase
-from app.catalog.tables import AUDIT, FACES, FILES, JOBS, MOUNTS, PROBLEMS, SUPERSEDED, UNSETTLED, WORKERS
+from app.catalog.tables import (
+    ASSIGNMENTS,
+    AUDIT,
+    CHANGED_PEOPLE,
+    CHANGED_ROWS,
+    CHANGES,
+    DISMISSALS,
+    FACES,
+    FILES,
+    JOBS,
+    MOUNTS,
+    PEOPLE,
+    PROBLEMS,
+    REJECTIONS,
+    SUPERSEDED,
+    UNSETTLED,
+    WORKERS,
+)
 from app.catalog.unsettled import unsettle_copies
 from app.core.errors import OceanoError
 
 Stop = Callable[[], bool]
 
 _RESULTS: Final = (FACES, FILES, SUPERSEDED, UNSETTLED)  # they belong to the index of their collection
+_NAMES: Final = (  # they belong together
+    PEOPLE, ASSIGNMENTS, REJECTIONS, DISMISSALS, CHANGES, CHANGED_ROWS, CHANGED_PEOPLE, FACES,
+)  # fmt: skip
 _TEMPORARY: Final = ".catalog-copy-"
 _SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _IDENTITY: Final = text(
@@ -68,12 +90,26 @@ def back_up(database: Database, path: Path, stop: Stop = never) -> None:
         path.with_name(left).unlink(missing_ok=True)
 
 
-def restore(ledger: Ledger, backup: Path, work_dir: Path, stop: Stop = never) -> bool:
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What is in a catalog after a restore.
+
+    Attributes:
+        audit: the audit log of the backup; else the catalog has another one.
+        names: the people of the backup with all changes; else the catalog has its own.
+    """
+
+    audit: bool
+    names: bool
+
+
+def restore(ledger: Ledger, backup: Path, work_dir: Path, stop: Stop = never) -> Restored:
     """Add what only a backup has, in one durable transaction: an empty catalog becomes that of the backup.
 
     Of results, only those of the ledger's collection are added, because the index in a backup is of one collection.
     Images with several files become unsettled: the index may have other paths of them. Rows that the catalog has
-    already stay as they are. The audit goes on: it is added if the catalog's own is its beginning.
+    already stay as they are. The audit goes on: it is added if the catalog's own is its beginning. People are added if
+    the catalog has none and never had.
 
     Args:
         ledger: of the collection.
@@ -82,7 +118,7 @@ def restore(ledger: Ledger, backup: Path, work_dir: Path, stop: Stop = never) ->
         stop: ends the restore once it returns true.
 
     Returns:
-        Whether the audit of the backup is in the catalog now; it is not if the catalog has another one.
+        What is in the catalog now.
 
     Raises:
         OceanoError: `ledger_unavailable`, `disk_full`.
@@ -101,13 +137,14 @@ def restore(ledger: Ledger, backup: Path, work_dir: Path, stop: Stop = never) ->
             ledger.database.writing() as writing,
         ):
             _let_idle(writing)
-            continued = _continues(reading, writing)
+            restored = Restored(audit=_continues(reading, writing), names=_has_no_names(reading, writing))
+            left_out = {*(() if restored.audit else (AUDIT,)), *(() if restored.names else _NAMES)}
             for table in COPIED:
                 where = table.c.collection == ledger.collection if table in _RESULTS else None
-                if table is not AUDIT or continued:
+                if table not in left_out:
                     copy_rows(reading, writing, table, where=where, stop=stop)
             unsettle_copies(writing)
-    return continued
+    return restored
 
 
 def migrate(source: Database, target: Database, work_dir: Path, stop: Stop = never) -> Mapping[str, Digest]:
@@ -230,6 +267,14 @@ def _continues(source: Connection, target: Connection) -> bool:
         return True
     same = select(AUDIT.c.number).where(AUDIT.c.number == last.number, AUDIT.c.digest == last.digest)
     return source.execute(same).one_or_none() is not None
+
+
+def _has_no_names(source: Connection, target: Connection) -> bool:
+    """Return whether the target has no people and no changes, or only those of the source, as after a repeat."""
+    lock_changes(target)
+    newest = select(CHANGES.c.number, CHANGES.c.at, CHANGES.c.who).order_by(CHANGES.c.number.desc()).limit(1)
+    last = target.execute(newest).one_or_none()
+    return last is None or last == source.execute(newest).one_or_none()
 
 
 def _collections(source: Connection) -> list[str]:

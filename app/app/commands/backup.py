@@ -49,6 +49,7 @@ from app.index import (
 from app.index.capacity import amount, plan
 from app.index.transfer import Migration
 from app.library import only_writer, read_manifest, require_undamaged, restore_marker_path, write_manifest
+from app.people import NamesCopy
 from app.service import KeptSearches, find_model, open_ledger, open_thumbs, require_same_index
 
 _PARTIAL_NAME: Final = re.compile(r"\..+\.(?P<pid>[0-9]+)\.partial", re.DOTALL)
@@ -155,7 +156,7 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
             if stop.is_set():
                 raise Stopped
             thumbs = _copy_thumbs(ThumbStore(backup_settings.thumbs_dir), open_thumbs(settings), stop)
-            with_audit = restore(ledger, backup_settings.state_dir, settings.state_dir, stop.is_set)
+            restored = restore(ledger, backup_settings.state_dir, settings.state_dir, stop.is_set)
         except OSError as failure:
             raise _storage_failure(failure, settings.data_dir) from failure
         except Stopped:
@@ -164,13 +165,16 @@ def run_restore(settings: Settings, source: Path, stop: Event) -> int:
         _restore_kept_searches(settings, backup_settings)
         with closing(open_index(settings, pack)) as index:
             faces = index.count()
+            NamesCopy(ledger.database, index, ledger.collection).copy_all()  # it may be newer than the catalog
             replaced = _own_catalog(settings, pack, index, ledger)
         # not before: the audit of the backup goes on only where there is no other
         record_command(settings, "command.restore", {"folder": readable(str(source))})
         restore_marker.unlink()
     say(f"restored: {counted(faces, 'face')} in the index, {counted(thumbs, 'thumbnail')}, the catalog")
-    if not with_audit:
+    if not restored.audit:
         say("the audit of the backup was not restored, because the catalog has another one")
+    if not restored.names:
+        say("the people of the backup were not restored, because the catalog has its own")
     if replaced:
         say(
             f"the catalog belongs to the restored index now, and no longer to {', '.join(replaced)}: services and "

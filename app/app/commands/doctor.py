@@ -69,6 +69,7 @@ def _say_found(found: Inconsistencies) -> None:
         (found.incomplete_images, "image lacks faces in the index", "images lack faces in the index"),
         (found.unknown_faces, "face belongs to no file of the ledger", "faces belong to no file of the ledger"),
         (found.misplaced_images, "image has outdated paths in the index", "images have outdated paths in the index"),
+        (found.misnamed_images, "image has other names in the index", "images have other names in the index"),
         (found.without_thumbnail, "face has no thumbnail", "faces have no thumbnail"),
         (found.unused_thumbnails, "thumbnail belongs to no face", "thumbnails belong to no face"),
     ):
@@ -80,14 +81,14 @@ def _say_found(found: Inconsistencies) -> None:
             "near-identical photographs of them are not recognized"
         )
     if found.is_empty:
-        say("Index, ledger and thumbnails agree.")
+        say("Index, catalog and thumbnails agree.")
 
 
 def _say_repairs(repairs: Repairs) -> None:
     say(
         f"Repaired: {counted(repairs.images, 'image')} embedded again, {repairs.recorded_images} recorded, "
-        f"paths of {repairs.placed_images} corrected; {counted(repairs.drawn_thumbnails, 'thumbnail')} drawn, "
-        f"{repairs.deleted_thumbnails} deleted."
+        f"paths of {repairs.placed_images} and names of {repairs.named_images} corrected; "
+        f"{counted(repairs.drawn_thumbnails, 'thumbnail')} drawn, {repairs.deleted_thumbnails} deleted."
     )
     if repairs.hashed_images:
         say(f"{counted(repairs.hashed_images, 'image')} got a perceptual hash.")

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from threading import Event
 
 from app.commands.audit import record_command
-from app.commands.console import counted, say
+from app.commands.console import counted, say, warn
 from app.commands.ingest_progress import IngestProgress
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
@@ -40,7 +40,7 @@ def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_js
     """
     if request.dry_run:
         return _dry_run(request, settings, stop, as_json=as_json)
-    with open_ingest_job(request, settings, stop) as job:
+    with open_ingest_job(request, settings, stop, warn if as_json else say) as job:
         record_command(settings, "command.ingest", _recorded(request))
         with IngestProgress(request.folder, as_json=as_json) as progress:
             try:
@@ -59,6 +59,7 @@ def run_ingest(request: IngestRequest, settings: Settings, stop: Event, *, as_js
         if unpruned:
             _say_unpruned(job.unread)
         job.write_report()
+        job.group()
         if stop.is_set():
             return EXIT_INTERRUPTED
         return EXIT_SOME_FAILED if job.counts.failed or job.counts.failed_pages or unpruned else EXIT_OK

@@ -97,8 +97,19 @@ class IngestProgress:
             f"{seconds:.1f} s, {rate:.0f} images/s",
         ]
         print(("interrupted: " if interrupted else "") + "; ".join(parts), flush=True)  # noqa: T201
-        for line in filter(None, (_left_out(counts), _pages(counts), *_failed(counts, failures))):
+        for line in filter(None, (_names(counts), _left_out(counts), _pages(counts), *_failed(counts, failures))):
             print(line, flush=True)  # noqa: T201
+
+
+def _names(counts: IngestCounts) -> str:
+    """The sentences about names in the metadata; empty if there are none."""
+    sentences = []
+    if counts.named:
+        sentences.append(f"{counted(counts.named, 'face')} named by the pictures.")
+    if counts.unmatched_names:
+        names = counted(counts.unmatched_names, "name")
+        sentences.append(f"{names} in the pictures not given to a face (--report lists them).")
+    return " ".join(sentences)
 
 
 def _pages(counts: IngestCounts) -> str:

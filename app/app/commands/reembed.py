@@ -1,7 +1,7 @@
 """`oceano reembed`: embed all pictures with another model into a new collection, then activate it.
 
-The old collection stays in use until then, and is kept. A name goes to the face of the same picture whose box overlaps
-most with that of the named face.
+The old collection stays in use until then, and is kept. Names are in the catalog; each goes to the face of the picture
+whose box overlaps most.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -18,17 +17,17 @@ from typing import Final
 from app.catalog import Ledger
 from app.commands.audit import record_command
 from app.commands.console import counted, faces_bar, say
-from app.core.boxes import overlap
 from app.core.config import Settings
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoError
 from app.core.paths import readable
 from app.core.protocols import FaceIndex
-from app.core.types import FaceFilter, FaceRecord, File, ModelPack
+from app.core.types import File, ModelPack
 from app.images import Thumbs
 from app.index import activate_collection, open_index, open_model_collection
 from app.index.transfer import pages
 from app.ingest import Ingest, IngestOptions
 from app.library import Locations, PresenceCheck, file_at, has_read_pages, only_writer
+from app.people import NamesCopy
 from app.service import build_engine, find_model, open_ledger, open_thumbs
 
 _log = logging.getLogger(__name__)
@@ -38,14 +37,6 @@ _MAX_PEOPLE: Final = 1_000_000
 _MAX_MISSING: Final = 10  # pictures, or one in a hundred
 _POLL_SECONDS: Final = 1.0
 _MIN_OVERLAP: Final = 0.5  # intersection over union; the boxes of two detectors for one face have 0.7 or more
-
-
-@dataclass(slots=True)
-class NameCounts:
-    """Named faces whose name was copied to a face in the new collection, and those without such a face."""
-
-    kept: int = 0
-    lost: int = 0
 
 
 def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, without_gone: bool = False) -> int:
@@ -107,7 +98,8 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
         _settle_copies(new_index, new_ledger, open_thumbs(new_settings), new_pack.digest, stop)
         if not without_gone:
             _require_most_faces(old_index.count(), new_index.count())
-        names = copy_names(old_index, new_index, stop)  # last, because names can change meanwhile
+        # last, because names can change meanwhile
+        names = NamesCopy(new_ledger.database, new_index, new_ledger.collection).copy_all()
         activate_collection(new_settings, new_pack)
         faces, old_faces, counts = new_index.count(), old_index.count(), ingest.counts
     for path in missing_paths:
@@ -162,20 +154,13 @@ def _require_most_faces(before: int, after: int) -> None:
 
 
 def _remove_outdated(old_ledger: Ledger, new_index: FaceIndex, new_ledger: Ledger, stop: Event) -> None:
-    """Remove images and names that an earlier reembed wrote: they may have been removed or changed since."""
+    """Remove images that an earlier reembed wrote and that were removed since."""
     for page in pages(new_index, stop=stop):
         image_ids = {record.payload.image_id for record in page}
         removed = sorted(image_id for image_id in image_ids if old_ledger.image(image_id) is None)
         if removed:
             new_ledger.delete_images(removed)  # before the faces: an image that is done in the ledger is skipped
             new_index.delete([record.face_id for record in page if record.payload.image_id in removed])
-        named = [
-            record.face_id
-            for record in page
-            if record.payload.person is not None and record.payload.image_id not in removed
-        ]
-        if named:
-            new_index.set_payload(named, person=None)
 
 
 def _record_copies(old_ledger: Ledger, new_ledger: Ledger) -> None:
@@ -195,45 +180,6 @@ def _settle_copies(index: FaceIndex, ledger: Ledger, thumbs: Thumbs, digest: str
     """Give the new faces the folders of all copies; those of an earlier reembed may have moved since."""
     ledger.unsettle_copies()
     Locations(index, ledger, thumbs, PresenceCheck(ledger), digest=digest).settle_all(stop)
-
-
-def copy_names(old_index: FaceIndex, new_index: FaceIndex, stop: Event) -> NameCounts:
-    """Copy the names of faces to the faces of the same image with an overlapping box.
-
-    Args:
-        old_index: has the names.
-        new_index: gets the names.
-        stop: once set, ends the retries while an index is unavailable.
-
-    Returns:
-        How many faces kept or lost their name.
-
-    Raises:
-        OceanoError: `index_unavailable`.
-    """
-    counts = NameCounts()
-    for person in old_index.facet("person", limit=_MAX_PEOPLE):
-        for page in pages(old_index, where=FaceFilter(person=person), stop=stop):
-            for record in page:
-                face = _same_face(record, new_index, stop)
-                if face is None:
-                    counts.lost += 1
-                    _log.warning("no face for %s in %s", person, record.payload.path)
-                    continue
-                counts.kept += 1
-                if face.payload.person != person:
-                    new_index.set_payload([face.face_id], person=person)
-    return counts
-
-
-def _same_face(record: FaceRecord, new_index: FaceIndex, stop: Event) -> FaceRecord | None:
-    where = FaceFilter(image_id=record.payload.image_id)
-    found = (face for page in pages(new_index, where=where, stop=stop) for face in page)
-    faces = [face for face in found if face.payload.page == record.payload.page]
-    best = max(faces, key=lambda face: overlap(face.payload.bbox, record.payload.bbox), default=None)
-    if best is None or overlap(best.payload.bbox, record.payload.bbox) < _MIN_OVERLAP:
-        return None
-    return best
 
 
 def _originals(old_ledger: Ledger, missing_paths: list[str]) -> Iterator[File]:

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Event
 from typing import Final
 
+from app.catalog import PeopleStore
 from app.commands.audit import record_command
 from app.commands.search_faces import QueryFaces, chosen_faces, require_faces, require_readable, say_examples
 from app.commands.search_output import SearchOutput, Sources, write_matches
@@ -52,7 +53,8 @@ class SearchRequest:
         face_ids: indexed faces of the person.
         together: files or face_ids of further persons in the same photograph.
         unlike: files or face_ids of other persons.
-        where: which stored faces count.
+        where: which stored faces count, apart from `people`.
+        people: names or ids of people, any of whom the faces must show; empty: anybody.
         threshold: lowest similarity; None: the model's own.
         sort: the order.
         group_by: only the best match of each.
@@ -66,6 +68,7 @@ class SearchRequest:
     together: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
     where: FaceFilter | None = None
+    people: tuple[str, ...] = ()
     threshold: float | None = None
     sort: Sort = "similarity"
     group_by: GroupBy | None = None
@@ -74,7 +77,7 @@ class SearchRequest:
 
 
 def condition(
-    folders: Iterable[Path], taken_from: str, taken_to: str, *, undated: bool, clear: bool
+    folders: Iterable[Path], taken_from: str, taken_to: str, *, undated: bool, clear: bool, unnamed: bool = False
 ) -> FaceFilter | None:
     """Return the filter of the options; None if there is none.
 
@@ -84,7 +87,27 @@ def condition(
     if is_later(taken_from, taken_to):
         raise OceanoError("invalid_request", f"--from {taken_from} is later than --to {taken_to}")
     paths = [str(folder.absolute()) for folder in folders]
-    return face_filter(paths, taken_from, taken_to, undated=undated, clear=clear)
+    return face_filter(paths, taken_from, taken_to, undated=undated, clear=clear, unnamed=unnamed)
+
+
+def of_people(where: FaceFilter | None, store: PeopleStore, people: Iterable[str]) -> FaceFilter | None:
+    """Return a filter with people as a condition.
+
+    Args:
+        where: the other conditions.
+        store: knows the people.
+        people: their names or ids. A name is all people who have exactly this one.
+
+    Raises:
+        OceanoError: `person_unknown`, `ledger_unavailable`.
+    """
+    ids: list[str] = []
+    for text in people:
+        found = [one.id for one in store.named(text)] or [*store.persons([text.lower()])]
+        if not found:
+            raise OceanoError("person_unknown", f"nobody has the name or id {text}", details={"person": text})
+        ids += found
+    return replace(where or FaceFilter(), person=tuple(dict.fromkeys(ids))) if ids else where
 
 
 def run_search(settings: Settings, request: SearchRequest, output: SearchOutput, stop: Event) -> int:
@@ -124,6 +147,8 @@ def _search(
     load: Callable[[], Engine],
 ) -> int:
     with open_without_engine(settings) as (pack, index, ledger):
+        store = PeopleStore(ledger.database)
+        request = replace(request, where=of_people(request.where, store, request.people))
         results = Results(index, pack, Metrics())
         with closing(results), closing(DecoderPool(1, seconds=_SECONDS)) as decoders:
             faces = QueryFaces(settings, pack, index, decoders, load)
@@ -134,7 +159,7 @@ def _search(
         record_command(settings, "command.search", _recorded(request, query, len(matches)))
         # who runs commands can read the files anyway
         pictures = Pictures(index, ledger, None)
-        sources = Sources(pictures, open_thumbs(settings), cache(lambda: measured_bands(index, pack)))
+        sources = Sources(pictures, store.persons, open_thumbs(settings), cache(lambda: measured_bands(index, pack)))
         try:
             is_complete = write_matches(matches, output, sources, stop)
         except BrokenPipeError:  # such as `| head`; Python would complain again when it closes standard output

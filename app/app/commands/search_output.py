@@ -18,7 +18,7 @@ from app.core.files import for_user
 from app.images import Thumbs
 from app.library import Pictures
 from app.service import AllMatches, Bands, Sureness, two_decimals
-from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows, path_lines, zip_archive
+from app.service.export import MAX_ON_SHEET, PeopleById, contact_sheet, csv_rows, json_rows, path_lines, zip_archive
 
 _STDOUT: Final = "-"
 _WORDS: Final[dict[Sureness, str]] = {
@@ -72,11 +72,13 @@ class Sources:
 
     Attributes:
         pictures: opens the originals.
+        people: looks up people by their ids.
         thumbs: the thumbnails.
         bands: returns what similarities mean; may take a second.
     """
 
     pictures: Pictures
+    people: PeopleById
     thumbs: Thumbs
     bands: Callable[[], Bands]
 
@@ -99,9 +101,9 @@ def write_matches(matches: AllMatches, output: SearchOutput, sources: Sources, s
     if output == SearchOutput():
         _print_table(matches, sources.bands, stop)
     if output.csv:
-        _send(csv_rows(matches, sources.bands()), output.csv, stop)
+        _send(csv_rows(matches, sources.bands(), sources.people), output.csv, stop)
     if output.as_json:
-        _send(json_rows(matches, sources.bands()), _STDOUT, stop)
+        _send(json_rows(matches, sources.bands(), sources.people), _STDOUT, stop)
     if output.paths or output.null:
         _send(path_lines(matches, sources.pictures, end=b"\0" if output.null else b"\n"), _STDOUT, stop)
     if output.pdf:

@@ -137,6 +137,7 @@ class Settings(BaseSettings):
     read_names: bool = Field(
         True, description="whether an ingest names faces as the pictures' metadata and sidecars say"
     )
+    group_after_ingest: bool = Field(True, description="whether an ingest groups new faces by person at its end")
     preview_cache_mb: int = Field(2048, ge=0, description="megabytes (10^6 bytes) of previews that are kept on disk")
 
     @field_validator("uvicorn_workers")

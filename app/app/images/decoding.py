@@ -22,12 +22,13 @@ from app.images.dates import Metadata, taken_at
 from app.images.depth import decode_wide, eight_bits
 from app.images.details import details_of
 from app.images.formats import FORMATS, SNIFF_BYTES, sniff
-from app.images.heif import has_rotation, register_heif
+from app.images.heif import has_rotation, items, register_heif
 from app.images.jpeg import DIVISORS, JpegHeader, check_scans, jpeg_pixels, read_header
 from app.images.pages import mp_pages, page_of, with_first_page
 from app.images.png import png_parts
 from app.images.structure import check_structure
 from app.images.tiff import Directory, directories, embedded_jpegs, further_pages, is_raw
+from app.images.xmp import webp_chunk
 
 _MAX_HEADER_PIXELS: Final = 500_000_000  # of a JPEG that is decoded at a part of its size
 _MAX_SIDE: Final = 65_535  # as in a JPEG; a longer image costs memory and shows no faces
@@ -41,6 +42,7 @@ _BMP_RUN_LENGTHS: Final = (1, 2)  # RLE8, RLE4
 _XMP_TAG: Final = 700
 _IPTC_TAG: Final = 33723
 _PNG_XMP: Final = "XML:com.adobe.xmp"
+_EXIF_HEAD: Final = b"Exif\x00\x00"
 _TRANSPOSED: Final = range(5, 9)  # EXIF orientations that swap width and height
 
 
@@ -375,6 +377,32 @@ def _orientation(metadata: Metadata) -> int | None:
     if orientation is None and (found := _XMP_ORIENTATION.search(metadata.xmp, 0, _MAX_PACKET)):
         return int(found.group(1))
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else None
+
+
+def orientation_of(data: bytes) -> int:
+    """Return how the image stored in a file becomes upright: the orientation of Exif, 1 to 8; 1 if there is none.
+
+    Args:
+        data: the file's bytes. No decoder reads them.
+    """
+    metadata = Metadata()
+    with contextlib.suppress(*DECODER_ERRORS, OceanoError):
+        match sniff(data[:SNIFF_BYTES]):
+            case "JPEG":
+                header = read_header(data)
+                metadata = Metadata(_exif(header.exif), header.xmp)
+            case "PNG":
+                parts = png_parts(data)
+                metadata = Metadata(_exif(parts.exif), parts.texts.get(_PNG_XMP, "").encode())
+            case "TIFF":
+                found = directories(data)[0].orientation
+                return found if 1 <= found <= 8 else 1
+            case "WEBP":
+                metadata = Metadata(_exif(webp_chunk(data, b"EXIF").removeprefix(_EXIF_HEAD)))
+            case "HEIF" | "AVIF":
+                item = next(items(data, b"Exif", b"", _MAX_PACKET), b"")
+                metadata = Metadata(_exif(item[4 + int.from_bytes(item[:4], "big") :]))
+    return _orientation(metadata) or 1
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

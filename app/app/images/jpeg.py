@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -154,6 +154,27 @@ def read_header(data: bytes) -> JpegHeader:
         if marker == 0xE2 and data.startswith(_MULTI_PICTURE, start + 2):
             header.multi_picture = start + 2 + len(_MULTI_PICTURE)
     raise ValueError("it has no image data")
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the segments before the first scan of a JPEG: marker, and positions of the contents and of the end.
+
+    Args:
+        data: the file's bytes. If they are damaged, it ends earlier.
+    """
+    position = 2
+    for _ in range(_MAX_SEGMENTS):
+        try:
+            marker, start = _next_marker(data, position)
+        except ValueError:
+            return
+        if marker in _ALONE:
+            position = start
+            continue
+        if marker in (_START, _END, _SCAN[1]):
+            return
+        position = start + max(int.from_bytes(data[start : start + 2], "big"), 2)
+        yield marker, start + 2, position
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:

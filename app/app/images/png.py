@@ -67,6 +67,26 @@ def png_parts(data: bytes) -> PngParts:
     return parts
 
 
+def text_of(data: bytes, keyword: bytes, limit: int) -> bytes | None:
+    """Return the first text of a PNG file with a keyword; None if there is none.
+
+    Args:
+        data: the file's bytes.
+        keyword: of the text.
+        limit: bytes of the text after decompression; the rest is left out.
+    """
+    position = _SIGNATURE_BYTES
+    for _ in range(_MAX_CHUNKS):
+        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        start, end = position + 8, position + 12 + length
+        if kind == b"iTXt" and data.startswith(keyword + b"\0", start):
+            return _content(kind, data[start + len(keyword) + 1 : end - 4], limit)
+        if kind == b"IEND" or end >= len(data):
+            break
+        position = end
+    return None
+
+
 def _add_side_chunk(parts: PngParts, kind: bytes, body: bytes) -> None:
     if kind == b"eXIf":
         parts.exif = parts.exif or body
@@ -82,11 +102,16 @@ def _add_side_chunk(parts: PngParts, kind: bytes, body: bytes) -> None:
 def _text(kind: bytes, body: bytes) -> tuple[str, str]:
     """Return keyword and text of a text chunk, cut off at its largest size."""
     keyword, _, rest = body.partition(b"\0")
+    content = _content(kind, rest, _MAX_TEXT_BYTES)
+    return keyword.decode("latin-1"), content.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
+
+
+def _content(kind: bytes, rest: bytes, limit: int) -> bytes:
+    """Return the text of what follows the keyword of a text chunk, cut off at a number of bytes."""
     if kind == b"iTXt":
         compressed = rest[:1] == b"\1"
         rest = rest[2:].split(b"\0", 2)[-1]
     else:
         compressed = kind == b"zTXt"
         rest = rest[1:] if compressed else rest
-    content = zlib.decompressobj().decompress(rest, _MAX_TEXT_BYTES) if compressed else rest[:_MAX_TEXT_BYTES]
-    return keyword.decode("latin-1"), content.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
+    return zlib.decompressobj().decompress(rest, limit) if compressed else rest[:limit]

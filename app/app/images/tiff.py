@@ -16,6 +16,7 @@ _BITS: Final = 258
 _COMPRESSION: Final = 259
 _PHOTOMETRIC: Final = 262
 _STRIP_OFFSETS: Final = 273
+_ORIENTATION: Final = 274
 _SAMPLES: Final = 277
 _STRIP_BYTES: Final = 279
 _SUB_IFDS: Final = 330
@@ -33,6 +34,7 @@ _TAGS: Final = frozenset(
         _COMPRESSION,
         _PHOTOMETRIC,
         _STRIP_OFFSETS,
+        _ORIENTATION,
         _SAMPLES,
         _STRIP_BYTES,
         _SUB_IFDS,
@@ -96,6 +98,11 @@ class Directory:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.first(_WIDTH), self.first(_HEIGHT)
+
+    @property
+    def orientation(self) -> int:
+        """That of Exif, 1 to 8 in an undamaged file."""
+        return self.first(_ORIENTATION, 1)
 
     @property
     def samples(self) -> int:
@@ -164,6 +171,23 @@ def check_tags(data: bytes) -> None:
                 tag, kind, values, _ = layout.entry(start, place)
                 if kind not in _BYTE_TYPES and values > _MOST_VALUES:
                     raise ValueError(f"tag {tag} has {values:,} values")
+
+
+def bytes_of(data: bytes, wanted: int) -> bytes:
+    """Return the bytes of a tag in the first directory of a TIFF file; nothing if there is none.
+
+    Args:
+        data: the file's bytes.
+        wanted: number of a tag that holds bytes.
+    """
+    layout = _Layout(data)
+    with contextlib.suppress(struct.error):
+        entries, start, _ = layout.header(layout.first_directory())
+        for place in range(min(entries, _MAX_ENTRIES)):
+            tag, kind, count, field = layout.entry(start, place)
+            if tag == wanted and kind in _BYTE_TYPES:
+                return layout.bytes_at(count, field)
+    return b""
 
 
 def further_pages(images: list[Directory]) -> list[Directory]:
@@ -305,6 +329,13 @@ class _Layout:
         """
         tag, kind, count, field = self._entry.unpack_from(self._data, start + place * self._entry.size)
         return tag, kind, count, field
+
+    def bytes_at(self, count: int, field: bytes) -> bytes:
+        """Return the bytes of an entry, fewer if they are not all within the file."""
+        if count <= len(field):
+            return field[:count]
+        start = int(self._offset.unpack(field)[0])
+        return self._data[start : start + count]
 
     def _values(self, kind: int, count: int, field: bytes, *, with_last: bool) -> tuple[int, ...]:
         size, letter = _TYPES[kind]

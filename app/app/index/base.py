@@ -66,6 +66,16 @@ class BaseIndex(ABC):
             found += self._nearest(unit_rows(part, self._size), limit, threshold, conditions)
         return found
 
+    def search_scores(
+        self, embeddings: Sequence[Floats], *, limit: int, threshold: float | None = None, candidates: int = 128
+    ) -> list[list[Score]]:
+        require_limit(limit)
+        require_threshold(threshold)
+        found: list[list[Score]] = []
+        for part in chunks(embeddings, _SEARCH_VECTORS):
+            found += self._nearest_scores(unit_rows(part, self._size), limit, threshold, candidates)
+        return found
+
     def search_exact(
         self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
     ) -> list[Score]:
@@ -116,6 +126,10 @@ class BaseIndex(ABC):
         self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
     ) -> list[list[Match]]:
         """Return the matches of each row of (n, D), best first; n fits into one request."""
+
+    @abstractmethod
+    def _nearest_scores(self, rows: Floats, limit: int, threshold: float | None, candidates: int) -> list[list[Score]]:
+        """Return the scores of each row of (n, D), best first; n fits into one request."""
 
     @abstractmethod
     def _exact(self, row: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]) -> list[Score]:

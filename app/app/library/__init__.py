@@ -5,6 +5,7 @@ from app.library.consistency import ConsistencyCheck, Inconsistencies
 from app.library.hashes import Hashed, MissingHashes
 from app.library.ingest_counts import IngestCounts
 from app.library.locations import Locations
+from app.library.names import KnownNames, NameReader, PeopleNames
 from app.library.neighbours import Neighbours
 from app.library.opening import ImageFile, OpenedFile
 from app.library.originals import redrawn_thumbnail
@@ -25,11 +26,14 @@ __all__ = [
     "ImageFile",
     "Inconsistencies",
     "IngestCounts",
+    "KnownNames",
     "Locations",
     "MissingHashes",
+    "NameReader",
     "Neighbours",
     "OpenedFile",
     "PathFilter",
+    "PeopleNames",
     "Pictures",
     "PresenceCheck",
     "Progress",

@@ -13,7 +13,8 @@ from app.core.errors import OceanoError
 from app.core.paths import folders_of, readable
 from app.core.protocols import Engine
 from app.core.types import Face, FacePayload, FacePoint, File, Picture, face_id_of
-from app.images import Thumbs, face_thumbnail, phash_of
+from app.images import PictureNames, Thumbs, face_thumbnail, phash_of
+from app.library.names import NameReader
 from app.library.reader import Reader, ReadResult, all_pages_message, failure_record, file_record, first_page_message
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Batch:
         records: results that need no processing.
         unchanged: records of files whose image is already `done` or `no_face` in the ledger.
         points: the faces to write to the index.
+        names: pictures with names in their metadata.
         pages: pages that were read after the first ones of their files.
         failed_pages: further pages that failed.
     """
@@ -52,6 +54,7 @@ class Batch:
     records: list[FileRecord] = field(default_factory=list)
     unchanged: list[FileRecord] = field(default_factory=list)
     points: list[FacePoint] = field(default_factory=list)
+    names: list[PictureNames] = field(default_factory=list)
     pages: int = 0
     failed_pages: int = 0
 
@@ -65,6 +68,7 @@ class Batch:
         self.records += other.records
         self.unchanged += other.unchanged
         self.points += other.points
+        self.names += other.names
         self.pages += other.pages
         self.failed_pages += other.failed_pages
 
@@ -80,13 +84,23 @@ class BatchProcessor:
         reader: decodes pictures.
         thumbs: receives the thumbnails.
         all_pages: also process the pages after the first of a file.
+        names: reads the names in the metadata; None: they are not read.
     """
 
-    def __init__(self, engine: Engine, reader: Reader, thumbs: Thumbs, *, all_pages: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        reader: Reader,
+        thumbs: Thumbs,
+        *,
+        all_pages: bool = False,
+        names: NameReader | None = None,
+    ) -> None:
         self._engine = engine
         self._reader = reader
         self._thumbs = thumbs
         self._all_pages = all_pages
+        self._names = names
 
     def process(self, batch: Batch) -> Batch:
         """Process the pending images of a batch: write thumbnails, and fill in `outcomes` and `points`.
@@ -140,6 +154,9 @@ class BatchProcessor:
             points = self._points(read.file, picture, faces)
         except OceanoError as failure:  # the picture cannot be decoded at full size
             return failure_record(read.file, read.image_id, failure)
+        payloads = [point.payload for point in points]
+        if self._names is not None and (names := self._names.read(read.file.path, read.data, payloads)) is not None:
+            batch.names.append(names)
         message = None
         if picture.pages > 1:
             message = (

@@ -30,6 +30,7 @@ class Inconsistencies:
         incomplete_images: images of the ledger that lack faces in the index.
         unknown_faces: faces of the index whose image is not in the ledger, or has fewer faces there.
         misplaced_images: images whose path or folders in the index are not those of the ledger.
+        misnamed_images: images with a face whose name in the index is not that of the catalog; the caller finds them.
         without_thumbnail: faces without a thumbnail.
         unused_thumbnails: thumbnails of faces that are not in the index.
         without_hash: images without a perceptual hash: older versions stored none. They are no disagreement; only
@@ -44,6 +45,7 @@ class Inconsistencies:
     misplaced_images: set[str] = field(default_factory=set)
     without_thumbnail: set[str] = field(default_factory=set)
     unused_thumbnails: set[str] = field(default_factory=set)
+    misnamed_images: set[str] = field(default_factory=set)
     without_hash: int = 0
 
     @property
@@ -54,6 +56,7 @@ class Inconsistencies:
             or self.incomplete_images
             or self.unknown_faces
             or self.misplaced_images
+            or self.misnamed_images
             or self.without_thumbnail
             or self.unused_thumbnails
         )

@@ -34,6 +34,8 @@ class IngestCounts:
         pages: pages that were read after the first ones of their files.
         failed_pages: further pages that failed.
         missing: known files of the folder that are missing and have no copy; only a prune removes them.
+        named: faces that got a name from the metadata of their picture.
+        unmatched_names: names in the metadata that no face got.
     """
 
     files: int = 0
@@ -54,6 +56,8 @@ class IngestCounts:
     pages: int = 0
     failed_pages: int = 0
     missing: int = 0
+    named: int = 0
+    unmatched_names: int = 0
 
     def add(self, change: Mapping[str, int]) -> None:
         """Add numbers by name."""

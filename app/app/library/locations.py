@@ -13,7 +13,7 @@ from functools import partial
 from threading import Event
 from typing import Any, Final
 
-from app.catalog import FileRecord, Ledger
+from app.catalog import FaceTable, FileRecord, Ledger
 from app.core.paths import folders_of, readable
 from app.core.protocols import FaceIndex
 from app.core.types import face_ids_of
@@ -97,6 +97,7 @@ class Locations:
         self._check = check
         self._digest = digest
         self._retry = retry
+        self._faces = FaceTable(ledger.database, ledger.collection)
 
     def settle(self, image_ids: Sequence[str], new: Collection[str] = ()) -> dict[str, list[str]]:
         """Make an existing file represent each image, and write the paths of all its files to the index.
@@ -192,6 +193,7 @@ class Locations:
             for image_id in images:
                 previews.delete(image_id)
             self._retry(lambda: self._index.delete(face_ids))
+            self._faces.remove(face_ids)
 
     def _face_ids(self, image_id: str, faces: int) -> list[str]:
         return face_ids_of(image_id, self._digest, faces)

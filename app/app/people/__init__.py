@@ -2,20 +2,22 @@
 
 `naming` has the changes (`edits` their rows, `profile` what is said besides faces); `names_copy` keeps the index up to
 date; `suggestions` and `likeness` recognise people from clear `examples`; `places` finds faces whatever the model.
-`grouping` goes through unnamed faces in batches and asks the index for their neighbours; `linkage` decides which groups
-merge; `groups` has the values that both exchange, and what is kept between runs.
+`group_run` goes through new faces in batches; `grouping` asks the index for neighbours; `linkage` decides which groups
+merge; `groups` has the values that they exchange. What is kept is `app.catalog.FaceTable`.
 """
 
 from app.people.examples import clear_faces
-from app.people.grouping import cut_of, group_faces
-from app.people.groups import Groups, Placed, Rules, Settings
+from app.people.group_run import GroupCounts, GroupRun
+from app.people.grouping import cut_of
+from app.people.groups import Settings
 from app.people.likeness import Likeness, identify
 from app.people.metadata_names import GivenNames, MetadataNames
 from app.people.metadata_rows import Given
-from app.people.names_copy import NamesCopy
+from app.people.names_copy import NameCounts, NamesCopy
 from app.people.naming import MAX_MERGED, Author, Done, Naming
 from app.people.places import MAX_FACES, at, faces_in, matched, place_of, places_of
 from app.people.profile import MAX_NAME, MAX_NOTES, Profile, checked_name
+from app.people.regions import NamedFaces, named_faces, regions_of
 from app.people.suggestions import Suggestion, Suggestions
 
 __all__ = [
@@ -27,14 +29,15 @@ __all__ = [
     "Done",
     "Given",
     "GivenNames",
-    "Groups",
+    "GroupCounts",
+    "GroupRun",
     "Likeness",
     "MetadataNames",
+    "NameCounts",
+    "NamedFaces",
     "NamesCopy",
     "Naming",
-    "Placed",
     "Profile",
-    "Rules",
     "Settings",
     "Suggestion",
     "Suggestions",
@@ -43,9 +46,10 @@ __all__ = [
     "clear_faces",
     "cut_of",
     "faces_in",
-    "group_faces",
     "identify",
     "matched",
+    "named_faces",
     "place_of",
     "places_of",
+    "regions_of",
 ]

@@ -1,32 +1,37 @@
 """Groups faces that show the same person, from the neighbours that the index finds for each face.
 
 Faces are grouped in batches. A batch asks the index once for the neighbours of its faces, and only groups that contain
-such a neighbour are touched, so new faces join or found groups without a new start. A run that was interrupted goes on
-with the faces that are not in `Groups`.
+such a neighbour are read and changed, so new faces join or found groups without a new start.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from itertools import groupby
 from statistics import NormalDist
+from threading import Event
 from typing import Final
 
 import numpy as np
 
+from app.catalog import FaceTable, GroupedFace, Member
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
-from app.core.types import FACE_NAMESPACE, FacePayload, FaceRecord, Floats, Strangers
-from app.people.groups import Groups, Placed, Rules, Settings
-from app.people.linkage import Linkage, Node
+from app.core.types import FACE_NAMESPACE, Score, Strangers
+from app.people.groups import FaceBatch, Settings
+from app.people.linkage import Images, Linkage, Node
 
 _SEARCHED_AT_ONCE: Final = 256
 _READ_AT_ONCE: Final = 2_000
 _LEAST_FACES: Final = 10_000  # relatives and look-alikes are in every small index
 _STRANGERS: Final = 0.1  # expected above the cut for each face
 _LOWEST, _HIGHEST = 0.35, 0.5  # of a cut: an estimate of the strangers can be far off
+
+
+class GroupingStopped(Exception):
+    """A batch was given up because the run is to stop; nothing of it was recorded."""
 
 
 def cut_of(strangers: Strangers, faces: int) -> float:
@@ -44,241 +49,173 @@ def cut_of(strangers: Strangers, faces: int) -> float:
     return min(_HIGHEST, max(_LOWEST, cut))
 
 
-def group_faces(
-    index: FaceIndex,
-    groups: Groups,
-    settings: Settings,
-    rules: Rules | None = None,
-    *,
-    new: Iterable[str] | None = None,
-    done: Callable[[int], None] = lambda faces: None,
-) -> None:
-    """Group the faces that are not in `groups` yet, and those that the rules move.
+class BatchGrouping:
+    """Groups the faces of a batch, with the groups from earlier batches that are near them.
 
     Args:
         index: the faces.
-        groups: is changed, after each batch; a copy stored then is enough to go on from.
+        table: the groups.
         settings: how faces are grouped.
-        rules: names and rejections.
-        new: face_ids that may be new; None: every face of the index is read.
-        done: called after each batch with its number of faces.
-
-    Raises:
-        OceanoError: `index_unavailable`.
+        faces: the batch; none of them has a group.
+        stop: once set, ends the searches.
     """
-    rules = rules or Rules()
-    again = _moved(groups, rules)
-    for face_id in again:
-        groups.remove(face_id)
-    for records in _batches(index, groups, settings.batch, new if new is None else [*new, *sorted(again)]):
-        _Batch(index, groups, settings, rules, records).run()
-        done(len(records))
-
-
-def _moved(groups: Groups, rules: Rules) -> set[str]:
-    """Return the faces to look at again: rejected ones, and those of a group in which names contradict each other.
-
-    A group whose named faces are all of one person becomes the person's group at once.
-    """
-    named: dict[str, set[str]] = {}
-    for face_id, person in rules.named.items():
-        if place := groups.of(face_id):
-            named.setdefault(place.group, set()).add(person)
-    again: set[str] = set()
-    for group, persons in sorted(named.items()):
-        if len(persons) > 1 or (group not in persons and not _renamed(groups, group, *persons)):
-            again.update(groups.members(group))
-    for one, other in rules.apart:
-        home = _home(groups, rules, one)
-        if home is not None and home == _home(groups, rules, other):
-            again.update(name for name in (one, other) if name in groups and name not in rules.named)
-    return again
-
-
-def _renamed(groups: Groups, group: str, person: str) -> bool:
-    """Give a group the id of a person without a group; return False if the person has one."""
-    if groups.members(person):
-        return False
-    for face_id in groups.members(group):
-        if place := groups.of(face_id):
-            groups.put(face_id, replace(place, group=person))
-    return True
-
-
-def _home(groups: Groups, rules: Rules, name: str) -> str | None:
-    """Return the group of a face or of a person."""
-    if place := groups.of(name):
-        return rules.named.get(name, place.group)
-    return name if groups.members(name) else None
-
-
-def _batches(index: FaceIndex, groups: Groups, size: int, new: Sequence[str] | None) -> Iterator[list[FaceRecord]]:
-    """Yield the faces that are not in the groups, with embeddings, in the order of their ids."""
-    batch: list[FaceRecord] = []
-    for records in _read(index, groups, new):
-        batch += [record for record in records if record.face_id not in groups and record.embedding is not None]
-        while len(batch) >= size:
-            yield batch[:size]
-            batch = batch[size:]
-    if batch:
-        yield batch
-
-
-def _read(index: FaceIndex, groups: Groups, new: Sequence[str] | None) -> Iterator[Sequence[FaceRecord]]:
-    if new is not None:
-        for ids in chunks(sorted({face_id for face_id in new if face_id not in groups}), _READ_AT_ONCE):
-            yield index.retrieve(ids, with_embedding=True)
-        return
-    offset: str | None = None
-    while True:
-        page = index.scroll(limit=_READ_AT_ONCE, offset=offset, with_embedding=True)
-        yield page.records
-        if (offset := page.next_offset) is None:
-            return
-
-
-class _Batch:
-    """Groups some faces, with the groups from earlier batches that are near them."""
 
     def __init__(
-        self, index: FaceIndex, groups: Groups, settings: Settings, rules: Rules, records: list[FaceRecord]
+        self, index: FaceIndex, table: FaceTable, settings: Settings, faces: FaceBatch, stop: Event | None = None
     ) -> None:
-        self._index, self._groups, self._settings, self._rules = index, groups, settings, rules
-        self._records = {record.face_id: record for record in sorted(records, key=lambda record: record.face_id)}
-        self._persons = set(rules.named.values())
-        self._nodes: list[Node] = []
-        self._numbers: dict[str, int] = {}  # of nodes, by face_id of a new face or id of an earlier group
+        self._index, self._table, self._settings, self._faces = index, table, settings, faces
+        self._stop = stop or Event()
+        self._numbers = {face_id: number for number, face_id in enumerate(faces.face_ids)}
+        self._nodes: list[Node] = []  # those of the faces first
+        self._labels: list[str] = []  # of the groups, whose nodes follow
+        self._sizes: dict[str, int] = {}
 
-    def run(self) -> None:
-        """Group the faces and place them."""
-        pairs = self._pairs()
+    def run(self) -> tuple[list[GroupedFace], list[tuple[str, str]]]:
+        """Group the faces; return what is to be recorded: the arguments of `FaceTable.write`.
+
+        Raises:
+            GroupingStopped: `stop` was set.
+            OceanoError: `index_unavailable`, `ledger_unavailable`.
+        """
+        edges, outside = self._search()
         self._add_faces()
-        own = {person for face_id in self._records if (person := self._rules.named.get(face_id)) is not None}
-        self._add_groups({label for pair in pairs for label in pair if label not in self._records} | own)
-        self._set_apart()
-        edges = sorted({(min(a, b), max(a, b)) for a, b in self._numbered(pairs)})
+        edges += self._add_groups(outside)
         linkage = Linkage(self._nodes, self._settings.cut, self._settings.least_mean)
         self._unite_named(linkage)
         linkage.merge_clear(edges)
         linkage.join_poor(edges)
-        self._place(linkage)
+        return self._placed(linkage)
 
-    def _pairs(self) -> set[tuple[str, str]]:
-        """Return the neighbours: pairs of new faces, and of a new face and an earlier group."""
-        pairs: set[tuple[str, str]] = set()
+    def _search(self) -> tuple[list[tuple[int, int]], list[tuple[int, str]]]:
+        """Return the neighbours: numbers of two faces of the batch, and a number and the id of another face."""
+        count = len(self._faces.face_ids)
+        inside: set[int] = set()
+        outside: list[tuple[int, str]] = []
         with ThreadPoolExecutor(self._settings.workers) as pool:
-            for found in pool.map(self._search, chunks(list(self._records.values()), _SEARCHED_AT_ONCE)):
-                pairs.update(found)
-        return pairs
+            for first, found in pool.map(self._neighbours, range(0, count, _SEARCHED_AT_ONCE)):
+                for number, scores in enumerate(found, first):
+                    for score in scores:
+                        other = self._numbers.get(score.face_id)
+                        if other is None:
+                            outside.append((number, score.face_id))
+                        elif other != number:
+                            inside.add(min(number, other) * count + max(number, other))
+        return [divmod(pair, count) for pair in sorted(inside)], outside
 
-    def _search(self, records: Sequence[FaceRecord]) -> list[tuple[str, str]]:
-        found = self._index.search_batch(
-            [record.embedding for record in records if record.embedding is not None],
+    def _neighbours(self, first: int) -> tuple[int, list[list[Score]]]:
+        if self._stop.is_set():
+            raise GroupingStopped
+        return first, self._index.search_scores(
+            list(self._faces.embeddings[first : first + _SEARCHED_AT_ONCE]),
             limit=self._settings.neighbours + 1,  # the face itself is one
             threshold=self._settings.cut,
+            candidates=self._settings.candidates,
         )
-        pairs = []
-        for record, matches in zip(records, found, strict=True):
-            for match in matches:
-                if match.face_id in self._records:
-                    if match.face_id != record.face_id:
-                        pairs.append((min(record.face_id, match.face_id), max(record.face_id, match.face_id)))
-                elif place := self._groups.of(match.face_id):
-                    pairs.append((record.face_id, place.group))
-        return pairs
-
-    def _numbered(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[int, int]]:
-        for one, other in pairs:
-            if one in self._numbers and other in self._numbers:
-                yield self._numbers[one], self._numbers[other]
-
-    def _add(self, label: str, node: Node) -> None:
-        self._numbers[label] = len(self._nodes)
-        self._nodes.append(node)
 
     def _add_faces(self) -> None:
-        for face_id, record in self._records.items():
-            assert record.embedding is not None  # noqa: S101 - `_batches` yields no others
-            clear = int(self._is_clear(record.payload))
-            image = {record.payload.image_id}
-            self._add(face_id, Node(record.embedding, clear, image, self._rules.named.get(face_id)))
+        faces = self._faces
+        for number, face_id in enumerate(faces.face_ids):
+            person, rejected = faces.persons.get(face_id), faces.rejected.get(face_id, frozenset())
+            images = Images([hash(faces.image_ids[number])])
+            self._nodes.append(
+                Node(faces.embeddings[number], int(faces.clear[number]), images, person, rejected - {person})
+            )
 
-    def _add_groups(self, labels: set[str]) -> None:
-        """Add earlier groups; the sum of a large one is estimated from some of its clear faces."""
-        members = {label: self._groups.members(label) for label in sorted(labels)}
-        clear = {label: [name for name in names if self._clear(name)] for label, names in members.items()}
-        chosen = {label: _spread(clear[label] or names[:1], self._settings.sample) for label, names in members.items()}
-        wanted = [name for names in chosen.values() for name in names]
-        rows: dict[str, Floats | None] = {}
-        for names in chunks(wanted, _READ_AT_ONCE):
-            rows |= {record.face_id: record.embedding for record in self._index.retrieve(names, with_embedding=True)}
-        for label, names in chosen.items():
-            known = [row for name in names if (row := rows.get(name)) is not None]
-            if known:  # else its faces were deleted
-                weight = len(clear[label])
-                total = np.asarray(np.sum(known, axis=0) * (max(weight, 1) / len(known)), np.float32)
-                images = {place.image_id for name in members[label] if (place := self._groups.of(name))}
-                self._add(label, Node(total, weight, images, label if label in self._persons else None))
+    def _add_groups(self, outside: Sequence[tuple[int, str]]) -> list[tuple[int, int]]:
+        """Add the groups of other faces, and those of the persons in the batch; return the edges to them."""
+        known = self._table.known({face_id for _, face_id in outside})
+        groups = {face_id: one.group_id for face_id, one in known.items() if one.group_id and one.is_face}
+        of_persons = {person for name in self._faces.face_ids if (person := self._faces.persons.get(name))}
+        chosen: list[list[str]] = []
+        for label, members in groupby(
+            self._table.members(sorted({*groups.values(), *of_persons})), lambda member: member.group_id
+        ):
+            chosen.append(self._add_group(label, members))
+        self._estimate(chosen)
+        places = {label: len(self._faces.face_ids) + place for place, label in enumerate(self._labels)}
+        return sorted({(number, places[groups[name]]) for number, name in outside if groups.get(name) in places})
 
-    def _is_clear(self, payload: FacePayload) -> bool:
-        return not payload.flaws and payload.quality >= self._settings.least_quality
+    def _add_group(self, label: str, members: Iterator[Member]) -> list[str]:
+        """Add a group without its sum; return the faces that its sum is estimated from."""
+        images: list[int] = []
+        clear: list[str] = []
+        any_face = ""
+        weight, is_person, rejected = 0, False, set[str]()
+        for member in members:
+            images.append(hash(member.image_id))
+            any_face = any_face or member.face_id
+            is_person |= member.person_id == label
+            if member.face_id in self._faces.rejected:
+                rejected |= self._faces.rejected[member.face_id] - {member.person_id}
+            if member.clear:
+                weight += 1
+                if len(clear) < self._settings.sample:  # ids are hashes, so that the first ones are any
+                    clear.append(member.face_id)
+        empty = np.zeros(self._faces.embeddings.shape[1], np.float32)
+        person = label if is_person else None
+        self._nodes.append(Node(empty, weight, Images((), images), person, frozenset(rejected)))
+        self._labels.append(label)
+        self._sizes[label] = len(images)
+        return clear or [any_face]
 
-    def _clear(self, face_id: str) -> bool:
-        place = self._groups.of(face_id)
-        return place is not None and place.clear
-
-    def _set_apart(self) -> None:
-        for one, other in self._rules.apart:
-            a, b = self._number_of(one), self._number_of(other)
-            if a is not None and b is not None and a != b:
-                self._nodes[a].apart.add(b)
-                self._nodes[b].apart.add(a)
-
-    def _number_of(self, name: str) -> int | None:
-        """Return the node of a face or of a person."""
-        if name in self._numbers and (name in self._records or name in self._persons):
-            return self._numbers[name]
-        if name in self._persons:
-            return next((number for number, node in enumerate(self._nodes) if node.person == name), None)
-        place = self._groups.of(name)
-        return self._numbers.get(place.group) if place else None
+    def _estimate(self, chosen: Sequence[Sequence[str]]) -> None:
+        """Set the sums of the groups from some of their faces; a group whose faces were deleted has none."""
+        first = len(self._faces.face_ids)
+        owners = {face_id: first + place for place, names in enumerate(chosen) for face_id in names}
+        found = [0] * len(self._nodes)
+        for names in chunks(owners, _READ_AT_ONCE):
+            for record in self._index.retrieve(names, with_embedding=True):
+                if record.embedding is not None:
+                    self._nodes[owners[record.face_id]].total += record.embedding
+                    found[owners[record.face_id]] += 1
+        for number in range(first, len(self._nodes)):
+            node = self._nodes[number]
+            if found[number]:
+                node.total *= max(node.clear, 1) / found[number]
+            else:
+                node.clear = 0
 
     def _unite_named(self, linkage: Linkage) -> None:
         first: dict[str, int] = {}
-        for number, node in enumerate(list(self._nodes)):
+        for number, node in enumerate(self._nodes):
             if node.person is not None:
                 linkage.unite(first.setdefault(node.person, number), number)
 
-    def _place(self, linkage: Linkage) -> None:
-        """Place the new faces, and move those of earlier groups that have merged."""
-        parts: dict[int, list[str]] = {}
-        for label, number in self._numbers.items():
-            parts.setdefault(linkage.find(number), []).append(label)
-        for root, labels in parts.items():
-            group = self._name_of(self._nodes[root].person, labels)
-            for label in labels:
-                if record := self._records.get(label):
-                    payload = record.payload
-                    self._groups.put(label, Placed(group, payload.image_id, self._is_clear(payload)))
-                elif label != group:
-                    for face_id in self._groups.members(label):
-                        if place := self._groups.of(face_id):
-                            self._groups.put(face_id, replace(place, group=group))
+    def _placed(self, linkage: Linkage) -> tuple[list[GroupedFace], list[tuple[str, str]]]:
+        faces = self._faces
+        names = self._names(linkage)
+        rows = [
+            GroupedFace(face_id, faces.image_ids[number], names[linkage.find(number)], bool(faces.clear[number]))
+            for number, face_id in enumerate(faces.face_ids)
+        ]
+        merged = [
+            (label, group)
+            for number, label in enumerate(self._labels, len(faces.face_ids))
+            if (group := names[linkage.find(number)]) != label
+        ]
+        return rows, merged
 
-    def _name_of(self, person: str | None, labels: Sequence[str]) -> str:
-        """Return the id of a group: the person's, that of its largest earlier group, or that of its first face."""
-        if person is not None:
-            return person
-        earlier = [label for label in labels if label not in self._records]
-        if earlier:
-            return min(earlier, key=lambda label: (-len(self._groups.members(label)), label))
-        name = min(labels)
-        while self._groups.members(name):  # a face that was taken out of the group that has its id
-            name = str(uuid.uuid5(FACE_NAMESPACE, name))
-        return name
+    def _names(self, linkage: Linkage) -> dict[int, str]:
+        """Return the ids of the groups by root: the person's, that of the largest earlier one, or of the first face."""
+        names: dict[int, str] = {}
+        earlier: dict[int, str] = {}
+        for number, label in enumerate(self._labels, len(self._faces.face_ids)):
+            root = linkage.find(number)
+            best = earlier.get(root, label)
+            earlier[root] = min(best, label, key=lambda one: (-self._sizes[one], one))
+        for number, face_id in enumerate(self._faces.face_ids):
+            root = linkage.find(number)
+            if root not in names:
+                names[root] = self._nodes[root].person or earlier.get(root, face_id)
+        for root, label in earlier.items():
+            names.setdefault(root, self._nodes[root].person or label)
+        return self._unique(names, known=set(self._labels))
 
-
-def _spread(names: Sequence[str], count: int) -> list[str]:
-    """Return at most `count` of the names, at equal distances."""
-    step = max(1, -(-len(names) // count))
-    return list(names[::step])
+    def _unique(self, names: dict[int, str], known: set[str]) -> dict[int, str]:
+        """Give new groups other ids than those that exist: a face may have left the group that has its id."""
+        left = {root: name for root, name in names.items() if name in self._numbers and name not in known}
+        while left:
+            taken = self._table.groups_among(sorted(set(left.values())))
+            left = {root: str(uuid.uuid5(FACE_NAMESPACE, name)) for root, name in left.items() if name in taken}
+            names |= left
+        return names

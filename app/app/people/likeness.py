@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from app.core.protocols import FaceIndex
-from app.core.types import FLAWS, FaceFilter, Floats
+from app.core.types import FLAWS, FaceFilter, Floats, Match
 from app.people.examples import LEAST_QUALITY
 
 BEST: Final = 3
@@ -63,17 +63,25 @@ def identify(index: FaceIndex, embeddings: Sequence[Floats], *, least: float, li
     """
     where = FaceFilter(named=True, without=FLAWS, min_quality=LEAST_QUALITY)
     lists = index.search_batch(embeddings, limit=_NEAREST, threshold=least, where=where) if embeddings else []
+    found = [_by_person(matches) for matches in lists]
+    people = tuple(sorted({person_id for one in found for person_id in one}))
+    faces = index.facet("person", limit=len(people), where=replace(where, person=people)) if people else {}
     answers: list[Likeness | None] = []
-    for matches in lists:
-        of_person: dict[str, list[float]] = defaultdict(list)
-        for match in matches:
-            if match.payload.person is not None:
-                of_person[match.payload.person].append(match.similarity)
-        ranked = sorted(
-            ((score(np.array(values, np.float32)), person_id) for person_id, values in of_person.items()), reverse=True
-        )
-        answers.append(_likeness(ranked, line) if ranked else None)
+    for of_person in found:
+        scores = []
+        for person_id, values in of_person.items():
+            others = min(BEST, faces.get(person_id, 0)) - len(values)  # clear faces that are not similar count as well
+            scores.append((score(np.array([*values, *[least] * others], np.float32)), person_id))
+        answers.append(_likeness(sorted(scores, reverse=True), line) if scores else None)
     return answers
+
+
+def _by_person(matches: Sequence[Match]) -> dict[str, list[float]]:
+    of_person: dict[str, list[float]] = defaultdict(list)
+    for match in matches:
+        if match.payload.person is not None:
+            of_person[match.payload.person].append(match.similarity)
+    return of_person
 
 
 def _likeness(ranked: Sequence[tuple[float, str]], line: float) -> Likeness:

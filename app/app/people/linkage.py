@@ -9,17 +9,56 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from app.core.types import Floats
 
-T = TypeVar("T")
 _SEVERAL: Final = 3  # clear faces whose mean is steadier than a single face
 
 _ROUNDING: Final = 1e-6  # a mean that was computed twice may differ by this much
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+
+class Images:
+    """The images of some faces, as numbers; those of groups from an earlier run take 8 bytes each.
+
+    Args:
+        new: images of new faces.
+        earlier: images of a group from an earlier run.
+    """
+
+    def __init__(self, new: Iterable[int] = (), earlier: Sequence[int] = ()) -> None:
+        self._new = set(new)
+        self._earlier: list[npt.NDArray[np.int64]] = [np.unique(np.array(earlier, np.int64))] if earlier else []
+
+    def isdisjoint(self, other: Images) -> bool:
+        """Return whether no image is in both."""
+        if not self._new.isdisjoint(other._new):
+            return False
+        if self._has_any(other._new) or other._has_any(self._new):
+            return False
+        return not any(
+            len(np.intersect1d(one, two, assume_unique=True)) for one in self._earlier for two in other._earlier
+        )
+
+    def update(self, other: Images) -> None:
+        """Add the images of another object, which must not be used afterwards."""
+        if len(self._new) < len(other._new):
+            self._new, other._new = other._new, self._new
+        self._new |= other._new
+        self._earlier += other._earlier
+
+    def _has_any(self, new: set[int]) -> bool:
+        return any(_contains(stored, image) for stored in self._earlier for image in new)
+
+
+def _contains(ordered: npt.NDArray[np.int64], value: int) -> bool:
+    place = int(np.searchsorted(ordered, value))
+    return place < len(ordered) and int(ordered[place]) == value
 
 
 @dataclass(slots=True)
@@ -31,14 +70,14 @@ class Node:
         clear: number of its clear faces; 0: the node can join a group, but not make groups merge.
         images: the images of its faces.
         person: the person that its faces are named as.
-        apart: the numbers of the nodes that it must not be in one group with.
+        rejected: the persons that a face of it is not.
     """
 
     total: Floats
     clear: int
-    images: set[str]
+    images: Images
     person: str | None = None
-    apart: set[int] = field(default_factory=set)
+    rejected: frozenset[str] = _NOBODY
 
 
 class Linkage:
@@ -125,11 +164,9 @@ class Linkage:
         one, other = self._nodes[a], self._nodes[b]
         if one.person is not None and other.person is not None and one.person != other.person:
             return False
-        if not one.images.isdisjoint(other.images):
+        if one.person in other.rejected or other.person in one.rejected:
             return False
-        return all(self.find(number) != b for number in one.apart) and all(
-            self.find(number) != a for number in other.apart
-        )
+        return one.images.isdisjoint(other.images)
 
     def _merge(self, a: int, b: int) -> None:
         one, other = self._nodes[a], self._nodes[b]
@@ -144,13 +181,7 @@ class Linkage:
     def _take(self, root: int, number: int) -> None:
         """Put a node into a group without a change of the group's mean."""
         into, node = self._nodes[root], self._nodes[number]
-        into.images = _larger_with(into.images, node.images)
-        into.apart = _larger_with(into.apart, node.apart)
+        into.images.update(node.images)
+        if node.rejected:
+            into.rejected |= node.rejected
         self._parent[number] = root
-
-
-def _larger_with(one: set[T], other: set[T]) -> set[T]:
-    """Return the union, in the set that is larger."""
-    large, small = (one, other) if len(one) >= len(other) else (other, one)
-    large.update(small)
-    return large

@@ -7,16 +7,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from threading import Lock
 from typing import Final
 
 from app.catalog import ChangeLog, CopiedNames, Database, FaceNames, PeopleStore
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
-from app.core.types import FaceRecord
+from app.core.types import FaceFilter, FaceRecord
 from app.people.places import faces_in, matched
 
 _IMAGES: Final = 2_000  # at once
+
+
+@dataclass(slots=True)
+class NameCounts:
+    """Faces with a name in the catalog: those that the index has, and those that it lacks."""
+
+    kept: int = 0
+    lost: int = 0
 
 
 class NamesCopy:
@@ -26,7 +36,7 @@ class NamesCopy:
         database: the catalog.
         index: the faces.
         collection: full name of the index's collection.
-        copied: called after names in the index have changed.
+        copied: called after names have been copied.
     """
 
     def __init__(
@@ -58,29 +68,31 @@ class NamesCopy:
             self._copied.set_number(newest)
         return done
 
-    def copy_all(self) -> int:
-        """Copy the names of all images that have any; return their number. Errors are those of `catch_up`."""
+    def copy_all(self) -> NameCounts:
+        """Copy the names of all images that have any, here or there. Errors are those of `catch_up`."""
+        counts = NameCounts()
         with self._lock:
             newest = self._log.newest_number()
-            done = self._copy(self._all_images())
+            self._copy(self._all_images(), counts)
+            self._copy(self._images_in_index())
             self._copied.set_number(newest)
-        return done
-
-    def wrong_faces(self, records: Sequence[FaceRecord]) -> list[str]:
-        """Return the face_ids of those whose person in the index is not the catalog's.
-
-        Args:
-            records: all faces of their images.
-        """
-        by_image: dict[str, list[FaceRecord]] = defaultdict(list)
-        for record in records:
-            by_image[record.payload.image_id].append(record)
-        return [record.face_id for record, names in self._names(by_image) if record.payload.person != names.person_id]
+        return counts
 
     def copy_images(self, image_ids: Iterable[str]) -> int:
         """Copy the names of some images; return their number. Errors are those of `catch_up`."""
         with self._lock:
             return self._copy(image_ids)
+
+    def wrong_images(self) -> Iterator[str]:
+        """Yield the images with a face whose name in the index is not the catalog's, some of them twice.
+
+        Raises:
+            OceanoError: `index_unavailable`, `ledger_unavailable`.
+        """
+        for some in chunks(chain(self._all_images(), self._images_in_index()), _IMAGES):
+            for record, names in self._names(faces_in(self._index, some)):
+                if record.payload.person != names.person_id:
+                    yield record.payload.image_id
 
     def _names(self, by_image: Mapping[str, Sequence[FaceRecord]]) -> Iterator[tuple[FaceRecord, FaceNames]]:
         """Yield each face of whole images with what the catalog says about it."""
@@ -108,7 +120,16 @@ class NamesCopy:
             yield from page
             after = page[-1]
 
-    def _copy(self, image_ids: Iterable[str]) -> int:
+    def _images_in_index(self) -> Iterator[str]:
+        """Yield the images whose faces have names in the index."""
+        offset: str | None = None
+        while True:
+            page = self._index.scroll(limit=_IMAGES, offset=offset, where=FaceFilter(named=True))
+            yield from {record.payload.image_id for record in page.records}
+            if (offset := page.next_offset) is None:
+                return
+
+    def _copy(self, image_ids: Iterable[str], counts: NameCounts | None = None) -> int:
         done = 0
         for some in chunks(image_ids, _IMAGES):
             done += len(some)
@@ -121,6 +142,9 @@ class NamesCopy:
             for person_id, face_ids in wrong.items():
                 self._index.set_payload(face_ids, person=person_id)
             self._copied.write(rows)
-            if wrong:
-                self._changed()
+            if counts is not None:
+                assigned = sum(map(len, self._store.assignments_in(some).values()))
+                named = sum(one.person_id is not None for one in rows)
+                counts.kept, counts.lost = counts.kept + named, counts.lost + assigned - named
+            self._changed()
         return done

@@ -18,9 +18,13 @@ from app.service.factory import (
     require_same_index,
 )
 from app.service.folders import FoldersFound, find_folders, require_known_folders
+from app.service.grouping import Grouping, open_grouping
 from app.service.ingest_job import IngestJob, open_ingest_job, preview_prune
 from app.service.jobs import QueuedIngest, queue_ingest, this_user
 from app.service.kept import DEFAULT_DAYS, MAX_DAYS, KeptSearch, KeptSearches
+from app.service.names_export import ExportedNames, NamesExport
+from app.service.names_import import ImportedNames, NamesImport
+from app.service.names_job import ReadNames, read_names
 from app.service.paging import reaches
 from app.service.people import FaceOrder, People
 from app.service.people_views import (
@@ -50,7 +54,7 @@ from app.service.query import (
     images_of,
     is_later,
 )
-from app.service.request import IngestRequest
+from app.service.request import IngestRequest, require_writable
 from app.service.results import AllMatches, Results
 from app.service.running_jobs import progress_of
 from app.service.search import DEFAULT_LIMIT, MAX_LIMIT, Comparison, Search
@@ -73,6 +77,7 @@ __all__ = [
     "Conditions",
     "Doctor",
     "Example",
+    "ExportedNames",
     "FaceMatches",
     "FaceOrder",
     "FacePage",
@@ -80,19 +85,24 @@ __all__ = [
     "FoldersFound",
     "GroupBy",
     "GroupPage",
+    "Grouping",
     "Identity",
+    "ImportedNames",
     "IngestJob",
     "IngestRequest",
     "IngestWorker",
     "KeptSearch",
     "KeptSearches",
     "ListedMatch",
+    "NamesExport",
+    "NamesImport",
     "People",
     "PeoplePage",
     "PersonFace",
     "Query",
     "QueuedIngest",
     "Range",
+    "ReadNames",
     "Repairs",
     "ResultPage",
     "Results",
@@ -125,6 +135,7 @@ __all__ = [
     "open_audit",
     "open_doctor",
     "open_for_ingest",
+    "open_grouping",
     "open_ingest_job",
     "open_keys",
     "open_ledger",
@@ -138,10 +149,12 @@ __all__ = [
     "quantize_model",
     "queue_ingest",
     "reaches",
+    "read_names",
     "record_index",
     "require_known_folders",
     "require_same_index",
     "require_shared_index",
+    "require_writable",
     "similarities_to_others",
     "this_user",
     "two_decimals",

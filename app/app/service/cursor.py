@@ -27,6 +27,7 @@ MAX_CURSOR_CHARS: Final = 200_000
 MAX_PERSONS: Final = 10  # of `Query.unlike` and of `Query.together`
 
 _MAX_SHOWN: Final = 10**9
+_MAX_RANK: Final = 2**53
 _ID_BYTES: Final = 16
 _CHECK_BYTES: Final = 8
 _LENGTH: Final = struct.Struct("<I")
@@ -164,14 +165,22 @@ def encode_mark(mark: tuple[str | int, ...], list_name: str) -> str:
     return _sealed(json.dumps(mark, separators=(",", ":")).encode("ascii"), list_name)
 
 
-def decode_mark(text: str, list_name: str) -> tuple[str | int, ...]:
+def decode_mark(text: str, list_name: str, *kinds: type[str] | type[int]) -> tuple[str | int, ...]:
     """Read what `encode_mark` made.
+
+    Args:
+        text: the mark.
+        list_name: as in `encode_mark`.
+        kinds: of the values; numbers are at least 0.
 
     Raises:
         OceanoError: `cursor_invalid` if the text is damaged, or of another list.
     """
     try:
-        return _MARKS.validate_json(_opened(text, list_name))
+        mark = _MARKS.validate_json(_opened(text, list_name))
+        if tuple(map(type, mark)) != kinds or any(isinstance(one, int) and not 0 <= one <= _MAX_RANK for one in mark):
+            raise ValueError("no mark of this list")  # anybody can compute the check
+        return mark
     except _INVALID as failure:
         raise _invalid() from failure
 

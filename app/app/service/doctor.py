@@ -28,7 +28,10 @@ from app.library import (
     only_writer,
     redrawn_thumbnail,
 )
+from app.people import NamesCopy
 from app.service.factory import find_model, open_for_ingest, open_without_engine
+from app.service.jobs import this_user
+from app.service.names import people_names
 from app.service.thumbs import open_thumbs
 
 _BATCH: Final = 200
@@ -43,6 +46,7 @@ class Repairs:
         images_without_file: images that lack faces, and whose files are missing or failed.
         recorded_images: images of unknown faces that the ledger has now.
         placed_images: images whose paths were corrected in the index.
+        named_images: images whose names in the index are those of the catalog now.
         drawn_thumbnails: thumbnails that were drawn again.
         deleted_thumbnails: thumbnails of faces that are not in the index.
         hashed_images: images that have a perceptual hash now.
@@ -53,6 +57,7 @@ class Repairs:
     images_without_file: int = 0
     recorded_images: int = 0
     placed_images: int = 0
+    named_images: int = 0
     drawn_thumbnails: int = 0
     deleted_thumbnails: int = 0
     hashed_images: int = 0
@@ -81,15 +86,22 @@ class Doctor:
         self._engine = engine
         self._stop = stop
         self._thumbs = open_thumbs(settings)
+        self._names = NamesCopy(ledger.database, index, ledger.collection)
 
     def check(self) -> Inconsistencies:
-        """Compare index, ledger and thumbnails.
+        """Compare index, catalog and thumbnails.
 
         Raises:
             OceanoError: `index_unavailable`, `ledger_unavailable`, `thumbs_unavailable`.
         """
         self._ledger.check()
-        return ConsistencyCheck(self._index, self._ledger, self._thumbs, digest=self._digest, stop=self._stop).run()
+        check = ConsistencyCheck(self._index, self._ledger, self._thumbs, digest=self._digest, stop=self._stop)
+        found = check.run()
+        for image_id in self._names.wrong_images():
+            found.misnamed_images.add(image_id)
+            if self._stop.is_set():
+                break
+        return found
 
     def repair(self, found: Inconsistencies) -> Repairs:
         """Repair what a check found, as far as the pictures exist. It can be killed and run again.
@@ -106,6 +118,7 @@ class Doctor:
             self._embed_again,
             self._record_unknown,
             self._place,
+            self._name,
             self._draw_thumbnails,
             self._delete_thumbnails,
             self._fill_hashes,
@@ -173,6 +186,12 @@ class Doctor:
             locations.settle(image_ids)
             repairs.placed_images += len(image_ids)
 
+    def _name(self, found: Inconsistencies, repairs: Repairs) -> None:
+        for image_ids in chunks(sorted(found.misnamed_images), _BATCH):
+            if self._stop.is_set():
+                return
+            repairs.named_images += self._names.copy_images(image_ids)
+
     def _draw_thumbnails(self, found: Inconsistencies, repairs: Repairs) -> None:
         with closing(DecoderPool(processors(), seconds=DECODE_SECONDS)) as decoders:
             for face_ids in chunks(sorted(found.without_thumbnail), _BATCH):
@@ -215,9 +234,14 @@ class Doctor:
         if self._engine is None:
             raise ValueError("a repair needs an engine")
         options = IngestOptions(
-            self._settings.max_image_pixels, min_decoded_side=self._settings.min_decoded_side, retry=True
+            self._settings.max_image_pixels,
+            min_decoded_side=self._settings.min_decoded_side,
+            retry=True,
+            read_names=self._settings.read_names,
         )
-        Ingest(self._engine, self._index, self._ledger, self._thumbs, options, stop=self._stop).ingest_files(files)
+        names = people_names(self._ledger, self._index, this_user())
+        ingest = Ingest(self._engine, self._index, self._ledger, self._thumbs, options, stop=self._stop, names=names)
+        ingest.ingest_files(files)
 
 
 @contextmanager

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
+from typing import Final
 
 from app.catalog import FileRecord, Ledger
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.paths import absolute, readable
 from app.core.protocols import Engine, FaceIndex
-from app.images import Thumbs
+from app.images import NameProblem, Thumbs
 from app.index import remove_restore_leftovers
 from app.ingest import Ingest, IngestOptions
 from app.library import (
@@ -28,9 +30,14 @@ from app.library import (
     restore_marker_path,
 )
 from app.service.factory import open_for_ingest, open_without_engine
-from app.service.jobs import RecordedIngest, recorded_ingest
+from app.service.grouping import Grouping
+from app.service.jobs import RecordedIngest, recorded_ingest, this_user
+from app.service.names import people_names
 from app.service.request import IngestRequest, require_writable
 from app.service.thumbs import open_thumbs
+
+QUIET_SECONDS: Final = 30.0
+"""Seconds without a new file after which a watched folder's faces are grouped."""
 
 
 class IngestJob:
@@ -41,12 +48,21 @@ class IngestJob:
         settings: limits and folders.
         parts: engine, index and ledger.
         stop: once set, the files in work are finished and the job ends.
+        on_note: called with what else the user should know while the job runs.
     """
 
     def __init__(
-        self, request: IngestRequest, settings: Settings, parts: tuple[Engine, FaceIndex, Ledger], stop: Event
+        self,
+        request: IngestRequest,
+        settings: Settings,
+        parts: tuple[Engine, FaceIndex, Ledger],
+        stop: Event,
+        on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._request = request
+        self._on_note = on_note
+        self._groups = settings.group_after_ingest
+        self._grouped = 0  # faces of this run
         self._engine, self._index, self._ledger = parts
         self._thumbs = open_thumbs(settings)
         self._state_dir = settings.state_dir
@@ -57,9 +73,12 @@ class IngestJob:
             retry=request.retry,
             all_pages=request.all_pages,
             limit=request.limit,
+            read_names=settings.read_names,
+            people_from_folders=request.people_from_folders,
         )
         self.counts = IngestCounts()
         self.failures: list[FileRecord] = []  # the first ones of the run
+        self.name_problems: list[NameProblem] = []
         self.pruned: PruneCounts | None = None
         self.unread = 0
 
@@ -96,8 +115,9 @@ class IngestJob:
             self._options,
             stop=self._stop,
             on_progress=update,
+            names=people_names(recorded.ledger, self._index, this_user()),
         )
-        self.counts, self.failures = ingest.counts, ingest.failures
+        self.counts, self.failures, self.name_problems = ingest.counts, ingest.failures, ingest.name_problems
         folder = Folder(self._request.folder)
         digest = self._engine.pack.digest
         pruning = _pruning(self._request, folder, self._index, self._ledger, self._thumbs, digest, self._stop)
@@ -118,14 +138,24 @@ class IngestJob:
         finally:
             recorded.set_counts(self.counts, shared.total)
 
+    def group(self) -> None:
+        """Group the new faces by person, if the settings say so; a failure is only told, as a note."""
+        if self._groups and not self._stop.is_set():
+            self._grouped = self.counts.faces
+            if line := Grouping(self._engine.pack, self._index, self._ledger, self._stop).after_ingest():
+                self._on_note(line)
+
     def write_report(self) -> None:
         """Write the failed and no-face files of the folder, of this run and earlier ones, to the request's report.
+
+        Then follow the names of this run that no face got.
 
         Raises:
             OceanoError: `invalid_request` if the report cannot be written.
         """
         if self._request.report is not None:
-            _write_report(self._request.report, self._ledger.without_faces(absolute(self._request.folder)))
+            records = self._ledger.without_faces(absolute(self._request.folder))
+            _write_report(self._request.report, records, self.name_problems)
 
     def _watch(self, ingest: Ingest, folder: Folder, shared: SharedProgress) -> None:
         """Ingest the folder, then files as they arrive; the watch starts first, so that no file is missed."""
@@ -135,7 +165,12 @@ class IngestJob:
         next(arriving, None)
         ingest.run(folder, wanted, select=watch.complete)
         shared.end()
+        quiet_since = time.monotonic()
         for files in arriving:
+            if files:
+                quiet_since = time.monotonic()
+            elif self.counts.faces > self._grouped and time.monotonic() - quiet_since > QUIET_SECONDS:
+                self.group()
             if files:
                 ingest.ingest_files(files)
                 ingest.replace_raw_files(files, wanted)
@@ -143,8 +178,16 @@ class IngestJob:
 
 
 @contextmanager
-def open_ingest_job(request: IngestRequest, settings: Settings, stop: Event) -> Iterator[IngestJob]:
+def open_ingest_job(
+    request: IngestRequest, settings: Settings, stop: Event, on_note: Callable[[str], None] = lambda _: None
+) -> Iterator[IngestJob]:
     """Check a request, take the lock of the ledger, and open engine, index and ledger until the context ends.
+
+    Args:
+        request: what to ingest.
+        settings: limits and folders.
+        stop: as for `IngestJob`.
+        on_note: as for `IngestJob`.
 
     Raises:
         OceanoError: `not_found`, `invalid_request`, `ingest_in_progress`, and as `open_for_ingest` does.
@@ -152,7 +195,7 @@ def open_ingest_job(request: IngestRequest, settings: Settings, stop: Event) -> 
     with _only_ingest(request, settings), open_for_ingest(settings) as parts:
         parts[2].database.retries.enable(stop)
         parts[2].check()  # a damaged ledger would lose results, and call existing files deleted
-        yield IngestJob(request, settings, parts, stop)
+        yield IngestJob(request, settings, parts, stop, on_note)
 
 
 def preview_prune(request: IngestRequest, settings: Settings, stop: Event) -> tuple[PruneCounts, int]:
@@ -205,12 +248,14 @@ def _pruning(
     )
 
 
-def _write_report(report: Path, records: Iterable[FileRecord]) -> None:
+def _write_report(report: Path, records: Iterable[FileRecord], names: Iterable[NameProblem]) -> None:
     try:
         with report.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["path", "status", "reason", "message"])
             for record in records:
                 writer.writerow([readable(record.path), record.status, record.reason, record.message])
+            for one in names:
+                writer.writerow([readable(one.path), "name", one.reason, one.message])
     except OSError as failure:
         raise OceanoError("invalid_request", f"--report {report}: {failure.strerror}") from failure

@@ -84,7 +84,7 @@ class People:
         size: int,
     ) -> None:
         self.store = PeopleStore(database)
-        self.names_copy = NamesCopy(database, index, collection, results.forget_names)
+        self.names_copy = NamesCopy(database, index, collection, self._forget)
         self.naming: Naming | ScopedNaming = Naming(database, index, self.names_copy)
         self._log = ChangeLog(database)
         self._faces = CopiedNames(database, collection)
@@ -94,6 +94,10 @@ class People:
         self._bands = bands
         self._size = size
         self._scope: Scope | None = None
+
+    def _forget(self) -> None:
+        self._results.forget_names()
+        self._groups.forget()
 
     def through(self, index: FaceIndex, results: Results, scope: Scope) -> People:
         """Return the people whom an index shows that hides whole folders."""
@@ -125,9 +129,8 @@ class People:
             OceanoError: `cursor_invalid`, `ledger_unavailable`, `index_unavailable`.
         """
         list_name = f"people\0{text}\0{hidden}\0{order}\0{self._scope.key if self._scope else ''}"
-        mark = None if after is None else decode_mark(after, list_name)
-        if mark is not None and len(mark) != 2:
-            raise OceanoError("cursor_invalid", "`after` is of another list", details={"field": "after"})
+        kind = int if order == "faces" else str
+        mark = None if after is None else decode_mark(after, list_name, kind, str)
         last = None if mark is None else (mark[0], str(mark[1]))
         if self._scope is None:
             found = self.store.find(text, hidden=hidden, order=order, after=last, limit=limit + 1)
@@ -138,7 +141,8 @@ class People:
         following = None
         if len(found) > limit:
             one = shown[-1]
-            rank: str | int = one.faces if order == "faces" else name_key(one.person.name)
+            faces = one.faces if self._scope else one.person.faces  # as the list is sorted
+            rank: str | int = faces if order == "faces" else name_key(one.person.name)
             following = encode_mark((rank, one.person.id), list_name)
         return PeoplePage(tuple(shown), following)
 
@@ -175,7 +179,7 @@ class People:
         else:
             cursor = decode_cursor(after, key, self._size)
             query, position = cursor.query, cursor.position
-            if query.where != FaceFilter(person=person_id):
+            if query.where != FaceFilter(person=person_id) or query.sort != order:
                 raise OceanoError("cursor_invalid", "`after` is of another list", details={"field": "after"})
         page, following = self._results.page_at(query, position, limit)
         records = [FaceRecord(one.match.face_id, one.match.payload) for one in page.matches]
@@ -238,16 +242,21 @@ class People:
     def groups(self, *, after: str | None = None, limit: int) -> GroupPage:
         """Return a page of the groups of unnamed faces, largest first.
 
-        Of a part of the folders, groups are counted in this part, but ordered by all of their faces.
+        Of a part of the folders, groups are counted in this part, but ordered by all of their faces. The id of such a
+        group is that of its first face that is seen, and a page begins at the number of groups before it.
 
         Raises:
             OceanoError: `cursor_invalid`, `index_unavailable`, `ledger_unavailable`.
         """
         list_name = f"groups\0{self._scope.key if self._scope else ''}"
-        mark = None if after is None else decode_mark(after, list_name)
-        last = None if mark is None else (-int(mark[0]), str(mark[1]))
         known = self._groups.all()
-        start = 0 if last is None else bisect_right(known, last, key=lambda one: (-one[1], one[0]))
+        if after is None:
+            start = 0
+        elif self._scope is not None:
+            start = int(decode_mark(after, list_name, int)[0])
+        else:
+            faces, group_id = decode_mark(after, list_name, int, str)
+            start = bisect_right(known, (-int(faces), str(group_id)), key=lambda one: (-one[1], one[0]))
         shown: list[ShownGroup] = []
         place = start
         while place < len(known) and len(shown) < limit and place - start < _LOOKED_AT * limit:
@@ -258,17 +267,22 @@ class People:
         following = None
         if place < len(known):
             group_id, faces = known[place - 1]
-            following = encode_mark((faces, group_id), list_name)
+            following = encode_mark((place,) if self._scope is not None else (faces, group_id), list_name)
         return GroupPage(tuple(shown), following)
 
     def group(self, group_id: str, *, after: str | None = None, limit: int) -> FacePage:
         """Return a page of the faces of a group; `after` is `next` of the page before, errors are those of `groups`."""
         list_name = f"group\0{group_id}"
-        last = "" if after is None else str(decode_mark(after, list_name)[0])
-        ids = self._groups.faces(group_id, after=last, limit=limit + 1)
-        records = self._index.retrieve(ids[:limit])
+        last = "" if after is None else str(decode_mark(after, list_name, str)[0])
+        total: int | None
+        if self._scope is None:
+            ids = self._groups.faces(group_id, after=last, limit=limit + 1)
+            records, total = self._index.retrieve(ids[:limit]), dict(self._groups.all()).get(group_id)
+        else:
+            seen = self._seen_of_group(group_id)
+            rest = [record for record in seen if record.face_id > last]
+            ids, records, total = [record.face_id for record in rest[: limit + 1]], rest[:limit], len(seen)
         following = encode_mark((ids[limit - 1],), list_name) if len(ids) > limit else None
-        total = dict(self._groups.all()).get(group_id) if self._scope is None else None
         return FacePage(tuple(PersonFace(record) for record in records), total, following)
 
     def changes(self, *, person_id: str | None = None, before: int | None = None, limit: int = 100) -> list[Change]:
@@ -298,7 +312,8 @@ class People:
     def _shown(self, people: Sequence[Person]) -> list[ShownPerson]:
         covers = self._faces.covers({one.id: one.cover for one in people})
         if self._scope is None:
-            return [ShownPerson(one, one.faces, covers.get(one.id)) for one in people]
+            known = self._faces.counts([one.id for one in people])
+            return [ShownPerson(one, known.get(one.id, 0), covers.get(one.id)) for one in people]
         counts = self._visible_faces([one.id for one in people])
         visible = {record.face_id for record in self._index.retrieve([*covers.values()])}
         for person_id in counts:
@@ -343,4 +358,10 @@ class People:
             return ShownGroup(group_id, faces, tuple(self._groups.faces(group_id, limit=_SAMPLES)))
         ids = self._groups.faces(group_id, limit=_OF_GROUP)
         seen = [record.face_id for record in self._index.retrieve(ids)]
-        return ShownGroup(group_id, len(seen), tuple(seen[:_SAMPLES])) if len(seen) >= LEAST_FACES else None
+        return ShownGroup(min(seen), len(seen), tuple(seen[:_SAMPLES])) if len(seen) >= LEAST_FACES else None
+
+    def _seen_of_group(self, face_id: str) -> list[FaceRecord]:
+        """Return the faces of a group that are seen, if its id is that of a face that is seen, too."""
+        group_id = self._groups.of_face(face_id) if self._index.retrieve([face_id]) else None
+        ids = [] if group_id is None else self._groups.faces(group_id, limit=_OF_GROUP)
+        return sorted(self._index.retrieve(ids), key=lambda record: record.face_id) if ids else []

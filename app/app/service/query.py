@@ -178,7 +178,14 @@ def images_of(matches: Iterable[ListedMatch]) -> Iterator[FacePayload]:
 
 
 def face_filter(
-    folders: Sequence[str], taken_from: str, taken_to: str, *, undated: bool, clear: bool
+    folders: Sequence[str],
+    taken_from: str,
+    taken_to: str,
+    *,
+    undated: bool,
+    clear: bool,
+    people: Sequence[str] = (),
+    unnamed: bool = False,
 ) -> FaceFilter | None:
     """Return the filter of what a person entered; None if that is nothing.
 
@@ -188,8 +195,12 @@ def face_filter(
         taken_to: latest time; empty: any.
         undated: only images without a date.
         clear: leave out faces with a flaw.
+        people: ids of people, any of whom the face shows.
+        unnamed: only faces without a person.
     """
     given = FaceFilter(
+        person=people[0] if len(people) == 1 else tuple(people) or None,
+        unnamed=unnamed,
         folder=folders[0] if len(folders) == 1 else tuple(folders) or None,
         taken_from=taken_from or None,
         taken_to=taken_to or None,

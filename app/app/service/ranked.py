@@ -184,7 +184,9 @@ def _together(index: FaceIndex, rows: Sequence[Row], query: Query) -> list[Row]:
 
 def _by_image(index: FaceIndex, embedding: Floats, images: Container[str], query: Query) -> dict[str, list[Score]]:
     """Return the matches of a person on some images, best first."""
-    where = None if query.where is None else replace(query.where, person=None)  # the name is that of the first person
+    where = query.where  # whom the name or its lack is asked of is the first person
+    if where is not None:
+        where = replace(where, person=None, named=False, unnamed=False)
     ranking = rank_all(index, embedding, query.threshold, where, MAX_LISTED)
     similarities = {face_id: -value for value, face_id in ranking.ranks}
     found: dict[str, list[Score]] = {}

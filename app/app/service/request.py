@@ -33,6 +33,7 @@ class IngestRequest:
     include_system: bool = False
     raw_pairs: bool = False
     all_pages: bool = False
+    people_from_folders: bool = False
 
     @property
     def wanted(self) -> PathFilter:

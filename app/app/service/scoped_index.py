@@ -75,6 +75,11 @@ class ScopedIndex:
         see = self._view(match.payload for matches in found for match in matches)
         return [_seen_through(see, matches) for matches in found]
 
+    def search_scores(
+        self, embeddings: Sequence[Floats], *, limit: int, threshold: float | None = None, candidates: int = 128
+    ) -> list[list[Score]]:
+        forbid()
+
     def search_exact(
         self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None
     ) -> list[Score]:

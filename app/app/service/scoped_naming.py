@@ -40,6 +40,8 @@ class ScopedNaming:
 
     def edit(self, person_id: str, version: int, profile: Profile, by: Author) -> Done:
         self._require_whole(person_id)
+        if profile.cover is not None:
+            self._require([profile.cover])
         return self._naming.edit(person_id, version, profile, by)
 
     def delete(self, person_id: str, version: int, by: Author) -> Done:

@@ -36,7 +36,9 @@ from app.images import Thumbs
 from app.ingest import Ingest, IngestOptions
 from app.library import TEMPORARY_REASONS, Folder, Pruning, only_writer
 from app.service.factory import open_for_ingest
+from app.service.grouping import Grouping
 from app.service.jobs import request_of, this_process
+from app.service.names import people_names
 from app.service.thumbs import open_thumbs
 
 _log = logging.getLogger(__name__)
@@ -67,7 +69,8 @@ class IngestWorker:
         settings: limits and folders.
         stop: once set, the current files are finished and recorded, and `run` returns.
         on_job: called with each job that the worker begins or leaves, and one word for that.
-        on_wait: called once with a sentence, if another process has the data folder and this worker waits for it.
+        on_wait: called with a sentence: once if another process has the data folder and this worker waits for it, and
+            after an ingest, about the groups of its faces.
         lease_seconds: as for `Worker`.
     """
 
@@ -86,6 +89,7 @@ class IngestWorker:
         self._stop = stop
         self._on_job = on_job
         self._on_wait: Callable[[str], None] | None = on_wait
+        self._say = on_wait
         self._jobs = Jobs(parts.ledger.database, parts.ledger.collection)
         self._worker = Worker(
             parts.ledger.database, parts.ledger.collection, this_process(), lease_seconds=lease_seconds
@@ -144,8 +148,9 @@ class IngestWorker:
             return False
         job = self._jobs.get(job_id)
         self._on_job(job, "started")
+        is_ended = False
         try:
-            _SharedIngest(self._parts, self._settings, self._worker, self._jobs, job).run()
+            is_ended = _SharedIngest(self._parts, self._settings, self._worker, self._jobs, job).run()
         except OceanoError as failure:
             self._jobs.note_error(job_id, failure)
             if failure.code not in _OF_THE_FOLDER:
@@ -155,6 +160,10 @@ class IngestWorker:
         finally:
             self._worker.release_job()
         self._on_job(self._jobs.get(job_id), "left")
+        if is_ended and self._settings.group_after_ingest:
+            parts = self._parts
+            if line := Grouping(parts.engine.pack, parts.index, parts.ledger, self._worker.stop).after_ingest():
+                self._say(line)
         return True
 
     def _forward_stop(self) -> None:
@@ -181,9 +190,12 @@ class _SharedIngest:
             all_pages=self._request.all_pages,
             limit=self._request.limit,
             settle=False,
+            read_names=settings.read_names,
+            people_from_folders=self._request.people_from_folders,
         )
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Do what there is to do; return whether this worker ended the job."""
         with ThreadPoolExecutor(1, "scan") as threads:
             scanning = threads.submit(self._scan) if self._worker.hold("scan") else None
             try:
@@ -193,8 +205,7 @@ class _SharedIngest:
                 raise
             if scanning is not None:
                 scanning.result()
-        if not self._worker.stop.is_set() and self._worker.hold("finish"):
-            self._finish()
+        return not self._worker.stop.is_set() and self._worker.hold("finish") and self._finish()
 
     def _ingest(self, scanning: Future[None] | None) -> None:
         """Ingest files until no more are free, and none of those that others have can come back soon."""
@@ -249,7 +260,7 @@ class _SharedIngest:
             self._claimed_before += len(some) - len(unclaimed)
             yield from (one for one in some if one.path in unclaimed)
 
-    def _finish(self) -> None:
+    def _finish(self) -> bool:
         """Settle copied, moved and deleted files, prune if the request says so, and end the job."""
         wanted = self._request.wanted
         unread = self._jobs.get(self._job.id).counts.get("unlisted", 0)
@@ -260,8 +271,10 @@ class _SharedIngest:
         if self._request.prune and not unread and not self._worker.stop.is_set():
             with self._parts.ledger.exclusive():
                 counts["pruned"] = self._pruning().run(only=self._ledger.missing()).files
-        if not self._worker.stop.is_set():
-            self._ledger.end_job(counts)
+        if self._worker.stop.is_set():
+            return False
+        self._ledger.end_job(counts)
+        return True
 
     def _pruning(self) -> Pruning:
         return Pruning(
@@ -278,7 +291,8 @@ class _SharedIngest:
     def _new_ingest(self, ledger: Ledger, *, limited: bool) -> Ingest:
         options = self._options if limited else replace(self._options, limit=None)
         parts = self._parts
-        return Ingest(parts.engine, parts.index, ledger, parts.thumbs, options, stop=self._worker.stop)
+        names = people_names(ledger, parts.index, self._job.started_by)
+        return Ingest(parts.engine, parts.index, ledger, parts.thumbs, options, stop=self._worker.stop, names=names)
 
 
 _COUNTS_OF_THE_SCAN: Final = (

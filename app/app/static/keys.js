@@ -13,6 +13,15 @@ try {
   // storage is blocked: every visit is the first
 }
 
+// A change is told once: a reload, or the address in a message to somebody, says nothing of it.
+const here = new URL(location.href);
+if (here.searchParams.has("done")) {
+  here.searchParams.delete("done");
+  history.replaceState(history.state, "", here);
+}
+
+document.addEventListener("click", ({ target }) => target.closest?.("[data-toast-close]")?.closest("[data-toast]").remove());
+
 for (const button of document.querySelectorAll("[data-keys-open]")) button.addEventListener("click", () => help.showModal());
 
 // The card that is `by` rows away; cards of a row have the same top.

@@ -27,6 +27,7 @@ _WITH_PURPOSE: Final = frozenset[Action](
     {
         "search", "search.more", "detect", "compare", "results", "face.view", "photo.view", "original.view", "export",
         "kept.add", "kept.view",
+        "people.list", "people.groups", "person.view", "person.faces", "person.suggestions", "person.together",
     }
 )  # fmt: skip
 _AGAIN_SECONDS: Final = 900.0  # what belongs to one page, such as its counts and previews, is one entry

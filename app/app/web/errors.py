@@ -27,8 +27,9 @@ _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 5  # for temporary errors without a retry_after
 
-_PAGES: Final = frozenset({"/", "/results", "/kept", "/export", "/audit", "/purpose"})
-_BELOW_PAGES: Final = ("/audit/", "/face/", "/photo/", "/kept/", "/results/", "/help/")
+_PAGES: Final = frozenset({"/", "/results", "/kept", "/export", "/audit", "/purpose", "/naming", "/dismiss", "/undo"})
+_FOR_BOTH: Final = frozenset({"/people", "/changes"})  # of the API, and pages for browsers
+_BELOW_PAGES: Final = ("/audit/", "/face/", "/photo/", "/kept/", "/results/", "/help/", "/person/", "/group/")
 _BELOW_PAGES_GET: Final = (*_BELOW_PAGES, "/search/")  # a POST there is of the API
 _ALWAYS_JSON: Final = frozenset({"host_not_allowed", "internal"})  # the page cannot be rendered
 # A browser shows these as a page wherever they happen; programs get JSON.
@@ -98,6 +99,8 @@ def _shows_page(request: Request, error: OceanoError) -> bool:
     if error.code in _OF_ACCESS:
         return accepts_html(request)
     has_page = error.status in _PAGES_OF_BROWSERS or error.code == "purpose_required"
+    if request.scope["path"] in _FOR_BOTH and request.method == "GET" and accepts_html(request):
+        return True
     return _is_page(request) or (request.method == "GET" and accepts_html(request) and has_page)
 
 

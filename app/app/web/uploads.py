@@ -213,11 +213,12 @@ def _decode(decoding: Decoding, settings: Settings, data: bytes, admission: Admi
     return picture, digest
 
 
-async def read_fields(request: Request) -> dict[str, str | list[str]]:
+async def read_fields(request: Request, *, most: int = _MAX_FIELDS) -> dict[str, str | list[str]]:
     """Read a form without files, multipart or URL-encoded.
 
     Args:
         request: a query parameter counts as a field.
+        most: the largest number of fields.
 
     Returns:
         The fields; one that was sent several times has a list.
@@ -227,7 +228,7 @@ async def read_fields(request: Request) -> dict[str, str | list[str]]:
     """
     _check_charset(request)
     try:
-        async with request.form(max_files=0, max_fields=_MAX_FIELDS, max_part_size=MAX_CURSOR_CHARS) as form:
+        async with request.form(max_files=0, max_fields=most, max_part_size=MAX_CURSOR_CHARS) as form:
             return _text_fields(request, form)
     except HTTPException as failure:  # Starlette's parser
         raise OceanoError("invalid_request", str(failure.detail)) from failure

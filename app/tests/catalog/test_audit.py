@@ -220,7 +220,7 @@ def test_the_chain_goes_on_after_a_backup_and_restore(
         log.prune(DAY % 2, "oceano")
     (tmp_path / "backup").mkdir()
     back_up(database, tmp_path / "backup" / "catalog.sqlite3")
-    assert restore(Ledger(target, "c"), tmp_path / "backup", tmp_path)
+    assert restore(Ledger(target, "c"), tmp_path / "backup", tmp_path).audit
     assert all_of(target) == all_of(database)
     AuditLog(target).append([entry("after")])
     before, first = (old[0].digest, 2) if is_pruned else (NO_DIGEST, 1)
@@ -255,6 +255,6 @@ def test_a_restore_into_a_log_that_was_pruned_since_keeps_the_chain(
     log.prune(DAY % 3, "oceano")
     found = all_of(database)
     restored = restore(Ledger(database, "c"), tmp_path / "backup", tmp_path)
-    assert not restored
+    assert not restored.audit
     assert all_of(database) == found
     assert rows(target, select(AUDIT)) == []

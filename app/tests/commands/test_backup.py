@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,6 +23,7 @@ from app.cli import main
 from app.commands.backup import run_backup, run_restore
 from app.core.config import Settings, load_settings
 from app.core.errors import OceanoError
+from app.core.protocols import FaceIndex
 from app.core.types import FaceFilter, FaceRecord
 from app.images.previews import PreviewStore
 from app.images.thumbnails import ThumbStore
@@ -33,10 +35,14 @@ from tests.index.conftest import ids_of, points, processes_of, wait_until
 from tests.support import memory
 from tests.support.catalogs import KINDS, new_postgresql_database
 from tests.support.damage import lose_rows
+from tests.support.naming import name_faces, names_by_id, unname_all
 from tests.support.packs import put
 
 COUNT = 60
-FACES = points(COUNT, seed=3)
+FACES = [
+    replace(point, payload=replace(point.payload, page=number % 2))  # two pages of an image, a face on each
+    for number, point in enumerate(points(COUNT, seed=3))
+]
 DATA = ("state", "thumbs", "qdrant_storage")
 
 base, tmp_path = memory.base, memory.tmp_path
@@ -58,7 +64,7 @@ def fill(made: Settings) -> None:
     pack = find_model(made)
     index = open_index(made, pack)
     index.upsert(FACES)
-    index.set_payload(ids_of(FACES[:2]), person="Ana")
+    name_faces(made, index, dict(zip(ids_of(FACES[:3:2]), ("Ana", "Eva"), strict=True)))
     index.close()
     ledger = open_ledger(made, pack)
     ledger.record([FileRecord("/photos/1.jpg", 5, 6, "a" * 64, "done", COUNT, None, None)])
@@ -113,11 +119,17 @@ def lose_everything(settings: Settings) -> None:
         index.close()
 
 
+def named_faces(index: FaceIndex) -> Sequence[FaceRecord]:
+    return index.scroll(limit=COUNT, where=FaceFilter(named=True)).records
+
+
 def require_all(settings: Settings) -> None:
     pack = find_model(settings)
     index = open_index(settings, pack, create=False)
     assert index.count() == COUNT
-    assert index.count(FaceFilter(person="Ana")) == 2
+    names = names_by_id(settings)
+    named = {record.face_id: names[str(record.payload.person)] for record in named_faces(index)}
+    assert named == dict(zip(ids_of(FACES[:3:2]), ("Ana", "Eva"), strict=True))
     (match,) = index.search(FACES[9].embedding, limit=1)
     assert (match.face_id, match.payload) == (FACES[9].face_id, FACES[9].payload)
     index.close()
@@ -608,3 +620,19 @@ def test_nothing_is_restored_while_workers_use_the_catalog(
             worker.leave()
         assert main(["restore", str(backup)]) == 0
         require_all(load_settings())
+
+
+def test_a_restore_keeps_the_people_of_a_catalog_that_has_its_own(
+    settings: Settings, backup: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = find_model(settings)
+    with closing(open_index(settings, pack)) as index:
+        unname_all(settings, index)
+        name_faces(settings, index, {FACES[4].face_id: "Ida"})
+        index.delete(ids_of(FACES))
+    capsys.readouterr()
+    assert main(["restore", str(backup)]) == 0
+    assert "the people of the backup were not restored" in capsys.readouterr().out
+    with closing(open_index(settings, pack)) as index:
+        assert [record.face_id for record in named_faces(index)] == [FACES[4].face_id]
+        assert [*names_by_id(settings).values()] == ["Ida"]

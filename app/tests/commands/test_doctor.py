@@ -50,7 +50,7 @@ def test_images_without_a_hash_are_reported_but_are_no_fault(
     said = said_by(settings, capsys, fix=False)
     assert "2 images without a perceptual hash" in said
     assert "oceano doctor --fix" in said
-    assert "Index, ledger and thumbnails agree." in said
+    assert "Index, catalog and thumbnails agree." in said
 
 
 def test_fix_fills_hashes_in_even_if_nothing_else_is_wrong(

@@ -164,6 +164,8 @@ def test_the_json_line_has_every_count(command: Command) -> None:
         "pages": 0,
         "failed_pages": 0,
         "faces": 8,
+        "named": 0,
+        "unmatched_names": 0,
         "images": 10,
         "folder": str(command.folder),
         "interrupted": False,

@@ -24,6 +24,7 @@ from app.service.factory import find_model, open_ledger
 from tests.conftest import BOTH, kind_of
 from tests.index.conftest import kill, processes_of, wait_until
 from tests.support import memory
+from tests.support.naming import name_faces, names_by_id, unname_all
 
 NAMED = 3
 
@@ -84,8 +85,8 @@ def _ingested(folder: Path) -> Settings:
     assert main(["ingest", str(folder / "photos")]) == 0
     made = load_settings()
     index = open_index(made, find_model(made))
-    for number, record in enumerate(everything(index)[:NAMED]):
-        index.set_payload([record.face_id], person=f"person {number}")
+    names = {record.face_id: f"person {number}" for number, record in enumerate(everything(index)[:NAMED])}
+    name_faces(made, index, names)
     index.close()
     return made
 
@@ -163,7 +164,7 @@ def test_removed_faces_do_not_return_with_an_earlier_model(
     assert main(["ingest", str(tmp_path / "photos"), "--prune"]) == 0
     now = load_settings()
     with closing(open_index(now, find_model(now))) as index:
-        index.set_payload([record.face_id for record in everything(index)], person=None)
+        unname_all(now, index)
     assert main(["reembed", "--model", "first"]) == 0
     monkeypatch.setenv("MODEL_NAME", "first")
     with closing(open_index(settings, find_model(settings))) as index:
@@ -250,11 +251,11 @@ def test_all_pages_of_a_file_and_their_names_are_kept(
     before = opened(settings, "first")
     pages = {record.payload.page: record for record in everything(before) if record.payload.path == str(album)}
     assert sorted(pages) == [0, 1]
-    for page, record in pages.items():
-        before.set_payload([record.face_id], person=f"page {page}")
+    name_faces(settings, before, {record.face_id: f"page {page}" for page, record in pages.items()})
     before.close()
     assert main(["reembed", "--model", "second"]) == 0
     assert "names: 5 kept, 0 lost" in capsys.readouterr().out
     with closing(opened(settings, "second")) as after:
         found = [record.payload for record in everything(after) if record.payload.path == str(album)]
-    assert {(payload.page, payload.person) for payload in found} == {(0, "page 0"), (1, "page 1")}
+    names = names_by_id(settings)
+    assert {(payload.page, names[str(payload.person)]) for payload in found} == {(0, "page 0"), (1, "page 1")}

@@ -34,6 +34,7 @@ from app.core.errors import OceanoError
 from app.core.protocols import Engine, FaceIndex
 from app.core.types import Face, FaceRecord, ModelPack, Picture
 from app.images import decode, image_id_of
+from app.people import Author, NamesCopy, Naming, Profile
 from app.service import Sort, open_ledger
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex, picture_of
 from tests.support.pictures import BLACK, BLUE, GREEN, RED, encoded, point
@@ -135,6 +136,31 @@ def test_a_line_for_each_match_has_similarity_word_date_and_path(command: Comman
     said = command(command.query())
     assert said.code == 0
     assert said.out.decode() == f" 1.00  very likely   2021-05-06  {path}\n"
+
+
+def test_only_faces_of_a_person_by_name_or_id_or_without_one(command: Command) -> None:
+    paths = [command.add(f"{name}.png") for name in ("ada", "ben", "other", "nobody")]
+    faces = {Path(one.payload.path).stem: one.face_id for one in command.index.points.values()}
+    with closing(open_ledger(command.settings, FAKE_PACK)) as ledger:
+        naming = Naming(ledger.database, command.index, NamesCopy(ledger.database, command.index, ledger.collection))
+        made = {
+            stem: naming.create(Profile(name=name), [faces[stem]], Author("a test")).person
+            for stem, name in (("ada", "Ada"), ("ben", "Ben | B"), ("other", "Ada"))
+        }
+    ada, ben, other, nobody = paths
+    query = command.query()
+    assert made["ben"] is not None
+    for words, found in (
+        (["--person", "Ben | B"], {ben}), (["--person", made["ben"].id.upper()], {ben}),
+        (["--person", "Ada"], {ada, other}),
+        (["--person", "Ada", "--person", "Ben | B"], {ada, ben, other}), (["--unnamed"], {nobody}),
+    ):  # fmt: skip
+        assert set(command(query, "--paths", *words).paths) == found, words
+    for name in ("ada", "Eve", "0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d"):
+        said = command(query, "--person", name)
+        assert (said.code, said.err) == (2, f"oceano: nobody has the name or id {name} (person_unknown)\n")
+    rows = json.loads(command(query, "--json", "--person", "Ben | B").out)
+    assert [(row["person"], row["person_id"]) for row in rows] == [("Ben | B", made["ben"].id)]
 
 
 def test_nothing_found_is_exit_1(command: Command) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 # Each target, and the packages and modules whose coverage guides it.
 TARGETS: Final = {
     "decoding": ("app.images",),
+    "names": ("app.images", "defusedxml"),
     "multipart": ("app.web", "app.service", "starlette.formparsers", "starlette.datastructures", "python_multipart"),
     "protocol": ("app.index.embedded.protocol", "multiprocessing.connection"),
     "fields": ("app.web.api.forms", "app.index.payload", "app.core.paths", "app.service.cursor"),

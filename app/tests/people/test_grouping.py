@@ -1,204 +1,329 @@
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 
-from app.core.types import FacePoint, Floats, Strangers, face_id_of
-from app.people import Groups, Rules, Settings, cut_of, group_faces
-from bench.faces import People, stored_payload
-from tests.support.fakes import MemoryIndex
+from app.catalog import Database
+from app.core.types import Floats, Strangers
+from app.people import cut_of
+from bench.faces import People
+from tests.people.grouped import BY, World, unit
+from tests.support.catalogs import new_catalog
 
-CUT = 0.4
-SETTINGS = Settings(CUT)
 PEOPLE, OF_EACH = 30, 8
 
 
-def _point(number: int, embedding: Floats, image: int | None = None, *, quality: float = 0.8) -> FacePoint:
-    image_id = f"{number if image is None else image:064x}"
-    payload = replace(stored_payload(image_id, f"/photos/{image_id}.jpg"), quality=quality)
-    return FacePoint(face_id_of(image_id, "b" * 64, number), embedding, payload)
-
-
-def _index(points: list[FacePoint]) -> MemoryIndex:
-    index = MemoryIndex()
-    index.upsert(points)
-    return index
-
-
-def _faces() -> Floats:
-    people = People(512, seed=7)
-    return people.faces(people.identities(PEOPLE), OF_EACH)
-
-
-def _partition(groups: Groups) -> set[frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for face_id, place in groups.rows():
-        found.setdefault(place.group, set()).add(face_id)
-    return {frozenset(members) for members in found.values()}
-
-
-def _grouped(points: list[FacePoint], settings: Settings = SETTINGS, rules: Rules | None = None) -> Groups:
-    groups = Groups()
-    group_faces(_index(points), groups, settings, rules)
-    return groups
-
-
-def _unit(*values: float) -> Floats:
-    row = np.zeros(512, np.float32)
-    row[: len(values)] = values
-    return row / np.linalg.norm(row)
-
-
-def _same(groups: Groups, *points: FacePoint) -> bool:
-    places = [groups.of(point.face_id) for point in points]
-    return len({place.group for place in places if place}) == 1
+@cache
+def _rows(size: int = 512, people: int = PEOPLE) -> Floats:
+    some = People(size, seed=7)
+    return some.faces(some.identities(people), OF_EACH)
 
 
 @pytest.fixture
-def points() -> Iterator[list[FacePoint]]:
-    yield [_point(number, row) for number, row in enumerate(_faces())]
+def database(tmp_path: Path) -> Iterator[Database]:
+    with new_catalog("sqlite", tmp_path / "state") as opened:
+        yield opened
 
 
-def test_each_person_is_one_group(points: list[FacePoint]) -> None:
-    truth = {frozenset(p.face_id for p in points[i : i + OF_EACH]) for i in range(0, len(points), OF_EACH)}
-    assert _partition(_grouped(points)) == truth
+@pytest.fixture
+def world(database: Database) -> World:
+    return World(database)
 
 
-def test_the_order_of_insertion_changes_nothing(points: list[FacePoint]) -> None:
-    shuffled = random.Random(1).sample(points, len(points))
-    assert dict(_grouped(points).rows()) == dict(_grouped(shuffled).rows())
+@pytest.fixture
+def full(world: World) -> World:
+    world.add(_rows())
+    return world
 
 
-@pytest.mark.parametrize("batch", [1, 7, 50])
-def test_small_batches_give_the_groups_of_one_large_batch(points: list[FacePoint], batch: int) -> None:
-    assert _partition(_grouped(points, Settings(CUT, batch=batch))) == _partition(_grouped(points))
+def _truth(world: World) -> set[frozenset[str]]:
+    return {frozenset(world.ids[first : first + OF_EACH]) for first in range(0, len(world.ids), OF_EACH)}
 
 
-def test_a_run_that_stopped_goes_on_from_its_rows(points: list[FacePoint]) -> None:
-    index, groups, seen = _index(points), Groups(), []
-
-    def stop(faces: int) -> None:
-        seen.append(faces)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        group_faces(index, groups, Settings(CUT, batch=40), done=stop)
-    kept = Groups(list(groups.rows()))
-    assert len(kept) == 120
-    group_faces(index, kept, Settings(CUT, batch=40))
-    assert _partition(kept) == _partition(_grouped(points))
+def test_each_person_is_one_group(full: World) -> None:
+    full.group()
+    assert full.partition() == _truth(full)
 
 
-def test_groups_keep_their_ids_when_faces_are_added(points: list[FacePoint]) -> None:
-    index, groups = _index(points[::2]), Groups()
-    group_faces(index, groups, SETTINGS)
-    before = dict(groups.rows())
-    index.upsert(points)
-    group_faces(index, groups, SETTINGS, new=[point.face_id for point in points])
-    assert {face_id: place for face_id, place in groups.rows() if face_id in before} == before
-    assert len(groups) == len(points)
+def test_the_order_of_insertion_changes_nothing(full: World, tmp_path: Path) -> None:
+    full.group()
+    with new_catalog("sqlite", tmp_path / "other") as other:
+        shuffled = World(other)
+        order = random.Random(1).sample(range(len(full.ids)), len(full.ids))
+        shuffled.add([_rows()[number] for number in order], order)
+        shuffled.group()
+        assert shuffled.places() == full.places()
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("batch", [9, 1000])
-def test_no_group_has_two_faces_of_an_image_or_a_rejected_pair(seed: int, batch: int) -> None:
+@pytest.mark.parametrize("batch", [7, 50])
+def test_small_batches_give_the_groups_of_one_large_batch(full: World, batch: int) -> None:
+    full.group(batch=batch)
+    assert full.partition() == _truth(full)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(full: World) -> None:
+    stop = Event()
+
+    def progress(faces: int, total: int) -> None:
+        assert total == len(full.ids)
+        if faces >= 120:
+            stop.set()
+
+    counts = full.group(batch=40, stop=stop, on_progress=progress)
+    assert (counts.faces, counts.left) == (120, len(full.ids) - 120)
+    assert len(full.places()) == 120
+    assert full.group(batch=40).faces == len(full.ids) - 120
+    assert full.partition() == _truth(full)
+
+
+def test_a_stop_in_the_middle_of_a_batch_records_nothing_of_it(full: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Event()
+    search = full.index.search_scores
+
+    def stopping(*values: object, **how: object) -> object:
+        stop.set()
+        return search(*values, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(full.index, "search_scores", stopping)
+    monkeypatch.setattr("app.people.grouping._SEARCHED_AT_ONCE", 10)
+    assert full.group(stop=stop).left == len(full.ids)
+    assert full.places() == {}
+
+
+def test_groups_keep_their_ids_and_only_new_faces_are_looked_at(world: World) -> None:
+    rows = _rows()
+    world.add(rows[::2])
+    world.group()
+    before = world.places()
+    world.add(rows[1::2])
+    assert world.group().faces == len(rows) // 2
+    assert {face_id: place for face_id, place in world.places().items() if face_id in before} == before
+    half = len(rows) // 2
+    for number in range(half):
+        assert world.are_together(world.ids[number], world.ids[half + number])
+    assert world.group().faces == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("batch", [40, 1000])
+def test_no_group_has_two_faces_of_an_image(world: World, seed: int, batch: int) -> None:
     rng = random.Random(seed)
-    rows = _faces()
-    points = [_point(number, row, rng.randrange(60)) for number, row in enumerate(rows)]
-    ids = [point.face_id for point in points]
-    apart = frozenset((ids[i], ids[i + 1]) for i in range(0, len(ids), 5))
-    groups = _grouped(points, Settings(CUT, batch=batch), Rules(apart=apart))
-    for members in _partition(groups):
-        images = [place.image_id for face_id in members if (place := groups.of(face_id))]
-        assert len(set(images)) == len(images)
-        assert not any(one in members and other in members for one, other in apart)
-    assert max(len(members) for members in _partition(groups)) > 3
+    rows = _rows()
+    images = [rng.randrange(60) for _ in rows]
+    world.add(rows, images)
+    of_face = dict(zip(world.ids, images, strict=True))
+    world.group(batch=batch)
+    assert len(world.places()) == len(rows)
+    for members in world.partition():
+        assert len({of_face[face_id] for face_id in members}) == len(members)
+    assert max(map(len, world.partition())) > 3
 
 
-def test_two_faces_of_an_image_are_not_joined_through_a_third_face() -> None:
-    twins = [_point(0, _unit(1, 0.5), 9), _point(1, _unit(1, -0.5), 9)]
-    between = _point(2, _unit(1))
-    assert not _same(_grouped([*twins, between]), *twins)
+def test_two_faces_of_an_image_are_not_joined_through_a_third_face(world: World) -> None:
+    one, other = world.add([unit(1, 0.5), unit(1, -0.5)], [9, 9])
+    world.add([unit(1)], [1])
+    world.group()
+    assert not world.are_together(one, other)
 
 
-def _two_and_a_bridge(quality: float) -> tuple[list[FacePoint], FacePoint, FacePoint]:
-    left = [_point(n, _unit(1, 0, 0.1 * n)) for n in range(2)]
-    right = [_point(10 + n, _unit(0.3, 1, 0.1 * n)) for n in range(2)]
-    bridge = _point(20, _unit(0.8, 0.7), quality=quality)
-    return [*left, *right, bridge], left[0], right[0]
+def test_groups_with_faces_of_one_image_do_not_merge_later(world: World) -> None:
+    left = world.add([unit(1, 0.9), unit(1, 0.95)], [1, 9])
+    right = world.add([unit(1, -0.9), unit(1, -0.95)], [2, 9])
+    world.group(cut=0.8)
+    assert world.are_together(*left)
+    assert world.are_together(*right)
+    world.add([unit(1)], [3])
+    world.group(cut=0.3, group_cut=0.1)
+    assert not world.are_together(left[0], right[0])
 
 
-def test_a_poor_face_joins_a_group_and_bridges_none() -> None:
-    points, left, right = _two_and_a_bridge(quality=0.1)
-    groups = _grouped(points, Settings(0.5, group_cut=0.5))
-    assert not _same(groups, left, right)
-    assert _same(groups, points[-1], left) or _same(groups, points[-1], right)
+def _two_and_a_bridge(world: World, quality: float) -> tuple[str, str, str]:
+    left = world.add([unit(1, 0, 0.1 * n) for n in range(2)])
+    right = world.add([unit(0.3, 1, 0.1 * n) for n in range(2)])
+    (bridge,) = world.add([unit(0.8, 0.7)], quality=quality)
+    return left[0], right[0], bridge
 
 
-def test_a_clear_face_between_two_groups_makes_them_merge() -> None:
-    points, left, right = _two_and_a_bridge(quality=0.8)
-    assert _same(_grouped(points, Settings(0.5, group_cut=0.4)), left, right)
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_poor_face_joins_a_group_and_bridges_none(world: World, batch: int) -> None:
+    left, right, bridge = _two_and_a_bridge(world, quality=0.1)
+    world.group(cut=0.5, group_cut=0.5, batch=batch)
+    assert not world.are_together(left, right)
+    assert world.are_together(bridge, left) or world.are_together(bridge, right)
 
 
-def test_poor_faces_alone_make_no_group() -> None:
-    points = [_point(n, _unit(1, 0.01 * n), quality=0.1) for n in range(5)]
-    assert len(_partition(_grouped(points))) == 5
+def test_a_clear_face_between_two_groups_makes_them_merge(world: World) -> None:
+    left, right, _ = _two_and_a_bridge(world, quality=0.8)
+    world.group(cut=0.5, group_cut=0.4)
+    assert world.are_together(left, right)
 
 
-def test_a_poor_face_joins_when_a_clear_one_comes() -> None:
-    poor, clear = _point(0, _unit(1), quality=0.1), _point(1, _unit(1, 0.1))
-    index, groups = _index([poor]), Groups()
-    group_faces(index, groups, SETTINGS)
-    index.upsert([clear])
-    group_faces(index, groups, SETTINGS, new=[clear.face_id])
-    assert _same(groups, poor, clear)
+def test_poor_faces_alone_make_no_group(world: World) -> None:
+    world.add([unit(1, 0.01 * n) for n in range(5)], quality=0.1)
+    world.group()
+    assert len(world.partition()) == 5
 
 
-def test_a_chain_of_faces_is_not_one_group() -> None:
-    chain = [_point(n, _unit(np.cos(n * 0.9), np.sin(n * 0.9))) for n in range(4)]
-    assert len(_partition(_grouped(chain, Settings(0.6)))) > 1
+def test_a_poor_face_joins_when_a_clear_one_comes(world: World) -> None:
+    (poor,) = world.add([unit(1)], quality=0.1)
+    world.group()
+    (clear,) = world.add([unit(1, 0.1)])
+    world.group()
+    assert world.are_together(poor, clear)
 
 
-def test_named_faces_attract_and_two_persons_stay_apart(points: list[FacePoint]) -> None:
-    ids = [point.face_id for point in points]
-    rules = Rules({ids[0]: "ana", ids[1]: "ana", ids[OF_EACH]: "ben", ids[2]: "cleo"})
-    groups = _grouped(points, rules=rules)
-    assert {place.group for face_id in ids[3:OF_EACH] if (place := groups.of(face_id))} <= {"ana", "cleo"}
-    assert groups.members("ben") == sorted(ids[OF_EACH : 2 * OF_EACH])
-    assert ids[2] in groups.members("cleo")
-    assert {ids[0], ids[1]} <= set(groups.members("ana"))
+def test_a_chain_of_faces_is_not_one_group(world: World) -> None:
+    world.add([unit(np.cos(n * 0.9), np.sin(n * 0.9)) for n in range(4)])
+    world.group(cut=0.6)
+    assert len(world.partition()) > 1
 
 
-def test_a_name_turns_a_group_into_the_person(points: list[FacePoint]) -> None:
-    index, groups = _index(points), Groups()
-    group_faces(index, groups, SETTINGS)
-    ids = [point.face_id for point in points]
-    group_faces(index, groups, SETTINGS, Rules({ids[0]: "ana"}), new=[])
-    assert groups.members("ana") == sorted(ids[:OF_EACH])
+def test_named_faces_attract_and_two_persons_stay_apart(full: World) -> None:
+    ids = full.ids
+    ana, ben, cleo = full.name("Ana", *ids[:2]), full.name("Ben", ids[OF_EACH]), full.name("Cleo", ids[2])
+    full.group()
+    assert {full.group_of(face_id) for face_id in ids[3:OF_EACH]} <= {ana.id, cleo.id}
+    assert full.members(ben.id) == set(ids[OF_EACH : 2 * OF_EACH])
+    assert ids[2] in full.members(cleo.id)
+    assert set(ids[:2]) <= full.members(ana.id)
 
 
-def test_a_rejection_takes_a_face_out_of_its_group(points: list[FacePoint]) -> None:
-    index, groups = _index(points), Groups()
-    ids = [point.face_id for point in points]
-    named = dict.fromkeys(ids[:3], "ana")
-    group_faces(index, groups, SETTINGS, Rules(named))
-    assert ids[5] in groups.members("ana")
-    group_faces(index, groups, SETTINGS, Rules(named, frozenset({(ids[5], "ana")})), new=[])
-    assert groups.members("ana") == sorted(set(ids[:OF_EACH]) - {ids[5]})
-    assert groups.of(ids[5]) is not None
+def test_two_faces_of_one_image_may_have_one_name(world: World) -> None:
+    one, other = world.add([unit(1), unit(0, 1)], [1, 1])
+    ana = world.name("Ana", one, other)
+    world.group()
+    assert world.members(ana.id) == {one, other}
 
 
-def test_a_face_taken_out_does_not_return_to_the_group_that_has_its_id(points: list[FacePoint]) -> None:
-    index, groups = _index(points), Groups()
-    group_faces(index, groups, SETTINGS)
-    first, second = sorted(point.face_id for point in points[:OF_EACH])[:2]
-    group_faces(index, groups, SETTINGS, Rules(apart=frozenset({(first, second)})), new=[])
-    one, other = groups.of(first), groups.of(second)
-    assert one is not None and other is not None and one.group != other.group
-    assert len(groups) == len(points)
+def test_a_name_turns_a_group_into_the_person(full: World) -> None:
+    full.group()
+    ana = full.name("Ana", full.ids[0])
+    assert full.group().faces == 0
+    assert full.members(ana.id) == set(full.ids[:OF_EACH])
+
+
+def test_a_poor_face_with_a_name_does_not_take_its_group_with_it(world: World) -> None:
+    clear = world.add([unit(1, 0.01 * n) for n in range(3)])
+    (poor,) = world.add([unit(1, 0.1)], quality=0.1)
+    world.group()
+    assert world.are_together(poor, *clear)
+    ana = world.name("Ana", poor)
+    world.group()
+    assert world.members(ana.id) == {poor}
+    assert world.are_together(*clear)
+    world.add([unit(1, 0, 0.01)])
+    world.group()
+    assert world.members(ana.id) == {poor}
+
+
+def test_a_group_joins_a_person_who_has_one_if_it_is_like_it(full: World) -> None:
+    ids = full.ids
+    ana = full.name("Ana", *ids[:4])
+    full.group()
+    assert full.members(ana.id) == set(ids[:OF_EACH])
+    full.table.write([], [(ana.id, ids[0])])  # as if the group had been made before the name
+    full.group()
+    assert full.members(ana.id) == set(ids[:OF_EACH])
+
+
+def test_two_names_in_a_group_divide_it(world: World) -> None:
+    ids = world.add([unit(1, 0.3 * n - 0.75) for n in range(6)])
+    world.group(cut=0.35)
+    assert world.are_together(*ids)
+    ana, ben = world.name("Ana", ids[0]), world.name("Ben", ids[5])
+    world.group(cut=0.35)
+    assert world.members(ana.id) >= {ids[0], ids[1]}
+    assert world.members(ben.id) >= {ids[4], ids[5]}
+
+
+def test_a_rejected_face_leaves_the_person_and_stays_away(full: World) -> None:
+    ids = full.ids
+    ana = full.name("Ana", *ids[:3])
+    full.group()
+    assert ids[5] in full.members(ana.id)
+    full.naming.reject(ana.id, ana.version, [ids[5]], BY)
+    full.group()
+    assert full.members(ana.id) == set(ids[:OF_EACH]) - {ids[5]}
+    assert full.group_of(ids[5]) is not None
+    full.table.forget_all_groups()
+    full.group(batch=3)
+    assert ids[5] not in full.members(ana.id)
+
+
+def test_a_group_with_a_rejected_face_does_not_join_the_person(world: World) -> None:
+    one, two = world.add([unit(1, 0.02), unit(1, 0.01)])
+    world.group()
+    (third,) = world.add([unit(1)])
+    ana = world.name("Ana", third)
+    world.naming.reject(ana.id, ana.version, [one], BY)
+    world.group()
+    assert world.are_together(one, two)
+    assert world.members(ana.id) == {third}
+
+
+def test_what_is_not_a_face_is_never_grouped_and_what_was_set_aside_is(full: World) -> None:
+    full.group()
+    full.naming.dismiss([full.ids[0]], "not_a_face", BY)
+    full.naming.dismiss([full.ids[1]], "set_aside", BY)
+    full.group()
+    assert full.group_of(full.ids[0]) is None
+    assert full.are_together(*full.ids[1:OF_EACH])
+    full.naming.dismiss([full.ids[0]], None, BY)
+    assert full.group().faces == 1
+    assert full.are_together(*full.ids[:OF_EACH])
+
+
+def test_faces_of_a_person_without_faces_are_looked_at_again(full: World) -> None:
+    ana = full.name("Ana", full.ids[0])
+    full.group()
+    done = full.naming.split(ana.id, ana.version, [full.ids[0]], "Bea", BY)
+    assert done.person is not None
+    full.group()
+    assert full.members(ana.id) == set()
+    assert full.members(done.person.id) == set(full.ids[:OF_EACH])
+
+
+def test_a_face_that_left_the_group_with_its_id_does_not_share_the_id(world: World) -> None:
+    ids = sorted(world.add([unit(1, 0.01 * n) for n in range(4)]))
+    world.group()
+    assert world.group_of(ids[1]) == ids[0]
+    (third,) = world.add([unit(1, 0.5)])
+    ana = world.name("Ana", third)
+    world.naming.reject(ana.id, ana.version, [ids[0]], BY)
+    world.table.forget_groups([ids[0]])
+    world.add([unit(0, 1)], [0])
+    world.index.points.pop(ids[0])  # cannot be read
+    world.group()
+    assert world.group_of(ids[0]) is None
+    assert world.are_together(*ids[1:])
+
+
+def test_deleted_faces_leave_the_table_and_damaged_ones_are_passed_over(full: World) -> None:
+    full.group()
+    gone = full.ids[:3]
+    full.remove(gone)
+    assert full.group().removed == 3
+    assert full.table.known(gone) == {}
+    damaged = full.add([unit(1) * np.float32(0.5)])
+    fine = full.add([unit(1)])
+    assert full.group().faces == 1
+    assert full.group_of(damaged[0]) is None
+    assert full.group_of(fine[0]) is not None
+    assert full.group().faces == 0
+
+
+def test_groups_whose_faces_were_deleted_attract_nothing(world: World) -> None:
+    ids = world.add([unit(1, 0.01 * n) for n in range(3)])
+    world.group()
+    for face_id in ids[:2]:
+        del world.index.points[face_id]
+    (new,) = world.add([unit(1)])
+    world.group()
+    assert world.are_together(new, ids[2])
 
 
 def test_the_cut_rises_with_the_faces_and_stays_within_its_limits() -> None:

@@ -74,6 +74,15 @@ def test_pixels_that_were_turned_after_the_regions_were_written_are_recognised(t
     assert found.names == {0: "Ana", 1: "Bob"}
 
 
+def test_nobody_is_named_if_pixels_were_turned_and_nothing_says_which_way() -> None:
+    faces: list[BBox] = [(60, 80, 180, 240), (420, 560, 540, 720)]  # half a turn swaps them
+    regions = [
+        Region(name, stored(_relative(box), 6), (HEIGHT, WIDTH)) for name, box in zip(("A", "B"), faces, strict=True)
+    ]
+    found = named_faces(_found(regions), faces, WIDTH, HEIGHT)
+    assert (found.names, found.without_face) == ({}, ("A", "B"))
+
+
 def test_the_region_fits_the_face_best_whose_size_it_has() -> None:
     faces = [(100.0, 100.0, 200.0, 200.0), (150.0, 150.0, 250.0, 250.0)]
     regions = [Region(name, _relative(box)) for name, box in zip(("Second", "First"), reversed(faces), strict=True)]

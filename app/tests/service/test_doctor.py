@@ -16,6 +16,7 @@ from app.core.config import Settings
 from app.images import ThumbStore
 from app.ingest import Ingest, IngestOptions
 from app.library.consistency import Inconsistencies
+from app.people import Author, NamesCopy, Naming, Profile
 from app.service.doctor import Doctor
 from tests.library.test_ingest import Bench
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
@@ -31,6 +32,13 @@ class Case(Bench):
         self.doctor = Doctor(settings, index, self.ledger, FAKE_PACK.digest, engine, self.stop)
         self.run(pictures)
         self.faces = sorted(index.points)
+
+    def name(self, name: str, *face_ids: str) -> str:
+        """Add a person with faces; return the id."""
+        names = NamesCopy(self.ledger.database, self.index, self.ledger.collection)
+        done = Naming(self.ledger.database, self.index, names).create(Profile(name=name), face_ids, Author("test"))
+        assert done.person is not None
+        return done.person.id
 
     def repaired(self) -> Inconsistencies:
         """What is left after a repair."""
@@ -123,6 +131,19 @@ def test_missing_and_empty_thumbnails_are_drawn_and_unused_ones_deleted(case: Ca
     assert (case.thumbs.path(other).parent / "notes.jpg").exists()
 
 
+def test_names_in_the_index_become_those_of_the_catalog(case: Case) -> None:
+    first, second, third, *_ = case.index.points
+    person_id = case.name("Ana", first, second)
+    case.index.set_payload([second], person=None)
+    case.index.set_payload([third], person=person_id)
+    images = {case.index.points[face_id].payload.image_id for face_id in (second, third)}
+    found = case.doctor.check()
+    assert found.misnamed_images == images
+    assert case.doctor.repair(found).named_images == 2
+    assert case.doctor.check().is_empty
+    assert case.index.facet("person") == {person_id: 2}
+
+
 def test_an_interrupted_check_and_repair_change_nothing(case: Case) -> None:
     case.index.delete(case.faces[:3])
     found = case.doctor.check()
@@ -142,7 +163,7 @@ def _lose_hashes(case: Case, *face_ids: str) -> None:
 
 def test_hashes_that_an_older_version_did_not_store_are_computed_from_the_files(case: Case) -> None:
     before = dict(case.index.points)
-    case.index.set_payload(case.faces[:1], person="Ada")
+    case.name("Ada", *case.faces[:1])
     named = dict(case.index.points)
     _lose_hashes(case, *case.faces[:5])
     found = case.doctor.check()

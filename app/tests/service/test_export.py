@@ -8,14 +8,14 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from pypdf import PdfReader
 
-from app.catalog import FileRecord, Ledger
+from app.catalog import FileRecord, Ledger, Person
 from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.types import Match
@@ -33,6 +33,16 @@ HOSTILE = (
     b"n" * 251 + b".png", "\N{LATIN SMALL LETTER E WITH ACUTE}".encode() * 125 + b"a.png", b" .hidden", b"CON.png",
     b"dot." + b"s" * 200,
 )  # fmt: skip
+
+
+def people(ids: Sequence[str]) -> dict[str, Person]:
+    """Somebody for every id; the name is the id after "id of "."""
+    return {one: _person(one) for one in ids if one.startswith("id of ")}
+
+
+def _person(person_id: str) -> Person:
+    at = "2026-01-01T00:00:00+00:00"
+    return Person(person_id, person_id.removeprefix("id of "), False, None, None, None, 1, at, at, 1)
 
 
 def listed(number: int = 1, similarity: float = 0.9, *, group_size: int = 1, **payload: object) -> ListedMatch:
@@ -90,41 +100,62 @@ def opened_zip(parts: Iterable[bytes]) -> zipfile.ZipFile:
 
 
 def test_a_csv_row_has_what_the_match_has() -> None:
-    match = listed(similarity=0.75, group_size=3, path="/photos/a, b.jpg", taken_at="2021-02-03T04:05:06", person="Ada")
-    data = b"".join(csv_rows([match], BANDS))
+    match = listed(
+        similarity=0.75, group_size=3, path="/photos/a, b.jpg", taken_at="2021-02-03T04:05:06", person="id of Ada"
+    )
+    data = b"".join(csv_rows([match], BANDS, people))
     assert data.startswith(b"\xef\xbb\xbf")
     (row,) = csv.DictReader(io.StringIO(data.decode("utf-8-sig")))
     assert row == {
         "path": "/photos/a, b.jpg", "folder": "/photos", "taken_at": "2021-02-03T04:05:06", "similarity": "0.75",
         "sureness": "very_likely", "person": "Ada", "face_id": match.match.face_id,
         "image_id": match.match.payload.image_id, "x1": "1.0", "y1": "2.0", "x2": "30.5", "y2": "40.2", "width": "640",
-        "height": "480", "page": "0", "group_size": "3",
+        "height": "480", "page": "0", "group_size": "3", "person_id": "id of Ada",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("person", ["=cmd()", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
 def test_a_cell_that_a_spreadsheet_would_run_is_text(person: str) -> None:
-    (row,) = csv.DictReader(io.StringIO(b"".join(csv_rows([listed(person=person)], BANDS)).decode("utf-8-sig"), ""))
+    (row,) = csv.DictReader(
+        io.StringIO(b"".join(csv_rows([listed(person=f"id of {person}")], BANDS, people)).decode("utf-8-sig"), "")
+    )
     assert row["person"] == f"'{person}"
 
 
+def test_a_face_of_somebody_who_was_deleted_has_no_name_and_each_person_is_looked_up_once() -> None:
+    asked: list[str] = []
+
+    def known(ids: Sequence[str]) -> dict[str, Person]:
+        asked.extend(ids)
+        return people(ids)
+
+    matches = [listed(1, person="id of Ada"), listed(2, person="gone"), listed(3, person="id of Ada"), listed(4)]
+    rows = json.loads(b"".join(json_rows(matches, BANDS, known)))
+    assert [(row["person"], row["person_id"]) for row in rows] == [
+        ("Ada", "id of Ada"), (None, None), ("Ada", "id of Ada"), (None, None),
+    ]  # fmt: skip
+    assert asked == ["id of Ada", "gone"]
+
+
 def test_a_negative_similarity_stays_a_number() -> None:
-    (row,) = csv.DictReader(io.StringIO(b"".join(csv_rows([listed(similarity=-0.25)], BANDS)).decode("utf-8-sig")))
+    (row,) = csv.DictReader(
+        io.StringIO(b"".join(csv_rows([listed(similarity=-0.25)], BANDS, people)).decode("utf-8-sig"))
+    )
     assert float(row["similarity"]) == -0.25
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_csv_and_json_have_the_same_readable_path_for_any_name(name: bytes) -> None:
     path = os.fsdecode(b"/photos/" + name)
-    text = b"".join(csv_rows([listed(path=path)], BANDS)).decode("utf-8-sig")
+    text = b"".join(csv_rows([listed(path=path)], BANDS, people)).decode("utf-8-sig")
     (row,) = csv.DictReader(io.StringIO(text, newline=""))
-    (other,) = json.loads(b"".join(json_rows([listed(path=path)], BANDS)))
+    (other,) = json.loads(b"".join(json_rows([listed(path=path)], BANDS, people)))
     assert row["path"] == other["path"] == os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def test_no_matches_are_an_empty_table() -> None:
-    assert list(csv.DictReader(io.StringIO(b"".join(csv_rows([], BANDS)).decode("utf-8-sig")))) == []
-    assert json.loads(b"".join(json_rows([], BANDS))) == []
+    assert list(csv.DictReader(io.StringIO(b"".join(csv_rows([], BANDS, people)).decode("utf-8-sig")))) == []
+    assert json.loads(b"".join(json_rows([], BANDS, people))) == []
 
 
 def test_rows_are_made_while_they_are_read() -> None:
@@ -132,9 +163,9 @@ def test_rows_are_made_while_they_are_read() -> None:
         yield listed(1)
         raise AssertionError("read too far")
 
-    for rows in (csv_rows(matches(), BANDS), json_rows(matches(), BANDS)):
+    for rows in (csv_rows(matches(), BANDS, people), json_rows(matches(), BANDS, people)):
         assert next(rows)
-    assert next(csv_rows(matches(), BANDS))
+    assert next(csv_rows(matches(), BANDS, people))
 
 
 def test_paths_are_the_bytes_of_the_files_each_image_once(library: Library) -> None:

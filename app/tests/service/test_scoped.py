@@ -27,7 +27,18 @@ from app.service import scoped as module
 from tests.support.fakes import FAKE_PACK, FakeEngine, MemoryIndex
 from tests.support.matches import ADA
 from tests.support.pictures import RED, point
-from tests.support.scopes import FURTHER, HIDDEN, SEEN, World, at_one_time, face_of, image_of, ingested, make_files
+from tests.support.scopes import (
+    FURTHER,
+    HIDDEN,
+    PEOPLE,
+    SEEN,
+    World,
+    at_one_time,
+    face_of,
+    image_of,
+    ingested,
+    make_files,
+)
 
 
 def access(*folders: str, who: str = "key scoped") -> Access:
@@ -150,7 +161,7 @@ def test_no_method_of_the_index_shows_a_face_outside(services: Services, view: S
     assert index.count() == index.info().points == len(seen) == sum(index.facet("image_id", limit=9999).values())
     assert set(index.facet("folder")) == {world.seen, f"{world.seen}/2019"}
     assert index.facet("folder")[f"{world.seen}"] == len(seen)
-    assert set(index.facet("person")) == {"Alma", "Zoe", "Violeta"}
+    assert set(index.facet("person")) == {PEOPLE[name] for name in ("Alma", "Zoe", "Violeta")}
     assert index.info().disk_bytes is None
 
 
@@ -447,7 +458,7 @@ def test_a_scope_holds_in_the_embedded_index(tmp_path: Path) -> None:
             assert len(view.index.search_exact(ADA, limit=1000)) == within
             assert len(view.index.search(ADA, limit=1000)) == within
             assert set(view.index.facet("folder")) == {seen, f"{seen}/2019"}
-            assert set(view.index.facet("person")) == {"Alma", "Violeta", "Zoe"}
+            assert set(view.index.facet("person")) == {PEOPLE[name] for name in ("Alma", "Violeta", "Zoe")}
             assert view.index.retrieve([face_of(archive / HIDDEN / "benita-1.jpg")]) == []
             assert asyncio.run(view.results.facets(Query(ADA, -1.0))).total == within
             assert view.index.count(FaceFilter(folder=str(archive / HIDDEN))) == 0

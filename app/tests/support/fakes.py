@@ -129,7 +129,15 @@ class MemoryIndex:
     def search_scores(
         self, embeddings: Sequence[Floats], *, limit: int, threshold: float | None = None, candidates: int = 128
     ) -> list[list[Score]]:
-        return [self.search_exact(one, limit=limit, threshold=threshold) for one in embeddings]
+        ids = sorted(self.points)
+        if not ids:
+            return [[] for _ in embeddings]
+        similarities = np.stack(embeddings) @ np.stack([self.points[face_id].embedding for face_id in ids]).T
+        found = []
+        for row in similarities.tolist():
+            best = sorted(zip(row, ids, strict=True), key=lambda pair: -pair[0])[:limit]
+            found.append([Score(face_id, value) for value, face_id in best if threshold is None or value >= threshold])
+        return found
 
     def search_exact(
         self, embedding: Floats, *, limit: int, threshold: float | None = None, where: FaceFilter | None = None

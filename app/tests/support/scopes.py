@@ -5,15 +5,18 @@ Whoever may see this folder must not be able to tell the one from the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from uuid import NAMESPACE_URL, uuid5
 
 from PIL import Image
 
-from app.catalog import Jobs, open_ledger
+from app.catalog import PEOPLE as PEOPLE_TABLE
+from app.catalog import ChangeLog, Database, Jobs, NewChange, name_key, open_ledger, timestamp
+from app.catalog.faces import FaceTable, GroupedFace
 from app.core.config import Settings
 from app.core.paths import folders_of
 from app.core.protocols import FaceIndex
@@ -21,6 +24,8 @@ from app.core.types import FacePoint, face_id_of
 from app.images import ThumbStore, image_id_of
 from app.ingest import Ingest, IngestOptions
 from app.main import create_app
+from app.people import NamesCopy, places_of
+from app.people.edits import assign
 from app.security import hash_key
 from app.service import Services
 from tests.support.clients import TestClient
@@ -32,6 +37,9 @@ COLLECTION: Final = "faces__fake__ffffffff"
 VIOLET: Final = (150, 40, 220)
 SEEN, HIDDEN, BESIDE = "alpaca", "bison", "alpaca-private"
 FURTHER: Final = 105  # faces without files: more than a page has
+UNNAMED: Final = 4  # of them, in one group with those of the other folders
+PEOPLE: Final = {name: str(uuid5(NAMESPACE_URL, name)) for name in ("Alma", "Benita", "Violeta", "Zoe")}
+NAMED: Final = {"alma-1.jpg": "Alma", "benita-1.jpg": "Benita", "zoe-2.jpg": "Zoe", "shared-copy.jpg": "Violeta"}
 SCOPED_ID, WHOLE_ID = "5" * 16, "0" * 16
 KEYS: Final = {one: f"oceano_{one}_{'secret' * 6}" for one in (SCOPED_ID, WHOLE_ID)}
 SCOPED: Final = {"X-API-Key": KEYS[SCOPED_ID]}
@@ -108,7 +116,7 @@ def further(archive: Path, name: str, first: int) -> list[FacePoint]:
     for number in range(first, first + FURTHER):
         path = f"{archive / name}/further-{number}.jpg"
         taken = f"{1990 + number % 7}-03-{1 + number % 28:02d}T08:00:00"
-        found.append(point(number, RED, path=path, folder=folders_of(path), taken_at=taken, person="Zoe"))
+        found.append(point(number, RED, path=path, folder=folders_of(path), taken_at=taken))
     return found
 
 
@@ -119,15 +127,42 @@ def ingested(base: Path, archive: Path, names: Iterable[str], index: FaceIndex) 
     thumbs = ThumbStore(settings.thumbs_dir)
     for name in names:
         Ingest(FakeEngine(), index, ledger, thumbs, IngestOptions(max_pixels=4_000_000)).run(archive / name)
-        index.upsert(further(archive, name, 1000 * (name == HIDDEN) + 2000 * (name == BESIDE) + 10))
+        index.upsert(further(archive, name, _first(name)))
         Jobs(ledger.database, COLLECTION).add(str(archive / name), {}, f"{name}-user@machine")
-    names_of = {"alma-1.jpg": "Alma", "benita-1.jpg": "Benita", "zoe-2.jpg": "Zoe", "shared-copy.jpg": "Violeta"}
-    for path in archive.rglob("*.jpg"):
-        if person := names_of.get(path.name):
-            index.set_payload([one.face_id for one in index.retrieve([face_of(path)])], person=person)
+    photographs = [path for path in archive.rglob("*.jpg") if path.name in NAMED]
+    faces = {NAMED[path.name]: [face_of(path)] for path in photographs}
+    rest = {name: further(archive, name, _first(name)) for name in names}
+    faces["Zoe"] += [one.face_id for some in rest.values() for one in some[:-UNNAMED]]
+    grouped = [one for some in rest.values() for one in some[-UNNAMED:]]
+    group_id = min(one.face_id for one in grouped)
+    FaceTable(ledger.database, COLLECTION).write(
+        [GroupedFace(one.face_id, one.payload.image_id, group_id, True) for one in grouped]
+    )
+    name_people(ledger.database, index, faces)
     index.flush()
     ledger.close()
     return World(archive, settings, index)
+
+
+def name_people(database: Database, index: FaceIndex, faces: Mapping[str, Sequence[str]]) -> None:
+    """Add people with ids that are the same in both services, each with the faces that the index has."""
+    for name, face_ids in faces.items():
+        known = [one.face_id for one in index.retrieve([*face_ids])]
+        if not known:
+            continue
+        with ChangeLog(database).making(NewChange("tests", "create"), {}) as making:
+            at = timestamp()
+            row = {
+                "id": PEOPLE[name], "name": name, "name_key": name_key(name), "hidden": 0, "cover": None,
+                "birth_date": None, "notes": None, "faces": 0, "created_at": at, "changed_at": at, "version": 0,
+            }  # fmt: skip
+            making.put(PEOPLE_TABLE, [(None, row)])
+            assign(making, PEOPLE[name], [*places_of(index, known).values()], "manual", "tests")
+    NamesCopy(database, index, COLLECTION).catch_up()
+
+
+def _first(name: str) -> int:
+    return 1000 * (name == HIDDEN) + 2000 * (name == BESIDE) + 10
 
 
 def at_one_time(index: MemoryIndex) -> MemoryIndex:

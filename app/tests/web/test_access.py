@@ -74,7 +74,7 @@ def keys(client: TestClient) -> dict[str, str]:
 
 
 def _address(path: str) -> str:
-    for name in ("face_id", "image_id", "kept_id", "key_id", "key"):
+    for name in ("face_id", "image_id", "kept_id", "key_id", "key", "person_id", "group_id", "number"):
         path = path.replace(f"{{{name}}}", "unknown-0000")
     assert "{" not in path, f"{path}: this test does not know a value for it"
     return path
@@ -86,6 +86,25 @@ def test_every_route_has_a_right_or_is_listed_as_public(client: TestClient) -> N
     assert {route for route, found in routes.items() if right_of(found) is None} == PUBLIC
     for right, paths in RIGHTS.items():
         assert {path for (_, path), found in routes.items() if right_of(found) == right} == paths, right
+
+
+def test_the_pages_that_change_people_need_the_right_to_curate(client: TestClient) -> None:
+    routes = all_routes(client.app)  # type: ignore[arg-type]
+    starts = ("/person/", "/group/", "/naming", "/dismiss", "/undo")
+    of_pages = {route: right_of(found) for route, found in routes.items() if route[1].startswith(starts)}
+    reading = {("GET", "/person/{person_id}"), ("GET", "/group/{group_id}")}
+    assert {route for route, right in of_pages.items() if right == "search"} == reading
+    assert len(of_pages) > 10
+    assert {right for route, right in of_pages.items() if route not in reading} == {"curate"}
+
+
+def test_whoever_may_only_search_changes_no_names(client: TestClient) -> None:
+    routes = all_routes(client.app)  # type: ignore[arg-type]
+    of_people = {route for route in routes if route[1].startswith(("/people", "/changes")) or "dismiss" in route[1]}
+    assert len(of_people) > 15
+    for method, path in of_people:
+        expected = "search" if method == "GET" and path.startswith("/people") else "curate"
+        assert right_of(routes[method, path]) == expected, (method, path)
 
 
 def test_without_a_key_nothing_but_the_public_routes_answers(client: TestClient, keys: dict[str, str]) -> None:

@@ -41,6 +41,7 @@ from tests.support.pictures import BLACK, BLUE, GREEN, KPS, RED, encoded, point
 from tests.web.test_metrics import OWN as OWN_METRICS
 
 UNKNOWN = "0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d"
+ADA, BOB = "5a1c6f36-27a0-4d4e-8d7e-0d2f6e1f4a11", "7f0b1f1e-3c55-4d0e-9b1c-6a4a0f6d2b22"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -130,7 +131,7 @@ def test_search_answers_in_the_shape_of_the_design(client: TestClient, index: In
                         "group_size": "int", "together": [], "thumb_url": "str", "image_url": "str",
                     }
                 ],
-                "more": "bool", "next": "NoneType",
+                "more": "bool", "next": "NoneType", "identified": "NoneType",
             }
         ],
         "combined": "NoneType",
@@ -232,7 +233,9 @@ def test_limit_and_threshold_reach_the_index(client: TestClient, index: Index) -
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("person", "Ada", "Ada"),
+        ("person", ADA.upper(), ADA),
+        ("named", "true", True),
+        ("unnamed", "true", True),
         ("folder", "/photos/", "/photos"),
         ("image_id", "b" * 64, "b" * 64),
         ("taken_from", "2024-01-01", "2024-01-01"),
@@ -319,15 +322,15 @@ def test_a_shown_similarity_is_a_threshold_that_includes_it(client: TestClient, 
 def test_filters_hold_together(client: TestClient, index: Index) -> None:
     index.upsert(
         [
-            point(1, person="Ada", folder=("/", "/a"), path="/a/1.jpg", taken_at="2024-05-01T10:00:00"),
-            point(2, person="Ada", folder=("/", "/b"), path="/b/2.jpg", taken_at="2024-05-01T10:00:00"),
-            point(3, person="Bob", folder=("/", "/a"), path="/a/3.jpg", taken_at="2024-05-01T10:00:00"),
-            point(4, person="Ada", folder=("/", "/a"), path="/a/4.jpg", taken_at=None),
-            point(5, person="Ada", folder=("/", "/a"), path="/a/5.jpg", taken_at="2024-05-01T10:00:00", quality=0.1),
+            point(1, person=ADA, folder=("/", "/a"), path="/a/1.jpg", taken_at="2024-05-01T10:00:00"),
+            point(2, person=ADA, folder=("/", "/b"), path="/b/2.jpg", taken_at="2024-05-01T10:00:00"),
+            point(3, person=BOB, folder=("/", "/a"), path="/a/3.jpg", taken_at="2024-05-01T10:00:00"),
+            point(4, person=ADA, folder=("/", "/a"), path="/a/4.jpg", taken_at=None),
+            point(5, person=ADA, folder=("/", "/a"), path="/a/5.jpg", taken_at="2024-05-01T10:00:00", quality=0.1),
         ]
     )
     fields = {
-        "person": "Ada",
+        "person": ADA,
         "folder": "/a",
         "taken_from": "2024-01-01",
         "taken_to": "2025-01-01",
@@ -335,7 +338,7 @@ def test_filters_hold_together(client: TestClient, index: Index) -> None:
     }
     matches = _post(client, **fields).json()["faces"][0]["matches"]
     assert [match["path"] for match in matches] == ["/a/1.jpg"]
-    assert matches[0]["person"] == "Ada"
+    assert matches[0]["person"] is None, "nobody in the catalog has this id"
 
 
 class ThreeFaces(FakeEngine):
@@ -358,11 +361,14 @@ def test_every_face_has_its_own_matches_and_max_faces_keeps_the_largest(settings
 
 
 def test_group_by_keeps_the_best_match_of_each(client: TestClient, index: Index) -> None:
-    index.upsert([point(1, person="Ada"), point(2, person="Ada"), point(3, person=None), point(4, person=None)])
+    index.upsert([point(number) for number in range(1, 5)])
+    two = [point(number).face_id for number in (1, 2)]
+    ada = client.post("/people", json={"name": "Ada", "face_ids": two}).json()["person"]
     same_image = [replace(point(n), payload=replace(point(n).payload, image_id="c" * 64)) for n in (5, 6)]
     index.upsert(same_image)
     by_person = _post(client, group_by="person").json()["faces"][0]["matches"]
-    assert sorted(str(match["person"]) for match in by_person) == ["Ada", "None", "None", "None", "None"]
+    people = [match["person"] for match in by_person if match["person"] is not None]
+    assert (people, len(by_person)) == ([{"id": ada["id"], "name": "Ada"}], 5)
     by_image = _post(client, group_by="image_id").json()["faces"][0]["matches"]
     assert len(by_image) == len({match["image_id"] for match in by_image}) == 5
 
@@ -539,12 +545,14 @@ def test_compare_takes_the_largest_face_of_each(settings: Settings, index: Index
 
 
 def test_a_stored_face_is_told_with_every_path_of_its_image(client: TestClient, index: Index) -> None:
-    stored = point(1, person="Ada")
+    stored = point(1)
     index.upsert([stored])
+    ada = client.post("/people", json={"name": "Ada", "face_ids": [stored.face_id]}).json()["person"]
     body = client.get(f"/faces/{stored.face_id}").json()
     assert body["face_id"] == stored.face_id
     assert body["paths"] == ["/photos/1.jpg"], "without a ledger's entry at least the first path is known"
-    assert (body["person"], body["image_id"], body["width"]) == ("Ada", stored.payload.image_id, 640)
+    assert body["person"] == {"id": ada["id"], "name": "Ada"}
+    assert (body["image_id"], body["width"]) == (stored.payload.image_id, 640)
     assert "embedding" not in body
     ledger = client.app.state.services.ledger  # type: ignore[attr-defined]
     records = [FileRecord(path, 1, 1, stored.payload.image_id, "done") for path in ("/z/copy.jpg", "/photos/1.jpg")]
@@ -873,6 +881,12 @@ def test_the_openapi_document_names_every_route_with_its_fields(client: TestClie
         ("POST", "/detect"), ("POST", "/compare"), ("GET", "/faces/{face_id}"), ("GET", "/images/{image_id}"),
         ("GET", "/images/{image_id}/preview"), ("GET", "/images/{image_id}/file"),
         ("GET", "/thumbs/{face_id}"), ("GET", "/status"), ("GET", "/metrics"), ("GET", "/health"),
+        ("GET", "/people"), ("POST", "/people"), ("GET", "/people/{person_id}"), ("PATCH", "/people/{person_id}"),
+        ("DELETE", "/people/{person_id}"), ("GET", "/people/{person_id}/faces"), ("POST", "/people/{person_id}/faces"),
+        ("POST", "/people/{person_id}/reject"), ("POST", "/people/{person_id}/merge"),
+        ("POST", "/people/{person_id}/split"), ("GET", "/people/{person_id}/suggestions"),
+        ("GET", "/people/{person_id}/together"), ("GET", "/people/groups"), ("GET", "/people/groups/{group_id}"),
+        ("POST", "/faces/dismiss"), ("GET", "/changes"), ("POST", "/changes/{number}/undo"),
     }  # fmt: skip
     ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert len(ids) == len(set(ids))
@@ -904,7 +918,7 @@ def test_256_clients_at_once_are_all_answered_and_health_all_the_while(settings:
             return super().analyze(pictures, timings)
 
     colours = {"red": RED, "green": GREEN, "blue": BLUE}
-    index.upsert([point(n, colour, person=name) for n, (name, colour) in enumerate(colours.items())])
+    index.upsert([point(n, colour, path=f"/photos/{name}.jpg") for n, (name, colour) in enumerate(colours.items())])
     pictures = {name: encoded(colour) for name, colour in colours.items()}
     app = create_app(settings, engine=Working(), index=index)
     chance = random.Random(6)
@@ -936,7 +950,7 @@ def test_256_clients_at_once_are_all_answered_and_health_all_the_while(settings:
     for number, (name, answer) in enumerate(zip(names, answers, strict=True)):
         assert answer.json()["request_id"] == f"r{number}"
         if answer.status_code == 200:
-            assert [match["person"] for match in answer.json()["faces"][0]["matches"]] == [name]
+            assert [match["path"] for match in answer.json()["faces"][0]["matches"]] == [f"/photos/{name}.jpg"]
         else:
             assert answer.json()["error"]["code"] == "overloaded"
             assert answer.headers["retry-after"] == "1"

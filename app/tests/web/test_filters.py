@@ -30,7 +30,8 @@ EVERYTHING = Filters(
     together=(OTHER,),
     unlike=(ONE, OTHER),
     photo="ab" * 32,
-    named="Ana",
+    named=OTHER,
+    unnamed=True,
     after="abc-_1",
     bands="0.41,0.525",
     size="l",
@@ -53,7 +54,9 @@ def test_each_condition_counts_as_one_and_has_words_for_a_contact_sheet(name: st
     filters = Filters(**{name: getattr(EVERYTHING, name)})
     place = Place("", filters)
     assert (place.has_conditions, place.to_all()) == (True, "")
-    assert filter_words(filters, translator("en"), together=len(filters.together))
+    words = filter_words(filters, translator("en"), together=len(filters.together), names={OTHER: "Ana"})
+    assert words
+    assert (words == ["Ana"]) == (name == "named")
 
 
 def test_order_examples_and_the_lowest_similarity_are_no_conditions() -> None:
@@ -80,7 +83,8 @@ def test_the_query_has_what_the_filters_ask_for() -> None:
     person, other, stranger = embedding_of(1), embedding_of(2), embedding_of(3)
     query = EVERYTHING.query(person, threshold=0.4, together=[other], unlike=[stranger])
     assert query.where == FaceFilter(
-        person="Ana",
+        person=OTHER,
+        unnamed=True,
         folder=("/photos/a b", "/photos/ñ&="),
         image_id="ab" * 32,
         taken_from="2019-05",

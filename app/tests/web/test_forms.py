@@ -6,6 +6,8 @@ from app.core.errors import OceanoError
 from app.core.types import FaceFilter
 from app.web.api.forms import DETECT_FORM, SEARCH_FORM, CompareOptions, DetectOptions, SearchOptions, read_options
 
+PERSON = "5a1c6f36-27a0-4d4e-8d7e-0d2f6e1f4a11"
+
 
 def _wrong(**fields: str) -> dict[str, str]:
     with pytest.raises(OceanoError) as caught:
@@ -23,13 +25,17 @@ def test_the_defaults_of_the_design_hold() -> None:
 
 def test_every_filter_becomes_a_condition() -> None:
     given = {
-        "person": "Ada Lovelace", "folder": "/photos/2024", "image_id": "a" * 64, "taken_from": "2024-01-01",
+        "person": PERSON, "named": "true", "unnamed": "true", "folder": "/photos/2024", "image_id": "a" * 64,
+        "taken_from": "2024-01-01",
         "taken_to": "2024-12-31T23:59:59", "ingested_from": "2025-01-01T00:00:00Z",
         "ingested_to": "2025-06-01 12:00:00+02:00", "min_det_score": "0.6", "min_quality": "0.5",
         "without": "blurred, extreme_pose",
     }  # fmt: skip
     where = read_options(SearchOptions, given | {"limit": "5"}).where()
-    meant = {"min_det_score": 0.6, "min_quality": 0.5, "without": ("blurred", "extreme_pose")}
+    meant = {
+        "named": True, "unnamed": True, "min_det_score": 0.6, "min_quality": 0.5,
+        "without": ("blurred", "extreme_pose"),
+    }  # fmt: skip
     assert where == FaceFilter(**(given | meant))  # type: ignore[arg-type]
     assert set(given) == set(FaceFilter.__dataclass_fields__) - {"undated"}, "every condition can be asked for"
 

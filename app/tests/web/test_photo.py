@@ -25,11 +25,13 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Library:
 @pytest.fixture(scope="module")
 def running(ingested: Library) -> Iterator[TestClient]:
     with ingested.client() as client:
+        second = face_id_of(ingested.image_of("/a.jpg"), FAKE_PACK.digest, 1)
+        assert client.post("/people", json={"name": "Ana <3", "face_ids": [second]}).status_code == 200
         yield client
 
 
 @pytest.fixture
-def library(ingested: Library) -> Iterator[Library]:
+def library(ingested: Library, running: TestClient) -> Iterator[Library]:
     before = dict(ingested.index.points)
     yield ingested
     ingested.index.points = before

@@ -6,14 +6,17 @@ import math
 import numpy as np
 import pytest
 
+from app.catalog import Person
 from app.core.types import Face, FaceRecord, Match
 from app.service import ListedMatch, bands_of
 from app.web.api.matches import MatchedFace
+from app.web.api.person_names import Names
 from app.web.api.responses import FaceResponse, FoundFace, ImageSize, finite, rounded
 from tests.support.fakes import FAKE_PACK, embedding_of, picture_of
 from tests.support.pictures import KPS, point
 
 BANDS = bands_of(FAKE_PACK, 10_000)
+ADA = Person("5a1c6f36-27a0-4d4e-8d7e-0d2f6e1f4a11", "Ada", False, None, None, None, 1, "2026", "2026", 1)
 NO_TEXT = b"/photos/caf\xe9.jpg".decode("utf-8", "surrogateescape")
 
 
@@ -26,12 +29,12 @@ def test_a_face_has_place_box_points_scores_and_how_it_was_found() -> None:
 
 
 def test_a_match_tells_where_its_picture_lies_and_no_embedding() -> None:
-    stored = point(1, person="Ada")
+    stored = point(1, person=ADA.id)
     listed = ListedMatch(Match(stored.face_id, 0.71234567, stored.payload), group_size=3)
-    body = MatchedFace.of(listed, BANDS, "/faces").model_dump(mode="json")
+    body = MatchedFace.of(listed, BANDS, Names({ADA.id: ADA}), "/faces").model_dump(mode="json")
     assert body == {
         "face_id": stored.face_id, "image_id": f"{1:064x}", "similarity": 0.712346, "sureness": "very_likely",
-        "person": "Ada", "path": "/photos/1.jpg", "page": 0, "width": stored.payload.width,
+        "person": {"id": ADA.id, "name": "Ada"}, "path": "/photos/1.jpg", "page": 0, "width": stored.payload.width,
         "height": stored.payload.height, "taken_at": None, "bbox": [1.0, 2.0, 30.5, 40.25], "quality": 0.8,
         "flaws": [], "group_size": 3, "together": [], "thumb_url": f"/faces/thumbs/{stored.face_id}",
         "image_url": f"/faces/images/{1:064x}",
@@ -41,7 +44,7 @@ def test_a_match_tells_where_its_picture_lies_and_no_embedding() -> None:
 def test_a_stored_face_is_told_whole_but_for_its_embedding() -> None:
     stored = point(1, taken_at="2019-07-20T20:17:40")
     record = FaceRecord(stored.face_id, stored.payload, stored.embedding)
-    body = FaceResponse.of(record, ["/photos/1.jpg", "/copy.jpg"], FAKE_PACK).model_dump(mode="json")
+    body = FaceResponse.of(record, None, ["/photos/1.jpg", "/copy.jpg"], FAKE_PACK).model_dump(mode="json")
     assert set(body) == {
         "face_id", "thumb_url", "image_id", "path", "folder", "page", "bbox", "kps", "width", "height", "det_score",
         "quality", "person", "taken_at", "ingested_at", "flaws", "paths", "request_id", "model",
@@ -52,12 +55,24 @@ def test_a_stored_face_is_told_whole_but_for_its_embedding() -> None:
 
 def test_a_file_name_that_is_no_text_can_be_sent() -> None:
     stored = point(1, path=NO_TEXT, folder=("/", NO_TEXT))
-    match = MatchedFace.of(ListedMatch(Match(stored.face_id, 1.0, stored.payload)), BANDS)
-    face = FaceResponse.of(FaceRecord("x", stored.payload), [NO_TEXT], FAKE_PACK)
+    match = MatchedFace.of(ListedMatch(Match(stored.face_id, 1.0, stored.payload)), BANDS, Names())
+    face = FaceResponse.of(FaceRecord("x", stored.payload), None, [NO_TEXT], FAKE_PACK)
     for body in (match, face):
         assert json.loads(body.model_dump_json())["path"] == "/photos/caf\\xe9.jpg"
     assert face.paths == ["/photos/caf\\xe9.jpg"]
     assert face.folder == ["/", "/photos/caf\\xe9.jpg"]
+
+
+def test_a_face_has_the_name_of_the_catalog_and_without_the_catalog_the_id() -> None:
+    named, unnamed = point(1, person=ADA.id).payload, point(2).payload
+    ref = Names({ADA.id: ADA}).of(named)
+    assert ref is not None
+    assert ref.model_dump() == {"id": ADA.id, "name": "Ada"}
+    assert Names().of(named) is None, "deleted meanwhile"
+    unread = Names(is_read=False).of(named)
+    assert unread is not None
+    assert unread.model_dump() == {"id": ADA.id, "name": None}
+    assert [one.of(unnamed) for one in (Names({ADA.id: ADA}), Names(is_read=False))] == [None, None]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -246,9 +246,11 @@ def test_only_a_flaw_is_told(client: TestClient, face: str) -> None:
 def test_names_of_files_cannot_add_markup(tmp_path_factory: pytest.TempPathFactory) -> None:
     index = MemoryIndex()
     evil = '/photos/<script>alert(1)</script>"onload="x/\udcff.jpg'
-    index.upsert([point(1, RED, path=evil, folder=("/", "/photos"), person="<b>Ana</b>")])
+    index.upsert([point(1, RED, path=evil, folder=("/", "/photos"))])
     settings = Settings(_env_file=None, data_dir=tmp_path_factory.mktemp("data"))
     with TestClient(create_app(settings, FakeEngine(), index)) as client:
+        person = {"name": "<b>Ana</b>", "face_ids": [point(1, RED).face_id]}
+        assert client.post("/people", json=person).status_code == 200
         html = client.get(f"/face/{point(1, RED).face_id}").text
     assert "<script>alert" not in html
     assert "<b>Ana" not in html

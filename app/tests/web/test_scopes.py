@@ -33,8 +33,10 @@ from tests.support.scopes import (
     BESIDE,
     FURTHER,
     HIDDEN,
+    PEOPLE,
     SCOPED,
     SEEN,
+    UNNAMED,
     VIOLET,
     WHOLE,
     World,
@@ -49,13 +51,17 @@ from tests.support.scopes import (
 UNKNOWN: Final = "00000000-0000-5000-8000-000000000000"
 _ID: Final = re.compile(r"[0-9a-f]{64}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PAGE: Final = {"Accept": "text/html"}
-_DIFFERENT: Final = {"request_id", "took_ms", "started_at", "uptime_seconds", "gpus", "id", "created_at", "kept_id"}
+_DIFFERENT: Final = {
+    "request_id", "took_ms", "started_at", "uptime_seconds", "gpus", "id", "created_at", "kept_id",
+    # of the journal, which all share
+    "changed_at", "at", "number", "person_id",
+}  # fmt: skip
 _VOLATILE: Final = (
     (re.compile(r"[0-9a-f]{32}"), "REQUEST"),
     (re.compile(r"oceano-[0-9]{4}-[0-9-]+"), "oceano-NOW-"),
-    (re.compile(r"(/kept/)[A-Za-z0-9_-]{16}"), r"\1KEPT"),
+    (re.compile(r"((?:/|%2F)kept(?:/|%2F))[A-Za-z0-9_-]{16}"), r"\1KEPT"),
     (re.compile(r"[0-9.,]+ (ms|s|seconds?|minutes?)\b"), "TIME"),
-    (re.compile(r"\d\d:\d\d"), "HH:MM"),
+    (re.compile(r"\d\d:\d\d(:\d\d)?"), "HH:MM"),
     (re.compile(r"[0-9.]+ [kMG]B used of"), "SIZE"),
 )
 
@@ -92,6 +98,10 @@ class Ids:
         self.files = (self.own, self.zoe, self.shared, self.other, self.like)
         self.faces = (*map(face_of, self.files), further(self.archive, SEEN, 10)[0].face_id, UNKNOWN)
         self.images = (*map(image_of, self.files), "f" * 64)
+        self.people = (*PEOPLE.values(), UNKNOWN)
+        self.unnamed = [one.face_id for one in further(self.archive, SEEN, 10)[-UNNAMED:]]
+        self.group = min(self.unnamed)
+        self.hidden_group = min(one.face_id for one in further(self.archive, HIDDEN, 1010)[-UNNAMED:])
         self.folders = (
             "/", str(self.archive), str(seen), f"{seen}/", f"{seen}/2019", f"{seen}/../{HIDDEN}", str(hidden),
             str(self.archive / BESIDE), f"{seen}-pri", str(self.archive / "none"), str(seen).upper(),
@@ -117,7 +127,8 @@ def _forms(asker: Asker) -> list[dict[str, Any]]:
     return [
         {"threshold": "-1", "limit": "1000"},
         {"sort": "newest", "threshold": "-1"}, {"sort": "oldest", "group_by": "image_id"}, {"group_by": "person"},
-        {"group_by": "alike"}, {"group_by": "day", "taken_from": "2019"}, {"person": "Benita"}, {"person": "Zoe"},
+        {"group_by": "alike"}, {"group_by": "day", "taken_from": "2019"}, *({"person": one} for one in PEOPLE.values()),
+        {"unnamed": "true"}, {"named": "true"}, {"identify": "true"},
         {"taken_from": "2019-06-11", "taken_to": "2019-06-11"}, {"undated": "true"}, {"min_face": "30"},
         *({"image_id": image} for image in ids.images), *({"folder": folder} for folder in ids.folders),
         {"folder": [f"{asker.ids.archive}/{HIDDEN}", f"{asker.ids.archive}/{SEEN}"]},
@@ -234,6 +245,86 @@ def _pairs(asker: Asker) -> Iterator[Call]:
         yield Call(f"/help/similarity?a={face_of(asker.ids.own)}&b={face}&lang=en")
 
 
+def _people(asker: Asker, template: str, *queries: str) -> Iterator[Call]:
+    for person in (*asker.ids.people, "nobody"):
+        for query in queries or ("",):
+            yield Call(template.format(person_id=person) + (f"?{query}" if query else ""))
+
+
+def _fresh(asker: Asker, half: int = 0) -> str:
+    """Add a person with faces that had no name, of whom there is nothing elsewhere; the version is 1."""
+    faces = asker.ids.unnamed[2 * half : 2 * half + 2]
+    made = asker.first("/people", json={"name": "Fresh", "face_ids": faces, "replace": True})
+    return str(made["person"]["id"])
+
+
+def _changes(asker: Asker, template: str, **body: Any) -> Iterator[Call]:
+    for person in (PEOPLE["Benita"], UNKNOWN, _fresh(asker)):
+        for version in ({}, {"version": 99}, {"version": 1}):
+            yield Call(template.format(person_id=person), {"json": {**body, **version}})
+
+
+def _namings(asker: Asker, template: str) -> Iterator[Call]:
+    for face in (*asker.ids.faces, asker.ids.hidden_group, asker.ids.group):
+        for person in (PEOPLE["Benita"], _fresh(asker)):
+            yield Call(template.format(person_id=person), {"json": {"face_ids": [face], "version": 1}})
+
+
+def _merges(asker: Asker) -> Iterator[Call]:
+    for hidden in (PEOPLE["Benita"], UNKNOWN):
+        for person, other in ((_fresh(asker), hidden), (hidden, _fresh(asker))):
+            others = [{"id": other, "version": 1}]
+            yield Call(f"/people/{person}/merge", {"json": {"others": others, "version": 1}})
+    others = [{"id": _fresh(asker, 1), "version": 1}]
+    yield Call(f"/people/{_fresh(asker)}/merge", {"json": {"others": others, "version": 1}})
+
+
+def _new_people(asker: Asker) -> Iterator[Call]:
+    yield Call("/people", {"json": {"name": "Nobody"}})
+    for face in asker.ids.faces:
+        yield Call("/people", {"json": {"name": "Somebody", "face_ids": [face], "replace": True}})
+
+
+def _dismissals(asker: Asker) -> Iterator[Call]:
+    for face in (*asker.ids.faces, asker.ids.group, asker.ids.hidden_group):
+        for kind in ("set_aside", None):
+            yield Call("/faces/dismiss", {"json": {"face_ids": [face], "kind": kind}})
+
+
+def _forms_of_people(asker: Asker, what: str, **fields: str) -> Iterator[Call]:
+    for person in (PEOPLE["Alma"], PEOPLE["Benita"], UNKNOWN):
+        for version in (1, 99):
+            yield Call(f"/person/{person}/{what}?lang=en", {"data": {**fields, "version": version}})
+
+
+def _few_faces(asker: Asker) -> tuple[str, ...]:
+    return (*(face_of(path) for path in (asker.ids.own, asker.ids.shared, asker.ids.other)), UNKNOWN)
+
+
+def _face_forms(asker: Asker) -> Iterator[Call]:
+    for face in _few_faces(asker):
+        for person in (PEOPLE["Violeta"], PEOPLE["Benita"]):
+            for what in ("split", "reject", "cover"):
+                sent = {"version": 99, "id": face, "do": what, "name": "Eva"}
+                yield Call(f"/person/{person}/faces?lang=en", {"data": sent})
+
+
+def _suggestion_forms(asker: Asker) -> Iterator[Call]:
+    for face in _few_faces(asker):
+        for person in (PEOPLE["Violeta"], PEOPLE["Benita"]):
+            for answer in ("yes", "no"):
+                yield Call(f"/person/{person}/suggestions?lang=en", {"data": {"version": 99, answer: face}})
+
+
+def _naming_forms(asker: Asker) -> Iterator[Call]:
+    for name in ("Benita", "Zoe", "Somebody", ""):
+        yield Call("/naming?lang=en", {"data": {"id": face_of(asker.ids.own), "name": name}})
+    for face in _few_faces(asker):
+        for person in (PEOPLE["Violeta"], PEOPLE["Benita"]):
+            yield Call("/naming?lang=en", {"data": {"id": face, "person": f"{person}:99"}})
+    yield Call("/naming", {"data": {"of_group": asker.ids.hidden_group, "name": "Eva"}})
+
+
 def _once(*paths: str, **options: Any) -> Callable[[Asker], Iterator[Call]]:
     return lambda _: iter([Call(path, options) for path in paths])
 
@@ -262,6 +353,77 @@ ROUTES: Final[dict[tuple[str, str], Callable[[Asker], Iterator[Call]]]] = {
             *(Call(f"/images/{one}/file", RANGE) for one in asker.ids.images),
         ]
     ),
+    ("GET", "/people"): lambda asker: iter(
+        [
+            *(
+                Call(f"/people?{one}")
+                for one in ("", "order=name", "name=e", "hidden=all", "limit=1", "limit=1&order=name")
+            ),
+            *(
+                Call(f"/people?{one}&lang=en", {"headers": PAGE})
+                for one in ("", "order=name", "q=e", "q=Benita", "tab=groups", "tab=hidden")
+            ),
+            Call(f"/people?after={asker.foreign['people']}"),
+        ]
+    ),
+    ("GET", "/people/groups"): _once("/people/groups", "/people/groups?limit=1"),
+    ("GET", "/people/groups/{group_id}"): lambda asker: iter(
+        [
+            Call(f"/people/groups/{one}{query}")
+            for one in (asker.ids.group, asker.ids.hidden_group, *asker.ids.people, *asker.ids.faces, "none")
+            for query in ("", "?limit=2")
+        ]
+    ),
+    ("GET", "/people/{person_id}"): lambda asker: _people(asker, "/people/{person_id}"),
+    ("GET", "/people/{person_id}/faces"): lambda asker: _people(
+        asker, "/people/{person_id}/faces", "", "order=oldest&limit=7", "order=similarity&limit=1000"
+    ),
+    ("GET", "/people/{person_id}/suggestions"): lambda asker: _people(asker, "/people/{person_id}/suggestions"),
+    ("GET", "/people/{person_id}/together"): lambda asker: _people(asker, "/people/{person_id}/together"),
+    ("POST", "/people"): _new_people,
+    ("PATCH", "/people/{person_id}"): lambda asker: _changes(asker, "/people/{person_id}", name="Eva"),
+    ("DELETE", "/people/{person_id}"): lambda asker: _changes(asker, "/people/{person_id}"),
+    ("POST", "/people/{person_id}/faces"): lambda asker: _namings(asker, "/people/{person_id}/faces"),
+    ("POST", "/people/{person_id}/reject"): lambda asker: _namings(asker, "/people/{person_id}/reject"),
+    ("POST", "/people/{person_id}/split"): lambda asker: _namings(asker, "/people/{person_id}/split"),
+    ("POST", "/people/{person_id}/merge"): _merges,
+    ("POST", "/faces/dismiss"): _dismissals,
+    ("GET", "/changes"): _once("/changes", f"/changes?person_id={PEOPLE['Alma']}"),
+    ("POST", "/changes/{number}/undo"): _once("/changes/1/undo", "/changes/99/undo"),
+    ("GET", "/group/{group_id}"): lambda asker: iter(
+        Call(f"/group/{one}?lang=en") for one in (asker.ids.group, asker.ids.hidden_group, "none")
+    ),
+    ("GET", "/person/{person_id}"): lambda asker: _people(
+        asker, "/person/{person_id}", "lang=en&done=1", "lang=es&order=similarity"
+    ),
+    ("GET", "/person/{person_id}/merge"): lambda asker: _people(
+        asker, "/person/{person_id}/merge", "lang=en", "q=e", *(f"with={one}" for one in PEOPLE.values())
+    ),
+    ("GET", "/person/{person_id}/delete"): lambda asker: _people(asker, "/person/{person_id}/delete", "lang=en"),
+    ("POST", "/person/{person_id}/edit"): lambda asker: _forms_of_people(asker, "edit", name="Eva"),
+    ("POST", "/person/{person_id}/hide"): lambda asker: _forms_of_people(asker, "hide", hidden="1"),
+    ("POST", "/person/{person_id}/faces"): _face_forms,
+    ("POST", "/person/{person_id}/suggestions"): _suggestion_forms,
+    ("POST", "/person/{person_id}/merge"): lambda asker: iter(
+        Call(f"/person/{PEOPLE[one]}/merge", {"data": {"with": PEOPLE[other], "version": 1, "other_version": 1}})
+        for one, other in (("Alma", "Benita"), ("Benita", "Alma"), ("Violeta", "Zoe"))
+    ),
+    ("POST", "/person/{person_id}/delete"): lambda asker: _forms_of_people(asker, "delete"),
+    ("GET", "/naming"): lambda asker: iter(
+        Call(f"/naming?{one}&lang=en")
+        for one in (
+            *(f"id={face}" for face in _few_faces(asker)),
+            f"of_group={asker.ids.group}",
+            f"of_group={asker.ids.hidden_group}",
+            f"above=0.3&person_face={face_of(asker.ids.zoe)}",
+        )
+    ),
+    ("POST", "/naming"): _naming_forms,
+    ("POST", "/dismiss"): lambda asker: iter(
+        Call("/dismiss", {"data": {"id": face, "kind": "set_aside"}})
+        for face in (*_few_faces(asker), asker.ids.hidden_group)
+    ),
+    ("POST", "/undo"): _once("/undo", data={"number": "1"}),
     ("GET", "/"): _once("/?lang=en"),
     ("POST", "/"): lambda asker: _photographs(asker, "/", ["", "least=0.2&group=person"]),
     ("POST", "/results"): lambda asker: _photographs(asker, "/results", _pages(asker)[:9]),
@@ -295,10 +457,17 @@ ROUTES: Final[dict[tuple[str, str], Callable[[Asker], Iterator[Call]]]] = {
     ("GET", "/audit"): _once("/audit"),
     ("GET", "/audit/export"): _once("/audit/export?format=csv", "/audit/export?format=json"),
 }
-LAST: Final = [("POST", "/kept"), ("POST", "/kept/{kept_id}/rename"), ("POST", "/kept/{kept_id}/delete")]
+LAST: Final = [
+    ("POST", "/kept"), ("POST", "/kept/{kept_id}/rename"), ("POST", "/kept/{kept_id}/delete"),
+    ("PATCH", "/people/{person_id}"), ("POST", "/people/{person_id}/faces"), ("POST", "/people/{person_id}/reject"),
+    ("POST", "/people/{person_id}/split"), ("POST", "/people/{person_id}/merge"), ("POST", "/people"),
+    ("POST", "/faces/dismiss"), ("POST", "/dismiss"), ("POST", "/person/{person_id}/merge"),
+    ("POST", "/naming"), ("POST", "/person/{person_id}/edit"), ("POST", "/person/{person_id}/hide"),
+    ("POST", "/person/{person_id}/delete"), ("DELETE", "/people/{person_id}"),
+]  # fmt: skip
 OF_ALL_FOLDERS: Final = {
     ("GET", "/metrics"), ("GET", "/keys"), ("POST", "/keys"), ("POST", "/keys/{key_id}/revoke"), ("GET", "/audit"),
-    ("GET", "/audit/export"),
+    ("GET", "/audit/export"), ("GET", "/changes"), ("POST", "/changes/{number}/undo"), ("POST", "/undo"),
 }  # fmt: skip
 
 
@@ -333,6 +502,7 @@ def askers(worlds: tuple[World, World], clients: tuple[TestClient, TestClient]) 
     foreign = {
         "api": search["faces"][0]["next"],
         "page": re.findall(r"[?&;]after=([A-Za-z0-9_-]+)", page)[0],
+        "people": whole.get("/people?limit=1", headers=WHOLE).json()["next"],
         "kept": whole.post("/kept", data=keep, headers=WHOLE).headers["location"].rpartition("/")[2],
     }
     found = []
@@ -406,6 +576,7 @@ def _secrets(world: World) -> Secrets:
     faces = [one for one in index.points.values() if not any(f.endswith(f"/{SEEN}") for f in one.payload.folder)]
     ids = {*images, *(one.payload.image_id for one in faces), *(one.face_id for one in faces)}
     assert len(ids) > 4 * FURTHER
+    ids.add(PEOPLE["Benita"])
     return Secrets((HIDDEN, BESIDE, "benita", "Benita", "further-1010", "warthog"), frozenset(ids))
 
 

@@ -59,10 +59,14 @@ class EmbeddedIndex(BaseIndex):
         found = self._pool.call(pack(Op.SEARCH, body=body))
         return [matches_of((str(face_id), score, stored) for face_id, score, stored in hits) for hits in found]
 
+    def _nearest_scores(self, rows: Floats, limit: int, threshold: float | None, candidates: int) -> list[list[Score]]:
+        body = (rows.tobytes(), limit, threshold, candidates)
+        found = self._pool.call(pack(Op.SEARCH_SCORES, body=body))
+        return [_scores(ids, scores) for ids, scores in found]
+
     def _exact(self, row: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]) -> list[Score]:
         body = (row.tobytes(), limit, threshold, conditions)
-        ids, scores = self._pool.call(pack(Op.SEARCH_EXACT, body=body))
-        return scores_of(zip(map(str, split_ids(ids)), np.frombuffer(scores, dtype=np.float32).tolist(), strict=True))
+        return _scores(*self._pool.call(pack(Op.SEARCH_EXACT, body=body)))
 
     def retrieve(self, face_ids: Sequence[str], *, with_embedding: bool = False) -> list[FaceRecord]:
         records: list[FaceRecord] = []
@@ -125,6 +129,10 @@ class EmbeddedIndex(BaseIndex):
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _scores(ids: bytes, scores: bytes) -> list[Score]:
+    return scores_of(zip(map(str, split_ids(ids)), np.frombuffer(scores, dtype=np.float32).tolist(), strict=True))
 
 
 def _stored_face(found: tuple[uuid.UUID, Mapping[str, Any], bytes | None]) -> StoredFace:

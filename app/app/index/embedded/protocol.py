@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from app.core.errors import OceanoError
 from app.index.errors import unavailable
 
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 ID_BYTES: Final = 16
 HANDSHAKE_SECONDS: Final = 10.0
 # sun_path holds 108 bytes with its terminator; a few bytes of margin.
@@ -50,12 +50,13 @@ class Op(enum.IntEnum):
     MAINTAIN = 11
     BACKUP = 12
     SEARCH_EXACT = 13
+    SEARCH_SCORES = 14
     PUT = 20
     CLOSE = 21
 
 
 WRITES: Final = frozenset({Op.UPSERT, Op.SET_PAYLOAD, Op.DELETE})
-READS: Final = frozenset({Op.SEARCH, Op.SEARCH_EXACT, Op.RETRIEVE, Op.SCROLL, Op.COUNT, Op.FACET})
+READS: Final = frozenset({Op.SEARCH, Op.SEARCH_SCORES, Op.SEARCH_EXACT, Op.RETRIEVE, Op.SCROLL, Op.COUNT, Op.FACET})
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,26 @@ class Shard:
         Returns:
             For each of the n vectors the points, best first. Scores are cosines of the original vectors (rescored).
         """
-        condition = filter_of(where)
+        found = self._nearest(vectors, limit, threshold, filter_of(where), ef, with_payload=True)
+        return [[(_uuid(hit.id), hit.score, hit.payload or {}) for hit in hits] for hits in found]
+
+    def search_scores(
+        self, vectors: bytes, limit: int, threshold: float | None, ef: int
+    ) -> list[tuple[bytes, bytes]]:
+        """Search as `search` does; return the ids of each vector's points, best first, and scores as raw float32."""
+        found = self._nearest(vectors, limit, threshold, None, ef, with_payload=False)
+        return [_joined(hits) for hits in found]
+
+    def _nearest(
+        self,
+        vectors: bytes,
+        limit: int,
+        threshold: float | None,
+        condition: edge.Filter | None,
+        ef: int,
+        *,
+        with_payload: bool,
+    ) -> list[list[Any]]:
         params = edge.SearchParams(
             hnsw_ef=ef,
             quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0),
@@ -209,16 +228,14 @@ class Shard:
                 filter=condition,
                 params=params,
                 score_threshold=threshold,
-                with_payload=True,
+                with_payload=with_payload,
             )
             for vector in self._vectors(vectors)
         ]
         with _edge_errors():
             if len(queries) == 1:
-                found = [self._shard.query(queries[0])]
-            else:
-                found = self._shard.query_batch(edge.QueryBatchRequest(queries))
-        return [[(_uuid(hit.id), hit.score, hit.payload or {}) for hit in hits] for hits in found]
+                return [self._shard.query(queries[0])]
+            return self._shard.query_batch(edge.QueryBatchRequest(queries))
 
     def search_exact(
         self, vector: bytes, limit: int, threshold: float | None, where: Mapping[str, Any]
@@ -244,8 +261,7 @@ class Shard:
             with_payload=False,
         )
         with _edge_errors():
-            hits = self._shard.query(request)
-        return join_ids(_uuid(hit.id) for hit in hits), array("f", (hit.score for hit in hits)).tobytes()
+            return _joined(self._shard.query(request))
 
     def retrieve(self, ids: bytes, with_vector: bool) -> list[Record]:
         """Return the points that exist, in the order of `ids`."""
@@ -370,12 +386,12 @@ def _require_size(folder: Path, size: int) -> None:
 def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
     """Convert the fields of a FaceFilter that are not None to Edge's filter; None if there are none."""
     must: list[Any] = [
-        edge.FieldCondition(key, match=edge.MatchValue(where[key])) for key in ("person", "image_id") if key in where
+        edge.FieldCondition(key, match=edge.MatchAny(list(where[key])))
+        for key in ("person", "folder", "image_id")
+        if key in where
     ]
-    if "folder" in where:
-        must.append(edge.FieldCondition("folder", match=edge.MatchAny(list(where["folder"]))))
-    if "undated" in where:
-        must.append(edge.IsEmptyCondition("taken_at"))
+    empty = {"undated": "taken_at", "unnamed": "person"}
+    must += [edge.IsEmptyCondition(key) for name, key in empty.items() if name in where]
     for key, name in (("taken_at", "taken"), ("ingested_at", "ingested")):
         low, high = where.get(f"{name}_from"), where.get(f"{name}_to")
         if low is not None or high is not None:
@@ -384,6 +400,8 @@ def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
         if f"min_{key}" in where:
             must.append(edge.FieldCondition(key, range=edge.RangeFloat(gte=where[f"min_{key}"])))
     must_not: list[Any] = []
+    if "named" in where:
+        must_not.append(edge.IsEmptyCondition("person"))
     if "without" in where:
         must_not.append(edge.FieldCondition("flaws", match=edge.MatchAny(list(where["without"]))))
     return edge.Filter(must=must, must_not=must_not) if must or must_not else None
@@ -392,6 +410,10 @@ def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
 def _record(found: edge.Record) -> Record:
     vector: Any = found.vector
     return _uuid(found.id), found.payload or {}, None if vector is None else array("f", vector).tobytes()
+
+
+def _joined(hits: Sequence[Any]) -> tuple[bytes, bytes]:
+    return join_ids(_uuid(hit.id) for hit in hits), array("f", (hit.score for hit in hits)).tobytes()
 
 
 def _uuid(point_id: edge.PointId) -> uuid.UUID:

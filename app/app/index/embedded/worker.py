@@ -127,7 +127,7 @@ def _handle(shard: Shard, request: Request) -> bytes:
         return error_reply(unavailable(f"The index failed: {type(failure).__name__}: {failure}"))
 
 
-def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911 - one line per operation
+def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911, PLR0912 - one line per operation
     body = request.load()
     match request.op:
         case Op.UPSERT:
@@ -138,6 +138,8 @@ def _perform(shard: Shard, request: Request) -> Any:  # noqa: PLR0911 - one line
             return shard.flush()
         case Op.SEARCH:
             return shard.search(*body)
+        case Op.SEARCH_SCORES:
+            return shard.search_scores(*body)
         case Op.SEARCH_EXACT:
             return shard.search_exact(*body)
         case Op.RETRIEVE:

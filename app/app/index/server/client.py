@@ -51,11 +51,7 @@ class ServerIndex(BaseIndex):
         super().__init__(embedding_size)
         self._client = client
         self._collection = collection
-        self._params = models.SearchParams(
-            hnsw_ef=hnsw_ef,
-            quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0),
-            acorn=models.AcornSearchParams(enable=True),  # used only with filters that match few points
-        )
+        self._params = _search_params(hnsw_ef)
         self._streams = ThreadPoolExecutor(streams, "qdrant")
 
     def upsert(self, points: Sequence[FacePoint]) -> None:
@@ -81,21 +77,36 @@ class ServerIndex(BaseIndex):
         self, rows: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]
     ) -> list[list[Match]]:
         condition = filter_of(conditions)
+        found = self._query(rows, limit, threshold, condition, self._params, with_payload=True)
+        return [matches_of((str(hit.id), hit.score, hit.payload or {}) for hit in hits) for hits in found]
+
+    def _nearest_scores(self, rows: Floats, limit: int, threshold: float | None, candidates: int) -> list[list[Score]]:
+        found = self._query(rows, limit, threshold, None, _search_params(candidates), with_payload=False)
+        return [scores_of((str(hit.id), hit.score) for hit in hits) for hits in found]
+
+    def _query(
+        self,
+        rows: Floats,
+        limit: int,
+        threshold: float | None,
+        condition: models.Filter | None,
+        params: models.SearchParams,
+        *,
+        with_payload: bool,
+    ) -> list[list[models.ScoredPoint]]:
         requests = [
             models.QueryRequest(
                 query=row.tolist(),
                 limit=limit,
                 filter=condition,
-                params=self._params,
+                params=params,
                 score_threshold=threshold,
-                with_payload=True,
+                with_payload=with_payload,
             )
             for row in rows
         ]
         responses = self._request(self._client.query_batch_points, requests)
-        return [
-            matches_of((str(hit.id), hit.score, hit.payload or {}) for hit in response.points) for response in responses
-        ]
+        return [response.points for response in responses]
 
     def _exact(self, row: Floats, limit: int, threshold: float | None, conditions: dict[str, Any]) -> list[Score]:
         request = models.QueryRequest(
@@ -211,17 +222,26 @@ class ServerIndex(BaseIndex):
         retry_server(partial(method, self._collection, *values, wait=True, **named), seconds=_WRITE_SECONDS)
 
 
+def _search_params(ef: int) -> models.SearchParams:
+    return models.SearchParams(
+        hnsw_ef=ef,
+        quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0),
+        acorn=models.AcornSearchParams(enable=True),  # used only with filters that match few points
+    )
+
+
 def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
     """Convert the result of `payload.conditions_of` to Qdrant's filter; None if there are no conditions."""
     must: list[models.Condition] = [
-        models.FieldCondition(key=key, match=models.MatchValue(value=where[key]))
-        for key in ("person", "image_id")
+        models.FieldCondition(key=key, match=models.MatchAny(any=list(where[key])))
+        for key in ("person", "folder", "image_id")
         if key in where
     ]
-    if "folder" in where:
-        must.append(models.FieldCondition(key="folder", match=models.MatchAny(any=list(where["folder"]))))
-    if "undated" in where:
-        must.append(models.IsEmptyCondition(is_empty=models.PayloadField(key="taken_at")))
+    must += [
+        models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+        for name, key in (("undated", "taken_at"), ("unnamed", "person"))
+        if name in where
+    ]
     for key, name in (("taken_at", "taken"), ("ingested_at", "ingested")):
         low, high = where.get(f"{name}_from"), where.get(f"{name}_to")
         if low is not None or high is not None:
@@ -230,6 +250,8 @@ def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
         if f"min_{key}" in where:
             must.append(models.FieldCondition(key=key, range=models.Range(gte=where[f"min_{key}"])))
     must_not: list[models.Condition] = []
+    if "named" in where:
+        must_not.append(models.IsEmptyCondition(is_empty=models.PayloadField(key="person")))
     if "without" in where:
         must_not.append(models.FieldCondition(key="flaws", match=models.MatchAny(any=list(where["without"]))))
     return models.Filter(must=must or None, must_not=must_not or None) if must or must_not else None

@@ -7,10 +7,11 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
+from app.catalog import Person
 from app.core.paths import readable
 from app.core.types import FacePayload
 from app.library import Pictures
@@ -19,7 +20,7 @@ from app.service.sureness import Bands
 
 _COLUMNS: Final = (
     "path", "folder", "taken_at", "similarity", "sureness", "person", "face_id", "image_id",
-    "x1", "y1", "x2", "y2", "width", "height", "page", "group_size",
+    "x1", "y1", "x2", "y2", "width", "height", "page", "group_size", "person_id",
 )  # fmt: skip
 _BOM: Final = b"\xef\xbb\xbf"  # without it, Excel reads UTF-8 as Latin-1
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
@@ -28,19 +29,25 @@ _ESCAPES: Final = {b"\n": rb"\n", b"\r": rb"\r", b"\t": rb"\t", b'"': rb"\"", b"
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by spreadsheets
 
 
-def csv_rows(matches: Iterable[ListedMatch], bands: Bands) -> Iterator[bytes]:
+PeopleById = Callable[[Sequence[str]], Mapping[str, Person]]
+"""Looks up people by their ids; unknown ones are left out."""
+
+
+def csv_rows(matches: Iterable[ListedMatch], bands: Bands, people: PeopleById) -> Iterator[bytes]:
     """Yield a CSV file (RFC 4180, UTF-8 with a byte order mark), a line for each match."""
+    names = _Names(people)
     yield _BOM + _line(_COLUMNS)
     for listed in matches:
-        row = _row(listed, bands)
+        row = _row(listed, bands, names)
         yield _line([_harmless(row[name]) for name in _COLUMNS])
 
 
-def json_rows(matches: Iterable[ListedMatch], bands: Bands) -> Iterator[bytes]:
-    """Yield a JSON array with an object for each match; the names are those of the CSV file."""
+def json_rows(matches: Iterable[ListedMatch], bands: Bands, people: PeopleById) -> Iterator[bytes]:
+    """Yield a JSON array with an object for each match; its keys are the columns of the CSV file."""
+    names = _Names(people)
     separator = b"["
     for listed in matches:
-        yield separator + b"\n" + json.dumps(_row(listed, bands), ensure_ascii=False).encode("utf-8")
+        yield separator + b"\n" + json.dumps(_row(listed, bands, names), ensure_ascii=False).encode("utf-8")
         separator = b","
     yield b"\n]\n" if separator == b"," else b"[]\n"
 
@@ -76,8 +83,25 @@ def _real(payload: FacePayload, pictures: Pictures) -> str:
     return next((file.path for file in files if readable(file.path) == payload.path), payload.path)
 
 
-def _row(listed: ListedMatch, bands: Bands) -> dict[str, str | int | float | None]:
+class _Names:
+    """The people of an export, each looked up once: the first row is sent before the last one is known."""
+
+    def __init__(self, people: PeopleById) -> None:
+        self._people = people
+        self._known: dict[str, Person | None] = {}
+
+    def of(self, person_id: str | None) -> Person | None:
+        """Return a person; None if a face has no name, or the person was deleted meanwhile."""
+        if person_id is None:
+            return None
+        if person_id not in self._known:
+            self._known[person_id] = self._people([person_id]).get(person_id)
+        return self._known[person_id]
+
+
+def _row(listed: ListedMatch, bands: Bands, names: _Names) -> dict[str, str | int | float | None]:
     match, stored = listed.match, listed.match.payload
+    person = names.of(stored.person)
     x1, y1, x2, y2 = (round(value, 1) for value in stored.bbox)
     path = readable(stored.path)
     return {
@@ -86,7 +110,7 @@ def _row(listed: ListedMatch, bands: Bands) -> dict[str, str | int | float | Non
         "taken_at": stored.taken_at,
         "similarity": round(match.similarity, 6),
         "sureness": bands.of(match.similarity),
-        "person": stored.person,
+        "person": None if person is None else person.name,
         "face_id": match.face_id,
         "image_id": stored.image_id,
         "x1": x1,
@@ -97,6 +121,7 @@ def _row(listed: ListedMatch, bands: Bands) -> dict[str, str | int | float | Non
         "height": stored.height,
         "page": stored.page,
         "group_size": listed.group_size,
+        "person_id": None if person is None else person.id,
     }
 
 

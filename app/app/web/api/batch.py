@@ -17,6 +17,7 @@ from app.service import Bands, ResultPage, Services
 from app.web.api.examples import Person, person_of, stored_embeddings
 from app.web.api.forms import PersonOptions, check_options
 from app.web.api.matches import BatchResponse, BatchResult, CombinedMatches
+from app.web.api.person_names import Names, names_in, payloads_of
 from app.web.api.responses import Model, rounded
 from app.web.audit import folders_in, listed, require_purpose, write_audit
 from app.web.deps import ServicesDep
@@ -69,7 +70,9 @@ async def batch(request: Request, services: ServicesDep) -> Response:
     took_ms: dict[str, float] = {}
     outcomes = await _answer(services, asked, took_ms)
     await write_audit(request, "search", await run_in_threadpool(_recorded, await request.body(), asked, outcomes))
-    body = await run_in_threadpool(_written, request, services, outcomes, took_ms)
+    pages = [one[1] for one in outcomes if not isinstance(one, OceanoError)]
+    names = await names_in(services, [one for page in pages for one in payloads_of(page.matches)])
+    body = await run_in_threadpool(_written, request, services, outcomes, names, took_ms)
     return Response(body, media_type="application/json")
 
 
@@ -183,7 +186,13 @@ async def _found(services: Services, group: Sequence[_Asked], took_ms: dict[str,
     return {one.place: (one.person, page) for one, page in zip(group, pages, strict=True)}
 
 
-def _written(request: Request, services: Services, outcomes: Sequence[_Outcome], took_ms: Mapping[str, float]) -> bytes:
+def _written(
+    request: Request,
+    services: Services,
+    outcomes: Sequence[_Outcome],
+    names: Names,
+    took_ms: Mapping[str, float],
+) -> bytes:
     language, root, bands = language_of(request), root_path_of(request), services.bands
     results = []
     for outcome in outcomes:
@@ -196,7 +205,7 @@ def _written(request: Request, services: Services, outcomes: Sequence[_Outcome],
             results.append(
                 BatchResult(
                     threshold=page.threshold,
-                    combined=CombinedMatches.of(person.examples, page, bands, root),
+                    combined=CombinedMatches.of(person.examples, page, bands, names, root_path=root),
                     undated_left_out=page.undated_left_out,
                     error=None,
                 )

@@ -12,6 +12,7 @@ from app.core.types import FaceRecord
 from app.images import MEDIA_TYPE, DecoderPool
 from app.library import redrawn_thumbnail
 from app.service import Services
+from app.web.api.person_names import names_in
 from app.web.api.responses import FaceResponse
 from app.web.audit import write_audit
 from app.web.deps import ServicesDep
@@ -29,7 +30,9 @@ async def face(face_id: str, services: ServicesDep, request: Request) -> FaceRes
     record = await services.lookups.run(_retrieve, services, face_id_from(face_id))
     paths = await services.lookups.run(services.ledger.paths_of, record.payload.image_id)
     await write_audit(request, "face.view", {"face_id": record.face_id, "image_id": record.payload.image_id})
-    return FaceResponse.of(record, paths or [record.payload.path], services.engine.pack, root_path_of(request))
+    person = (await names_in(services, [record.payload])).of(record.payload)
+    paths = paths or [record.payload.path]
+    return FaceResponse.of(record, person, paths, services.engine.pack, root_path_of(request))
 
 
 @router.get(

@@ -24,7 +24,7 @@ _MAX_FACES: Final = 1000  # of one image
 _ISO_TIME: Final = (
     r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?)?)?$"
 )
-_UUID: Final = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+UUID: Final = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 _TIME: Final = "a year, month, day or time, such as 2021, 2021-06, 2021-06-30 or 2021-06-30T18:00:00+02:00"
 _COSINE: Final = "a number from -1 to 1"
 _SHARE: Final = "a number from 0 to 1"
@@ -37,7 +37,9 @@ VALID: Final[Mapping[str, str]] = {
     "sort": "similarity, newest or oldest",
     "group_by": "image_id, person, day or alike",
     "min_face": "a whole number of pixels from 1 to 10000",
-    "person": "a name of at most 200 characters",
+    "person": "the id of a person, a UUID",
+    "named": "true or false",
+    "unnamed": "true or false",
     "folder": f"an absolute path of at most 4096 characters, such as /photos/2021; at most {_MAX_FOLDERS} of them",
     "image_id": "a SHA-256 of 64 hexadecimal digits in lower case",
     "taken_from": _TIME,
@@ -49,6 +51,7 @@ VALID: Final[Mapping[str, str]] = {
     "min_quality": _SHARE,
     "without": "flaws, comma-separated, of: " + ", ".join(FLAWS),
     "all_pairs": "true or false",
+    "identify": "true or false",
     "after": "`next` of the page before",
     "face_id": f"the face_id of a stored face, a UUID; at most {MAX_EXAMPLES} of them",
     "embedding": f"a JSON array of finite numbers that are not all 0; at most {MAX_EXAMPLES} arrays",
@@ -123,7 +126,8 @@ IsoTime = Annotated[str, StringConstraints(pattern=_ISO_TIME), AfterValidator(_i
 Folders = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_absolute)]
 Flaws = Annotated[tuple[Flaw, ...], BeforeValidator(_comma_separated)]
 Surenesses = Annotated[tuple[Sureness, ...], BeforeValidator(_comma_separated)]
-_FaceId = Annotated[str, StringConstraints(pattern=_UUID)]
+_FaceId = Annotated[str, StringConstraints(pattern=UUID)]
+PersonId = Annotated[str, StringConstraints(pattern=UUID, to_lower=True)]
 ExampleIds = Annotated[
     tuple[_FaceId, ...], BeforeValidator(_as_list), AfterValidator(lambda ids: _at_most(MAX_EXAMPLES, ids))
 ]

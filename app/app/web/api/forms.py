@@ -23,6 +23,7 @@ from app.web.api.fields import (
     Folders,
     IsoTime,
     OtherIds,
+    PersonId,
     Surenesses,
     Vectors,
 )
@@ -73,7 +74,9 @@ class PersonOptions(BaseModel):
     min_face: int | None = Field(None, ge=1, le=10_000, description="least shorter side of a stored face, in pixels")
     with_face_id: OtherIds = Field((), description="stored face of a further person who must be in the same image")
     not_face_id: OtherIds = Field((), description="stored face of another person; leaves out what resembles it more")
-    person: str | None = Field(None, max_length=200, description="only faces with this name")
+    person: PersonId | None = Field(None, description="only faces of this person, by the id")
+    named: bool = Field(False, description="only faces with a person")
+    unnamed: bool = Field(False, description="only faces without a person")
     folder: Folders = Field(
         (), description="only pictures in or below this folder; absolute. Several fields: in or below any of them"
     )
@@ -109,6 +112,7 @@ class SearchOptions(PersonOptions):
     with_face: FacePlaces = Field(
         (), description="face of an `image` that shows a further person who must be in the same image, as `face`"
     )
+    identify: bool = Field(False, description="also say which named person each searched face is likely to be")
 
 
 class MoreOptions(BaseModel):

@@ -20,6 +20,8 @@ from app.core.types import BBox, FaceRecord
 from app.images import MEDIA_TYPE, PREVIEW_WIDTHS, preview_width
 from app.library import OpenedFile, StoredImage
 from app.service import Services
+from app.web.api.etags import is_known
+from app.web.api.person_names import Names, PersonRef, names_in
 from app.web.api.responses import Model, thumb_url
 from app.web.api.responses import Response as Envelope
 from app.web.audit import write_audit
@@ -53,12 +55,12 @@ class ImageFace(BaseModel):
     bbox: BBox = Field(description="x1, y1, x2, y2 in pixels of the upright image")
     quality: float
     flaws: list[str]
-    person: str | None
+    person: PersonRef | None = Field(description="whom the face shows, as somebody named it")
     page: int = Field(description="page of the image file that shows the face, from 0")
     thumb_url: str
 
     @classmethod
-    def of(cls, record: FaceRecord, root_path: str) -> ImageFace:
+    def of(cls, record: FaceRecord, names: Names, root_path: str) -> ImageFace:
         """Describe a face."""
         stored = record.payload
         return cls(
@@ -66,7 +68,7 @@ class ImageFace(BaseModel):
             bbox=stored.bbox,
             quality=round(stored.quality, 4),
             flaws=list(stored.flaws),
-            person=stored.person,
+            person=names.of(stored),
             page=stored.page,
             thumb_url=thumb_url(record.face_id, root_path),
         )
@@ -116,7 +118,8 @@ async def image(image_id: str, services: ServicesDep, request: Request) -> Image
     read = partial(services.shown.details, decoding.decoders, known.image_id, known.files)
     details = await decoding.original(read)
     await write_audit(request, "photo.view", {"image_id": known.image_id, "faces": len(known.faces)})
-    return await services.lookups.run(_described, services, known, details, root_path_of(request))
+    names = await names_in(services, [record.payload for record in known.faces])
+    return await services.lookups.run(_described, services, known, details, names, root_path_of(request))
 
 
 @router.get(
@@ -139,7 +142,7 @@ async def preview(
     etag = f'"{known.image_id}-{width}-{page}"'
     headers = {"Cache-Control": _CACHE, "ETag": etag}
     await services.lookups.run(services.pictures.require_original, known.image_id, known.files)
-    if _is_known(request, etag):
+    if is_known(request, etag):
         return Response(status_code=304, headers=headers)
     if width > PREVIEW_WIDTHS[0]:  # the smallest ones are the pictures of lists
         viewed = {"image_id": known.image_id, "width": width}
@@ -168,7 +171,7 @@ async def file(
     etag = f'"{known.image_id}"'
     work = partial(services.pictures.open_original, known.image_id, known.files)
     opened = await services.lookups.run_opening(work, OpenedFile.close)  # a disk that hangs may outlast the request
-    if _is_known(request, etag):
+    if is_known(request, etag):
         opened.close()
         return Response(status_code=304, headers={"ETag": etag, **_ORIGINAL_HEADERS})
     try:
@@ -233,7 +236,9 @@ class _OriginalResponse(FileResponse):
             ) from failure
 
 
-def _described(services: Services, known: StoredImage, details: Mapping[str, str], root_path: str) -> ImageResponse:
+def _described(
+    services: Services, known: StoredImage, details: Mapping[str, str], names: Names, root_path: str
+) -> ImageResponse:
     pictures, image_id = services.pictures, known.image_id
     in_folder, in_time = pictures.neighbours(known, "folder"), pictures.neighbours(known, "time")
     address = f"{root_path}/images/{image_id}"
@@ -245,7 +250,7 @@ def _described(services: Services, known: StoredImage, details: Mapping[str, str
         taken_at=known.taken_at,
         ingested_at=known.ingested_at,
         details=dict(details),
-        faces=[ImageFace.of(record, root_path) for record in known.faces],
+        faces=[ImageFace.of(record, names, root_path) for record in known.faces],
         files=[ImageCopy(path=readable(one.path), size=one.size, shown=one.may_show) for one in known.files],
         in_folder=Beside(previous=in_folder.previous, next=in_folder.next),
         in_time=Beside(previous=in_time.previous, next=in_time.next),
@@ -253,8 +258,3 @@ def _described(services: Services, known: StoredImage, details: Mapping[str, str
         preview_url=f"{address}/preview" if known.may_show else None,
         file_url=f"{address}/file" if known.may_show else None,
     )
-
-
-def _is_known(request: Request, etag: str) -> bool:
-    sent = request.headers.get("if-none-match", "")
-    return sent.strip() == "*" or etag in {one.strip().removeprefix("W/") for one in sent.split(",")}

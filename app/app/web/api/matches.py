@@ -8,6 +8,7 @@ from app.core.paths import readable
 from app.core.types import BBox, Match
 from app.service import Bands, FaceMatches, ListedMatch, ResultPage, Services, Sureness
 from app.web.api.examples import ExampleKind, PersonExample
+from app.web.api.person_names import IdentifiedFace, Names, PersonRef
 from app.web.api.responses import FoundFace, ImageSize, Model, Response, rounded, rounded_box, thumb_url
 from app.web.errors import Problem
 
@@ -18,18 +19,18 @@ class FurtherFace(BaseModel):
     face_id: str
     similarity: float = Field(description="cosine to that person, -1 to 1")
     sureness: Sureness
-    person: str | None
+    person: PersonRef | None
     bbox: BBox = Field(description="x1, y1, x2, y2 in pixels of the upright image")
     thumb_url: str
 
     @classmethod
-    def of(cls, match: Match, bands: Bands, root_path: str = "") -> FurtherFace:
+    def of(cls, match: Match, bands: Bands, names: Names, root_path: str = "") -> FurtherFace:
         """Describe a face."""
         return cls(
             face_id=match.face_id,
             similarity=round(match.similarity, 6),
             sureness=bands.of(match.similarity),
-            person=match.payload.person,
+            person=names.of(match.payload),
             bbox=rounded_box(match.payload.bbox),
             thumb_url=thumb_url(match.face_id, root_path),
         )
@@ -42,7 +43,7 @@ class MatchedFace(BaseModel):
     image_id: str = Field(description="SHA-256 of the image file, hex")
     similarity: float = Field(description="cosine, -1 to 1")
     sureness: Sureness = Field(description="what the similarity means with this model and this many faces")
-    person: str | None
+    person: PersonRef | None = Field(description="whom the face shows, as somebody named it")
     path: str = Field(description="absolute path of the image file")
     page: int = Field(description="page of the image file that shows the face, from 0")
     width: int = Field(description="of the upright image, in pixels")
@@ -57,7 +58,7 @@ class MatchedFace(BaseModel):
     image_url: str = Field(description="address of `GET /images/{image_id}`")
 
     @classmethod
-    def of(cls, listed: ListedMatch, bands: Bands, root_path: str = "") -> MatchedFace:
+    def of(cls, listed: ListedMatch, bands: Bands, names: Names, root_path: str = "") -> MatchedFace:
         """Describe a match."""
         match = listed.match
         stored = match.payload
@@ -66,7 +67,7 @@ class MatchedFace(BaseModel):
             image_id=stored.image_id,
             similarity=round(match.similarity, 6),
             sureness=bands.of(match.similarity),
-            person=stored.person,
+            person=names.of(stored),
             path=readable(stored.path),
             page=stored.page,
             width=stored.width,
@@ -76,7 +77,7 @@ class MatchedFace(BaseModel):
             quality=round(stored.quality, 4),
             flaws=list(stored.flaws),
             group_size=listed.group_size,
-            together=[FurtherFace.of(one, bands, root_path) for one in listed.together],
+            together=[FurtherFace.of(one, bands, names, root_path) for one in listed.together],
             thumb_url=thumb_url(match.face_id, root_path),
             image_url=f"{root_path}/images/{stored.image_id}",
         )
@@ -88,13 +89,23 @@ class SearchedFace(FoundFace):
     matches: list[MatchedFace]
     more: bool = Field(description="the index has more matches than these")
     next: str | None = Field(description="`after` of `POST /search/more`, for the matches after these; null at the end")
+    identified: IdentifiedFace | None = Field(
+        description="with `identify`, who it is likely to be; null if nobody with a name resembles it"
+    )
 
     @classmethod
-    def with_matches(cls, found: FaceMatches, bands: Bands, root_path: str = "") -> SearchedFace:
+    def with_matches(
+        cls,
+        found: FaceMatches,
+        bands: Bands,
+        names: Names,
+        identified: IdentifiedFace | None = None,
+        root_path: str = "",
+    ) -> SearchedFace:
         """Describe a face and its matches."""
         face = FoundFace.of(found.face_index, found.face)
-        matches = [MatchedFace.of(listed, bands, root_path) for listed in found.matches]
-        return cls(**face.model_dump(), matches=matches, more=found.more, next=found.next)
+        matches = [MatchedFace.of(listed, bands, names, root_path) for listed in found.matches]
+        return cls(**face.model_dump(), matches=matches, more=found.more, next=found.next, identified=identified)
 
 
 class CombinedExample(BaseModel):
@@ -131,17 +142,27 @@ class CombinedMatches(BaseModel):
     matches: list[MatchedFace]
     more: bool = Field(description="the index has more matches than these")
     next: str | None = Field(description="`after` of `POST /search/more`, for the matches after these; null at the end")
+    identified: IdentifiedFace | None = Field(
+        description="with `identify`, who the examples are likely to show; null if nobody with a name resembles them"
+    )
 
     @classmethod
     def of(
-        cls, examples: tuple[PersonExample, ...], page: ResultPage, bands: Bands, root_path: str = ""
+        cls,
+        examples: tuple[PersonExample, ...],
+        page: ResultPage,
+        bands: Bands,
+        names: Names,
+        identified: IdentifiedFace | None = None,
+        root_path: str = "",
     ) -> CombinedMatches:
         """Describe the first page of a query."""
         return cls(
             examples=[CombinedExample.of(example) for example in examples],
-            matches=[MatchedFace.of(listed, bands, root_path) for listed in page.matches],
+            matches=[MatchedFace.of(listed, bands, names, root_path) for listed in page.matches],
             more=page.next is not None,
             next=page.next,
+            identified=identified,
         )
 
 
@@ -169,13 +190,13 @@ class MoreResponse(Response):
     took_ms: dict[str, float] = Field(description="milliseconds per stage, and `total`")
 
     @classmethod
-    def of(cls, page: ResultPage, services: Services, root_path: str = "") -> MoreResponse:
+    def of(cls, page: ResultPage, services: Services, names: Names, root_path: str = "") -> MoreResponse:
         """Describe a page."""
         bands = services.bands
         return cls(
             model=Model.of(services.engine.pack),
             threshold=page.threshold,
-            matches=[MatchedFace.of(listed, bands, root_path) for listed in page.matches],
+            matches=[MatchedFace.of(listed, bands, names, root_path) for listed in page.matches],
             first=page.first,
             total=page.total,
             next=page.next,

@@ -23,6 +23,7 @@ from app.core.types import (
 )
 from app.service import Sureness
 from app.web.api.job_status import JobStatus
+from app.web.api.person_names import PersonRef
 from app.web.errors import current_request_id
 
 
@@ -142,15 +143,17 @@ class FaceResponse(Response):
     height: int
     det_score: float
     quality: float
-    person: str | None
+    person: PersonRef | None = Field(description="whom the face shows, as somebody named it")
     taken_at: str | None = Field(description="time of the photograph, ISO 8601, with an offset if it is known")
     ingested_at: str = Field(description="ISO 8601")
     flaws: list[str]
     paths: list[str] = Field(description="every known path of the same image file")
 
     @classmethod
-    def of(cls, record: FaceRecord, paths: list[str], pack: ModelPack, root_path: str = "") -> FaceResponse:
-        """Describe a stored face and the paths of its image."""
+    def of(
+        cls, record: FaceRecord, person: PersonRef | None, paths: list[str], pack: ModelPack, root_path: str = ""
+    ) -> FaceResponse:
+        """Describe a stored face, whom it shows, and the paths of its image."""
         stored = record.payload
         return cls(
             model=Model.of(pack),
@@ -166,7 +169,7 @@ class FaceResponse(Response):
             height=stored.height,
             det_score=stored.det_score,
             quality=stored.quality,
-            person=stored.person,
+            person=person,
             taken_at=stored.taken_at,
             ingested_at=stored.ingested_at,
             flaws=list(stored.flaws),

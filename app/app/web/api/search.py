@@ -29,6 +29,7 @@ from app.web.api.forms import (
     read_search,
 )
 from app.web.api.matches import CombinedMatches, MoreResponse, SearchedFace, SearchResponse
+from app.web.api.person_names import identified, names_in, payloads_of
 from app.web.api.responses import (
     ComparedImage,
     ComparedPair,
@@ -69,7 +70,9 @@ async def search(
     faces = [image.faces for image in images]
     person = person_of(options, stored, services.engine.pack, services.bands, faces)
     size = images[0].size if one else None
-    return await _combined(request, services, person, options.limit, sent.took_ms, size, sent.hashes)
+    return await _combined(
+        request, services, person, options.limit, sent.took_ms, size, sent.hashes, identify=options.identify
+    )
 
 
 @router.post("/faces/{face_id}/search", openapi_extra=PERSON_FORM)
@@ -97,7 +100,8 @@ async def more(
         "threshold": page.threshold,
     }
     await write_audit(request, "search.more", asked)
-    return MoreResponse.of(page, services, root_path_of(request))
+    names = await names_in(services, payloads_of(page.matches))
+    return MoreResponse.of(page, services, names, root_path_of(request))
 
 
 async def _every_face(request: Request, services: Services, sent: Photographs[SearchOptions]) -> SearchResponse:
@@ -120,13 +124,20 @@ async def _every_face(request: Request, services: Services, sent: Photographs[Se
         "matches": sum(len(found.matches) for found in result.faces),
         "threshold": result.threshold,
         "folders": folders_in(conditions["where"]),
+        "identify": options.identify or None,
     }
     await write_audit(request, "search", asked)
+    names = await names_in(services, [one for found in result.faces for one in payloads_of(found.matches)])
+    embeddings = [found.face.embedding for found in result.faces] if options.identify else []
+    known = await identified(services, embeddings) if embeddings else [None] * len(result.faces)
     return SearchResponse(
         model=Model.of(services.engine.pack),
         threshold=result.threshold,
         image=ImageSize.of(picture),
-        faces=[SearchedFace.with_matches(found, bands, root_path_of(request)) for found in result.faces],
+        faces=[
+            SearchedFace.with_matches(found, bands, names, one, root_path_of(request))
+            for found, one in zip(result.faces, known, strict=True)
+        ],
         combined=None,
         undated_left_out=result.undated_left_out,
         took_ms=rounded(result.took_ms),
@@ -141,6 +152,8 @@ async def _combined(
     took_ms: dict[str, float],
     size: ImageSize | None = None,
     hashes: Sequence[str] = (),
+    *,
+    identify: bool = False,
 ) -> SearchResponse:
     (page,) = await services.search.find([person.query], limit=limit, took_ms=took_ms)
     asked: dict[str, object] = {
@@ -151,14 +164,17 @@ async def _combined(
         "matches": len(page.matches),
         "threshold": page.threshold,
         "folders": folders_in(person.query.where),
+        "identify": identify or None,
     }
     await write_audit(request, "search", asked)
+    names = await names_in(services, payloads_of(page.matches))
+    (known,) = await identified(services, [person.query.embedding]) if identify else (None,)
     return SearchResponse(
         model=Model.of(services.engine.pack),
         threshold=page.threshold,
         image=size,
         faces=[],
-        combined=CombinedMatches.of(person.examples, page, services.bands, root_path_of(request)),
+        combined=CombinedMatches.of(person.examples, page, services.bands, names, known, root_path_of(request)),
         undated_left_out=page.undated_left_out,
         took_ms=rounded(page.took_ms),
     )

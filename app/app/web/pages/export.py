@@ -29,6 +29,7 @@ from app.web.pages.filter_words import filter_words
 from app.web.pages.filters import Fields, Filters, read_filters
 from app.web.pages.form_fields import all_of, last_of, query_fields
 from app.web.pages.kept import open_kept
+from app.web.pages.people_views import shown_name
 from app.web.pages.result_page import filtered_query, query_of
 from app.web.pages.results import asked_of_faces
 from app.web.uploads import Decoding, read_fields
@@ -161,9 +162,9 @@ def _chosen(matches: Iterator[ListedMatch], face_ids: frozenset[str]) -> Iterato
 
 def _parts(kind: str, matches: Iterable[ListedMatch], services: Services, request: Request) -> Iterator[bytes]:
     if kind == "csv":
-        return csv_rows(matches, services.bands)
+        return csv_rows(matches, services.bands, services.people.names)
     if kind == "json":
-        return json_rows(matches, services.bands)
+        return json_rows(matches, services.bands, services.people.names)
     if kind == "paths":
         return path_lines(matches, services.pictures)
     decoding: Decoding = request.app.state.decoding
@@ -212,7 +213,10 @@ def _sheet(
     words = {sureness: t(f"sureness.{sureness}") for sureness in SURENESSES}
     title = t("export.sheet_title", n=t.number(len(found)), date=datetime.now(UTC).date().isoformat())
     thumbs = services.thumbs.read_many(searched.face_ids)
-    conditions = filter_words(searched.filters.plain(services.engine.pack.threshold), t, together=together)
+    filters = searched.filters.plain(services.engine.pack.threshold)
+    people = services.people.names([filters.named]) if filters.named else {}
+    names = {person_id: shown_name(person, t) for person_id, person in people.items()}
+    conditions = filter_words(filters, t, together=together, names=names)
     scope = t.count("export.some", len(selected)) if selected else t("export.sheet_all")
     return contact_sheet(
         found,

@@ -37,7 +37,6 @@ _MAX_PATH: Final = 4096
 _MAX_SIDE: Final = 10_000
 _MAX_DIGITS: Final = 9
 _MAX_AFTER: Final = 10_000
-_MAX_NAME: Final = 200
 _BANDS: Final = re.compile(r"[01](\.[0-9]{1,6})?,[01](\.[0-9]{1,6})?")
 _DATE: Final = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
 
@@ -61,7 +60,8 @@ class Filters:
         together: face_ids of persons who must be in the same image.
         unlike: face_ids of other people, whose matches are left out.
         photo: image_id of the only image whose faces are shown; empty: any.
-        named: name of the only person whose faces are shown; empty: any.
+        named: id of the only person whose faces are shown; empty: any.
+        unnamed: only faces without a person.
         after: where the page begins, `ResultPage.next` of the page before; empty: at the first match.
         bands: on a page after the first, where likely and very likely began on the first one, such as 0.41,0.52; empty:
             where they begin now, which changes as the index grows.
@@ -83,6 +83,7 @@ class Filters:
     unlike: tuple[str, ...] = ()
     photo: str = ""
     named: str = ""
+    unnamed: bool = False
     after: str = ""
     bands: str = ""
     size: Size = "m"
@@ -94,9 +95,11 @@ class Filters:
     def where(self) -> FaceFilter | None:
         """Return the filter of the index; None if there is none."""
         where = face_filter(self.folders, self.taken_from, self.taken_to, undated=self.undated, clear=self.clear)
-        if not self.photo and not self.named:
+        if not self.photo and not self.named and not self.unnamed:
             return where
-        return replace(where or FaceFilter(), image_id=self.photo or None, person=self.named or None)
+        return replace(
+            where or FaceFilter(), image_id=self.photo or None, person=self.named or None, unnamed=self.unnamed
+        )
 
     def query(
         self, embedding: Floats, *, threshold: float, together: Sequence[Floats] = (), unlike: Sequence[Floats] = ()
@@ -157,6 +160,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "unlike": "not",
         "photo": "photo",
         "named": "named",
+        "unnamed": "unnamed",
         "after": "after",
         "bands": "bands",
         "size": "size",
@@ -198,7 +202,8 @@ def read_filters(sent: Fields) -> Filters:
         together=_face_ids(sent, "with", MAX_EXAMPLES),
         unlike=_face_ids(sent, "not", MAX_EXAMPLES),
         photo=_image_id(_last(sent, "photo")),
-        named=_name(_last(sent, "named")),
+        named=_person_id(_last(sent, "named")),
+        unnamed=bool(_last(sent, "unnamed")),
         after=_after(_last(sent, "after")),
         bands=_bands(_last(sent, "bands")),
         size=_one_of(_last(sent, "size"), "size", get_args(Size)) or "m",
@@ -300,10 +305,11 @@ def _image_id(text: str) -> str:
     return text
 
 
-def _name(text: str) -> str:
-    if len(text) > _MAX_NAME:
-        raise _wrong("named", text, f"a name of at most {_MAX_NAME} characters")
-    return text
+def _person_id(text: str) -> str:
+    try:
+        return str(uuid.UUID(text)) if text else ""
+    except ValueError:
+        raise _wrong("named", text, "the id of a person") from None
 
 
 def _after(text: str) -> str:

@@ -22,6 +22,7 @@ from app.web.deps import AccessDep, ServicesDep, current_access
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages import asked as persons
 from app.web.pages.asked import Asked
+from app.web.pages.change_views import toast_of
 from app.web.pages.filters import MAX_EXAMPLES, Fields, read_filters
 from app.web.pages.form_fields import all_of, last_of, query_fields
 from app.web.pages.given import read_given
@@ -129,7 +130,7 @@ async def _show(request: Request, kept_id: str, services: ServicesDep) -> HTMLRe
     view = _view(opened.kept, t)
     shown = await result_view(services, opened.asked, opened.place, t, kept=view, with_facets=with_facets)
     await record_result(request, opened.asked, shown, action="kept.view", kept_id=opened.kept.kept_id)
-    response = show_result(request, shown)
+    response = show_result(request, shown, await toast_of(request, services))
     response.headers["Cache-Control"] = "no-store"  # the crop and the embeddings stay out of the browser's files
     return response
 

@@ -23,16 +23,18 @@ from app.web.api.images import image_id_from
 from app.web.audit import write_audit
 from app.web.deps import ServicesDep
 from app.web.i18n import Translator, language_of, translator
+from app.web.pages.change_views import toast_of
 from app.web.pages.filters import FIRST_PAGE
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.names import encodable, printable
+from app.web.pages.people_views import shown_name
 from app.web.pages.result_parts import outline
 from app.web.pages.result_views import OutlineView, day_text
 from app.web.pages.templating import render
 from app.web.uploads import Decoding
 
-_ORIGIN: Final = re.compile(  # a result, to which the page leads back
-    r"/(face/(?P<face>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})|(kept|search)/[0-9A-Za-z_-]+)(\?.*)?"
+_ORIGIN: Final = re.compile(  # a result or a person, to whom the page leads back
+    r"/((face/(?P<face>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})|(kept|search)/[0-9A-Za-z_-]+)|(?P<person>person/[0-9a-f-]{36}))(\?.*)?"
 )
 _LARGEST_BADGE: Final = 0.024  # the photograph is as large as the screen
 _SIMILARITY: Final = re.compile(r"[01]\.[0-9]{2}")
@@ -46,7 +48,8 @@ class PhotoFace:
         face_id: the face.
         number: in canonical order, from 1.
         outline: in pixels of the upright image.
-        name: of the person, if known.
+        name: of the person; empty if it has none.
+        person_id: of the person; empty if it has none.
         is_chosen: the match of the result that the page was opened from.
         together: address below the root of that result with this person as well; empty for the person searched for.
     """
@@ -55,6 +58,7 @@ class PhotoFace:
     number: int
     outline: OutlineView
     name: str
+    person_id: str
     is_chosen: bool
     together: str
 
@@ -178,7 +182,7 @@ async def _photo(request: Request, image_id: str, services: ServicesDep) -> HTML
     await write_audit(request, "photo.view", viewed, again=f"photo {image.image_id}")
     t = translator(language_of(request))
     view = await services.lookups.run(_view, services, image, details, chosen, back, why, t)
-    return render(request, "photo.html", {"photo": view})
+    return render(request, "photo.html", {"photo": view, "toast": await toast_of(request, services)})
 
 
 def _origin(sent: str) -> str:
@@ -202,7 +206,7 @@ def _view(
         width=image.width,
         height=image.height,
         widths=tuple(width for width in PREVIEW_WIDTHS if width <= image.width) or PREVIEW_WIDTHS[:1],
-        faces=tuple(_faces(services, image, chosen, back)),
+        faces=tuple(_faces(services, image, chosen, back, t)),
         why=why,
         back=back,
         taken_at=image.taken_at or "",
@@ -246,13 +250,24 @@ def _near_view(image: StoredImage, t: Translator) -> NearView:
     return NearView(image.image_id, path.name, str(path.parent), day_text(image.taken_at, t), picture)
 
 
-def _faces(services: Services, image: StoredImage, chosen: str, back: str) -> Iterator[PhotoFace]:
-    others = _others(services, image, chosen) if back else frozenset()
+def _faces(services: Services, image: StoredImage, chosen: str, back: str, t: Translator) -> Iterator[PhotoFace]:
+    origin = _ORIGIN.fullmatch(back)
+    others = _others(services, image, chosen) if origin and not origin["person"] else frozenset()
+    ids = [record.payload.person for record in image.faces if record.payload.person]
+    people = services.people.names(ids) if ids else {}
     for number, record in enumerate(image.faces, 1):
-        name = printable(record.payload.person) if record.payload.person else ""
+        person = people.get(record.payload.person or "")
         shape = outline(record.payload.bbox, number, image.width, image.height, largest_badge=_LARGEST_BADGE)
         together = _beside(back, record.face_id) if record.face_id in others else ""
-        yield PhotoFace(record.face_id, number, shape, name, record.face_id == chosen, together)
+        yield PhotoFace(
+            record.face_id,
+            number,
+            shape,
+            shown_name(person, t),
+            "" if person is None else person.id,
+            record.face_id == chosen,
+            together,
+        )
 
 
 def _others(services: Services, image: StoredImage, chosen: str) -> frozenset[str]:
@@ -281,7 +296,7 @@ def _copies(image: StoredImage) -> Sequence[Copy]:
 def _why(services: Services, chosen: str, back: str, told: str) -> Why | None:
     """Say what the similarity of a hit means; without one from the result, compare with the face it starts from."""
     origin = _ORIGIN.fullmatch(back)
-    if origin is None or not chosen or chosen == origin["face"]:
+    if origin is None or origin["person"] or not chosen or chosen == origin["face"]:
         return None
     start = origin["face"] or ""
     if _SIMILARITY.fullmatch(told) and float(told) <= 1:

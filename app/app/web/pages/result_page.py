@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from fastapi.concurrency import run_in_threadpool
 
-from app.core.types import Floats
+from app.core.types import FacePayload, Floats
 from app.service import Bands, Facets, Query, ResultPage, Services, encode_query, narrowed, people_of, two_decimals
 from app.web.i18n import Translator
 from app.web.pages.asked import Asked
 from app.web.pages.counted import BandView, FacetsView, band_views, facets_view
 from app.web.pages.filters import LEAST_MIN, Filters
 from app.web.pages.names import printable
+from app.web.pages.people_views import shown_name
 from app.web.pages.result_parts import (
     cards,
     crop_view,
@@ -77,7 +79,7 @@ async def result_view(
     t: Translator,
     *,
     kept: KeptView | None = None,
-    same: str = "",
+    start: FacePayload | None = None,
     took_ms: float = 0.0,
     with_facets: bool = False,
 ) -> ResultView:
@@ -89,7 +91,7 @@ async def result_view(
         place: the address and the filters.
         t: the language.
         kept: the kept search whose result it is.
-        same: image_id of the face that the result starts from; empty for none.
+        start: the face that the result starts from; None for none.
         took_ms: milliseconds before the search, such as of decoding.
         with_facets: count all matches, too.
 
@@ -102,13 +104,16 @@ async def result_view(
     page = await services.results.page(query, limit=PAGE, after=filters.after or None)
     counted, ticks = await facets_of(services, query, filters) if with_facets else (None, None)
     first, last = spans(page)
+    shown = [one.match.payload.person for one in page.matches]
+    same, person_id = ("", "") if start is None else (start.image_id, start.person or "")
+    names = await names_of(services, [*shown, filters.named, person_id], t)
     return ResultView(
         place=place,
         examples=(examples := example_views(asked.examples, place)),
         people=person_views(examples, people_of([one.embedding for one in asked.examples], pack.threshold), place),
         choices=tuple(crop_view(one, number) for number, one in enumerate(asked.choices, 1)),
         photograph=await run_in_threadpool(photograph_view, asked),
-        cards=tuple(cards(page.matches, bands, place, t, same, same_person=pack.threshold)),
+        cards=tuple(cards(page.matches, bands, place, t, same, same_person=pack.threshold, names=names)),
         first=first,
         last=last,
         total=counted.total if counted and not counted.is_cut and filters.group is None else page.total,
@@ -123,7 +128,21 @@ async def result_view(
         has_names=await services.results.has_names(),
         folder_names={path: "/".join(printable(path).split("/")[-2:]) for path in filters.folders},
         kept=kept,
+        names=names,
+        asked_for=person_id if person_id in names else "",
+        sure_from=f"{math.ceil(max(bands.very_likely, query.threshold) * 100) / 100:.2f}",
     )
+
+
+async def names_of(services: Services, person_ids: Iterable[str | None], t: Translator) -> dict[str, str]:
+    """Return the names of people for display, by id; without None, empty and unknown ids.
+
+    Raises:
+        OceanoError: `ledger_unavailable`.
+    """
+    wanted = list(dict.fromkeys(one for one in person_ids if one))
+    found = await services.lookups.run(services.people.names, wanted) if wanted else {}
+    return {person_id: shown_name(person, t) for person_id, person in found.items()}
 
 
 async def facets_of(services: Services, query: Query, filters: Filters) -> tuple[FacetsView, tuple[BandView, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -34,7 +34,14 @@ _SHOWN_FLAWS: Final = ("blurred", "extreme_pose", "face_too_small", "low_detecti
 
 
 def cards(
-    found: Sequence[ListedMatch], bands: Bands, place: Place, t: Translator, same: str, *, same_person: float
+    found: Sequence[ListedMatch],
+    bands: Bands,
+    place: Place,
+    t: Translator,
+    same: str,
+    *,
+    same_person: float,
+    names: Mapping[str, str],
 ) -> list[CardView]:
     """Make the cards of a page.
 
@@ -45,10 +52,11 @@ def cards(
         t: the language.
         same: image_id of the face that the result starts from; empty for none.
         same_person: lowest similarity of the same person with this model.
+        names: of the people whom the matches show, by id.
     """
     views = []
     events = short_names(str(PurePosixPath(one.match.payload.path).parent) for one in found)
-    for listed, heading in zip(found, _headings(found, place, t), strict=True):
+    for listed, heading in zip(found, _headings(found, place, t, names), strict=True):
         match, payload = listed.match, listed.match.payload
         path = PurePosixPath(printable(payload.path))
         when = day_text(payload.taken_at, t)
@@ -63,7 +71,8 @@ def cards(
                 when=when,
                 similarity=two_decimals(match.similarity),
                 sureness=bands.of(match.similarity),
-                person=printable(payload.person or ""),
+                person=names.get(payload.person or "", ""),
+                person_id=(payload.person or "") if payload.person in names else "",
                 more=0 if heading else listed.group_size - 1,
                 flaw=next((flaw for flaw in _SHOWN_FLAWS if flaw in payload.flaws), ""),
                 page=payload.page + 1 if payload.page else 0,
@@ -76,32 +85,35 @@ def cards(
     return views
 
 
-def _headings(found: Sequence[ListedMatch], place: Place, t: Translator) -> list[HeadingView | None]:
+def _headings(
+    found: Sequence[ListedMatch], place: Place, t: Translator, names: Mapping[str, str]
+) -> list[HeadingView | None]:
     """Return the heading above each match: of its group, or where another time begins in a list by time."""
     if place.filters.group in _HEADED:
-        return [_group(listed, place, t) for listed in found]
+        return [_group(listed, place, t, names) for listed in found]
     if place.filters.sort == "similarity":
         return [None] * len(found)
     times = _times(found, t)
     return [None if at and times[at - 1] == time else HeadingView(time) for at, time in enumerate(times)]
 
 
-def _group(listed: ListedMatch, place: Place, t: Translator) -> HeadingView:
+def _group(listed: ListedMatch, place: Place, t: Translator, names: Mapping[str, str]) -> HeadingView:
     """Return the heading of a group, with a link to all of its matches if there are several."""
     stored, by = listed.match.payload, place.filters.group
     day = (stored.taken_at or "")[:_DAY]
     image_id = stored.image_id if by == "image" else ""
+    person_id = (stored.person or "") if by == "person" and stored.person in names else ""
     changes: dict[str, Any]
     if by == "image":
         text = PurePosixPath(printable(stored.path)).name
         changes = {"photo": stored.image_id}
     elif by == "person":
-        text, changes = printable(stored.person or "") or t("result.no_name"), {"named": stored.person or ""}
+        text, changes = names.get(person_id) or t("result.no_name"), {"named": stored.person or ""}
     else:
         text = day_text(day, t) or t("result.undated")
         changes = {"taken_from": day, "taken_to": day, "undated": not day}
     matches = place.to(group=None, **changes) if listed.group_size > 1 else ""
-    return HeadingView(text, image_id, listed.group_size, matches)
+    return HeadingView(text, image_id, listed.group_size, matches, person_id)
 
 
 def _times(found: Sequence[ListedMatch], t: Translator) -> list[str]:

@@ -71,6 +71,7 @@ class HeadingView:
     Attributes:
         text: a day, month or year; the name of a photograph or person.
         image_id: of the photograph; empty if the text names none.
+        person_id: of the person; empty if the text names none.
         count: matches of the group; None for cards in the order of time, which are all shown.
         matches: query string of the result with all matches of the group; empty if they are shown.
     """
@@ -79,6 +80,7 @@ class HeadingView:
     image_id: str = ""
     count: int | None = None
     matches: str = ""
+    person_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class CardView:
         when: the day of the photograph in words; empty if unknown.
         similarity: two decimals, rounded down, so that what shows as 0.40 reaches a threshold of 0.40.
         sureness: what the similarity means.
-        person: a name, if known.
+        person: the name of whom it shows; empty if that is unknown.
+        person_id: of the person; empty if that is unknown.
         more: further matches of its group, if it has no heading.
         flaw: why the face may be hard to recognise; empty if it is clear.
         page: number of the page of the file, from 1; 0 for a first page.
@@ -115,6 +118,7 @@ class CardView:
     similarity: str
     sureness: Sureness
     person: str
+    person_id: str
     more: int
     flaw: str
     page: int
@@ -243,6 +247,9 @@ class ResultView:
         took_ms: milliseconds of the search.
         token: holds the whole query, for exports; empty if the result starts from an indexed face.
         has_names: some faces have names, so that matches can be grouped by person.
+        names: of people, by id: those of the filters, and of the face that the result starts from.
+        asked_for: id of the person of that face; empty if that is unknown.
+        sure_from: similarity, two decimals, from which on all matches may be named at once.
         folder_names: of the folders in the filters.
         kept: the kept search whose result it is; None for others.
     """
@@ -267,6 +274,9 @@ class ResultView:
     has_names: bool
     folder_names: Mapping[str, str]
     kept: KeptView | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    asked_for: str = ""
+    sure_from: str = ""
 
     def count(self, t: Translator) -> str:
         """Return the number of matches: exact if it is known, else "100+"."""

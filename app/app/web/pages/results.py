@@ -31,6 +31,7 @@ from app.web.deps import ServicesDep, services_of
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages import asked as persons
 from app.web.pages.asked import MAX_CHOICES, Asked, Example
+from app.web.pages.change_views import ChangeView, toast_of
 from app.web.pages.counted import BandView, FacetsView
 from app.web.pages.filters import FILTER_NAMES, LEAST_MAX, LEAST_MIN, MAX_EXAMPLES, Fields, Filters
 from app.web.pages.form_fields import all_of, last_of, numbers_of, query_fields
@@ -69,9 +70,9 @@ async def asked_of_faces(services: Services, face_ids: Sequence[str]) -> Asked:
     return persons.together(persons.of_indexed(face_ids, embeddings), services.engine.pack.threshold)
 
 
-def show_result(request: Request, shown: ResultView) -> HTMLResponse:
-    """Render a result: the whole page, or the part for results.js."""
-    return _rendered(request, "result.html", "_result.html", {"result": shown})
+def show_result(request: Request, shown: ResultView, toast: ChangeView | None = None) -> HTMLResponse:
+    """Render a result, after a change if one is given: the whole page, or the part for results.js."""
+    return _rendered(request, "result.html", "_result.html", {"result": shown, "toast": toast})
 
 
 async def record_result(
@@ -151,11 +152,11 @@ async def _of_face(request: Request, face_id: str, services: ServicesDep) -> HTM
         asked,
         place,
         _t(request),
-        same=records[0].payload.image_id if records else "",  # it may have been deleted meanwhile
+        start=records[0].payload if records else None,  # it may have been deleted meanwhile
         with_facets=bool(request.query_params.get("facets")),
     )
     await record_result(request, asked, shown)
-    return show_result(request, shown)
+    return show_result(request, shown, await toast_of(request, services))
 
 
 async def _facets_of_face(request: Request, face_id: str, services: ServicesDep) -> HTMLResponse:
@@ -173,7 +174,9 @@ async def _kept_in_browser(request: Request, key: str, services: ServicesDep) ->
     if not _KEY.fullmatch(key):
         raise OceanoError("not_found", "there is nothing at this address")
     place = Place(f"/search/{key}", (await read_given(services, query_fields(request))).filters)
-    return _rendered(request, "search.html", "search.html", {"place": place})
+    return _rendered(
+        request, "search.html", "search.html", {"place": place, "toast": await toast_of(request, services)}
+    )
 
 
 async def _of_photographs(request: Request, services: ServicesDep) -> HTMLResponse:

@@ -12,6 +12,7 @@ from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import language_of, translator
 from app.web.pages.filters import MAX_EXAMPLES
 from app.web.pages.kept import kept_searches
+from app.web.pages.people import frequent_people
 from app.web.pages.templating import render
 
 
@@ -25,7 +26,13 @@ def router() -> APIRouter:
 async def _start(request: Request, services: ServicesDep, access: AccessDep) -> HTMLResponse:
     kept = await kept_searches(services, access, translator(language_of(request)))
     importing = await run_in_threadpool(services.importing)
-    context = {"kept": kept, "max_examples": MAX_EXAMPLES, "photographs": services.photographs, "importing": importing}
+    context = {
+        "kept": kept,
+        "max_examples": MAX_EXAMPLES,
+        "photographs": services.photographs,
+        "importing": importing,
+        "people": await run_in_threadpool(frequent_people, services),
+    }
     response = render(request, "index.html", context)
     response.headers["Referrer-Policy"] = REFERRER_POLICY
     if kept:

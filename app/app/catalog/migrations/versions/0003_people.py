@@ -117,7 +117,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("collection", "face_id"),
         sqlite_with_rowid=False,
     )
-    op.create_index("faces_by_group", "faces", ["collection", "group_id", "person_id", "dismissed"])
+    op.create_index("faces_by_group", "faces", ["collection", "group_id", "person_id", "dismissed", "clear"])
     op.create_index(
         "faces_by_person",
         "faces",

@@ -1,0 +1,172 @@
+// The pages of people: a selection with ranges, forms that change the page in place, suggestions with one key each.
+// The server renders all HTML; without this script the same forms are sent as usual.
+
+const $ = (selector, within = document) => within.querySelector(selector);
+const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+const main = $("main");
+const root = new URL($("a.brand").href).pathname;
+
+/* selection */
+
+let last = null; // the checkbox that was ticked last, where a range begins
+
+function selected() {
+  const bar = $("[data-selection]");
+  if (!bar) return;
+  const n = $$("[name=id]:checked").length;
+  bar.classList.toggle("is-on", n > 0);
+  const text = $("[data-selected]", bar);
+  text.textContent = (n === 1 ? text.dataset.one : text.dataset.other).replace("{n}", n);
+  for (const button of $$("[data-for-one]", bar)) button.disabled = n !== 1;
+}
+
+function toggle(box, isRange) {
+  const boxes = $$("[name=id]");
+  const from = boxes.indexOf(last);
+  if (isRange && from >= 0) {
+    const to = boxes.indexOf(box);
+    for (const one of boxes.slice(Math.min(from, to), Math.max(from, to) + 1)) one.checked = box.checked;
+  }
+  last = box;
+  selected();
+}
+
+main.addEventListener("click", ({ target, shiftKey }) => {
+  if (target.matches("[name=id]")) toggle(target, shiftKey);
+  const button = target.closest("button");
+  if (!button) return;
+  const is = "selectAll" in button.dataset ? true : "selectNone" in button.dataset ? false : null;
+  if (is === null) return;
+  for (const box of $$("[name=id]")) box.checked = is;
+  selected();
+});
+
+main.addEventListener("oceano:select", ({ target }) => {
+  const box = $("[name=id]", target);
+  if (!box) return;
+  box.checked = !box.checked;
+  toggle(box, false);
+});
+
+main.addEventListener("oceano:preview", ({ target }) => {
+  const shown = $("#preview");
+  const link = $(".card-link", target);
+  if (!shown || !link.pathname.includes("/photo/")) return;
+  $("img", shown).src = `${root}images/${link.pathname.split("/").at(-1)}/preview?width=1280`;
+  $("a", shown).href = link.href;
+  shown.showModal();
+});
+
+/* forms that change the page in place */
+
+// Where the focus was, to find what is at the same place afterwards: the next suggestion, the next group.
+function placeOf(form, submitter) {
+  const card = submitter?.closest(".card") ?? form.closest(".card");
+  const grid = card?.closest("[data-grid]");
+  return grid && { grid: grid.dataset.grid, at: $$(".card", grid).indexOf(card), isForm: Boolean($("input[name=name]", form)) };
+}
+
+function focusAt(place) {
+  const cards = place ? $$(`[data-grid="${place.grid}"] .card`) : [];
+  const card = cards[Math.min(place?.at ?? 0, cards.length - 1)];
+  const next = (card && ((place.isForm && $("input[name=name]", card)) || $(".card-link", card))) ?? $("[data-focus]");
+  next?.focus({ preventScroll: true });
+  if (card) card.scrollIntoView({ block: "nearest" });
+}
+
+// What was typed for other groups meanwhile stays.
+const typed = (within) => new Map($$("input[name=of_group] ~ input[name=name]", within).map((one) => [one.form.elements.of_group.value, one]));
+
+function show(page, place) {
+  const before = typed(main);
+  for (const [group, field] of typed(page)) if (before.get(group)) field.value = before.get(group).value;
+  main.replaceChildren(...$("main", page).childNodes);
+  main.className = $("main", page).className;
+  $("[data-toast-place]").replaceWith($("[data-toast-place]", page));
+  document.title = page.title;
+  last = null;
+  selected();
+  focusAt(place);
+}
+
+async function send(form, submitter) {
+  const place = placeOf(form, submitter);
+  const address = submitter?.hasAttribute("formaction") ? submitter.formAction : form.action;
+  main.ariaBusy = "true";
+  try {
+    const response = await fetch(address, { method: "POST", body: new URLSearchParams(new FormData(form, submitter)), headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const shown = new URL(response.url);
+    if (!$("main[data-state]", page)) throw new Error("not a page");
+    if (response.redirected && shown.pathname !== location.pathname) return location.assign(response.url);
+    if (response.redirected) {
+      shown.searchParams.delete("done");
+      history.replaceState(null, "", shown);
+    } else history.pushState(null, "", location.href); // a question: Back leads to the page before it
+    show(page, place);
+  } catch {
+    form.removeAttribute("data-soft");
+    form.requestSubmit(submitter); // the browser says what is wrong
+  } finally {
+    main.ariaBusy = "false";
+  }
+}
+
+document.addEventListener("submit", (event) => {
+  if (!event.target.matches("[data-soft]") || main.ariaBusy === "true") return event.target.matches("[data-soft]") && event.preventDefault();
+  event.preventDefault();
+  send(event.target, event.submitter);
+});
+window.addEventListener("popstate", () => location.reload());
+
+/* keys: Y confirms a suggestion, N rejects it */
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("dialog[open]")) return;
+  const { target } = event;
+  const menu = $("[data-menu][open]");
+  if (event.key === "Escape" && menu) {
+    menu.open = false;
+    return $("summary", menu).focus();
+  }
+  const name = { y: "yes", s: "yes", n: "no" }[event.key.toLowerCase()];
+  if (!name || target.matches("input:not([type=checkbox]), textarea, select")) return;
+  const card = target.closest(".suggestion") ?? $(".suggestion");
+  const button = card && $(`[name=${name}]`, card);
+  if (!button) return;
+  event.preventDefault();
+  button.form.requestSubmit(button);
+});
+
+document.addEventListener("click", ({ target }) => {
+  for (const menu of $$("[data-menu][open]")) if (!menu.contains(target)) menu.open = false;
+});
+
+/* names: more of them while somebody types */
+
+let asked = 0;
+
+document.addEventListener("input", ({ target }) => {
+  if (!target.matches("input[list=names]")) return;
+  const text = target.value.trim();
+  const mine = (asked += 1);
+  if (!text) return;
+  setTimeout(async () => {
+    if (mine !== asked) return;
+    try {
+      const response = await fetch(`${root}people?${new URLSearchParams({ name: text, limit: 20 })}`, { headers: { Accept: "application/json" } });
+      const { people } = await response.json();
+      const list = $("#names");
+      const known = new Set([...list.options].map((one) => one.value));
+      for (const { name } of people) {
+        if (!name || known.has(name)) continue;
+        list.append(Object.assign(document.createElement("option"), { value: name }));
+        known.add(name);
+      }
+    } catch {
+      // what is known is completed
+    }
+  }, 200);
+});
+
+selected();

@@ -1,0 +1,139 @@
+"""What is always asked for: to merge two people, and to delete one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse
+from starlette.responses import Response
+
+from app.core.errors import OceanoError
+from app.people import MAX_NAME, Author
+from app.security import Access
+from app.service import Services, ShownPerson
+from app.web.api.people import person_id_from
+from app.web.audit import write_audit
+from app.web.auth import Requires
+from app.web.deps import AccessDep, ServicesDep
+from app.web.i18n import Translator, language_of, translator
+from app.web.pages.change_views import change_view, with_done
+from app.web.pages.form_fields import last_of, query_fields
+from app.web.pages.people import show
+from app.web.pages.people_views import person_tile, person_view
+from app.web.pages.person_edits import record, version_of
+from app.web.pages.views import error_view
+from app.web.redirects import see_other
+from app.web.uploads import read_fields
+
+_FOUND: Final = 30
+
+
+def router() -> APIRouter:
+    """Return the routes, which are not in the schema of the API."""
+    routes = APIRouter(
+        include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(Requires("curate"))]
+    )
+    routes.add_api_route("/person/{person_id}/merge", _ask_to_merge, methods=["GET"])
+    routes.add_api_route("/person/{person_id}/merge", _merge, methods=["POST"])
+    routes.add_api_route("/person/{person_id}/delete", _ask_to_delete, methods=["GET"])
+    routes.add_api_route("/person/{person_id}/delete", _delete, methods=["POST"])
+    return routes
+
+
+async def _ask_to_merge(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> HTMLResponse:
+    other = last_of(query_fields(request), "with")
+    return await _merge_page(request, services, access, person_id, other)
+
+
+async def _merge_page(
+    request: Request,
+    services: Services,
+    access: Access,
+    person_id: str,
+    other_id: str,
+    failure: OceanoError | None = None,
+) -> HTMLResponse:
+    """Show people to choose from, or the person and the chosen one side by side."""
+    t, text = translator(language_of(request)), last_of(query_fields(request), "q")[:MAX_NAME]
+    person_id = person_id_from(person_id)
+    one = await services.lookups.run(services.people.get, person_id)
+    other: ShownPerson | None = None
+    found: list[ShownPerson] = []
+    if other_id:
+        other = await services.lookups.run(services.people.get, person_id_from(other_id))
+    else:
+        page = await services.lookups.run(lambda: services.people.find(text, hidden=None, limit=_FOUND + 1))
+        found = [candidate for candidate in page.people if candidate.person.id != person_id][:_FOUND]
+    both = [shown for shown in (one, other) if shown is not None]
+    await write_audit(request, "person.view", {"person_id": person_id}, once=f"person {person_id}")
+    context = {
+        "one": person_view(one, t),
+        "other": None if other is None else person_view(other, t),
+        "found": [person_tile(candidate) for candidate in found],
+        "text": text,
+        "newest": await services.lookups.run(_newest, services, access, both, t) if failure else [],
+        "failure": "" if failure is None else error_view(failure, t, "").message,
+    }
+    return await show(request, services, "merge.html", context, status=200 if failure is None else failure.status)
+
+
+async def _merge(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:
+    """Merge two people; the field `keep` says whose id and name stay."""
+    fields = await read_fields(request)
+    one, other = person_id_from(person_id), person_id_from(last_of(fields, "with"))
+    versions = {one: version_of(fields), other: version_of(fields, "other_version")}
+    stays = other if last_of(fields, "keep") == other else one
+    goes = one if stays == other else other
+    by = Author(access.who)
+    try:
+        done = await services.lookups.run(
+            lambda: services.people.naming.merge(stays, versions[stays], {goes: versions[goes]}, by)
+        )
+    except OceanoError as failure:
+        if failure.code != "person_changed":
+            raise
+        return await _merge_page(request, services, access, one, other, failure)
+    await record(request, "person.merge", done, others=[goes])
+    return see_other(request, with_done(f"/person/{stays}", done.change))
+
+
+async def _ask_to_delete(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> HTMLResponse:
+    return await _delete_page(request, services, access, person_id)
+
+
+async def _delete_page(
+    request: Request, services: Services, access: Access, person_id: str, failure: OceanoError | None = None
+) -> HTMLResponse:
+    t = translator(language_of(request))
+    person_id = person_id_from(person_id)
+    shown = await services.lookups.run(services.people.get, person_id)
+    await write_audit(request, "person.view", {"person_id": person_id}, once=f"person {person_id}")
+    context = {
+        "person": person_view(shown, t),
+        "newest": await services.lookups.run(_newest, services, access, [shown], t) if failure else [],
+        "failure": "" if failure is None else error_view(failure, t, "").message,
+    }
+    status = 200 if failure is None else failure.status
+    return await show(request, services, "delete_person.html", context, status=status)
+
+
+async def _delete(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:
+    fields = await read_fields(request)
+    person_id, version, by = person_id_from(person_id), version_of(fields), Author(access.who)
+    try:
+        done = await services.lookups.run(services.people.naming.delete, person_id, version, by)
+    except OceanoError as failure:
+        if failure.code != "person_changed":
+            raise
+        return await _delete_page(request, services, access, person_id, failure)
+    await record(request, "person.delete", done, person=person_id)
+    return see_other(request, with_done("/people", done.change))
+
+
+def _newest(services: Services, access: Access, people: list[ShownPerson], t: Translator) -> list[object]:
+    """Return the newest change of each person, which is why a form was not accepted."""
+    if not access.sees_all:
+        return []
+    found = [change for one in people for change in services.people.changes(person_id=one.person.id, limit=1)]
+    return [change_view(one, t, access) for one in found]

@@ -1,0 +1,89 @@
+"""The copy of the names in the index: repaired after a kill, and whatever it has that the catalog does not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from app.catalog import Making, PeopleStore, open_sqlite
+from app.people import NamesCopy, Naming, Profile
+from tests.people.conftest import ANA, Named
+from tests.support.fakes import MemoryIndex
+from tests.support.people_gallery import COLLECTION, face_ids, gallery
+
+_KILLED: Final = 9
+
+
+class Deadly(MemoryIndex):
+    """An index that ends its process at the second write."""
+
+    writes = 0
+
+    def set_payload(self, face_ids: object, *, person: str | None) -> None:
+        self.writes += 1
+        if self.writes == 2:
+            os._exit(_KILLED)
+        super().set_payload(face_ids, person=person)  # type: ignore[arg-type]
+
+
+def _filled(index: MemoryIndex) -> MemoryIndex:
+    index.upsert(gallery(people=10, of_each=4))
+    return index
+
+
+def _change(path: Path, kind: str) -> None:
+    """Name faces twice in a process that dies: in the middle of the second transaction, or after it."""
+    with closing(open_sqlite(path)) as database:
+        index = _filled(Deadly() if kind == "after" else MemoryIndex())
+        naming = Naming(database, index, NamesCopy(database, index, COLLECTION))
+        naming.create(Profile(name="Ana"), face_ids(0, 1), ANA)
+        if kind == "within":
+            Making.finish = lambda _: os._exit(_KILLED)  # type: ignore[method-assign, assignment, return-value]
+        naming.create(Profile(name="Eva"), face_ids(4, 5), ANA)
+
+
+@pytest.mark.parametrize(("kind", "names"), [("within", {"Ana": 2}), ("after", {"Ana": 2, "Eva": 2})])
+def test_a_change_that_was_killed_is_there_as_a_whole_or_not_at_all(
+    tmp_path: Path, kind: str, names: dict[str, int]
+) -> None:
+    path = tmp_path / "catalog.sqlite3"
+    process = multiprocessing.get_context("spawn").Process(target=_change, args=(path, kind))
+    process.start()
+    process.join()
+    assert process.exitcode == _KILLED
+    index = _filled(MemoryIndex())
+    with closing(open_sqlite(path)) as database:
+        NamesCopy(database, index, COLLECTION).catch_up()
+        store = PeopleStore(database)
+        people = store.find()
+        assert {one.name: len(store.assignments_of(one.id)) for one in people} == names
+        found = [point.payload.person for point in index.points.values()]
+    missing = {} if kind == "within" else {"Eva": 2}  # the first change had been copied, to an index that is gone
+    assert {one.name: found.count(one.id) for one in people if found.count(one.id)} == missing
+
+
+def test_names_that_the_index_lacks_or_made_up_are_found_and_repaired(named: Named) -> None:
+    person = named.person("Ana", 0, 1)
+    named.index.set_payload(face_ids(1), person=None)
+    named.index.set_payload(face_ids(7), person=person.id)
+    named.index.set_payload(face_ids(8), person="00000000-0000-4000-8000-000000000000")
+    wrong = set(named.names.wrong_images())
+    assert wrong == {f"{number:064x}" for number in (1, 7, 8)}
+    assert named.names.copy_images(sorted(wrong)) == 3
+    assert named.names_in_index() == {0: "Ana", 1: "Ana"}
+    assert set(named.names.wrong_images()) == set()
+
+
+def test_all_names_are_copied_with_the_number_of_those_that_found_no_face(named: Named) -> None:
+    person = named.person("Ana", 0, 1, 2)
+    named.index.delete(face_ids(2))
+    named.index.set_payload(face_ids(0, 9), person="somebody")
+    counts = named.names.copy_all()
+    assert (counts.kept, counts.lost) == (2, 1)
+    found = {number: named.payload(number).person for number in (0, 1, 9)}
+    assert found == {0: person.id, 1: person.id, 9: None}
