@@ -15,6 +15,7 @@ import pytest
 
 from app.catalog import AuditLog, Database, FaceTable, Ledger, open_sqlite
 from app.core.types import face_ids_of
+from app.demo import write_demo_gallery
 from app.packs import find_pack
 from bench.faces import People
 from tests.people.grouped import World
@@ -75,9 +76,7 @@ def test_real_people_make_eight_groups_after_their_ingest(tmp_path: Path, real_p
 
 
 def test_an_ingest_groups_faces_unless_the_settings_say_no(tmp_path: Path, demo_models: Path) -> None:
-    from app.demo import write_demo_gallery
-
-    write_demo_gallery(tmp_path / "pictures", people=4, photos=6)
+    write_demo_gallery(tmp_path / "pictures", people=3, groups=1)
     env = environment(tmp_path / "data", MODEL_NAME=demo_models / "demo", GROUP_AFTER_INGEST="0")
     assert ingest(tmp_path / "pictures", env)["faces"] > 4
     done = oceano("group", "--json", env=env)
@@ -85,7 +84,7 @@ def test_an_ingest_groups_faces_unless_the_settings_say_no(tmp_path: Path, demo_
     assert (first["faces"] > 4, first["left"], first["interrupted"]) == (True, 0, False)
     assert json.loads(oceano("group", "--json", env=env).stdout)["faces"] == 0
     assert json.loads(oceano("group", "--all", "--json", env=env).stdout)["faces"] == first["faces"]
-    write_demo_gallery(tmp_path / "more", people=2, photos=3, seed=5)
+    write_demo_gallery(tmp_path / "more", people=4, groups=0)
     again = oceano("ingest", tmp_path / "more", "--json", env=env | {"GROUP_AFTER_INGEST": "1"})
     assert len(again.stdout.splitlines()) == 1
     assert "Grouped: " in again.stderr
