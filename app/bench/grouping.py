@@ -5,8 +5,8 @@
 N faces of bench/faces.py, eight of each person, go into an embedded index, and their images into a ledger. Then all but
 `--added` of them are grouped as `oceano group` does, and the rest afterwards. The other methods get the same graph: the
 `--neighbours` most similar faces of each face from the cut on, asked once. They are connected components, Chinese
-Whispers (Biemann 2006), approximate rank-order (Otto, Wang and Jain 2018), and HDBSCAN if scikit-learn is installed;
-each is also run with other values of its main parameter.
+Whispers (Biemann 2006), approximate rank-order (Otto, Wang and Jain 2018), and HDBSCAN if scikit-learn is installed; the
+last two with several values of their main parameter.
 
 `--keep FOLDER` keeps the index there for another run. The last line is one JSON object: for each method precision and
 recall of pairs, precision, recall and F of B-cubed, seconds and CPU seconds; the peak memory of this process.
@@ -37,7 +37,7 @@ from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.types import Score, Strangers, collection_name
 from app.index import open_index
-from app.people import GroupRun, Settings, cut_of
+from app.people import GroupRun, Settings, cut_of, group_cut_of
 from bench.exact import DIGEST, id_of, pack_of
 from bench.faces import FACES_OF_ONE, IMPOSTOR_SPREAD, SIZE, points
 from bench.gallery import Gallery
@@ -53,15 +53,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--added", type=int, default=1000)
-    parser.add_argument("--neighbours", type=int, default=Settings(0).neighbours)
-    parser.add_argument("--candidates", type=int, default=Settings(0).candidates)
-    parser.add_argument("--batch", type=int, default=Settings(0).batch)
+    parser.add_argument("--neighbours", type=int, default=Settings(0, 0).neighbours)
+    parser.add_argument("--candidates", type=int, default=Settings(0, 0).candidates)
+    parser.add_argument("--batch", type=int, default=Settings(0, 0).batch)
     parser.add_argument("--cut", type=float, help="None: from the spread of strangers")
     parser.add_argument("--only", action="store_true", help="the product's method only")
     parser.add_argument("--keep", type=Path)
     asked = parser.parse_args()
-    cut = asked.cut or cut_of(Strangers(0.0, IMPOSTOR_SPREAD, True), asked.n)
-    settings = Settings(cut, neighbours=asked.neighbours, candidates=asked.candidates, batch=asked.batch)
+    strangers = Strangers(0.0, IMPOSTOR_SPREAD, True)
+    cut = asked.cut or cut_of(strangers, asked.n)
+    settings = Settings(
+        cut,
+        group_cut_of(strangers, asked.n, cut),
+        neighbours=asked.neighbours,
+        candidates=asked.candidates,
+        batch=asked.batch,
+    )
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
         folder = asked.keep or Path(name)
         with closing(open_index(load_settings(None, data_dir=folder), PACK)) as index:

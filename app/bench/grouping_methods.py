@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ from scipy.sparse.csgraph import connected_components  # type: ignore[import-unt
 Labels = npt.NDArray[np.int64]
 ROUNDS = 20
 RANKS = 24  # neighbours that rank-order looks at
-RANK_CUT = 0.9  # lowest distance of rank-order that separates
+RANK_CUTS = (0.7, 0.9, 1.1)  # lowest distance of rank-order that separates
+EPSILONS = (0.0, 0.4, 0.5)  # distances below which HDBSCAN does not split
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def chinese_whispers(graph: Graph) -> Labels:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def rank_order(graph: Graph) -> Labels:
+def rank_order(graph: Graph, cut: float) -> Labels:
     """Connect two faces if few of the neighbours before the other are missing among the other's neighbours."""
     ranked = _ranked(graph.directed)
     places = [{node: rank for rank, node in enumerate(nodes)} for nodes in ranked]
@@ -68,14 +70,16 @@ def rank_order(graph: Graph) -> Labels:
                 back = places[other].get(one, len(ranked[other]))
                 missing = sum(node not in places[other] and node != other for node in nodes[: rank + 1])
                 missing += sum(node not in places[one] and node != one for node in ranked[other][: back + 1])
-                if missing / (1 + min(rank, back)) < RANK_CUT:
+                if missing / (1 + min(rank, back)) < cut:
                     rows.append((one, other, 1.0))
     return components(Graph.of(len(ranked), rows))
 
 
-def hdbscan(graph: Graph) -> Labels:
+def hdbscan(graph: Graph, epsilon: float) -> Labels:
     """HDBSCAN of each connected component, from the distances of its neighbours; noise stays alone."""
     from sklearn.cluster import HDBSCAN  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    how = {"min_cluster_size": 2, "min_samples": 1, "metric": "precomputed", "cluster_selection_epsilon": epsilon}
 
     part = components(graph)
     labels = np.arange(len(part), dtype=np.int64)
@@ -87,7 +91,7 @@ def hdbscan(graph: Graph) -> Labels:
         inside = graph.both[nodes][:, nodes].toarray()
         distances = np.where(inside > 0, 1 - inside, 2.0)
         np.fill_diagonal(distances, 0)
-        model = HDBSCAN(min_cluster_size=2, min_samples=1, metric="precomputed", allow_single_cluster=True, copy=True)
+        model = HDBSCAN(allow_single_cluster=True, copy=True, **how)
         found = model.fit_predict(distances.astype(np.float64))
         for label in range(int(found.max()) + 1):
             labels[nodes[found == label]] = nodes[found == label][0]
@@ -103,7 +107,7 @@ def _ranked(directed: csr_matrix) -> list[list[int]]:
 METHODS: dict[str, Callable[[Graph], Labels]] = {
     "connected components": components,
     "Chinese Whispers": chinese_whispers,
-    "approximate rank-order": rank_order,
+    **{f"rank-order {cut}": partial(rank_order, cut=cut) for cut in RANK_CUTS},
 }
 if importlib.util.find_spec("sklearn"):
-    METHODS["HDBSCAN"] = hdbscan
+    METHODS |= {f"HDBSCAN {epsilon}": partial(hdbscan, epsilon=epsilon) for epsilon in EPSILONS}

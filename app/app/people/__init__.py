@@ -8,7 +8,7 @@ merge; `groups` has the values that they exchange. What is kept is `app.catalog.
 
 from app.people.examples import clear_faces
 from app.people.group_run import GroupCounts, GroupRun
-from app.people.grouping import cut_of
+from app.people.grouping import cut_of, group_cut_of
 from app.people.groups import Settings
 from app.people.likeness import Likeness, identify
 from app.people.metadata_names import GivenNames, MetadataNames
@@ -46,6 +46,7 @@ __all__ = [
     "clear_faces",
     "cut_of",
     "faces_in",
+    "group_cut_of",
     "identify",
     "matched",
     "named_faces",

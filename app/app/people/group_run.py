@@ -27,6 +27,7 @@ from app.people.places import faces_in, place_of
 _log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 2_000
+_IMAGES: Final = 50_000  # of one read, which takes seconds for a million faces
 _REJECTIONS: Final = 10_000  # of one read
 _NORM_TOLERANCE: Final = 1e-3
 
@@ -156,16 +157,17 @@ class GroupRun:
 
     def _batches(self, rejected: Rejected) -> Iterator[FaceBatch]:
         after = ""
-        while not self._stop.is_set():
-            if not self._table.images_to_group(after, limit=1):
-                return
-            images = self._table.images_to_group(after, limit=self._settings.batch)
+        is_last = False
+        while not self._stop.is_set() and not is_last:
+            images = self._table.images_to_group(after, limit=_IMAGES)
             face_ids: list[str] = []
+            used = 0
             for image_id, faces in images:
                 if face_ids and len(face_ids) + faces > self._settings.batch:
                     break
                 face_ids += face_ids_of(image_id, self._digest, faces)
-                after = image_id
+                after, used = image_id, used + 1
+            is_last = used == len(images) < _IMAGES
             batch = self._read(sorted(set(face_ids)), rejected)
             if batch.face_ids:
                 yield batch

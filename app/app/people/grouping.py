@@ -27,6 +27,10 @@ _SEARCHED_AT_ONCE: Final = 256
 _READ_AT_ONCE: Final = 2_000
 _LEAST_FACES: Final = 10_000  # relatives and look-alikes are in every small index
 _STRANGERS: Final = 0.1  # expected above the cut for each face
+_FACES_OF_ONE: Final = 8  # person, about
+_STRANGE_GROUPS: Final = 0.001  # expected above the cut for each group: they would be merged for good
+_SPREAD_OF_MEANS: Final = 0.8  # of that of single pairs, for groups of three faces
+_GROUP_SHARE: Final = 0.75
 _LOWEST, _HIGHEST = 0.35, 0.5  # of a cut: an estimate of the strangers can be far off
 
 
@@ -47,6 +51,24 @@ def cut_of(strangers: Strangers, faces: int) -> float:
     share = _STRANGERS / max(faces, _LEAST_FACES)
     cut = NormalDist(strangers.mean, strangers.deviation).inv_cdf(1 - share)
     return min(_HIGHEST, max(_LOWEST, cut))
+
+
+def group_cut_of(strangers: Strangers, faces: int, cut: float) -> float:
+    """Return the cut of groups: the mean similarity that a group reaches with 0.001 groups of strangers by chance.
+
+    The mean of many pairs of two people varies less than the similarity of one pair.
+
+    Args:
+        strangers: the similarities of different people with the model.
+        faces: in the index.
+        cut: of single faces, see `cut_of`.
+
+    Returns:
+        A cosine similarity, from three quarters of the cut to the cut.
+    """
+    groups = max(1, faces // _FACES_OF_ONE)
+    spread = NormalDist(strangers.mean, _SPREAD_OF_MEANS * strangers.deviation)
+    return min(cut, max(_GROUP_SHARE * cut, spread.inv_cdf(1 - _STRANGE_GROUPS / groups)))
 
 
 class BatchGrouping:
@@ -80,7 +102,7 @@ class BatchGrouping:
         edges, outside = self._search()
         self._add_faces()
         edges += self._add_groups(outside)
-        linkage = Linkage(self._nodes, self._settings.cut, self._settings.least_mean)
+        linkage = Linkage(self._nodes, self._settings.cut, self._settings.group_cut)
         self._unite_named(linkage)
         linkage.merge_clear(edges)
         linkage.join_poor(edges)

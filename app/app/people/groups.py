@@ -12,7 +12,6 @@ import numpy.typing as npt
 from app.core.types import Floats
 
 WORKERS: Final = 2
-_GROUP_SHARE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class Settings:
     Attributes:
         cut: lowest cosine similarity of neighbours, and lowest mean similarity between two small groups that merge, see
             `cut_of`.
-        group_cut: the same if one of the two has three clear faces or more; None: three quarters of `cut`.
+        group_cut: the same if one of the two has three clear faces or more, see `group_cut_of`.
         neighbours: number of neighbours that the index is asked for, per face.
         candidates: of a search in the graph of the index.
         least_quality: a face of lower quality is not clear, nor is one with a flaw.
@@ -32,18 +31,13 @@ class Settings:
     """
 
     cut: float
-    group_cut: float | None = None
+    group_cut: float
     neighbours: int = 24
     candidates: int = 128
     least_quality: float = 0.3
     batch: int = 50_000
     sample: int = 32
     workers: int = WORKERS
-
-    @property
-    def least_mean(self) -> float:
-        """`group_cut`, or its default."""
-        return _GROUP_SHARE * self.cut if self.group_cut is None else self.group_cut
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ MARGIN: Final = 0.05
 """Least distance to the next person of a sure answer."""
 
 _NEAREST: Final = 100
+_NEVER: Final = 2.0  # above every cosine
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Likeness:
         similarity: mean cosine to the `BEST` most similar clear faces of the person.
         margin: how much less the next person resembles it; None if no other does.
         next_id: the next person.
-        sure: the similarity reaches the line, and the margin is not small.
+        sure: the similarity reaches the line, the margin is not small, and the face is clear.
     """
 
     person_id: str
@@ -46,7 +47,14 @@ def score(similarities: Floats) -> float:
     return float(np.sort(similarities)[-BEST:].mean())
 
 
-def identify(index: FaceIndex, embeddings: Sequence[Floats], *, least: float, line: float) -> list[Likeness | None]:
+def identify(
+    index: FaceIndex,
+    embeddings: Sequence[Floats],
+    *,
+    least: float,
+    line: float,
+    clear: Sequence[bool] | None = None,
+) -> list[Likeness | None]:
     """Say whom faces resemble most among the people with clear, named faces.
 
     Args:
@@ -54,6 +62,7 @@ def identify(index: FaceIndex, embeddings: Sequence[Floats], *, least: float, li
         embeddings: n embeddings, each float32, (D,), with norm 1.
         least: lowest similarity of a named face that counts.
         line: lowest similarity of a sure answer.
+        clear: for each embedding whether its face has no flaw; None: all are clear.
 
     Returns:
         n answers; None where nobody is similar.
@@ -67,12 +76,12 @@ def identify(index: FaceIndex, embeddings: Sequence[Floats], *, least: float, li
     people = tuple(sorted({person_id for one in found for person_id in one}))
     faces = index.facet("person", limit=len(people), where=replace(where, person=people)) if people else {}
     answers: list[Likeness | None] = []
-    for of_person in found:
+    for of_person, is_clear in zip(found, [True] * len(found) if clear is None else clear, strict=True):
         scores = []
         for person_id, values in of_person.items():
             others = min(BEST, faces.get(person_id, 0)) - len(values)  # clear faces that are not similar count as well
             scores.append((score(np.array([*values, *[least] * others], np.float32)), person_id))
-        answers.append(_likeness(sorted(scores, reverse=True), line) if scores else None)
+        answers.append(_likeness(sorted(scores, reverse=True), line if is_clear else _NEVER) if scores else None)
     return answers
 
 

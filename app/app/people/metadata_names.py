@@ -94,7 +94,9 @@ class MetadataNames:
         given = [one for names, _ in found for one in names]
         problems = [problem for _, some in found for problem in some]
         done = self.give(given, NewChange(self._who, "metadata"))
-        if named := {*self._store.assignments_in(stored), *self._store.dismissals_in(stored)}:
+        copied = () if done.change is None else self._log.images_after(done.change.number - 1)
+        rest = [*{*stored}.difference(copied)]
+        if named := {*self._store.assignments_in(rest), *self._store.dismissals_in(rest)}:
             self._names.copy_images(sorted(named))
         return replace(done.applied, problems=(*problems, *done.applied.problems))
 

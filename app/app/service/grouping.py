@@ -12,7 +12,7 @@ from app.core.config import Settings
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.core.types import ModelPack
-from app.people import GroupCounts, GroupRun, NamesCopy, cut_of
+from app.people import GroupCounts, GroupRun, NamesCopy, cut_of, group_cut_of
 from app.people import Settings as GroupSettings
 from app.service.factory import open_without_engine
 from app.service.strangers import LEAST_FACES, sampled_strangers
@@ -64,7 +64,7 @@ class Grouping:
             ).run()
 
     def after_ingest(self) -> str:
-        """Group new faces, and return a line about it for the user; empty if there were none. Raises no OceanoError."""
+        """Group new faces; return a line for the user if some were not grouped, else nothing. Raises no OceanoError."""
         try:
             counts = self.run()
         except OceanoError as failure:
@@ -72,12 +72,15 @@ class Grouping:
             return f"The new faces were not grouped: {failure.message} ({failure.code}). `oceano group` does it."
         if counts.left:
             return f"{counts.left} faces are not grouped yet; `oceano group` goes on."
-        return f"Grouped: {counts.faces} new face{'' if counts.faces == 1 else 's'}." if counts.faces else ""
+        _log.info("%d new faces were grouped", counts.faces)
+        return ""
 
     def _settings(self) -> GroupSettings:
         faces = self._index.info().points
         sampled = sampled_strangers(self._index, self._pack) if faces >= LEAST_FACES else None
-        return GroupSettings(cut_of(sampled or self._pack.strangers, faces))
+        strangers = sampled or self._pack.strangers
+        cut = cut_of(strangers, faces)
+        return GroupSettings(cut, group_cut_of(strangers, faces, cut))
 
 
 @contextmanager

@@ -217,14 +217,21 @@ class People:
         shown = {one.person.id: one for one in self._shown([people[one] for one in images_of if one in people])}
         return [Together(shown[one], images) for one, images in images_of.items() if one in shown]
 
-    def identify(self, embeddings: Sequence[Floats]) -> list[Identity | None]:
-        """Say who faces are likely to be, one answer for each embedding; None where nobody is similar.
+    def identify(self, embeddings: Sequence[Floats], clear: Sequence[bool] | None = None) -> list[Identity | None]:
+        """Say who faces are likely to be.
+
+        Args:
+            embeddings: of the faces, each float32, (D,), with norm 1.
+            clear: for each whether it has no flaw: no answer for a blurred face is sure. None: all are clear.
+
+        Returns:
+            An answer for each face; None where nobody is similar.
 
         Raises:
             OceanoError: `index_unavailable`, `ledger_unavailable`.
         """
         bands = self._bands()
-        found = identify(self._index, embeddings, least=bands.threshold, line=bands.likely)
+        found = identify(self._index, embeddings, least=bands.threshold, line=bands.likely, clear=clear)
         people = self.names([one for answer in found if answer for one in (answer.person_id, answer.next_id) if one])
         return [
             None

@@ -17,10 +17,26 @@ from app.service.cursor import Cursor, Position, decode_cursor, encode_cursor
 from app.service.query import Query
 from app.web.api.batch import read_batch
 from app.web.api.forms import CompareOptions, MoreOptions, SearchOptions, read_options
+from app.web.api.people_forms import (
+    AssignedFaces,
+    DismissedFaces,
+    EditedPerson,
+    MergedPeople,
+    NewPerson,
+    Nothing,
+    RejectedFaces,
+    SplitFaces,
+    Version,
+)
+from app.web.api.requests import read_json
 
 _DIGEST: Final = "d" * 64
 _SIZE: Final = 4
 _CHECK_BYTES: Final = 8
+_BODIES: Final = (
+    NewPerson, EditedPerson, Version, AssignedFaces, RejectedFaces, MergedPeople, SplitFaces, DismissedFaces, Nothing,
+)  # fmt: skip
+_PERSON: Final = "0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d"
 
 
 def fuzz_one(data: bytes) -> None:
@@ -30,10 +46,7 @@ def fuzz_one(data: bytes) -> None:
             _read_cursor(cursor_of(data[1:], _DIGEST))
         return
     if data.startswith(b"{"):
-        with contextlib.suppress(OceanoError):
-            for one in read_batch(data, "application/json"):
-                if isinstance(one, OceanoError):
-                    json.dumps(one.details, allow_nan=False).encode("utf-8")
+        _read_bodies(data)
         return
     fields: dict[str, str | list[str]] = {}
     for line in data.decode("utf-8", "replace").split("\n"):
@@ -57,6 +70,19 @@ def fuzz_one(data: bytes) -> None:
         uuid_of(next(iter(fields)))
     except OceanoError as failure:
         assert failure.status < 500, failure
+
+
+def _read_bodies(data: bytes) -> None:
+    with contextlib.suppress(OceanoError):
+        for one in read_batch(data, "application/json"):
+            if isinstance(one, OceanoError):
+                json.dumps(one.details, allow_nan=False).encode("utf-8")
+    for body in _BODIES:
+        try:
+            read_json(body, data).model_dump_json().encode("utf-8")
+        except OceanoError as failure:
+            assert failure.status < 500, failure
+            json.dumps(failure.details, allow_nan=False).encode("utf-8")
 
 
 def cursor_of(body: bytes, digest: str) -> str:
@@ -98,8 +124,11 @@ def _seeds() -> list[bytes]:
         b"sort=newest\nmin_face=40\nundated=true",
         b"face_id=0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d\nnot_face_id=0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d",
         b'{"queries": [{"face_id": "0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d"}, {"embedding": [1, 0.5], "x": 1}]}',
-        "folder=/photos/caf\u00e9\nfolder=/a/../b//c\nperson=Ada\ngroup_by=person".encode(),
+        f"folder=/photos/caf\u00e9\nfolder=/a/../b//c\nperson={_PERSON}\nnamed=1\ngroup_by=person".encode(),
         b"image_id=" + b"a" * 64,
+        f'{{"name": "Ada | B", "face_ids": ["{_PERSON}"], "replace": true, "birth_date": "1970-05"}}'.encode(),
+        f'{{"version": 3, "others": [{{"id": "{_PERSON}", "version": 1}}]}}'.encode(),
+        f'{{"version": 3, "face_ids": ["{_PERSON}"], "source": "confirmed", "kind": null}}'.encode(),
         b"min_det_score=0.5\nmin_quality=1e-3\nwithout=blurred, extreme_pose\nmax_faces=7",
         *(f"taken_from={text}\ntaken_to={text}\ningested_to={text}".encode() for text in times),
         b"b4bcb87b-e13f-525b-af1d-300634da898e",

@@ -64,8 +64,6 @@ def test_other_properties_and_regions_of_others_stay(tmp_path: Path) -> None:
 @needs_exiftool
 def test_exiftool_reads_a_merged_sidecar(tmp_path: Path) -> None:
     sidecar = tmp_path / "a.jpg.xmp"
-    pet = mwg([("Rex", 0.5, 0.5, 0.2, 0.2)], SIZE, kind="Pet").replace("</mwg-rs:Regions>", "")
-    assert pet
     title = "<dc:title><rdf:Alt><rdf:li xml:lang='x-default'>Sea</rdf:li></rdf:Alt></dc:title>"
     sidecar.write_bytes(packet(mwg([("Rex", 0.5, 0.5, 0.2, 0.2)], SIZE, kind="Pet") + title, 'photoshop:City="Vigo"'))
     sidecar.write_bytes(with_regions(sidecar.read_bytes(), [ANA], SIZE))
@@ -92,6 +90,19 @@ def test_packets_of_unusual_programs_get_regions(before: str) -> None:
 def test_the_same_names_again_change_nothing() -> None:
     first = with_regions(packet("", 'photoshop:City="Vigo"'), [ANA], SIZE)
     assert with_regions(first, [ANA], SIZE) is first
+
+
+def test_faces_that_overlap_are_both_written() -> None:
+    near = [ANA, Region("Bob", (0.21, 0.42, 0.33, 0.66))]
+    written = with_regions(b"", near, SIZE)
+    assert sorted(name for name, _ in _read(written)) == ["Ana", "Bob"]
+    assert with_regions(written, near, SIZE) is written
+
+
+def test_a_jpeg_whose_segments_are_damaged_is_refused() -> None:
+    damaged = b"\xff\xd8\xff\xe0\xff\xd8" + picture_with(packet(""))
+    with pytest.raises(ValueError, match="damaged"):
+        with_packet(damaged, b"<x/>")
 
 
 def test_somebody_who_was_renamed_is_renamed() -> None:

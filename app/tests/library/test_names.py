@@ -14,7 +14,7 @@ from app.core.config import Settings
 from app.images.thumbnails import ThumbStore
 from app.ingest import Ingest, IngestOptions
 from app.library import sidecars
-from app.people import MetadataNames
+from app.people import Author, MetadataNames, NamesCopy, Naming, Profile
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.xmp import Face, mwg, packet, picture_with, shown
 
@@ -196,3 +196,83 @@ def test_the_folder_names_the_person_if_asked(bench: Bench, folder: Path) -> Non
     (folder / "Ana" / "other.jpg").write_bytes(picture_with(packet(shown("Eve")), colour=(30, 30, 200)))
     bench.run(folder, people_from_folders=True)
     assert bench.names() == {"Ana.jpg": "Ana", "Bob.jpg": "Bob", "other.jpg": "Eve"}
+
+
+# files whose metadata was edited by a program
+
+
+def _by_hand(bench: Bench, file: str, name: str) -> None:
+    (face_id,) = [one.face_id for one in bench.index.points.values() if Path(one.payload.path).name == file]
+    names = NamesCopy(bench.ledger.database, bench.index, bench.ledger.collection)
+    Naming(bench.ledger.database, bench.index, names).create(Profile(name=name), [face_id], Author("test"))
+
+
+def test_a_picture_whose_metadata_is_edited_keeps_its_name_and_its_person_has_one_face(
+    bench: Bench, folder: Path
+) -> None:
+    (folder / "a.jpg").write_bytes(picture_with(b""))
+    bench.run(folder)
+    _by_hand(bench, "a.jpg", "Ana")
+    (folder / "a.jpg").write_bytes(picture_with(packet("", 'photoshop:City="Vigo"')))
+    bench.run(folder)
+    assert bench.names() == {"a.jpg": "Ana"}
+    (ana,) = bench.store.find()
+    assert ana.faces == 1
+    assert [one.source for one in bench.store.assignments_of(ana.id)] == ["manual"]
+
+
+def test_a_name_given_by_hand_stays_when_a_program_writes_another_one_into_the_picture(
+    bench: Bench, folder: Path
+) -> None:
+    (folder / "a.jpg").write_bytes(picture_with(b""))
+    bench.run(folder)
+    _by_hand(bench, "a.jpg", "Ana")
+    (folder / "a.jpg").write_bytes(picture_with(packet(mwg([("Eva", 0.5, 0.5, 0.4, 0.4)]))))
+    ingest = bench.run(folder)
+    assert bench.names() == {"a.jpg": "Ana"}
+    assert [one.reason for one in ingest.name_problems] == ["named_by_hand"]
+
+
+def test_a_copy_that_is_not_edited_keeps_its_name_too(bench: Bench, folder: Path) -> None:
+    for name in ("a.jpg", "copy.jpg"):
+        (folder / name).write_bytes(picture_with(b""))
+    bench.run(folder)
+    original = Path(next(iter(bench.index.points.values())).payload.path).name
+    _by_hand(bench, original, "Ana")
+    (folder / "copy.jpg").write_bytes(picture_with(packet("", 'photoshop:City="Vigo"')))
+    bench.run(folder)
+    assert bench.names() == {"a.jpg": "Ana", "copy.jpg": "Ana"}
+    (ana,) = bench.store.find()
+    assert ana.faces == 2
+
+
+def test_another_photograph_under_the_same_name_does_not_get_the_name(bench: Bench, folder: Path) -> None:
+    (folder / "a.jpg").write_bytes(picture_with(b""))
+    bench.run(folder)
+    _by_hand(bench, "a.jpg", "Ana")
+    (folder / "a.jpg").write_bytes(picture_with(b"", colour=(30, 30, 200)))
+    bench.run(folder)
+    assert bench.names() == {}
+    (ana,) = bench.store.find()
+    assert ana.name == "Ana"
+
+
+def test_an_edited_picture_keeps_its_name_after_a_kill_between_the_catalog_and_the_ledger(
+    bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a.jpg").write_bytes(picture_with(b""))
+    bench.run(folder)
+    _by_hand(bench, "a.jpg", "Ana")
+    (folder / "a.jpg").write_bytes(picture_with(packet("", 'photoshop:City="Vigo"')))
+    record = bench.ledger.record
+
+    def killed(records: Sequence[FileRecord], **_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.ledger, "record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(folder)
+    monkeypatch.setattr(bench.ledger, "record", record)
+    bench.run(folder)
+    assert bench.names() == {"a.jpg": "Ana"}
+    assert len(bench.store.all_assignments()) == 1

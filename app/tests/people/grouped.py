@@ -34,11 +34,12 @@ class World:
     database: Database
     index: MemoryIndex = field(default_factory=MemoryIndex)
     ids: list[str] = field(default_factory=list)
+    collection: str = COLLECTION
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.database, COLLECTION)
-        self.table = FaceTable(self.database, COLLECTION)
-        self.naming = Naming(self.database, self.index, NamesCopy(self.database, self.index, COLLECTION))
+        self.ledger = Ledger(self.database, self.collection)
+        self.table = FaceTable(self.database, self.collection)
+        self.naming = Naming(self.database, self.index, NamesCopy(self.database, self.index, self.collection))
         self._faces: dict[int, int] = {}  # of each image
 
     def add(self, rows: Sequence[Floats], images: Sequence[int] | None = None, *, quality: float = 0.8) -> list[str]:
@@ -60,14 +61,22 @@ class World:
         self.ledger.delete_images(images)
         self.index.delete(face_ids)
 
-    def group(self, *, cut: float = 0.4, stop: Event | None = None, on_progress: Any = None, **how: Any) -> GroupCounts:
+    def group(
+        self,
+        *,
+        cut: float = 0.4,
+        group_cut: float | None = None,
+        stop: Event | None = None,
+        on_progress: Any = None,
+        **how: Any,
+    ) -> GroupCounts:
         """Run a grouping."""
         run = GroupRun(
             self.index,
             self.table,
             PeopleStore(self.database),
             digest=DIGEST,
-            settings=lambda: Settings(cut, **how),
+            settings=lambda: Settings(cut, group_cut or 0.75 * cut, **how),
             stop=stop,
             on_progress=on_progress or (lambda faces, total: None),
         )

@@ -9,10 +9,10 @@ import pytest
 
 from app.catalog import Database
 from app.core.types import Floats, Strangers
-from app.people import cut_of
+from app.people import cut_of, group_cut_of
 from bench.faces import People
 from tests.people.grouped import BY, World, unit
-from tests.support.catalogs import new_catalog
+from tests.support.catalogs import KINDS, new_catalog
 
 PEOPLE, OF_EACH = 30, 8
 
@@ -326,8 +326,29 @@ def test_groups_whose_faces_were_deleted_attract_nothing(world: World) -> None:
     assert world.are_together(new, ids[2])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_either_catalog_keeps_the_same_groups(full: World, kind: str, tmp_path: Path) -> None:
+    full.group(batch=50)
+    with new_catalog(kind, tmp_path / "other") as other:
+        again = World(other)
+        again.add(_rows())
+        again.group(batch=50)
+        ana = again.name("Ana", again.ids[0])
+        again.naming.dismiss([again.ids[1]], "not_a_face", BY)
+        assert again.partition() == full.partition()
+        again.group()
+        assert again.members(ana.id) == {again.ids[0], *again.ids[2:OF_EACH]}
+
+
 def test_the_cut_rises_with_the_faces_and_stays_within_its_limits() -> None:
     strangers = Strangers(0.0, 0.09, True)
     assert 0.35 < cut_of(strangers, 10) == cut_of(strangers, 10_000) < cut_of(strangers, 1_000_000) <= 0.5
     assert cut_of(Strangers(0.0, 0.01, True), 10) == 0.35
     assert cut_of(Strangers(0.3, 0.2, True), 10**7) == 0.5
+
+
+def test_the_cut_of_groups_rises_with_the_faces_from_three_quarters_of_the_cut_to_the_cut() -> None:
+    strangers = Strangers(0.0, 0.1, True)
+    assert group_cut_of(strangers, 0, 0.4) == group_cut_of(strangers, 10, 0.4) == pytest.approx(0.3)
+    assert 0.3 < group_cut_of(strangers, 1_000, 0.4) < group_cut_of(strangers, 10_000, 0.4) < 0.4
+    assert group_cut_of(strangers, 10**7, 0.4) == 0.4

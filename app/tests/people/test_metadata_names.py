@@ -232,7 +232,19 @@ def test_a_new_index_gets_the_names_of_the_images_that_are_stored_in_it(bench: B
     assert rebuilt.points[bench.face(0, 0)].payload.person is not None
 
 
-def test_ten_thousand_names_are_one_change(bench: Bench) -> None:
+def test_an_image_named_before_gets_its_names_beside_one_that_is_named_now(bench: Bench) -> None:
+    bench.names.apply([bench.picture(0, "Ana")], [])
+    rebuilt = MemoryIndex()
+    names = MetadataNames(bench.database, rebuilt, "faces__other__ffffffff", "test")
+    NamesCopy(bench.database, rebuilt, "faces__other__ffffffff").catch_up()
+    rebuilt.upsert([*bench.points(0), *bench.points(1)])
+    names.apply([bench.picture(0, "Ana"), bench.picture(1, "Bob")], [bench.image(0), bench.image(1)])
+    named = [rebuilt.points[bench.face(number, 0)].payload.person for number in (0, 1)]
+    people = bench.store.persons([one for one in named if one])
+    assert [one and people[one].name for one in named] == ["Ana", "Bob"]
+
+
+def test_many_names_are_one_change(bench: Bench) -> None:
     for number in range(4, 600):
         bench.store_picture(number)
     applied = bench.names.apply([bench.picture(number, "Ana", "Bob") for number in range(600)], [])

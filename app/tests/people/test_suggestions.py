@@ -158,6 +158,9 @@ def test_nobody_is_identified_without_names_and_a_close_call_is_not_sure(named: 
     (alone,) = identify(named.index, [_embedding(named, 0)], least=LEAST, line=LINE)
     assert alone is not None
     assert (alone.margin, alone.next_id, alone.sure) == (None, None, True)
+    (blurred,) = identify(named.index, [_embedding(named, 0)], least=LEAST, line=LINE, clear=[False])
+    assert blurred is not None
+    assert blurred.sure is False
     named.person("Ana again", 1)
     (close,) = identify(named.index, [_embedding(named, 0) * 0.7 + _embedding(named, 1) * 0.7], least=LEAST, line=LINE)
     assert close is not None

@@ -210,6 +210,7 @@ def test_writing_is_refused(view: Services, world: World, tmp_path: Path) -> Non
         lambda: index.upsert([point(1)]), index.flush, index.maintain, index.damaged_faces,
         lambda: index.set_payload([face], person="x"), lambda: index.set_paths([face], paths=["/x/y.jpg"]),
         lambda: index.set_phash([face], phash="0" * 16), lambda: index.delete([face]),
+        lambda: index.search_scores([ADA], limit=1),
         lambda: index.backup(tmp_path / "copy"), lambda: view.thumbs.delete([face]), view.thumbs.face_ids,
         view.require_all_folders,
     ]  # fmt: skip

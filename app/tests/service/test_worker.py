@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from app.catalog import ClaimedLedger, FileRecord, Job, Jobs, Ledger, Worker
+from app.catalog import ChangeLog, ClaimedLedger, FaceTable, FileRecord, Job, Jobs, Ledger, PeopleStore, Worker
 from app.catalog.database import Database
 from app.core.config import Settings
 from app.core.errors import OceanoError
@@ -24,6 +24,7 @@ from tests.support.catalogs import KINDS, new_catalog
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.pictures import BLACK, encoded
 from tests.support.shared_jobs import COLLECTION
+from tests.support.xmp import mwg, packet, picture_with
 
 COMPARED = ("files", "done", "no_face", "failed", "duplicate", "moved", "skipped", "ignored", "faces", "raw_pairs")
 
@@ -103,6 +104,24 @@ def test_results_and_counts_are_those_of_a_direct_ingest(shared: Shared) -> None
     assert [(one.path, one.code) for one in shared.jobs.problems(job.id)] == [
         (str(shared.folder / "broken.jpg"), "invalid_image")
     ]
+
+
+def test_the_worker_that_ends_a_job_groups_its_faces_and_ends_it_also_if_that_fails(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.both()
+    table = FaceTable(shared.ledger.database, shared.ledger.collection)
+    assert table.count_new() == 0
+    table.forget_all_groups()
+    new = table.count_new()
+    assert new > 0
+
+    def fail(*_: object, **__: object) -> None:
+        raise OceanoError("index_unavailable", "the index is gone")
+
+    monkeypatch.setattr(shared.index, "search_scores", fail)
+    job = shared.both()
+    assert (job.state, table.count_new()) == ("done", new)
 
 
 def test_a_second_job_skips_moves_and_replaces_as_an_ingest_does(shared: Shared) -> None:
@@ -232,3 +251,18 @@ def test_a_zombie_writes_nothing_and_counts_nothing(shared: Shared) -> None:
     first.record([replace(old, image_id="i-new", faces=1)], counts={"done": 1, "faces": 1})
     assert shared.jobs.get(job_id).counts == {"files": 1, "done": 1, "faces": 1}
     assert shared.ledger.replaced() == [("i-old", 2)], "the other worker has recorded this image"
+
+
+def test_a_worker_names_faces_as_pictures_say_and_later_as_new_sidecars_say(shared: Shared) -> None:
+    (shared.folder / "ana.jpg").write_bytes(picture_with(packet(mwg([("Ana", 0.5, 0.5, 0.4, 0.4)]))))
+    job_id = shared.queue()
+    shared.work()
+    assert shared.jobs.get(job_id).counts["named"] == 1
+    (shared.folder / "0" / "2.png.xmp").write_bytes(packet(mwg([("Bob", 0.5, 0.5, 0.4, 0.4)])))
+    shared.queue()
+    shared.work()
+    people = PeopleStore(shared.ledger.database)
+    names = {one.id: one.name for one in people.find()}
+    named = {Path(one.payload.path).name: names.get(one.payload.person or "") for one in shared.index.points.values()}
+    assert {path: name for path, name in named.items() if name} == {"ana.jpg": "Ana", "2.png": "Bob"}
+    assert [change.who for change in ChangeLog(shared.ledger.database).find()] == ["tests", "tests"]

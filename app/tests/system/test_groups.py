@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog import AuditLog, Database, FaceTable, Ledger, open_sqlite
+from app.catalog import AuditFilter, AuditLog, Database, FaceTable, Ledger, open_sqlite
 from app.core.types import face_ids_of
 from app.demo import write_demo_gallery
 from app.packs import find_pack
@@ -52,8 +52,6 @@ def test_real_people_make_eight_groups_after_their_ingest(tmp_path: Path, real_p
     env = environment(tmp_path, MODEL_NAME=real_pack)
     done = [oceano("ingest", real_faces / folder, env=env) for folder in ("people", "groups")]
     assert [one.returncode for one in done] == [0, 0]
-    assert "Grouped: 40 new faces." in done[0].stdout
-    assert "Grouped: 23 new faces." in done[1].stdout
     pack = find_pack(str(real_pack), tmp_path / "models")
     groups = _groups(tmp_path, f"faces__{pack.name}__{pack.short_digest}", pack.digest)
     faces: list[tuple[str, str]] = []  # whose and in which group
@@ -86,11 +84,10 @@ def test_an_ingest_groups_faces_unless_the_settings_say_no(tmp_path: Path, demo_
     assert json.loads(oceano("group", "--all", "--json", env=env).stdout)["faces"] == first["faces"]
     write_demo_gallery(tmp_path / "more", people=4, groups=0)
     again = oceano("ingest", tmp_path / "more", "--json", env=env | {"GROUP_AFTER_INGEST": "1"})
-    assert len(again.stdout.splitlines()) == 1
-    assert "Grouped: " in again.stderr
+    assert json.loads(again.stdout)["faces"] > 0
     assert "0 faces grouped" in oceano("group", env=env).stdout
     with closing(open_sqlite(tmp_path / "data" / "state" / "catalog.sqlite3")) as database:
-        actions = [entry.action for entry in AuditLog(database).find(limit=20)]
+        actions = [entry.action for entry in AuditLog(database).find(AuditFilter(), limit=20)]
     assert actions.count("command.group") == 4
 
 

@@ -522,12 +522,21 @@ def test_what_was_changed_since_is_not_undone(client: TestClient) -> None:
     assert code_of(sent(client, "/changes/3/undo")) == (409, "change_conflict")
 
 
-def test_ten_thousand_faces_are_one_change(settings: Settings) -> None:
+def test_many_faces_are_one_change(settings: Settings) -> None:
     index = MemoryIndex()
-    index.upsert([stored_face(f"/photos/{number}.jpg", 1) for number in range(300)])
+    index.upsert([stored_face(f"/photos/{number}.jpg", 1) for number in range(1200)])
     with TestClient(create_app(settings, FakeEngine(), index)) as client:
         face_ids = [*index.points]
         person = sent(client, "/people", name="Ada", face_ids=face_ids).json()
-        assert (person["person"]["faces"], person["change"]["faces"]) == (300, 300)
+        assert (person["person"]["faces"], person["change"]["faces"]) == (1200, 1200)
         sent(client, "/changes/1/undo")
         assert {point.payload.person for point in index.points.values()} == {None}
+
+
+def test_a_browser_gets_pages_and_a_program_json(client: TestClient) -> None:
+    for path in ("/people", "/changes"):
+        page = client.get(path, headers={"Accept": "text/html"})
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8"), page.text
+        answer = client.get(path)
+        assert answer.headers["content-type"] == "application/json"
+        assert "Accept" in answer.headers["vary"]

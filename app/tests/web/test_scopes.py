@@ -317,8 +317,8 @@ def _suggestion_forms(asker: Asker) -> Iterator[Call]:
 
 
 def _naming_forms(asker: Asker) -> Iterator[Call]:
-    for name in ("Benita", "Zoe", "Somebody", ""):
-        yield Call("/naming?lang=en", {"data": {"id": face_of(asker.ids.own), "name": name}})
+    for name in ("", "Benita", "Zoe"):  # a new person has another id at each service
+        yield Call("/naming?lang=en", {"data": {"id": face_of(asker.ids.own), "name": name, "next": "/people"}})
     for face in _few_faces(asker):
         for person in (PEOPLE["Violeta"], PEOPLE["Benita"]):
             yield Call("/naming?lang=en", {"data": {"id": face, "person": f"{person}:99"}})
@@ -459,10 +459,11 @@ ROUTES: Final[dict[tuple[str, str], Callable[[Asker], Iterator[Call]]]] = {
 }
 LAST: Final = [
     ("POST", "/kept"), ("POST", "/kept/{kept_id}/rename"), ("POST", "/kept/{kept_id}/delete"),
-    ("PATCH", "/people/{person_id}"), ("POST", "/people/{person_id}/faces"), ("POST", "/people/{person_id}/reject"),
+    ("POST", "/naming"), ("PATCH", "/people/{person_id}"),
+    ("POST", "/people/{person_id}/faces"), ("POST", "/people/{person_id}/reject"),
     ("POST", "/people/{person_id}/split"), ("POST", "/people/{person_id}/merge"), ("POST", "/people"),
     ("POST", "/faces/dismiss"), ("POST", "/dismiss"), ("POST", "/person/{person_id}/merge"),
-    ("POST", "/naming"), ("POST", "/person/{person_id}/edit"), ("POST", "/person/{person_id}/hide"),
+    ("POST", "/person/{person_id}/edit"), ("POST", "/person/{person_id}/hide"),
     ("POST", "/person/{person_id}/delete"), ("DELETE", "/people/{person_id}"),
 ]  # fmt: skip
 OF_ALL_FOLDERS: Final = {

@@ -28,10 +28,9 @@ router = APIRouter()
 @router.get("/changes", openapi_extra=_CHANGES.openapi, response_model=ChangesResponse)
 async def changes(request: Request, services: ServicesDep, response: Response) -> ChangesResponse | Response:
     """Return the changes of people, newest first. They are about all folders: who sees some only gets 403."""
-    page_of_browsers = getattr(request.app.state, "changes_page", None)
-    if page_of_browsers is not None and accepts_html(request):
-        html: Response = await page_of_browsers(request, services)
-        return html
+    if accepts_html(request):
+        page_of_browsers: Response = await request.app.state.changes_page(request, services)
+        return page_of_browsers
     services.require_all_folders()
     options = _CHANGES.read(request)
     name = f"changes\0{options.person_id or ''}"

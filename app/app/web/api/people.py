@@ -51,10 +51,9 @@ router = APIRouter(dependencies=[Depends(require_purpose)])
 @router.get("/people", openapi_extra=_PEOPLE.openapi, response_model=PeopleResponse)
 async def people(request: Request, services: ServicesDep, response: Response) -> PeopleResponse | Response:
     """Return people, those with the most faces first, or by name. They may be searched by a part of the name."""
-    page_of_browsers = getattr(request.app.state, "people_page", None)
-    if page_of_browsers is not None and accepts_html(request):
-        html: Response = await page_of_browsers(request, services)
-        return html
+    if accepts_html(request):
+        page_of_browsers: Response = await request.app.state.people_page(request, services)
+        return page_of_browsers
     options = _PEOPLE.read(request)
     page = await services.lookups.run(
         lambda: services.people.find(

@@ -52,7 +52,7 @@ class IdentifiedFace(BaseModel):
     person: PersonRef
     similarity: float = Field(description="mean cosine to the three most similar clear faces of the person, -1 to 1")
     margin: float | None = Field(description="how much less the next person resembles it; null if nobody else does")
-    sure: bool = Field(description="the similarity is high, and the margin is not small")
+    sure: bool = Field(description="the similarity is high, the margin is not small, and the face is clear")
     next: PersonRef | None = Field(description="the next person")
 
     @classmethod
@@ -85,12 +85,15 @@ async def names_in(services: Services, payloads: Iterable[FacePayload]) -> Names
         return Names(is_read=False)
 
 
-async def identified(services: Services, embeddings: Sequence[Floats]) -> list[IdentifiedFace | None]:
+async def identified(
+    services: Services, embeddings: Sequence[Floats], clear: Sequence[bool] | None = None
+) -> list[IdentifiedFace | None]:
     """Say who each of some faces is likely to be.
 
     Args:
         services: as the one sees them who asks.
         embeddings: of the faces, each float32, (D,), with norm 1.
+        clear: for each whether it has no flaw; None: all are clear.
 
     Returns:
         An answer for each face; None where nobody with a name resembles it.
@@ -98,5 +101,5 @@ async def identified(services: Services, embeddings: Sequence[Floats]) -> list[I
     Raises:
         OceanoError: `index_unavailable`, `ledger_unavailable`.
     """
-    found = await services.lookups.run(services.people.identify, embeddings)
+    found = await services.lookups.run(services.people.identify, embeddings, clear)
     return [None if one is None else IdentifiedFace.of(one) for one in found]

@@ -103,7 +103,7 @@ class JsonBody(Generic[Body]):
         kind = request.headers.get("content-type", "").split(";", maxsplit=1)[0].strip().lower()
         if kind != "application/json":
             raise OceanoError("invalid_request", "send a JSON object as application/json")
-        return Sent(await run_in_threadpool(_checked, self._kind, raw), key, match)
+        return Sent(await run_in_threadpool(read_json, self._kind, raw), key, match)
 
     @property
     def openapi(self) -> dict[str, Any]:
@@ -152,6 +152,19 @@ class QueryOptions(Generic[Body]):
         return {"parameters": found}
 
 
+def read_json(kind: type[Body], raw: bytes) -> Body:
+    """Read a JSON body.
+
+    Args:
+        kind: the model of the body.
+        raw: the body.
+
+    Raises:
+        OceanoError: `invalid_request`; its details name the wrong fields.
+    """
+    return _told(kind, lambda: kind.model_validate_json(raw))
+
+
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -179,10 +192,6 @@ def _key_of(request: Request) -> str | None:
             details={"field": "Idempotency-Key", "max_characters": MAX_KEY},
         )
     return key
-
-
-def _checked(kind: type[Body], raw: bytes) -> Body:
-    return _told(kind, lambda: kind.model_validate_json(raw))
 
 
 def _told(kind: type[Checked], check: Callable[[], Body]) -> Body:

@@ -129,7 +129,8 @@ async def _every_face(request: Request, services: Services, sent: Photographs[Se
     await write_audit(request, "search", asked)
     names = await names_in(services, [one for found in result.faces for one in payloads_of(found.matches)])
     embeddings = [found.face.embedding for found in result.faces] if options.identify else []
-    known = await identified(services, embeddings) if embeddings else [None] * len(result.faces)
+    clear = [not found.face.flaws for found in result.faces]
+    known = await identified(services, embeddings, clear) if embeddings else [None] * len(result.faces)
     return SearchResponse(
         model=Model.of(services.engine.pack),
         threshold=result.threshold,
