@@ -5,8 +5,8 @@
 N faces of bench/faces.py, eight of each person, go into an embedded index, and their images into a ledger. Then all but
 `--added` of them are grouped as `oceano group` does, and the rest afterwards. The other methods get the same graph: the
 `--neighbours` most similar faces of each face from the cut on, asked once. They are connected components, Chinese
-Whispers (Biemann 2006), approximate rank-order (Otto, Wang and Jain 2018), and HDBSCAN if scikit-learn is installed; the
-last two with several values of their main parameter.
+Whispers (Biemann 2006), approximate rank-order (Otto, Wang and Jain 2018), and HDBSCAN if scikit-learn is installed,
+the last two with several values of their main parameter.
 
 `--keep FOLDER` keeps the index there for another run. The last line is one JSON object: for each method precision and
 recall of pairs, precision, recall and F of B-cubed, seconds and CPU seconds; the peak memory of this process.

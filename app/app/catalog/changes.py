@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,16 +12,15 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text, up
 
 from app.catalog.clock import timestamp
 from app.catalog.database import AnyRow, Database, execute_many, insert_or_ignore, insert_or_replace, rows, storable
-from app.catalog.people import Person, Place, is_same_face, place_in, to_person
-from app.catalog.tables import ASSIGNMENTS, CHANGED_PEOPLE, CHANGED_ROWS, CHANGES, DISMISSALS, PEOPLE, REJECTIONS
+from app.catalog.people import Person, to_person
+from app.catalog.tables import ASSIGNMENTS, CHANGED_PEOPLE, CHANGED_ROWS, CHANGES, PEOPLE
+from app.catalog.undoing import conflict, put_back
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 
 Row = dict[str, Any]
 """The values of a row by column."""
 
-_TABLES: Final = {table.name: table for table in (PEOPLE, ASSIGNMENTS, REJECTIONS, DISMISSALS)}
-_COUNTED: Final = frozenset({"faces", "version", "changed_at"})  # columns that follow from others
 _LOCK: Final = 0x0CEA_0004  # any number that only Oceano uses in its database
 _AT_ONCE: Final = 500
 
@@ -232,55 +230,11 @@ class Making:
         if change is None:
             raise OceanoError("change_unknown", f"there is no change {number}", details={"change": number})
         if change.undone_by is not None:
-            raise _conflict(number, f"change {number} is undone already", "undone")
+            raise conflict(number, f"change {number} is undone already", "undone")
         self._undoes = number
         self.details.update(json.loads(change.details) | {"undone": change.kind})
-        self._put_back(number)
+        put_back(self, number)
         self.connection.execute(update(CHANGES).where(CHANGES.c.undone_by == number).values(undone_by=None))
-
-    def _put_back(self, number: int) -> None:
-        query = select(CHANGED_ROWS).where(CHANGED_ROWS.c.change == number)
-        of_table: dict[str, list[AnyRow]] = defaultdict(list)
-        for row in self.connection.execute(query.order_by(CHANGED_ROWS.c.place)):
-            of_table[row.table_name].append(row)
-        removed: list[Row] = []  # people, whose faces must be gone first
-        for name, table in _TABLES.items():
-            now = {row["id"]: row for row in self.rows(table, table.c.id, [row.row_id for row in of_table[name]])}
-            put: list[tuple[Row | None, Row]] = []
-            gone: list[Row] = []
-            for row in of_table[name]:
-                current, before, after = now.get(row.row_id), _read(row.before), _read(row.after)
-                if not _is_same(current, after):
-                    raise _conflict(number, f"what change {number} did was changed again since", "changed")
-                if before is not None:
-                    put.append((current, before if current is None else current | _own(before)))
-                elif current is not None:
-                    gone.append(current)
-            self.put(table, put)
-            if table is ASSIGNMENTS:
-                self._require_free(number, [after for before, after in put if before is None])
-            if table is PEOPLE:
-                removed = gone
-            else:
-                self.delete(table, gone)
-        self._remove_people(number, removed)
-
-    def _require_free(self, number: int, added: Sequence[Row]) -> None:
-        """Refuse to give a person back a face that has got another name since."""
-        places: dict[str, list[tuple[str, Place]]] = defaultdict(list)
-        for row in self.rows(ASSIGNMENTS, ASSIGNMENTS.c.image_id, [row["image_id"] for row in added]):
-            places[row["image_id"]].append((row["id"], place_in(row)))
-        for row in added:
-            place = place_in(row)
-            others = [other for other_id, other in places[row["image_id"]] if other_id != row["id"]]
-            if any(is_same_face(place, other) for other in others):
-                raise _conflict(number, f"a face of change {number} has got another name since", "named")
-
-    def _remove_people(self, number: int, removed: Sequence[Row]) -> None:
-        ids = [row["id"] for row in removed]
-        if any(self.rows(table, table.c.person_id, ids) for table in (ASSIGNMENTS, REJECTIONS)):
-            raise _conflict(number, f"the person that change {number} added has got faces since", "has_faces")
-        self.delete(PEOPLE, removed)
 
     def finish(self) -> None:
         """Count the faces of the people, raise their versions and write the journal; nothing if nothing changed."""
@@ -330,10 +284,6 @@ def unknown_person(person_id: str) -> OceanoError:
     return OceanoError("person_unknown", "there is no person with this id", details={"person_id": person_id})
 
 
-def _conflict(number: int, message: str, cause: str) -> OceanoError:
-    return OceanoError("change_conflict", message, details={"change": number, "cause": cause})
-
-
 def lock_changes(connection: Connection) -> None:
     """Let changes be made one after the other, so that none has a number below that of an earlier one."""
     if connection.dialect.name == "postgresql":
@@ -361,18 +311,5 @@ def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
-def _read(stored: str | None) -> Row | None:
-    return None if stored is None else dict(json.loads(stored))
-
-
 def _clean(row: Row) -> Row:
     return {name: storable(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def _own(row: Row) -> Row:
-    """Return the values that were set, without those that were counted."""
-    return {name: value for name, value in row.items() if name not in _COUNTED}
-
-
-def _is_same(one: Row | None, other: Row | None) -> bool:
-    return one is other if one is None or other is None else _own(one) == _own(other)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.sql import ColumnElement, Select
 
-from app.catalog.database import Database, execute_many, insert_or_replace, insert_or_update, rows
+from app.catalog.database import Database, insert_or_replace, rows
+from app.catalog.prepared import clear_rows, update_rows
 from app.catalog.retry import retried
 from app.catalog.tables import COPIED_NAMES, FACES
 from app.core.iteration import chunks
@@ -73,15 +74,10 @@ class CopiedNames:
     def write(self, names: Sequence[FaceNames]) -> None:
         """Record what is said about faces, in one transaction; their groups stay as they are."""
         some = [self._row(one) for one in names if not one.is_empty]
-        none = [{"face": one.face_id} for one in names if one.is_empty]
-        forget = (
-            update(FACES)
-            .where(_FACE.collection == self._collection, _FACE.face_id == bindparam("face"))
-            .values(dict.fromkeys(_COPIES))
-        )
+        none = [(self._collection, one.face_id) for one in names if one.is_empty]
         with self.database.writing(urgent=True) as connection:
-            execute_many(connection, insert_or_update(FACES, connection.dialect.name, _COPIES), some)
-            execute_many(connection, forget, none)
+            update_rows(connection, FACES, _COPIES, some)
+            clear_rows(connection, FACES, _COPIES, none)
 
     def unnamed_beside(self, person_id: str, *, limit: int) -> list[str]:
         """Return unnamed faces that are in one group with faces of a person, but with nobody else's."""
@@ -130,5 +126,6 @@ class CopiedNames:
     def _of(self, *columns: ColumnElement[Any]) -> Select[Any]:
         return select(*columns).where(_FACE.collection == self._collection)
 
-    def _row(self, names: FaceNames) -> dict[str, Any]:
-        return {"collection": self._collection} | {name: getattr(names, name) for name in FaceNames.__slots__}
+    def _row(self, names: FaceNames) -> tuple[object, ...]:
+        copies = (names.person_id, names.assignment_id, names.dismissed)
+        return self._collection, names.face_id, names.image_id, None, 1, *copies

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, Table
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 
-from app.catalog.database import AnyRow, insert_or_replace
+from app.catalog.database import AnyRow, insert_or_replace, insert_or_update
 
 _DIALECTS: Final[dict[str, Any]] = {
     "sqlite": sqlite.dialect(paramstyle="qmark"),
@@ -30,6 +30,39 @@ def replace_rows(connection: Connection, table: Table, values: Sequence[tuple[ob
         connection.exec_driver_sql(_replacing(table, connection.dialect.name), list(values))
 
 
+def update_rows(
+    connection: Connection, table: Table, columns: tuple[str, ...], values: Sequence[tuple[object, ...]]
+) -> None:
+    """Insert rows, and set some columns of those with the same key.
+
+    Args:
+        connection: in a transaction.
+        table: the target.
+        columns: that are set.
+        values: the rows, in the order of the table's columns.
+    """
+    if values:
+        connection.exec_driver_sql(_updating(table, connection.dialect.name, columns), list(values))
+
+
+def clear_rows(
+    connection: Connection, table: Table, columns: tuple[str, ...], keys: Sequence[tuple[object, ...]]
+) -> None:
+    """Set some columns of rows to NULL; rows that do not exist are left out.
+
+    Args:
+        connection: in a transaction.
+        table: the target.
+        columns: that become NULL.
+        keys: the rows, in the order of the table's primary key.
+    """
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    empty = ", ".join(f"{name} = NULL" for name in columns)
+    these = " AND ".join(f"{column.name} = {mark}" for column in table.primary_key)
+    if keys:
+        connection.exec_driver_sql(f"UPDATE {table.name} SET {empty} WHERE {these}", list(keys))  # noqa: S608 - no values
+
+
 def rows_at(
     connection: Connection, columns: Sequence[Column[Any]], collection: str, paths: Sequence[bytes]
 ) -> Sequence[AnyRow]:
@@ -44,6 +77,14 @@ def rows_at(
 
 @cache
 def _replacing(table: Table, dialect: str) -> str:
+    return _compiled(insert_or_replace(table, dialect), table, dialect)
+
+
+@cache
+def _updating(table: Table, dialect: str, columns: tuple[str, ...]) -> str:
+    return _compiled(insert_or_update(table, dialect, columns), table, dialect)
+
+
+def _compiled(statement: Any, table: Table, dialect: str) -> str:
     names = [column.name for column in table.columns]
-    compiled = insert_or_replace(table, dialect).compile(dialect=_DIALECTS[dialect], column_keys=names)
-    return str(compiled)
+    return str(statement.compile(dialect=_DIALECTS[dialect], column_keys=names))

@@ -164,6 +164,8 @@ def _microsoft(info: _Value | None) -> Iterator[Region]:
 
 def _box(left: float, top: float, width: float, height: float) -> BBox | None:
     """Return the part of a box within the image; None if there is none."""
+    if not all(math.isfinite(side) for side in (left, top, width, height)):  # divided by a size of almost nothing
+        return None
     if width < 0 or height < 0 or left > 1 or top > 1 or left + width < 0 or top + height < 0:
         return None
     return max(left, 0.0), max(top, 0.0), min(left + width, 1.0), min(top + height, 1.0)

@@ -11,12 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from threading import Event
 from typing import Final
 
 import numpy as np
 
-from app.catalog import FaceTable, PeopleStore, Rejection, is_same_face
+from app.catalog import FaceTable, GroupedFace, PeopleStore, Rejection, is_same_face
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.types import FacePayload, FaceRecord, face_ids_of
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 _READ_AT_ONCE: Final = 2_000
 _IMAGES: Final = 50_000  # of one read, which takes seconds for a million faces
 _REJECTIONS: Final = 10_000  # of one read
+_WRITTEN_AT_ONCE: Final = 5_000  # SQLite lets nobody else write meanwhile
 _NORM_TOLERANCE: Final = 1e-3
 
 Rejected = dict[str, frozenset[str]]
@@ -102,8 +104,9 @@ class GroupRun:
                     rows, merged = BatchGrouping(self._index, self._table, self._settings, faces, self._stop).run()
                 except GroupingStopped:
                     break
-                self._require()
-                self._table.write(rows, merged)
+                for part, of_part in _whole_groups(rows, merged):
+                    self._require()
+                    self._table.write(part, of_part)
                 self.counts.faces += len(rows)
                 self._on_progress(self.counts.faces, max(total, self.counts.faces))
         if self._stop.is_set():
@@ -197,6 +200,26 @@ class GroupRun:
 
     def _is_clear(self, payload: FacePayload) -> bool:
         return not payload.flaws and payload.quality >= self._settings.least_quality
+
+
+def _whole_groups(
+    rows: Sequence[GroupedFace], merged: Sequence[tuple[str, str]]
+) -> Iterator[tuple[list[GroupedFace], list[tuple[str, str]]]]:
+    """Yield what is to be written in parts that leave no group half written, so that others can write between them."""
+    into: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for pair in merged:
+        into[pair[1]].append(pair)
+    part: list[GroupedFace] = []
+    of_part: list[tuple[str, str]] = []
+    for group_id, faces in groupby(sorted(rows, key=lambda face: face.group_id), lambda face: face.group_id):
+        part += faces
+        of_part += into.pop(group_id, ())
+        if len(part) >= _WRITTEN_AT_ONCE:
+            yield part, of_part
+            part, of_part = [], []
+    of_part += [pair for pairs in into.values() for pair in pairs]
+    if part or of_part:
+        yield part, of_part
 
 
 def _is_intact(record: FaceRecord) -> bool:

@@ -63,8 +63,8 @@ class NamesCopy:
             newest, copied = self._log.newest_number(), self._copied.number()
             if copied == newest:
                 return 0
-            images = self._all_images() if copied is None else self._log.images_after(copied)
-            done = self._copy(images)
+            done = self._copy(self._all_images() if copied is None else self._log.images_after(copied))
+            newest = self._copy_later(newest)
             self._copied.set_number(newest)
         return done
 
@@ -75,13 +75,17 @@ class NamesCopy:
             newest = self._log.newest_number()
             self._copy(self._all_images(), counts)
             self._copy(self._images_in_index())
+            newest = self._copy_later(newest)
             self._copied.set_number(newest)
         return counts
 
     def copy_images(self, image_ids: Iterable[str]) -> int:
         """Copy the names of some images; return their number. Errors are those of `catch_up`."""
         with self._lock:
-            return self._copy(image_ids)
+            newest = self._log.newest_number()
+            done = self._copy(image_ids)
+            self._copy_later(newest)
+        return done
 
     def wrong_images(self) -> Iterator[str]:
         """Yield the images with a face whose name in the index is not the catalog's, some of them twice.
@@ -128,6 +132,16 @@ class NamesCopy:
             yield from {record.payload.image_id for record in page.records}
             if (offset := page.next_offset) is None:
                 return
+
+    def _copy_later(self, newest: int) -> int:
+        """Copy changes after one that other processes made during a copy; return the number of the newest one.
+
+        They have copied them, too, but then this copy may have written what it had read before.
+        """
+        while (later := self._log.newest_number()) != newest:
+            self._copy(self._log.images_after(newest))
+            newest = later
+        return newest
 
     def _copy(self, image_ids: Iterable[str], counts: NameCounts | None = None) -> int:
         done = 0

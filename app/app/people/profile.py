@@ -15,7 +15,7 @@ MAX_NAME: Final = 500
 MAX_NOTES: Final = 10_000
 """Characters of notes."""
 
-_DATE: Final = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?")
+_DATE: Final = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,12 @@ def test_impossible_areas_are_left_out(area: Face) -> None:
     assert not _regions(mwg([area]))
 
 
+def test_a_size_of_almost_nothing_makes_no_region() -> None:
+    body = mwg([ANA], (100, 100)).replace('"normalized"', '"pixel"')
+    assert len(_regions(body)) == 1
+    assert not _regions(body.replace('stDim:w="100"', 'stDim:w="1e-320"'))
+
+
 @pytest.mark.parametrize(
     "name",
     ["Ana | Maria", "alex", "Alex", "عمر", "\u200fשרה\u200e", "李小龙", "n" * 300, 'O\'Brien & <Sons> "x"', "Zoë 👩‍👧"],

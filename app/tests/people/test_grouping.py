@@ -3,11 +3,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app.catalog import Database
+from app.core.errors import OceanoError
 from app.core.types import Floats, Strangers
 from app.people import cut_of, group_cut_of
 from bench.faces import People
@@ -77,6 +79,28 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(full: World) -> None:
     assert (counts.faces, counts.left) == (120, len(full.ids) - 120)
     assert len(full.places()) == 120
     assert full.group(batch=40).faces == len(full.ids) - 120
+    assert full.partition() == _truth(full)
+
+
+def test_a_batch_is_written_in_parts_that_leave_no_group_half_written(
+    full: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.people.group_run._WRITTEN_AT_ONCE", 20)
+    write, written = full.table.write, [0]
+
+    def cut_off(*values: Any) -> None:
+        written[0] += 1
+        if written[0] == 4:
+            raise OceanoError("ledger_unavailable", "cut off")
+        write(*values)
+
+    monkeypatch.setattr(full.table, "write", cut_off)
+    with pytest.raises(OceanoError, match="cut off"):
+        full.group()
+    kept = full.partition()
+    assert len(kept) == 9
+    assert kept < _truth(full)
+    assert full.group().faces == len(full.ids) - 9 * OF_EACH
     assert full.partition() == _truth(full)
 
 

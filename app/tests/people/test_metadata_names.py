@@ -220,6 +220,18 @@ def test_an_image_that_is_stored_again_has_its_names(bench: Bench) -> None:
     assert [one.payload.person for one in stamped] == [ana.id, None, None, None]
 
 
+def test_a_name_that_is_taken_away_while_its_image_is_stored_is_not_left_in_the_index(bench: Bench) -> None:
+    bench.names.apply([bench.picture(0, "Ana")], [])
+    (ana,) = bench.store.find("Ana")
+    rebuilt = MemoryIndex()
+    names = MetadataNames(bench.database, rebuilt, "faces__other__ffffffff", "test")
+    stamped = names.stamped(bench.points(0))
+    bench.naming.delete(ana.id, ana.version, Author("user ana"))
+    rebuilt.upsert(stamped)
+    names.apply([], [bench.image(0)])
+    assert rebuilt.points[bench.face(0, 0)].payload.person is None
+
+
 def test_a_new_index_gets_the_names_of_the_images_that_are_stored_in_it(bench: Bench) -> None:
     bench.names.apply([bench.picture(0, "Ana")], [])
     rebuilt = MemoryIndex()
@@ -242,6 +254,24 @@ def test_an_image_named_before_gets_its_names_beside_one_that_is_named_now(bench
     named = [rebuilt.points[bench.face(number, 0)].payload.person for number in (0, 1)]
     people = bench.store.persons([one for one in named if one])
     assert [one and people[one].name for one in named] == ["Ana", "Bob"]
+
+
+def test_names_whose_copy_to_the_index_was_cut_off_are_copied_when_they_are_read_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catch_up = NamesCopy.catch_up
+
+    def killed(_: NamesCopy) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NamesCopy, "catch_up", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bench.names.apply([bench.picture(0, "Ana")], [])
+    assert bench.names_of(0) == ["", ""]
+    monkeypatch.setattr(NamesCopy, "catch_up", catch_up)
+    bench.names.apply([bench.picture(0, "Ana")], [])
+    assert bench.names_of(0) == ["Ana", ""]
+    assert len(bench.log.find()) == 1
 
 
 def test_many_names_are_one_change(bench: Bench) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from app.catalog import Making, PeopleStore, open_sqlite
+from app.catalog import Database, Making, PeopleStore, open_sqlite
 from app.people import NamesCopy, Naming, Profile
-from tests.people.conftest import ANA, Named
+from tests.people.conftest import ANA, ON_BOTH, Named
 from tests.support.fakes import MemoryIndex
 from tests.support.people_gallery import COLLECTION, face_ids, gallery
 
@@ -67,6 +68,36 @@ def test_a_change_that_was_killed_is_there_as_a_whole_or_not_at_all(
     assert {one.name: found.count(one.id) for one in people if found.count(one.id)} == missing
 
 
+class Slow(MemoryIndex):
+    """An index before whose next write another process does something."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def set_payload(self, face_ids: Sequence[str], *, person: str | None) -> None:
+        if (meanwhile := self.meanwhile) is not None:
+            self.meanwhile = None
+            meanwhile()
+        super().set_payload(face_ids, person=person)
+
+
+@ON_BOTH
+def test_two_services_that_name_the_same_face_at_once_leave_the_name_of_the_catalog(database: Database) -> None:
+    index = Slow()
+    _filled(index)
+    one, other = (Naming(database, index, NamesCopy(database, index, COLLECTION)) for _ in range(2))
+    index.meanwhile = lambda: other.create(Profile(name="Eva"), face_ids(0), ANA, replace=True)
+    one.create(Profile(name="Ana"), face_ids(0), ANA)
+    (eva,) = PeopleStore(database).named("Eva")
+    assert index.points[face_ids(0)[0]].payload.person == eva.id
+    names = NamesCopy(database, index, COLLECTION)
+    assert names.is_current()
+    index.set_payload(face_ids(0), person=None)
+    index.meanwhile = lambda: other.delete(eva.id, 1, ANA)
+    names.copy_images([f"{0:064x}"])
+    assert index.points[face_ids(0)[0]].payload.person is None
+
+
+@ON_BOTH
 def test_names_that_the_index_lacks_or_made_up_are_found_and_repaired(named: Named) -> None:
     person = named.person("Ana", 0, 1)
     named.index.set_payload(face_ids(1), person=None)
@@ -79,6 +110,7 @@ def test_names_that_the_index_lacks_or_made_up_are_found_and_repaired(named: Nam
     assert set(named.names.wrong_images()) == set()
 
 
+@ON_BOTH
 def test_all_names_are_copied_with_the_number_of_those_that_found_no_face(named: Named) -> None:
     person = named.person("Ana", 0, 1, 2)
     named.index.delete(face_ids(2))

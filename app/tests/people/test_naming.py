@@ -11,13 +11,14 @@ from app.catalog import CopiedNames, Database
 from app.core.errors import OceanoError
 from app.core.types import FacePoint
 from app.people import MAX_FACES, Author, NamesCopy, Naming, Profile
-from tests.people.conftest import ANA, Named
+from tests.people.conftest import ANA, ON_BOTH, Named
 from tests.support.fakes import MemoryIndex
 from tests.support.people_gallery import COLLECTION, face_ids, gallery
 
 BEN = Author("user ben")
 
 
+@ON_BOTH
 def test_naming_faces_adds_a_person_and_writes_the_names_to_the_index(named: Named) -> None:
     person = named.person("Zoë  Ñandú", 0, 1)
     assert (person.name, person.faces, person.version) == ("Zoë Ñandú", 2, 1)
@@ -63,6 +64,7 @@ def test_a_stale_tab_changes_nothing(named: Named, change: Callable[[Named, obje
     assert (named.names_in_catalog(), named.names_in_index(), named.log.newest_number()) == before
 
 
+@ON_BOTH
 def test_renaming_to_the_name_of_another_person_merges_nobody(named: Named) -> None:
     one, other = named.person("Alex", 0), named.person("Ben", 4, 5)
     named.naming.edit(other.id, 1, Profile(name="Alex"), ANA)
@@ -85,6 +87,7 @@ def test_too_long_names_and_wrong_dates_are_refused(named: Named) -> None:
         Profile(name="x" * 501),
         Profile(birth_date="yesterday"),
         Profile(birth_date="2021-13"),
+        Profile(birth_date="١٩٧٠"),
         Profile(notes="x" * 10_001),
     ):
         with pytest.raises(OceanoError, match=r"at most|birth date"):
@@ -113,6 +116,7 @@ def test_a_rejected_face_loses_the_name_and_is_remembered(named: Named) -> None:
     assert [one.place.image_id for one in named.store.rejections_of(person.id)] == [f"{1:064x}"]
 
 
+@ON_BOTH
 def test_a_merge_moves_everything_of_the_others(named: Named) -> None:
     one, other, third = named.person("One", 0), named.person("Other", 1), named.person("Third", 2)
     named.naming.edit(other.id, 1, Profile(notes="met in Lima"), ANA)
@@ -129,6 +133,7 @@ def test_a_merge_moves_everything_of_the_others(named: Named) -> None:
     assert len(named.store.rejections_of(other.id)) == 2
 
 
+@ON_BOTH
 def test_a_split_moves_only_the_faces_that_were_selected(named: Named) -> None:
     person = named.person("Ana", 0, 1, 2, 3)
     done = named.naming.split(person.id, 1, face_ids(1, 3), "Eva", ANA)
@@ -151,6 +156,7 @@ def test_a_deleted_person_leaves_unnamed_faces_and_can_be_brought_back(named: Na
     assert named.now(person).version > person.version
 
 
+@ON_BOTH
 def test_a_dismissed_face_is_not_one_that_nobody_has_looked_at(named: Named) -> None:
     person = named.person("Ana", 0)
     named.naming.dismiss(face_ids(1), "set_aside", ANA)
@@ -170,6 +176,7 @@ def test_a_dismissed_face_is_not_one_that_nobody_has_looked_at(named: Named) -> 
     assert named.store.dismissals_in([f"{0:064x}"]) == {}
 
 
+@ON_BOTH
 def test_every_change_can_be_undone_and_done_again(named: Named) -> None:
     person = named.person("Ana", 0, 1)
     states = [(named.names_in_catalog(), named.names_in_index())]
@@ -215,6 +222,53 @@ def test_a_rejection_is_not_undone_onto_a_face_with_another_name(named: Named) -
     assert named.names_in_index() == {0: "Ana", 1: "Eva"}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda named, one, other: named.naming.assign(other.id, 1, face_ids(0), ANA, replace=True),
+        lambda named, one, other: named.naming.split(one.id, 1, face_ids(0), "Part", ANA),
+        lambda named, one, other: named.naming.reject(one.id, 1, face_ids(0), ANA),
+        lambda named, one, other: named.naming.dismiss(face_ids(0), "not_a_face", ANA),
+    ],
+    ids=["replace", "split", "reject", "dismiss"],
+)
+def test_faces_are_not_given_back_to_a_deleted_person(
+    named: Named, change: Callable[[Named, object, object], object]
+) -> None:
+    one, other = named.person("One", 0, 1), named.person("Other", 4)
+    change(named, one, other)
+    number = named.log.newest_number()
+    named.naming.delete(one.id, 2, ANA)
+    before = named.names_in_catalog(), named.names_in_index()
+    with pytest.raises(OceanoError) as caught:
+        named.naming.undo(number, ANA)
+    assert (caught.value.code, caught.value.details["cause"]) == ("change_conflict", "person_deleted")
+    assert (named.names_in_catalog(), named.names_in_index()) == before
+
+
+def test_nothing_is_undone_against_what_was_said_of_a_face_since(named: Named) -> None:
+    person = named.person("Ana", 0)
+    for said, contrary, cause in (
+        (named.naming.reject, named.naming.assign, "named"),
+        (named.naming.assign, named.naming.reject, "rejected"),
+    ):
+        said(person.id, named.now(person).version, face_ids(8), ANA)
+        number = named.log.newest_number() + 1
+        named.naming.undo(number - 1, ANA)
+        contrary(person.id, named.now(person).version, face_ids(8), ANA)
+        with pytest.raises(OceanoError) as caught:
+            named.naming.undo(number, ANA)
+        assert caught.value.details["cause"] == cause
+        named.naming.undo(number + 1, ANA)
+    named.naming.dismiss(face_ids(9), "set_aside", ANA)
+    number = named.log.newest_number() + 1
+    named.naming.dismiss(face_ids(9), None, ANA)
+    named.naming.assign(person.id, named.now(person).version, face_ids(9), ANA)
+    with pytest.raises(OceanoError) as caught:
+        named.naming.undo(number, ANA)
+    assert caught.value.details["cause"] == "named"
+
+
 def test_a_change_is_undone_once(named: Named) -> None:
     named.person("Ana", 0)
     named.naming.undo(1, ANA)
@@ -223,6 +277,7 @@ def test_a_change_is_undone_once(named: Named) -> None:
     assert caught.value.details["cause"] == "undone"
 
 
+@ON_BOTH
 def test_a_repeated_request_is_answered_and_not_done_again(named: Named) -> None:
     by = Author("user ana", "key 1")
     first = named.naming.create(Profile(name="Ana"), face_ids(0), by)
@@ -254,6 +309,7 @@ class Broken(MemoryIndex):
         super().set_payload(face_ids, person=person)  # type: ignore[arg-type]
 
 
+@ON_BOTH
 def test_names_that_the_index_missed_are_copied_later(database: Database) -> None:
     index = Broken()
     index.upsert(gallery(people=2, of_each=3))

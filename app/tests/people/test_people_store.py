@@ -10,7 +10,7 @@ import pytest
 from app.catalog import Person, name_key
 from app.core.errors import OceanoError
 from app.people import Profile
-from tests.people.conftest import ANA, Named
+from tests.people.conftest import ANA, ON_BOTH, Named
 from tests.support.people_gallery import face_ids
 
 
@@ -25,6 +25,7 @@ def listed(named: Named, order: str, size: int, text: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])
+@ON_BOTH
 def test_pages_have_every_person_once(named: Named, size: int) -> None:
     for name, faces in (("Zoë", (0, 1)), ("ana", (4,)), ("Ana", (8,)), ("", ()), ("Ärger", (12, 13, 14)), ("Ben", ())):
         named.person(name, *faces)
@@ -42,6 +43,7 @@ def test_pages_have_every_person_once(named: Named, size: int) -> None:
         ("\N{COMBINING DIAERESIS}", {"Zoë|Ñandú", "أحمد"}), ("حم", {"أحمد"}), ("nobody", set()),
     ],
 )  # fmt: skip
+@ON_BOTH
 def test_a_search_by_name_ignores_case_and_accents(named: Named, text: str, names: set[str]) -> None:
     named.person("Zoë|Ñandú")
     named.person("أحمد")
@@ -56,6 +58,7 @@ def test_hidden_people_are_in_a_list_of_their_own(named: Named) -> None:
     assert (named.store.count(), named.store.count(hidden=True), named.store.count(hidden=None)) == (0, 1, 1)
 
 
+@ON_BOTH
 def test_people_who_are_in_pictures_together_are_counted(named: Named) -> None:
     for number, beside in ((4, 0), (5, 1), (8, 0)):
         point = named.index.points[face_ids(number)[0]]
@@ -68,6 +71,7 @@ def test_people_who_are_in_pictures_together_are_counted(named: Named) -> None:
     assert named.store.together(ida.id) == []
 
 
+@ON_BOTH
 def test_of_two_changes_that_saw_one_version_the_second_is_refused(named: Named) -> None:
     person = named.person("Ana", 0)
 
@@ -84,6 +88,7 @@ def test_of_two_changes_that_saw_one_version_the_second_is_refused(named: Named)
     assert named.now(person).faces == 2
 
 
+@ON_BOTH
 def test_many_changes_at_once_are_numbered_without_gaps(named: Named) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: named.person(f"Person {number}", number), range(24)))

@@ -13,8 +13,6 @@ from app.people import Suggestion, Suggestions, identify
 from tests.people.conftest import ANA, Named
 from tests.support.people_gallery import COLLECTION, face_ids
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-
 LEAST, LINE = 0.35, 0.45
 OF_EACH = 4
 

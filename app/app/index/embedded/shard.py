@@ -199,9 +199,7 @@ class Shard:
         found = self._nearest(vectors, limit, threshold, filter_of(where), ef, with_payload=True)
         return [[(_uuid(hit.id), hit.score, hit.payload or {}) for hit in hits] for hits in found]
 
-    def search_scores(
-        self, vectors: bytes, limit: int, threshold: float | None, ef: int
-    ) -> list[tuple[bytes, bytes]]:
+    def search_scores(self, vectors: bytes, limit: int, threshold: float | None, ef: int) -> list[tuple[bytes, bytes]]:
         """Search as `search` does; return the ids of each vector's points, best first, and scores as raw float32."""
         found = self._nearest(vectors, limit, threshold, None, ef, with_payload=False)
         return [_joined(hits) for hits in found]

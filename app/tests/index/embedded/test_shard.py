@@ -52,7 +52,7 @@ def test_the_log_alone_restores_writes_that_were_not_flushed(options: OwnerOptio
     copy_folder(options.folder / "shard-one" / "wal", options.folder / "shard-cut" / "wal", link_frozen=False)
     cut = Shard.open(options.folder / "shard-cut", options)
     assert cut.sizes()[0] == 950
-    assert cut.count({"person": "Ana"}) == 10
+    assert cut.count({"person": ["Ana"]}) == 10
     all_ids = ids(*range(1000))
     assert cut.retrieve(all_ids, True) == shard.retrieve(all_ids, True)
     cut.close()

@@ -1,0 +1,134 @@
+"""What undoing a change does to the rows of the catalog, and when it is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Table, select
+
+from app.catalog.database import AnyRow
+from app.catalog.people import is_same_face, place_in
+from app.catalog.tables import ASSIGNMENTS, CHANGED_ROWS, DISMISSALS, PEOPLE, REJECTIONS
+from app.core.errors import OceanoError
+
+if TYPE_CHECKING:
+    from app.catalog.changes import Making, Row
+
+_TABLES: Final = {table.name: table for table in (PEOPLE, ASSIGNMENTS, REJECTIONS, DISMISSALS)}
+_COUNTED: Final = frozenset({"faces", "version", "changed_at"})  # columns that follow from others
+
+
+def put_back(making: Making, number: int) -> None:
+    """Put back what the rows of a change were before it.
+
+    Args:
+        making: the change that undoes it.
+        number: of the change.
+
+    Raises:
+        OceanoError: `change_conflict` if one of the rows has changed since, or if something contradicts it now.
+    """
+    of_table: dict[str, list[AnyRow]] = defaultdict(list)
+    query = select(CHANGED_ROWS).where(CHANGED_ROWS.c.change == number).order_by(CHANGED_ROWS.c.place)
+    for row in making.connection.execute(query):
+        of_table[row.table_name].append(row)
+    removed: list[Row] = []  # people, whose faces must be gone first
+    restored: dict[Table, list[Row]] = {}
+    for name, table in _TABLES.items():
+        put, gone = _steps(making, number, table, of_table[name])
+        restored[table] = [after for _, after in put]
+        _require_people(making, number, restored[table])
+        making.put(table, put)
+        if table is PEOPLE:
+            removed = gone
+        else:
+            making.delete(table, gone)
+    _require_no_contradiction(making, number, restored)
+    _remove_people(making, number, removed)
+
+
+def conflict(number: int, message: str, cause: str) -> OceanoError:
+    """Return the error for a change that cannot be undone."""
+    return OceanoError("change_conflict", message, details={"change": number, "cause": cause})
+
+
+def _steps(
+    making: Making, number: int, table: Table, changed: Sequence[AnyRow]
+) -> tuple[list[tuple[Row | None, Row]], list[Row]]:
+    """Return the rows to put, each as it is and as it was, and those to delete."""
+    now = {row["id"]: row for row in making.rows(table, table.c.id, [row.row_id for row in changed])}
+    put: list[tuple[Row | None, Row]] = []
+    gone: list[Row] = []
+    for row in changed:
+        current, before, after = now.get(row.row_id), _read(row.before), _read(row.after)
+        if not _is_same(current, after):
+            raise conflict(number, f"what change {number} did was changed again since", "changed")
+        if before is not None:
+            put.append((current, before if current is None else current | _own(before)))
+        elif current is not None:
+            gone.append(current)
+    return put, gone
+
+
+def _require_people(making: Making, number: int, restored: Sequence[Row]) -> None:
+    """Refuse to give faces back to somebody who was deleted since; people are put back before their faces."""
+    ids = {row["person_id"] for row in restored if "person_id" in row}
+    if len(making.rows(PEOPLE, PEOPLE.c.id, sorted(ids))) < len(ids):
+        raise conflict(number, f"a person whose faces change {number} took was deleted since", "person_deleted")
+
+
+def _require_no_contradiction(making: Making, number: int, restored: dict[Table, list[Row]]) -> None:
+    """Refuse to put back what was said about a face if the contrary was said since."""
+    named, rejected, dismissed = (restored[table] for table in (ASSIGNMENTS, REJECTIONS, DISMISSALS))
+    if _is_about_same_face(making, ASSIGNMENTS, [*named, *dismissed], _differ):
+        raise conflict(number, f"a face of change {number} has got another name since", "named")
+    if _is_about_same_face(making, ASSIGNMENTS, rejected, _same_person):
+        raise conflict(number, f"a face of change {number} has got the rejected name since", "named")
+    if _is_about_same_face(making, DISMISSALS, [*named, *dismissed], _differ):
+        raise conflict(number, f"a face of change {number} was dismissed since", "dismissed")
+    if _is_about_same_face(making, REJECTIONS, named, _same_person):
+        raise conflict(number, f"a name of change {number} was rejected since", "rejected")
+
+
+def _is_about_same_face(
+    making: Making, table: Table, restored: Sequence[Row], contradicts: Callable[[Row, Row], bool]
+) -> bool:
+    by_image: dict[str, list[Row]] = defaultdict(list)
+    for other in making.rows(table, table.c.image_id, [row["image_id"] for row in restored]):
+        by_image[other["image_id"]].append(other)
+    return any(
+        contradicts(row, other) and is_same_face(place_in(row), place_in(other))
+        for row in restored
+        for other in by_image[row["image_id"]]
+    )
+
+
+def _differ(row: Row, other: Row) -> bool:
+    return bool(row["id"] != other["id"])
+
+
+def _same_person(row: Row, other: Row) -> bool:
+    return bool(row["person_id"] == other["person_id"])
+
+
+def _remove_people(making: Making, number: int, removed: Sequence[Row]) -> None:
+    ids = [row["id"] for row in removed]
+    if any(making.rows(table, table.c.person_id, ids) for table in (ASSIGNMENTS, REJECTIONS)):
+        raise conflict(number, f"the person that change {number} added has got faces since", "has_faces")
+    making.delete(PEOPLE, removed)
+
+
+def _read(stored: str | None) -> Row | None:
+    return None if stored is None else dict(json.loads(stored))
+
+
+def _own(row: Row) -> Row:
+    """Return the values that were set, without those that were counted."""
+    return {name: value for name, value in row.items() if name not in _COUNTED}
+
+
+def _is_same(one: Row | None, other: Row | None) -> bool:
+    return one is other if one is None or other is None else _own(one) == _own(other)
