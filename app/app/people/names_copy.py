@@ -94,9 +94,11 @@ class NamesCopy:
             OceanoError: `index_unavailable`, `ledger_unavailable`.
         """
         for some in chunks(chain(self._all_images(), self._images_in_index()), _IMAGES):
-            for record, names in self._names(faces_in(self._index, some)):
-                if record.payload.person != names.person_id:
-                    yield record.payload.image_id
+            yield from self._wrong(self._wrong(some))  # twice, because names may change between the two reads
+
+    def _wrong(self, image_ids: Sequence[str]) -> list[str]:
+        found = self._names(faces_in(self._index, image_ids)) if image_ids else ()
+        return [one.payload.image_id for one, names in found if one.payload.person != names.person_id]
 
     def _names(self, by_image: Mapping[str, Sequence[FaceRecord]]) -> Iterator[tuple[FaceRecord, FaceNames]]:
         """Yield each face of whole images with what the catalog says about it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,10 +137,7 @@ class NamesExport:
         return os.path.join(self._into, os.path.relpath(path, self._folder)) + SIDECAR  # noqa: PTH118
 
     def _write_sidecar(self, path: str, regions: Sequence[Region], size: tuple[int, int]) -> bool:
-        try:
-            old = Path(path).read_bytes()
-        except FileNotFoundError:
-            old = b""
+        old = _content_of(path)
         try:
             new = with_regions(old, regions, size)
         except ValueError as failure:
@@ -166,3 +164,16 @@ class NamesExport:
         os.utime(real, ns=(before.st_atime_ns, before.st_mtime_ns))
         self.done.written += 1
         self.done.in_place += 1
+
+
+def _content_of(sidecar: str) -> bytes:
+    """Return what a sidecar says so far; empty if there is none. ValueError if it cannot be a sidecar."""
+    try:
+        status = os.stat(sidecar)  # noqa: PTH116
+    except FileNotFoundError:
+        if os.path.islink(sidecar):  # noqa: PTH114
+            raise ValueError("its sidecar is a link to a file that is not there") from None
+        return b""
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be read forever
+        raise ValueError("its sidecar is not a file")
+    return Path(sidecar).read_bytes()

@@ -132,6 +132,18 @@ def test_a_sidecar_is_merged_and_one_that_cannot_be_read_is_left_alone(bench: Be
     assert "b.jpg" in failure
 
 
+def test_a_pipe_or_a_link_to_nothing_in_place_of_a_sidecar_is_left_alone(bench: Bench, tmp_path: Path) -> None:
+    bench.name("a.jpg", "Ana")
+    bench.name("b.jpg", "Bob")
+    os.mkfifo(bench.folder / "a.jpg.xmp")
+    (bench.folder / "b.jpg.xmp").symlink_to(tmp_path / "elsewhere")
+    done = bench.export().done
+    assert done.written == 0
+    reasons = [failure.rpartition(": ")[2] for failure in sorted(done.failures)]
+    assert reasons == ["its sidecar is not a file", "its sidecar is a link to a file that is not there"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_mirror_gets_the_sidecars_and_the_pictures_folder_none(bench: Bench, tmp_path: Path) -> None:
     bench.name("a.jpg", "Ana")
     bench.name("c.png", "Carla")

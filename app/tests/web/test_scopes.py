@@ -63,6 +63,7 @@ _VOLATILE: Final = (
     (re.compile(r"[0-9.,]+ (ms|s|seconds?|minutes?)\b"), "TIME"),
     (re.compile(r"\d\d:\d\d(:\d\d)?"), "HH:MM"),
     (re.compile(r"[0-9.]+ [kMG]B used of"), "SIZE"),
+    (re.compile(r"^/person/[0-9a-f-]{36}$"), "/person/NEW"),  # a header: ids of new people are random
 )
 
 
@@ -268,6 +269,8 @@ def _namings(asker: Asker, template: str) -> Iterator[Call]:
     for face in (*asker.ids.faces, asker.ids.hidden_group, asker.ids.group):
         for person in (PEOPLE["Benita"], _fresh(asker)):
             yield Call(template.format(person_id=person), {"json": {"face_ids": [face], "version": 1}})
+    own = {"face_ids": asker.ids.unnamed[:1], "version": 1}
+    yield Call(template.format(person_id=_fresh(asker)), {"json": own})
 
 
 def _merges(asker: Asker) -> Iterator[Call]:
@@ -295,6 +298,7 @@ def _forms_of_people(asker: Asker, what: str, **fields: str) -> Iterator[Call]:
     for person in (PEOPLE["Alma"], PEOPLE["Benita"], UNKNOWN):
         for version in (1, 99):
             yield Call(f"/person/{person}/{what}?lang=en", {"data": {**fields, "version": version}})
+    yield Call(f"/person/{_fresh(asker)}/{what}?lang=en", {"data": {**fields, "version": 1}})
 
 
 def _few_faces(asker: Asker) -> tuple[str, ...]:
@@ -303,10 +307,13 @@ def _few_faces(asker: Asker) -> tuple[str, ...]:
 
 def _face_forms(asker: Asker) -> Iterator[Call]:
     for face in _few_faces(asker):
-        for person in (PEOPLE["Violeta"], PEOPLE["Benita"]):
+        for person in (PEOPLE["Alma"], PEOPLE["Violeta"], PEOPLE["Benita"]):
             for what in ("split", "reject", "cover"):
                 sent = {"version": 99, "id": face, "do": what, "name": "Eva"}
                 yield Call(f"/person/{person}/faces?lang=en", {"data": sent})
+    for what in ("cover", "reject", "split"):
+        sent = {"version": 1, "id": asker.ids.unnamed[0], "do": what, "name": "Eva"}
+        yield Call(f"/person/{_fresh(asker)}/faces?lang=en", {"data": sent})
 
 
 def _suggestion_forms(asker: Asker) -> Iterator[Call]:
@@ -314,6 +321,15 @@ def _suggestion_forms(asker: Asker) -> Iterator[Call]:
         for person in (PEOPLE["Violeta"], PEOPLE["Benita"]):
             for answer in ("yes", "no"):
                 yield Call(f"/person/{person}/suggestions?lang=en", {"data": {"version": 99, answer: face}})
+    yield Call(f"/person/{_fresh(asker)}/suggestions?lang=en", {"data": {"version": 1, "no": face_of(asker.ids.zoe)}})
+
+
+def _merge_forms(asker: Asker) -> Iterator[Call]:
+    pairs = ((PEOPLE["Alma"], PEOPLE["Benita"]), (PEOPLE["Benita"], PEOPLE["Alma"]), (PEOPLE["Violeta"], PEOPLE["Zoe"]))
+    for one, other in pairs:
+        yield Call(f"/person/{one}/merge", {"data": {"with": other, "version": 1, "other_version": 1}})
+    sent = {"with": _fresh(asker, 1), "version": 1, "other_version": 1}
+    yield Call(f"/person/{_fresh(asker)}/merge", {"data": sent})
 
 
 def _naming_forms(asker: Asker) -> Iterator[Call]:
@@ -404,10 +420,7 @@ ROUTES: Final[dict[tuple[str, str], Callable[[Asker], Iterator[Call]]]] = {
     ("POST", "/person/{person_id}/hide"): lambda asker: _forms_of_people(asker, "hide", hidden="1"),
     ("POST", "/person/{person_id}/faces"): _face_forms,
     ("POST", "/person/{person_id}/suggestions"): _suggestion_forms,
-    ("POST", "/person/{person_id}/merge"): lambda asker: iter(
-        Call(f"/person/{PEOPLE[one]}/merge", {"data": {"with": PEOPLE[other], "version": 1, "other_version": 1}})
-        for one, other in (("Alma", "Benita"), ("Benita", "Alma"), ("Violeta", "Zoe"))
-    ),
+    ("POST", "/person/{person_id}/merge"): _merge_forms,
     ("POST", "/person/{person_id}/delete"): lambda asker: _forms_of_people(asker, "delete"),
     ("GET", "/naming"): lambda asker: iter(
         Call(f"/naming?{one}&lang=en")
@@ -420,8 +433,9 @@ ROUTES: Final[dict[tuple[str, str], Callable[[Asker], Iterator[Call]]]] = {
     ),
     ("POST", "/naming"): _naming_forms,
     ("POST", "/dismiss"): lambda asker: iter(
-        Call("/dismiss", {"data": {"id": face, "kind": "set_aside"}})
-        for face in (*_few_faces(asker), asker.ids.hidden_group)
+        Call("/dismiss", {"data": {"id": face, "kind": kind}})
+        for face in (*_few_faces(asker), asker.ids.hidden_group, asker.ids.unnamed[-1])
+        for kind in ("set_aside", "not_a_face")
     ),
     ("POST", "/undo"): _once("/undo", data={"number": "1"}),
     ("GET", "/"): _once("/?lang=en"),
@@ -462,6 +476,7 @@ LAST: Final = [
     ("POST", "/naming"), ("PATCH", "/people/{person_id}"),
     ("POST", "/people/{person_id}/faces"), ("POST", "/people/{person_id}/reject"),
     ("POST", "/people/{person_id}/split"), ("POST", "/people/{person_id}/merge"), ("POST", "/people"),
+    ("POST", "/person/{person_id}/faces"), ("POST", "/person/{person_id}/suggestions"),
     ("POST", "/faces/dismiss"), ("POST", "/dismiss"), ("POST", "/person/{person_id}/merge"),
     ("POST", "/person/{person_id}/edit"), ("POST", "/person/{person_id}/hide"),
     ("POST", "/person/{person_id}/delete"), ("DELETE", "/people/{person_id}"),

@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Request
+from fastapi.responses import RedirectResponse
 
 from app.catalog import Change
 from app.security import Access
@@ -16,6 +17,7 @@ from app.web.deps import current_access
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.names import printable
 from app.web.pages.result_views import day_text
+from app.web.redirects import see_other
 
 DONE: Final = "done"
 """Query parameter of a page that follows a change: its number."""
@@ -119,6 +121,14 @@ def with_done(address: str, change: Change | None) -> str:
     if change is not None:
         pairs.append((DONE, str(change.number)))
     return f"{path}{'?' if pairs else ''}{urlencode(pairs, errors='surrogatepass')}{hash_sign}{fragment}"
+
+
+def back_to(request: Request, address: str, change: Change | None) -> RedirectResponse:
+    """Send the browser to the page that follows a change.
+
+    The number of a change says how many there are: it is not told to somebody who sees some folders only.
+    """
+    return see_other(request, with_done(address, change if current_access(request).sees_all else None))
 
 
 def _name(value: object, t: Translator) -> str:

@@ -18,12 +18,11 @@ from app.web.audit import write_audit
 from app.web.auth import Requires
 from app.web.deps import AccessDep, ServicesDep, current_access
 from app.web.i18n import language_of, translator
-from app.web.pages.change_views import change_view, with_done
+from app.web.pages.change_views import back_to, change_view
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.people import show
 from app.web.pages.person_edits import version_of
 from app.web.pages.views import error_view
-from app.web.redirects import see_other
 from app.web.uploads import read_fields
 
 CHANGES: Final = 50
@@ -92,7 +91,7 @@ async def _undo(request: Request, services: ServicesDep, access: AccessDep) -> R
     address = last_of(fields, "next") or "/changes"
     if address.startswith("/person/") and not await _is_there(services, address):
         address = "/people"  # the change had added the person
-    return see_other(request, with_done(address, done.change))
+    return back_to(request, address, done.change)
 
 
 async def _is_there(services: Services, address: str) -> bool:

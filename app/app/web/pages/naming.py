@@ -21,7 +21,7 @@ from app.web.api.people import person_id_from
 from app.web.auth import Requires
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import language_of, translator
-from app.web.pages.change_views import with_done
+from app.web.pages.change_views import back_to
 from app.web.pages.filters import Fields
 from app.web.pages.form_fields import all_of, last_of, query_fields
 from app.web.pages.naming_faces import ChosenFaces, chosen_faces
@@ -29,7 +29,6 @@ from app.web.pages.people import names_to_complete, show
 from app.web.pages.people_views import PersonTile, person_tile
 from app.web.pages.person_edits import MAX_FIELDS, record
 from app.web.pages.views import error_view
-from app.web.redirects import see_other
 from app.web.uploads import read_fields
 
 _SAME_NAME: Final = 200
@@ -97,7 +96,7 @@ async def _name(request: Request, services: ServicesDep, access: AccessDep) -> R
         return await _page(request, services, faces, asked, same=same, failure=failure)
     await record(request, "person.assign" if asked.person_id else "person.create", done)
     back = asked.next or ("" if done.person is None else f"/person/{done.person.id}")
-    return see_other(request, with_done(back, done.change))
+    return back_to(request, back, done.change)
 
 
 async def _dismiss(request: Request, services: ServicesDep, access: AccessDep) -> Response:
@@ -110,7 +109,7 @@ async def _dismiss(request: Request, services: ServicesDep, access: AccessDep) -
     naming, by = services.people.naming, Author(access.who)
     done = await services.lookups.run(naming.dismiss, faces.face_ids, _KINDS[kind], by)
     await record(request, "face.dismiss", done, kind=kind)
-    return see_other(request, with_done(last_of(fields, "next") or "/people?tab=groups", done.change))
+    return back_to(request, last_of(fields, "next") or "/people?tab=groups", done.change)
 
 
 def people_named(services: Services, name: str) -> list[ShownPerson]:

@@ -18,11 +18,10 @@ from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.auth import Requires
 from app.web.deps import AccessDep, ServicesDep
-from app.web.pages.change_views import with_done
+from app.web.pages.change_views import back_to
 from app.web.pages.filters import Fields
 from app.web.pages.form_fields import all_of, last_of
 from app.web.pages.person import Entered, person_page
-from app.web.redirects import see_other
 from app.web.uploads import read_fields
 
 MAX_FIELDS: Final = MAX_FACES + 100
@@ -161,7 +160,7 @@ async def _made(
     await record(request, action, done)
     order = request.query_params.get("order", "")
     address = f"/person/{person_id}{f'?order={order}' if order in ('oldest', 'similarity') else ''}"
-    return see_other(request, with_done(address, done.change))
+    return back_to(request, address, done.change)
 
 
 def _one_of(makes: Mapping[str, tuple[Action, Make]], what: str) -> tuple[Action, Make]:

@@ -17,13 +17,12 @@ from app.web.audit import write_audit
 from app.web.auth import Requires
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import Translator, language_of, translator
-from app.web.pages.change_views import change_view, with_done
+from app.web.pages.change_views import back_to, change_view
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.people import show
 from app.web.pages.people_views import person_tile, person_view
 from app.web.pages.person_edits import record, version_of
 from app.web.pages.views import error_view
-from app.web.redirects import see_other
 from app.web.uploads import read_fields
 
 _FOUND: Final = 30
@@ -95,7 +94,7 @@ async def _merge(request: Request, person_id: str, services: ServicesDep, access
             raise
         return await _merge_page(request, services, access, one, other, failure)
     await record(request, "person.merge", done, others=[goes])
-    return see_other(request, with_done(f"/person/{stays}", done.change))
+    return back_to(request, f"/person/{stays}", done.change)
 
 
 async def _ask_to_delete(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> HTMLResponse:
@@ -128,7 +127,7 @@ async def _delete(request: Request, person_id: str, services: ServicesDep, acces
             raise
         return await _delete_page(request, services, access, person_id, failure)
     await record(request, "person.delete", done, person=person_id)
-    return see_other(request, with_done("/people", done.change))
+    return back_to(request, "/people", done.change)
 
 
 def _newest(services: Services, access: Access, people: list[ShownPerson], t: Translator) -> list[object]:
