@@ -213,6 +213,17 @@ def test_a_name_that_somebody_has_merges_nothing_without_being_asked(client: Tes
     assert (person(client, ada).faces, names(client)) == (12, ["Ada"])
 
 
+def test_a_group_that_has_grown_since_is_shown_again_before_it_is_named(client: TestClient) -> None:
+    group, *_ = grouped(client, ADA)
+    sent = {**hidden_in(client.get("/people?tab=groups").text, "/naming"), "faces": "5", "name": "Ada"}
+    question = client.post("/naming", data=sent)
+    assert (question.status_code, names(client)) == (200, [])
+    asked = hidden_in(question.text, "/naming")
+    assert (asked["of_group"], asked["faces"]) == (group, "12")
+    followed(client, client.post("/naming", data={**asked, "name": "Ada"}))
+    assert names(client) == ["Ada"]
+
+
 def test_two_people_may_have_one_name(client: TestClient) -> None:
     made(client, "Ada", ADA[:6])
     (group,) = grouped(client, ADA[6:])

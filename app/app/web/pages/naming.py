@@ -80,8 +80,7 @@ async def _name(request: Request, services: ServicesDep, access: AccessDep) -> R
     """Name the faces, or ask what is not said yet: the name, which of several people, whether to rename faces."""
     fields = await read_fields(request, most=MAX_FIELDS)
     faces, asked = await chosen_faces(services, fields), _asked(fields)
-    is_seen = not faces.digest or last_of(fields, "digest") == faces.digest
-    if not faces.face_ids or not is_seen or not (asked.name or asked.person_id):
+    if not faces.face_ids or not faces.are_as_seen(fields) or not (asked.name or asked.person_id):
         return await _page(request, services, faces, asked)
     if not asked.person_id and not asked.is_new:
         same = await services.lookups.run(people_named, services, asked.name)

@@ -44,6 +44,13 @@ class ChosenFaces:
     digest: str = ""
     is_cut: bool = False
 
+    def are_as_seen(self, fields: Fields) -> bool:
+        """Return whether these are the faces that the page of a form showed: a group may have grown since."""
+        shown = last_of(fields, "faces")
+        if shown and last_of(fields, "of_group"):
+            return shown == str(len(self.face_ids))
+        return not self.digest or last_of(fields, "digest") == self.digest
+
 
 async def chosen_faces(services: Services, fields: Fields) -> ChosenFaces:
     """Find the faces that a form is about.
@@ -80,7 +87,7 @@ def _of_group(services: Services, group_id: str) -> ChosenFaces:
         raise no_group()
     taken = tuple(face_ids[:MAX_FACES])
     is_cut = after is not None or len(face_ids) > MAX_FACES
-    return ChosenFaces(taken, taken[:SAMPLES], (("of_group", group_id),), is_cut=is_cut)
+    return ChosenFaces(taken, taken[:SAMPLES], (("of_group", group_id), ("faces", str(len(taken)))), is_cut=is_cut)
 
 
 async def _of_search(services: Services, fields: Fields) -> ChosenFaces:
