@@ -5,6 +5,7 @@ The catalog is the truth. It says up to which change an index has its names; a c
 
 from __future__ import annotations
 
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,11 +128,11 @@ class NamesCopy:
             after = page[-1]
 
     def _images_in_index(self) -> Iterator[str]:
-        """Yield the images whose faces have names in the index."""
+        """Yield the images whose faces have people in the index; other texts are of earlier versions, and stay."""
         offset: str | None = None
         while True:
             page = self._index.scroll(limit=_IMAGES, offset=offset, where=FaceFilter(named=True))
-            yield from {record.payload.image_id for record in page.records}
+            yield from {record.payload.image_id for record in page.records if _is_id(record.payload.person)}
             if (offset := page.next_offset) is None:
                 return
 
@@ -164,3 +165,10 @@ class NamesCopy:
                 counts.kept, counts.lost = counts.kept + named, counts.lost + assigned - named
             self._changed()
         return done
+
+
+def _is_id(person: str | None) -> bool:
+    try:
+        return person is not None and str(uuid.UUID(person)) == person
+    except ValueError:
+        return False

@@ -348,7 +348,7 @@ def test_it_works_under_a_path_of_a_proxy(
         expect(page.locator(".card img").first).to_have_js_property("naturalWidth", 192)
         page.locator(".card-link").first.click()
         expect(page.locator("[data-photo]")).to_be_visible()
-        page.locator(".people a").click()
+        page.locator(".people a[data-face]").click()
         expect(page.locator(".card").first).to_be_visible()
         page.locator("a[hreflang=es]").click()
         page.goto(f"{root}/")
