@@ -499,7 +499,7 @@ class Ingest:
             points = self._with_names(batch)
             self._retry_index(lambda: self._index.upsert(points))
             self._retry_index(self._index.flush)
-            named = self._name(batch.names, [*dict.fromkeys(point.payload.image_id for point in points)])
+            named = self._name(batch.names, points)
         records = [*batch.records, *filter(None, batch.outcomes.values())]
         records += [
             duplicate_record(outcome, file)
@@ -547,7 +547,7 @@ class Ingest:
         self._retry_index(carry)
         return names.stamped(batch.points)
 
-    def _name(self, pictures: Sequence[PictureNames], stored: Sequence[str] = ()) -> Counter[str]:
+    def _name(self, pictures: Sequence[PictureNames], stored: Sequence[FacePoint] = ()) -> Counter[str]:
         """Name faces that are in the index. After a kill before their files are recorded, it is repeated."""
         if (names := self._names) is None:
             return Counter()

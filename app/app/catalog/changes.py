@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text, up
 
 from app.catalog.clock import timestamp
 from app.catalog.database import AnyRow, Database, execute_many, insert_or_ignore, insert_or_replace, rows, storable
-from app.catalog.people import Person, to_person
 from app.catalog.tables import ASSIGNMENTS, CHANGED_PEOPLE, CHANGED_ROWS, CHANGES, PEOPLE
 from app.catalog.undoing import conflict, put_back
 from app.core.errors import OceanoError
@@ -179,26 +178,25 @@ class Making:
         """Details of the change, to add to."""
         return self._new.details
 
-    def require(self, versions: Mapping[str, int]) -> dict[str, Person]:
-        """Return people by id; raise `person_unknown` or `person_changed` unless they have these versions."""
-        people = {row["id"]: to_person(row) for row in self.rows(PEOPLE, PEOPLE.c.id, [*versions])}
+    def require(self, versions: Mapping[str, int]) -> None:
+        """Raise `person_unknown` or `person_changed` unless people have these versions, by id."""
+        now = {row["id"]: row["version"] for row in self.rows(PEOPLE, "id", [*versions])}
         for person_id, version in versions.items():
-            if (found := people.get(person_id)) is None:
+            if (found := now.get(person_id)) is None:
                 raise unknown_person(person_id)
-            if found.version != version:
+            if found != version:
                 raise OceanoError(
                     "person_changed",
-                    f"this person was changed meanwhile: version {found.version}, and the request saw {version}. Load "
-                    "the person again",
-                    details={"person_id": person_id, "version": found.version},
+                    f"this person was changed meanwhile: version {found}, and the request saw {version}. Load the "
+                    "person again",
+                    details={"person_id": person_id, "version": found},
                 )
-        return people
 
-    def rows(self, table: Table, column: Any, values: Sequence[str]) -> list[Row]:
+    def rows(self, table: Table, column: str, values: Sequence[str]) -> list[Row]:
         """Return the rows of a table whose column has one of some values."""
         found: list[Row] = []
         for some in chunks([*dict.fromkeys(values)], _AT_ONCE):
-            query = select(table).where(column.in_(some))
+            query = select(table).where(table.c[column].in_(some))
             found += [dict(row) for row in self.connection.execute(query).mappings()]
         return found
 

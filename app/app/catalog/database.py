@@ -105,10 +105,7 @@ def insert_or_replace(table: Table, dialect: str) -> Any:
 @cache
 def insert_or_update(table: Table, dialect: str, columns: tuple[str, ...]) -> Any:
     """Return an INSERT for `sqlite` or `postgresql` that sets some columns of rows with the same key."""
-    statement = _insert(table, dialect)
-    keys = [column.name for column in table.primary_key]
-    changed = {name: statement.excluded[name] for name in columns}
-    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+    return _updating(_insert(table, dialect), table, columns)
 
 
 def insert_from(table: Table, query: Select[Any], dialect: str, *, replace: bool) -> Any:
@@ -129,6 +126,11 @@ def _insert(table: Table, dialect: str) -> Any:
 
 
 def _replacing(statement: Any, table: Table) -> Any:
+    return _updating(statement, table, [column.name for column in table.columns if not column.primary_key])
+
+
+def _updating(statement: Any, table: Table, columns: Sequence[str]) -> Any:
     keys = [column.name for column in table.primary_key]
-    changed = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
-    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+    return statement.on_conflict_do_update(
+        index_elements=keys, set_={name: statement.excluded[name] for name in columns}
+    )

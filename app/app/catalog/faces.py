@@ -131,14 +131,11 @@ class FaceTable:
             for row in rows(self.database, query.where(self._mine, _FACE.group_id.in_(some))):
                 yield Member(row.group_id, row.face_id, row.image_id, bool(row.clear), row.person_id)
 
+    @retried
     def groups_among(self, group_ids: Sequence[str]) -> set[str]:
         """Return which of these groups exist."""
-        query = select(_FACE.group_id).distinct()
-        return {
-            row.group_id
-            for some in chunks(group_ids, _AT_ONCE)
-            for row in rows(self.database, query.where(self._mine, _FACE.group_id.in_(some)))
-        }
+        with self.database.reading() as connection:
+            return self._groups_among(connection, group_ids)
 
     @retried
     def write(self, faces: Sequence[GroupedFace], merged: Sequence[tuple[str, str]] = ()) -> None:
@@ -182,7 +179,7 @@ class FaceTable:
             self._set_group(connection, None, ~_IS_A_FACE & _FACE.group_id.is_not(None))
             moved = select(_FACE.group_id, _FACE.person_id).where(self._mine, elsewhere, _FACE.clear == 1).distinct()
             found = connection.execute(moved.order_by(_FACE.group_id, _FACE.person_id)).all()
-            have_one = self._with_group(connection, {row.person_id for row in found})
+            have_one = self._groups_among(connection, {row.person_id for row in found})
             self._set_group(connection, _FACE.person_id, elsewhere)
             self._move_rest(connection, found, have_one)
             named = exists().where(_OTHER.collection == self.collection, _OTHER.person_id == _FACE.group_id)
@@ -224,7 +221,7 @@ class FaceTable:
         done = (FILES.c.collection == self.collection) & (FILES.c.status == "done")
         return int(rows(self.database, select(func.coalesce(func.sum(FILES.c.faces), 0)).where(done))[0][0])
 
-    def _with_group(self, connection: Connection, group_ids: Iterable[str]) -> set[str]:
+    def _groups_among(self, connection: Connection, group_ids: Iterable[str]) -> set[str]:
         found: set[str] = set()
         for some in chunks(sorted(group_ids), _AT_ONCE):
             query = select(_FACE.group_id).where(self._mine, _FACE.group_id.in_(some)).distinct()

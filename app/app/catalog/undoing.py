@@ -59,7 +59,7 @@ def _steps(
     making: Making, number: int, table: Table, changed: Sequence[AnyRow]
 ) -> tuple[list[tuple[Row | None, Row]], list[Row]]:
     """Return the rows to put, each as it is and as it was, and those to delete."""
-    now = {row["id"]: row for row in making.rows(table, table.c.id, [row.row_id for row in changed])}
+    now = {row["id"]: row for row in making.rows(table, "id", [row.row_id for row in changed])}
     put: list[tuple[Row | None, Row]] = []
     gone: list[Row] = []
     for row in changed:
@@ -76,7 +76,7 @@ def _steps(
 def _require_people(making: Making, number: int, restored: Sequence[Row]) -> None:
     """Refuse to give faces back to somebody who was deleted since; people are put back before their faces."""
     ids = {row["person_id"] for row in restored if "person_id" in row}
-    if len(making.rows(PEOPLE, PEOPLE.c.id, sorted(ids))) < len(ids):
+    if len(making.rows(PEOPLE, "id", sorted(ids))) < len(ids):
         raise conflict(number, f"a person whose faces change {number} took was deleted since", "person_deleted")
 
 
@@ -97,7 +97,7 @@ def _is_about_same_face(
     making: Making, table: Table, restored: Sequence[Row], contradicts: Callable[[Row, Row], bool]
 ) -> bool:
     by_image: dict[str, list[Row]] = defaultdict(list)
-    for other in making.rows(table, table.c.image_id, [row["image_id"] for row in restored]):
+    for other in making.rows(table, "image_id", [row["image_id"] for row in restored]):
         by_image[other["image_id"]].append(other)
     return any(
         contradicts(row, other) and is_same_face(place_in(row), place_in(other))
@@ -116,7 +116,7 @@ def _same_person(row: Row, other: Row) -> bool:
 
 def _remove_people(making: Making, number: int, removed: Sequence[Row]) -> None:
     ids = [row["id"] for row in removed]
-    if any(making.rows(table, table.c.person_id, ids) for table in (ASSIGNMENTS, REJECTIONS)):
+    if any(making.rows(table, "person_id", ids) for table in (ASSIGNMENTS, REJECTIONS)):
         raise conflict(number, f"the person that change {number} added has got faces since", "has_faces")
     making.delete(PEOPLE, removed)
 

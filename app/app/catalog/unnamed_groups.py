@@ -58,6 +58,12 @@ class UnnamedGroups:
         """Let the groups be counted again at the next call, because names have changed."""
         self._changes += 1
 
+    def size(self, group_id: str) -> int | None:
+        """Return the number of faces of a group as it is now; None if it is too small to be shown."""
+        query = select(func.count()).select_from(FACES).where(self._is_shown, _FACE.group_id == group_id)
+        faces = int(rows(self.database, query)[0][0])
+        return faces if faces >= LEAST_FACES else None
+
     def of_face(self, face_id: str) -> str | None:
         """Return the id of the group that a face is in; None if it is in none."""
         found = rows(self.database, select(_FACE.group_id).where(self._is_shown, _FACE.face_id == face_id))

@@ -6,7 +6,6 @@ whose box overlaps most.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
@@ -30,13 +29,9 @@ from app.library import Locations, PresenceCheck, file_at, has_read_pages, only_
 from app.people import NamesCopy
 from app.service import build_engine, find_model, open_ledger, open_thumbs
 
-_log = logging.getLogger(__name__)
-
 _PAGE: Final = 500
-_MAX_PEOPLE: Final = 1_000_000
 _MAX_MISSING: Final = 10  # pictures, or one in a hundred
 _POLL_SECONDS: Final = 1.0
-_MIN_OVERLAP: Final = 0.5  # intersection over union; the boxes of two detectors for one face have 0.7 or more
 
 
 def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, without_gone: bool = False) -> int:

@@ -37,12 +37,12 @@ class PeopleNames(Protocol):
         """
         ...
 
-    def apply(self, pictures: Sequence[PictureNames], stored: Sequence[str]) -> NamesApplied:
+    def apply(self, pictures: Sequence[PictureNames], stored: Sequence[FacePoint]) -> NamesApplied:
         """Name the faces of pictures as their metadata says; doing it twice is the same as doing it once.
 
         Args:
             pictures: those with names.
-            stored: images whose faces were just stored in the index; those that the catalog has names for get them.
+            stored: faces that were just stored in the index; those that the catalog has names for get them.
 
         Raises:
             OceanoError: `ledger_unavailable`, `disk_full`, `index_unavailable`.

@@ -49,6 +49,6 @@ def _has(rows: Sequence[Row], row: Row, image_id: str) -> bool:
 
 def _by_image(making: Making, table: Any, image_ids: Sequence[str]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = defaultdict(list)
-    for row in making.rows(table, table.c.image_id, image_ids):
+    for row in making.rows(table, "image_id", image_ids):
         found[row["image_id"]].append(row)
     return found

@@ -34,7 +34,7 @@ class _Rows:
 
     def __init__(self, making: Making, table: Any, places: Sequence[Place]) -> None:
         self._by_image: dict[str, list[Row]] = defaultdict(list)
-        for row in making.rows(table, table.c.image_id, [place.image_id for place in places]):
+        for row in making.rows(table, "image_id", [place.image_id for place in places]):
             self._by_image[row["image_id"]].append(row)
 
     def at(self, place: Place, person_id: str | None = None) -> list[Row]:
@@ -88,7 +88,7 @@ def remove_person(making: Making, person_id: str) -> None:
     row = _person(making, person_id)
     making.details.update(name=row["name"])
     for table in (ASSIGNMENTS, REJECTIONS):
-        making.delete(table, making.rows(table, table.c.person_id, [person_id]))
+        making.delete(table, making.rows(table, "person_id", [person_id]))
     making.delete(PEOPLE, [row])
 
 
@@ -129,12 +129,12 @@ def reject(making: Making, person_id: str, places: Sequence[Place], who: str) ->
 def merge(making: Making, person_id: str, others: Sequence[str]) -> None:
     """Give a person what others have, and delete them."""
     stays = _person(making, person_id)
-    gone = making.rows(PEOPLE, PEOPLE.c.id, others)
+    gone = making.rows(PEOPLE, "id", others)
     making.details.update(name=stays["name"], merged=[row["name"] for row in gone][:10])
-    moved = making.rows(ASSIGNMENTS, ASSIGNMENTS.c.person_id, others)
+    moved = making.rows(ASSIGNMENTS, "person_id", others)
     making.put(ASSIGNMENTS, [(row, row | {"person_id": person_id}) for row in moved])
-    rejected = making.rows(REJECTIONS, REJECTIONS.c.person_id, [person_id, *others])
-    own = making.rows(ASSIGNMENTS, ASSIGNMENTS.c.person_id, [person_id])
+    rejected = making.rows(REJECTIONS, "person_id", [person_id, *others])
+    own = making.rows(ASSIGNMENTS, "person_id", [person_id])
     faces: dict[str, list[Place]] = defaultdict(list)
     for row in own:
         faces[row["image_id"]].append(place_in(row))
@@ -193,7 +193,7 @@ def name_of(making: Making, person_id: str) -> str:
 
 
 def _person(making: Making, person_id: str) -> Row:
-    found = making.rows(PEOPLE, PEOPLE.c.id, [person_id])
+    found = making.rows(PEOPLE, "id", [person_id])
     if not found:
         raise unknown_person(person_id)
     return found[0]

@@ -15,7 +15,7 @@ from typing import Final
 from app.catalog import Assignment, Change, ChangeLog, Database, NewChange, PeopleStore, Place
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
-from app.core.types import FaceFilter, FacePoint, FaceRecord
+from app.core.types import FacePoint, FaceRecord
 from app.images import EditedImage, NameProblem, NamesApplied, PictureNames
 from app.people.carried_names import carry_names
 from app.people.metadata_rows import Given, give_names
@@ -26,7 +26,6 @@ from app.people.regions import named_faces
 
 _SHOWN_NAMES: Final = 10  # of a change, in the journal
 _CHANGES: Final = 500  # read at once
-_READ: Final = 1_000  # faces, at once
 _RENAMED: Final = frozenset({"edit", "merge", "undo"})
 
 
@@ -55,7 +54,6 @@ class MetadataNames:
         self._log = ChangeLog(database)
         self._store = PeopleStore(database)
         self._names = NamesCopy(database, index, collection)
-        self._index = index
         self._who = who
 
     def stamped(self, points: Sequence[FacePoint]) -> list[FacePoint]:
@@ -85,21 +83,22 @@ class MetadataNames:
         if making.change is not None:
             self._names.catch_up()
 
-    def apply(self, pictures: Sequence[PictureNames], stored: Sequence[str]) -> NamesApplied:
+    def apply(self, pictures: Sequence[PictureNames], stored: Sequence[FacePoint]) -> NamesApplied:
         """Name the faces of pictures as their metadata says: one change, of the kind `metadata`.
 
         Args:
             pictures: those with names.
-            stored: images whose faces were just stored in the index; those that the catalog has names for get them.
+            stored: faces that were just stored in the index; those that the catalog has names for get them.
         """
         found = [_given(picture) for picture in pictures]
         given = [one for names, _ in found for one in names]
         problems = [problem for _, some in found for problem in some]
         done = self.give(given, NewChange(self._who, "metadata"))
         copied = () if done.change is None else self._log.images_after(done.change.number - 1)
-        rest = [*{*stored}.difference(copied)]
-        said = {*self._store.assignments_in(rest), *self._store.dismissals_in(rest)}
-        if named := said | self._named_in_index(rest):  # a name may have been taken away since the faces got it
+        rest = {point.payload.image_id for point in stored}.difference(copied)
+        said = {*self._store.assignments_in([*rest]), *self._store.dismissals_in([*rest])}
+        had = {point.payload.image_id for point in stored if point.payload.person is not None}  # and may have lost it
+        if named := said | (had & rest):
             self._names.copy_images(sorted(named))
         return replace(done.applied, problems=(*problems, *done.applied.problems))
 
@@ -123,16 +122,6 @@ class MetadataNames:
         if given:
             self._names.catch_up()  # also of a change before which a kill left no copy
         return GivenNames(change, NamesApplied(named, added, problems))
-
-    def _named_in_index(self, image_ids: Sequence[str]) -> set[str]:
-        found: set[str] = set()
-        offset: str | None = None
-        while image_ids:
-            page = self._index.scroll(limit=_READ, offset=offset, where=FaceFilter(image_id=(*image_ids,), named=True))
-            found.update(record.payload.image_id for record in page.records)
-            if (offset := page.next_offset) is None:
-                break
-        return found
 
     def _names_ever(
         self, given: Sequence[Given], before: Mapping[str, Sequence[Assignment]]

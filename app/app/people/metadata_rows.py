@@ -82,7 +82,7 @@ class _Giving:
         self._rejected = _by_image(making, REJECTIONS, images)
         self._dismissed = _by_image(making, DISMISSALS, images)
         self._people: dict[str, Row] = {}
-        for row in making.rows(PEOPLE, PEOPLE.c.name_key, [name_key(one.name) for one in given]):
+        for row in making.rows(PEOPLE, "name_key", [name_key(one.name) for one in given]):
             best = self._people.get(row["name"])
             if best is None or _age(row) < _age(best):
                 self._people[row["name"]] = row
@@ -145,7 +145,7 @@ class _Giving:
 
 def _by_image(making: Making, table: Any, images: Sequence[str]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = defaultdict(list)
-    for row in making.rows(table, table.c.image_id, images):
+    for row in making.rows(table, "image_id", images):
         found[row["image_id"]].append(row)
     return found
 

@@ -16,6 +16,7 @@ from typing import Final
 from app.catalog import ChangeLog, CopiedNames, Database, FaceNames, PeopleStore
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
+from app.core.scrolling import scrolled
 from app.core.types import FaceFilter, FaceRecord
 from app.people.places import faces_in, matched
 
@@ -129,12 +130,8 @@ class NamesCopy:
 
     def _images_in_index(self) -> Iterator[str]:
         """Yield the images whose faces have people in the index; other texts are of earlier versions, and stay."""
-        offset: str | None = None
-        while True:
-            page = self._index.scroll(limit=_IMAGES, offset=offset, where=FaceFilter(named=True))
-            yield from {record.payload.image_id for record in page.records if _is_id(record.payload.person)}
-            if (offset := page.next_offset) is None:
-                return
+        for some in chunks(scrolled(self._index, page=_IMAGES, where=FaceFilter(named=True)), _IMAGES):
+            yield from {record.payload.image_id for record in some if _is_id(record.payload.person)}
 
     def _copy_later(self, newest: int) -> int:
         """Copy changes after one that other processes made during a copy; return the number of the newest one.

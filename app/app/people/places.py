@@ -10,6 +10,7 @@ from app.core.boxes import overlap
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
+from app.core.scrolling import scrolled
 from app.core.types import FaceFilter, FacePayload, FaceRecord
 
 MAX_FACES: Final = 10_000
@@ -57,13 +58,8 @@ def faces_in(index: FaceIndex, image_ids: Sequence[str]) -> dict[str, list[FaceR
     """Return the faces of images by image."""
     found: dict[str, list[FaceRecord]] = {}
     for some in chunks(image_ids, _IMAGES):
-        offset: str | None = None
-        while True:
-            page = index.scroll(limit=_READ, offset=offset, where=FaceFilter(image_id=tuple(some)))
-            for record in page.records:
-                found.setdefault(record.payload.image_id, []).append(record)
-            if (offset := page.next_offset) is None:
-                break
+        for record in scrolled(index, page=_READ, where=FaceFilter(image_id=tuple(some))):
+            found.setdefault(record.payload.image_id, []).append(record)
     return found
 
 

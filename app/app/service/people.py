@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from app.catalog import (
@@ -27,6 +27,7 @@ from app.catalog import (
 )
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
+from app.core.scrolling import scrolled
 from app.core.types import FaceFilter, FaceRecord, Floats
 from app.people import NamesCopy, Naming, Suggestion, Suggestions, at, clear_faces, identify, place_of
 from app.security import Scope
@@ -208,7 +209,8 @@ class People:
         if self._scope is None:
             found = self.store.together(person_id)
         else:
-            images = {record.payload.image_id for record in self._all_faces(person_id)}
+            faces = scrolled(self._index, page=_READ, where=FaceFilter(person=person_id))
+            images = {record.payload.image_id for record in faces}
             beside = self.store.assignments_in([*images])
             seen = {(one.person_id, image_id) for image_id, some in beside.items() for one in some}
             found = Counter(other for other, _ in seen if other != person_id).most_common()
@@ -284,7 +286,7 @@ class People:
         total: int | None
         if self._scope is None:
             ids = self._groups.faces(group_id, after=last, limit=limit + 1)
-            records, total = self._index.retrieve(ids[:limit]), dict(self._groups.all()).get(group_id)
+            records, total = self._index.retrieve(ids[:limit]), self._groups.size(group_id)
         else:
             seen = self._seen_of_group(group_id)
             rest = [record for record in seen if record.face_id > last]
@@ -350,14 +352,6 @@ class People:
             if one is not None:
                 found[record.face_id] = one.source
         return found
-
-    def _all_faces(self, person_id: str) -> Iterator[FaceRecord]:
-        offset: str | None = None
-        while True:
-            page = self._index.scroll(limit=_READ, offset=offset, where=FaceFilter(person=person_id))
-            yield from page.records
-            if (offset := page.next_offset) is None:
-                return
 
     def _group(self, group_id: str, faces: int) -> ShownGroup | None:
         """Return a group as far as it is seen; None if that is less than two faces."""

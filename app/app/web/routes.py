@@ -42,8 +42,10 @@ def add_routes(app: FastAPI) -> None:
     for part in (people, person):
         app.include_router(part.router(), dependencies=[Depends(Requires("search")), Depends(require_purpose)])
     for part in (person_edits, person_merge, naming, changes):
-        app.include_router(part.router())
-    for part in (sign_in, oidc, keys, audit, purpose):
+        app.include_router(part.router(), dependencies=[Depends(Requires("curate"))])
+    for part in (keys, audit):
+        app.include_router(part.router(), dependencies=[Depends(Requires("admin"))])
+    for part in (sign_in, oidc, purpose):  # their routes say who may use them
         app.include_router(part.router())
     app.mount("/static", StaticFiles(directory=Path(str(resources.files("app") / "static"))), name="static")
     app.state.error_page = error_page

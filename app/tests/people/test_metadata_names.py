@@ -228,7 +228,7 @@ def test_a_name_that_is_taken_away_while_its_image_is_stored_is_not_left_in_the_
     stamped = names.stamped(bench.points(0))
     bench.naming.delete(ana.id, ana.version, Author("user ana"))
     rebuilt.upsert(stamped)
-    names.apply([], [bench.image(0)])
+    names.apply([], stamped)
     assert rebuilt.points[bench.face(0, 0)].payload.person is None
 
 
@@ -240,7 +240,7 @@ def test_a_new_index_gets_the_names_of_the_images_that_are_stored_in_it(bench: B
         replace(one, payload=replace(one.payload, bbox=(12.0, 9.0, 31.0, 32.0))) for one in bench.points(0)[:1]
     ]
     rebuilt.upsert(other_box)  # as an older version did, without the name
-    names.apply([], [bench.image(0)])
+    names.apply([], other_box)
     assert rebuilt.points[bench.face(0, 0)].payload.person is not None
 
 
@@ -249,8 +249,9 @@ def test_an_image_named_before_gets_its_names_beside_one_that_is_named_now(bench
     rebuilt = MemoryIndex()
     names = MetadataNames(bench.database, rebuilt, "faces__other__ffffffff", "test")
     NamesCopy(bench.database, rebuilt, "faces__other__ffffffff").catch_up()
-    rebuilt.upsert([*bench.points(0), *bench.points(1)])
-    names.apply([bench.picture(0, "Ana"), bench.picture(1, "Bob")], [bench.image(0), bench.image(1)])
+    stored = [*bench.points(0), *bench.points(1)]
+    rebuilt.upsert(stored)
+    names.apply([bench.picture(0, "Ana"), bench.picture(1, "Bob")], stored)
     named = [rebuilt.points[bench.face(number, 0)].payload.person for number in (0, 1)]
     people = bench.store.persons([one for one in named if one])
     assert [one and people[one].name for one in named] == ["Ana", "Bob"]

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from app.core.paths import folders_of
-from app.core.types import BBox, FacePayload, FacePoint, Floats, face_id_of
+from app.core.types import BBox, FacePoint, Floats, face_id_of
 from tests.support.fakes import FAKE_PACK, embedding_of
-from tests.support.pictures import KPS
+from tests.support.pictures import payload_of
 
 BOXES: Final[tuple[BBox, ...]] = ((10.0, 10.0, 60.0, 70.0), (110.0, 10.0, 160.0, 70.0), (210.0, 10.0, 260.0, 70.0))
 """Of the first, second and third face of a picture; far apart."""
@@ -35,23 +35,11 @@ def stored_face(picture: str, person: int, number: int = 0, *, place: int = 0, *
         payload: what differs from a clear face.
     """
     image_id = hashlib.sha256(picture.encode()).hexdigest()
-    stored: dict[str, Any] = {
-        "path": picture,
-        "folder": folders_of(picture),
-        "bbox": BOXES[place],
-        "kps": KPS,
-        "width": 640,
-        "height": 480,
-        "det_score": 0.9,
-        "quality": 0.8,
-        "person": None,
-        "taken_at": None,
-        "ingested_at": "2026-01-01T00:00:00+00:00",
-    }
+    stored: dict[str, Any] = {"path": picture, "folder": folders_of(picture), "bbox": BOXES[place]}
     return FacePoint(
         face_id_of(image_id, FAKE_PACK.digest, place),
         likeness(person, number),
-        FacePayload(image_id, **(stored | payload)),
+        payload_of(image_id, **(stored | payload)),
     )
 
 

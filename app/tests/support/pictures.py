@@ -23,15 +23,9 @@ def encoded(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (64, 48)
     return out.getvalue()
 
 
-def point(number: int, colour: tuple[int, int, int] = RED, **payload: Any) -> FacePoint:
-    """A stored face of the person that the FakeEngine sees in this colour; `number` makes its image another one."""
-    pixels = np.full((8, 8, 3), colour[::-1], np.uint8)
-    (face,) = FakeEngine().analyze([picture_of(pixels)])[0]
-    image_id = payload.pop("image_id", f"{number:064x}")
+def payload_of(image_id: str, **payload: Any) -> FacePayload:
+    """The payload of a clear face without a name; `payload` says where it is, and what differs."""
     stored: dict[str, Any] = {
-        "path": f"/photos/{number}.jpg",
-        "folder": ("/", "/photos"),
-        "bbox": (1.0, 2.0, 30.5, 40.25),
         "kps": KPS,
         "width": 640,
         "height": 480,
@@ -41,6 +35,15 @@ def point(number: int, colour: tuple[int, int, int] = RED, **payload: Any) -> Fa
         "taken_at": None,
         "ingested_at": "2026-01-01T00:00:00+00:00",
     }
+    return FacePayload(image_id, **(stored | payload))
+
+
+def point(number: int, colour: tuple[int, int, int] = RED, **payload: Any) -> FacePoint:
+    """A stored face of the person that the FakeEngine sees in this colour; `number` makes its image another one."""
+    pixels = np.full((8, 8, 3), colour[::-1], np.uint8)
+    (face,) = FakeEngine().analyze([picture_of(pixels)])[0]
+    image_id = payload.pop("image_id", f"{number:064x}")
+    place = {"path": f"/photos/{number}.jpg", "folder": ("/", "/photos"), "bbox": (1.0, 2.0, 30.5, 40.25)}
     return FacePoint(
-        face_id_of(image_id, FAKE_PACK.digest, 0), face.embedding, FacePayload(image_id, **(stored | payload))
+        face_id_of(image_id, FAKE_PACK.digest, 0), face.embedding, payload_of(image_id, **(place | payload))
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.catalog import unknown_person
 from app.core.errors import OceanoError
 from app.security import hash_of
 from app.service import FacePage, Services
@@ -167,8 +168,7 @@ def person_id_from(text: str) -> str:
         OceanoError: `person_unknown` if the text is no UUID.
     """
     if (found := _canonical(text)) is None:
-        message = "there is no person with this id"
-        raise OceanoError("person_unknown", message, details={"person_id": text[:64]})
+        raise unknown_person(text[:64])
     return found
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final, get_args
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.responses import Response
@@ -19,7 +19,6 @@ from app.catalog import AuditEntry, AuditFilter
 from app.core.errors import OceanoError
 from app.security import EXPORTS, Action, Audit, audit_filter, audit_lines
 from app.web.audit import write_audit
-from app.web.auth import Requires
 from app.web.csrf import REFERRER_POLICY
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.names import printable
@@ -67,9 +66,7 @@ class Entered:
 
 def router() -> APIRouter:
     """Return the routes, which are not in the schema of the API."""
-    routes = APIRouter(
-        include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(Requires("admin"))]
-    )
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     routes.add_api_route("/audit", _list, methods=["GET"])
     routes.add_api_route("/audit/export", _export, methods=["GET"])
     return routes

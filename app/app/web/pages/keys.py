@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.responses import Response
@@ -15,7 +15,6 @@ from app.core.errors import OceanoError
 from app.security import ROLES, add_key, add_user, checked_grant, new_password
 from app.service import Services
 from app.web.audit import write_audit
-from app.web.auth import Requires
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import Translator, language_of, translator
@@ -65,9 +64,7 @@ class NewSecret:
 
 def router() -> APIRouter:
     """Return the routes, which are not in the schema of the API."""
-    routes = APIRouter(
-        include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(Requires("admin"))]
-    )
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     routes.add_api_route("/keys", _list, methods=["GET"])
     routes.add_api_route("/keys", _add, methods=["POST"])
     routes.add_api_route("/keys/{key_id}/revoke", _revoke, methods=["POST"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
@@ -18,7 +18,6 @@ from app.people import Author, Done, Profile, checked_name
 from app.security import Access
 from app.service import Identity, Services, ShownPerson
 from app.web.api.people import person_id_from
-from app.web.auth import Requires
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import language_of, translator
 from app.web.pages.change_views import back_to
@@ -62,9 +61,7 @@ class _Asked:
 
 def router() -> APIRouter:
     """Return the routes, which are not in the schema of the API."""
-    routes = APIRouter(
-        include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(Requires("curate"))]
-    )
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     routes.add_api_route("/naming", _ask, methods=["GET"])
     routes.add_api_route("/naming", _name, methods=["POST"])
     routes.add_api_route("/dismiss", _dismiss, methods=["POST"])

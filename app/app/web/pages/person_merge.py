@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
@@ -14,7 +14,6 @@ from app.security import Access
 from app.service import Services, ShownPerson
 from app.web.api.people import person_id_from
 from app.web.audit import write_audit
-from app.web.auth import Requires
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import Translator, language_of, translator
 from app.web.pages.change_views import back_to, change_view
@@ -30,9 +29,7 @@ _FOUND: Final = 30
 
 def router() -> APIRouter:
     """Return the routes, which are not in the schema of the API."""
-    routes = APIRouter(
-        include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(Requires("curate"))]
-    )
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     routes.add_api_route("/person/{person_id}/merge", _ask_to_merge, methods=["GET"])
     routes.add_api_route("/person/{person_id}/merge", _merge, methods=["POST"])
     routes.add_api_route("/person/{person_id}/delete", _ask_to_delete, methods=["GET"])
