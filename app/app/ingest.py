@@ -31,13 +31,13 @@ from app.core.iteration import chunks
 from app.core.paths import readable
 from app.core.protocols import Engine, FaceIndex
 from app.core.retry import RETRY_SECONDS, retry_index
-from app.core.types import FacePoint, File, face_ids_of
-from app.images import DecoderPool, NameProblem, PictureNames, Thumbs
+from app.core.types import File, face_ids_of
+from app.images import DecoderPool, NameProblem, Thumbs
 from app.library.batches import Batch, BatchProcessor, Outcomes
-from app.library.edited import edited_images
 from app.library.ingest_counts import IngestCounts, counts_of
+from app.library.ingested_names import IngestedNames
 from app.library.mounts import mounts_of
-from app.library.names import KnownNames, NameReader, PeopleNames
+from app.library.names import PeopleNames
 from app.library.presence import VisitedPaths
 from app.library.raw_pairs import raw_files_beside
 from app.library.reader import (
@@ -50,7 +50,6 @@ from app.library.reader import (
 )
 from app.library.scan import EVERYTHING, Folder, PathFilter
 from app.library.settling import Settling
-from app.library.sidecars import ChangedSidecars
 
 T = TypeVar("T")
 
@@ -69,7 +68,6 @@ MAX_READ_AHEAD_BYTES: Final = 200_000_000  # of files that are read but not deco
 DEFER_SECONDS: Final = 1.0  # until files are read again whose image another worker processes
 ENGINE_CHECK_SECONDS: Final = 10.0
 KEPT_FAILURES: Final = 5  # for the summary; the ledger has all of them
-KEPT_NAME_PROBLEMS: Final = 100_000  # for the report
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,6 @@ class Ingest:
     Attributes:
         counts: what the run did so far.
         failures: the first `KEPT_FAILURES` files that failed.
-        name_problems: the first `KEPT_NAME_PROBLEMS` names in metadata that no face got.
     """
 
     def __init__(
@@ -145,13 +142,17 @@ class Ingest:
             on_missing=self._require_folder,
         )
         self._thumbs = thumbs
-        self._names = names
-        reader = NameReader(metadata=options.read_names, from_folders=options.people_from_folders)
-        reads_names = names is not None and (options.read_names or options.people_from_folders)
-        self._known_names = KnownNames(reader, index, engine.pack.digest) if reads_names else None
-        self._sidecars = ChangedSidecars(ledger)
+        self._names = IngestedNames(
+            names,
+            index,
+            ledger,
+            engine.pack.digest,
+            metadata=options.read_names,
+            from_folders=options.people_from_folders,
+            retry=self._retry_index,
+        )
         self._processor = BatchProcessor(
-            engine, self._reader, thumbs, all_pages=options.all_pages, names=reader if reads_names else None
+            engine, self._reader, thumbs, all_pages=options.all_pages, names=self._names.reader
         )
         self._stop = stop or Event()
         self._settling = Settling(
@@ -182,7 +183,6 @@ class Ingest:
         self._last_check = time.monotonic()
         self.counts = IngestCounts()
         self.failures: list[FileRecord] = []
-        self.name_problems: list[NameProblem] = []
 
     def run(
         self,
@@ -236,7 +236,9 @@ class Ingest:
             ThreadPoolExecutor(READER_THREADS, "read") as readers,
             ThreadPoolExecutor(self._max_workers, "ingest-worker") as workers,
         ):
-            self._process_files(self._unfinished(self._with_sidecars(files)), readers, workers)
+            self._process_files(
+                self._unfinished(self._names.watch(files, self._read_changed_sidecars)), readers, workers
+            )
             while self._deferred and not self._should_stop:
                 self._stop.wait(DEFER_SECONDS)
                 deferred, self._deferred = self._deferred, []
@@ -352,6 +354,11 @@ class Ingest:
             self.counts.system_folders = len(self._folder.system_folders)
             self.counts.linked_folders = len(self._folder.linked_folders)
             self.counts.raw_pairs = len(self._folder.raw_pairs)
+
+    @property
+    def name_problems(self) -> Sequence[NameProblem]:
+        """The first names in metadata that no face got."""
+        return self._names.problems
 
     @property
     def unread(self) -> int:
@@ -496,10 +503,10 @@ class Ingest:
         if batch.points:
             self._require_healthy_engine()
             self._thumbs.flush()
-            points = self._with_names(batch)
+            points = self._names.stamped(batch.points, filter(None, batch.outcomes.values()))
             self._retry_index(lambda: self._index.upsert(points))
             self._retry_index(self._index.flush)
-            named = self._name(batch.names, points)
+            named = self._names.apply(batch.names, points)
         records = [*batch.records, *filter(None, batch.outcomes.values())]
         records += [
             duplicate_record(outcome, file)
@@ -533,46 +540,9 @@ class Ingest:
             self._count_moved()
         self._on_progress(self.counts)
 
-    def _with_names(self, batch: Batch) -> list[FacePoint]:
-        """Return the faces of a batch with their people, also those of files whose metadata was edited since."""
-        if (names := self._names) is None:
-            return batch.points
-        records = [record for record in batch.outcomes.values() if record is not None]
-        digest = self._engine.pack.digest
-
-        def carry() -> None:
-            if edited := edited_images(records, batch.points, self._ledger, self._index, digest):
-                names.carry(edited)
-
-        self._retry_index(carry)
-        return names.stamped(batch.points)
-
-    def _name(self, pictures: Sequence[PictureNames], stored: Sequence[FacePoint] = ()) -> Counter[str]:
-        """Name faces that are in the index. After a kill before their files are recorded, it is repeated."""
-        if (names := self._names) is None:
-            return Counter()
-        applied = self._retry_index(lambda: names.apply(pictures, stored))
-        self.name_problems += applied.problems[: KEPT_NAME_PROBLEMS - len(self.name_problems)]
-        return Counter(named=applied.named, unmatched_names=len(applied.problems))
-
-    def _with_sidecars(self, files: Iterable[File]) -> Iterator[File]:
-        """Yield files; read the names of known pictures again whose sidecars among them are new."""
-        if self._known_names is None or not self._options.read_names:
-            yield from files
-            return
-        for file in self._sidecars.watch(files):
-            yield file
-            if self._sidecars.is_full:
-                self._read_changed_sidecars()
-
     def _read_changed_sidecars(self) -> None:
-        if self._known_names is None:
-            return
-        records = self._sidecars.take()
-        originals = self._ledger.originals([str(one.image_id) for one in records if one.status == "duplicate"])
-        for some in chunks(records, WRITE_BATCH_FILES):
-            self.counts.add(self._name([*self._known_names.read(some, originals.values())]))
-            self._ledger.touch([record.path for record in some])
+        for counts in self._names.apply_sidecars():
+            self.counts.add(counts)
 
     def _record_mounts(self) -> None:
         """Record new mounts before the files on them, so that a prune can tell a missing drive from deleted files."""

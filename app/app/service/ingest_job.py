@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -78,7 +78,7 @@ class IngestJob:
         )
         self.counts = IngestCounts()
         self.failures: list[FileRecord] = []  # the first ones of the run
-        self.name_problems: list[NameProblem] = []
+        self.name_problems: Sequence[NameProblem] = ()
         self.pruned: PruneCounts | None = None
         self.unread = 0
 
