@@ -27,7 +27,7 @@ from app.index.transfer import pages
 from app.ingest import Ingest, IngestOptions
 from app.library import Locations, PresenceCheck, file_at, has_read_pages, only_writer
 from app.people import NamesCopy
-from app.service import build_engine, find_model, open_ledger, open_thumbs
+from app.service import Grouping, build_engine, find_model, open_ledger, open_thumbs
 
 _PAGE: Final = 500
 _MAX_MISSING: Final = 10  # pictures, or one in a hundred
@@ -66,6 +66,7 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
         old_ledger.check()
         record_command(settings, "command.reembed", {"model": new_pack.name})
         missing_paths: list[str] = []
+        not_grouped = ""
         ingest = Ingest(
             engine,
             new_index,
@@ -97,12 +98,16 @@ def run_reembed(settings: Settings, new_settings: Settings, stop: Event, *, with
         names = NamesCopy(new_ledger.database, new_index, new_ledger.collection).copy_all()
         activate_collection(new_settings, new_pack)
         faces, old_faces, counts = new_index.count(), old_index.count(), ingest.counts
+        if new_settings.group_after_ingest:
+            not_grouped = Grouping(new_pack, new_index, new_ledger, stop).after_ingest()
     for path in missing_paths:
         say(f"missing: {readable(path)}")
     say(
         f"{counted(faces, 'face')} with {new_pack.name}, {old_faces} before; files: {len(missing_paths)} missing, "
         f"{counts.failed} failed; names: {names.kept} kept, {names.lost} lost"
     )
+    if not_grouped:
+        say(not_grouped)
     say(f"the index now uses this model: set MODEL_NAME={new_settings.model_name} and restart the service")
     return EXIT_SOME_FAILED if missing_paths or counts.failed else EXIT_OK
 

@@ -249,6 +249,7 @@ class FaceFilter:
 
     Attributes:
         person: the face's person; several: any of them.
+        not_person: none of these is the face's person.
         named: only faces with a person.
         unnamed: only faces without a person.
         folder: absolute path of a folder; the image is in it or below it. Several: in or below any of them.
@@ -264,6 +265,7 @@ class FaceFilter:
     """
 
     person: str | tuple[str, ...] | None = None
+    not_person: tuple[str, ...] = ()
     named: bool = False
     unnamed: bool = False
     folder: str | tuple[str, ...] | None = None

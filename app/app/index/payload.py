@@ -181,6 +181,7 @@ def conditions_of(where: FaceFilter | None) -> dict[str, Any]:
         return {}
     conditions: dict[str, Any] = {
         "person": _any_of(where.person),
+        "not_person": where.not_person or None,
         "named": where.named or None,
         "unnamed": where.unnamed or None,
         "folder": folder_spellings(where.folder),

@@ -73,6 +73,7 @@ def identify(
     where = FaceFilter(named=True, without=FLAWS, min_quality=LEAST_QUALITY)
     lists = index.search_batch(embeddings, limit=_NEAREST, threshold=least, where=where) if embeddings else []
     found = [_by_person(matches) for matches in lists]
+    _add_others(index, found, embeddings, [len(matches) for matches in lists], least, where)
     people = tuple(sorted({person_id for one in found for person_id in one}))
     faces = index.facet("person", limit=len(people), where=replace(where, person=people)) if people else {}
     answers: list[Likeness | None] = []
@@ -83,6 +84,29 @@ def identify(
             scores.append((score(np.array([*values, *[least] * others], np.float32)), person_id))
         answers.append(_likeness(sorted(scores, reverse=True), line if is_clear else _NEVER) if scores else None)
     return answers
+
+
+def _add_others(
+    index: FaceIndex,
+    found: Sequence[dict[str, list[float]]],
+    embeddings: Sequence[Floats],
+    lengths: Sequence[int],
+    least: float,
+    where: FaceFilter,
+) -> None:
+    """Look for other people where the nearest faces are all, or nearly all, of one person."""
+    crowded: dict[str, list[int]] = defaultdict(list)
+    for number, (of_person, length) in enumerate(zip(found, lengths, strict=True)):
+        if length == _NEAREST:
+            first, *others = sorted(of_person, key=lambda one: -len(of_person[one]))
+            if all(len(of_person[one]) < BEST for one in others):
+                crowded[first].append(number)
+    for person_id, numbers in crowded.items():
+        rest = replace(where, not_person=(person_id,))
+        asked = [embeddings[number] for number in numbers]
+        lists = index.search_batch(asked, limit=_NEAREST, threshold=least, where=rest)
+        for number, matches in zip(numbers, lists, strict=True):
+            found[number].update(_by_person(matches))
 
 
 def _by_person(matches: Sequence[Match]) -> dict[str, list[float]]:

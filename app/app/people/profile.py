@@ -40,13 +40,16 @@ class Profile:
 def checked_name(name: str) -> str:
     """Return a name in Unicode form NFC, without control characters and spaces around it.
 
-    Upper and lower case, scripts, and signs such as `|` stay.
+    Upper and lower case, scripts, and signs such as `|` stay. A name of which nothing is visible, such as one of
+    zero-width characters, is empty.
 
     Raises:
         OceanoError: `invalid_request` if it has more than `MAX_NAME` characters.
     """
-    shown = "".join(" " if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") else sign for sign in name)
+    shown = "".join(" " if _is_control(sign) else sign for sign in name)
     found = unicodedata.normalize("NFC", " ".join(shown.split()))
+    if all(sign == " " or unicodedata.category(sign) == "Cf" for sign in found):
+        return ""
     if len(found) > MAX_NAME:
         raise OceanoError(
             "invalid_request",
@@ -54,6 +57,11 @@ def checked_name(name: str) -> str:
             details={"field": "name", "max_characters": MAX_NAME},
         )
     return found
+
+
+def _is_control(sign: str) -> bool:
+    """Return whether a character ends a line, controls a device, or is none in a text, as XML says."""
+    return unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or sign in "\ufffe\uffff"
 
 
 def checked_notes(notes: str) -> str | None:

@@ -288,7 +288,7 @@ class Results:
 
 def _needs_names(query: Query) -> bool:
     where = query.where or FaceFilter()
-    return query.group_by == "person" or where.person is not None or where.named or where.unnamed
+    return query.group_by == "person" or bool(where.person or where.not_person) or where.named or where.unnamed
 
 
 def _condition(where: FaceFilter) -> FaceFilter | None:

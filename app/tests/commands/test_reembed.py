@@ -12,6 +12,7 @@ import cv2
 import onnx
 import pytest
 
+from app.catalog import FaceTable
 from app.cli import main
 from app.commands.reembed import run_reembed
 from app.core.config import Settings, load_settings
@@ -113,6 +114,9 @@ def test_another_model_gets_every_face_and_every_name(settings: Settings, capsys
     assert "MODEL_NAME=second" in output
     after = opened(settings, "second")
     assert {(record.payload.path, record.payload.bbox): record.payload.person for record in everything(after)} == faces
+    second = load_settings(None, model_name="second")
+    with closing(open_ledger(second, find_model(second))) as ledger:
+        assert FaceTable(ledger.database, ledger.collection).images_to_group() == []  # all faces have been grouped
     assert before.count() == 6  # still in use
     before.close()
     after.close()

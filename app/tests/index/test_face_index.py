@@ -131,6 +131,8 @@ def test_a_batch_finds_for_each_query_what_a_search_finds(shared: FaceIndex, gal
         FaceFilter(undated=True, folder="/gallery/2"),
         FaceFilter(person="nobody"),
         FaceFilter(person=("nobody", "Ana")),
+        FaceFilter(not_person=("nobody", "Ana")),
+        FaceFilter(not_person=("Ana",), named=True),
         FaceFilter(unnamed=True, folder="/gallery"),
         FaceFilter(named=True, folder="/gallery"),
         FaceFilter(image_id=(f"{5:064x}", f"{7:064x}", "unknown")),
@@ -156,6 +158,7 @@ def _meets(face: FacePoint, where: FaceFilter) -> bool:
     return all(
         [
             where.person is None or p.person in _several(where.person),
+            p.person not in where.not_person,
             not (where.unnamed and p.person),
             not (where.named and p.person is None),
             where.folder is None or not set(folder_spellings(where.folder) or ()).isdisjoint(p.folder),

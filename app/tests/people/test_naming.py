@@ -82,6 +82,12 @@ def test_a_name_is_kept_as_it_was_typed(named: Named, name: str) -> None:
     assert named.store.named("Alex")[0].faces == 1
 
 
+@pytest.mark.parametrize("name", ["\u200b", "\u2060 \u200d", "\uffff", "\ufeff\n"])
+def test_a_name_of_which_nothing_is_visible_is_empty(named: Named, name: str) -> None:
+    assert named.person(name, 0).name == ""
+    assert named.person(f"Zoë\u200dX{name}", 1).name.startswith("Zoë\u200dX")
+
+
 def test_too_long_names_and_wrong_dates_are_refused(named: Named) -> None:
     for profile in (
         Profile(name="x" * 501),

@@ -13,13 +13,13 @@ from app.people import Suggestion, Suggestions, identify
 from tests.people.conftest import ANA, Named
 from tests.support.people_gallery import COLLECTION, face_ids
 
-LEAST, LINE = 0.35, 0.45
+LEAST, LIKELY, LINE = 0.35, 0.4, 0.45
 OF_EACH = 4
 
 
 def suggested(named: Named, person_id: str, limit: int = 50) -> list[Suggestion]:
     suggestions = Suggestions(named.index, named.store, CopiedNames(named.database, COLLECTION))
-    return suggestions.of(person_id, least=LEAST, line=LINE, limit=limit)
+    return suggestions.of(person_id, least=LEAST, likely=LIKELY, line=LINE, limit=limit)
 
 
 def numbers(named: Named, found: list[Suggestion]) -> list[int]:
@@ -64,7 +64,7 @@ def test_a_face_that_is_similar_to_somebody_else_is_not_sure(named: Named) -> No
     (here,) = [found for found in suggested(named, one.id) if found.record.face_id == face_ids(1)[0]]
     (there,) = [found for found in suggested(named, other.id) if found.record.face_id == face_ids(1)[0]]
     assert here.similarity > LINE
-    assert (here.sure, there.sure) == (False, True)
+    assert (here.doubt, there.doubt) == ("somebody_else", None)
 
 
 def test_named_rejected_and_dismissed_faces_are_not_suggested(named: Named) -> None:
@@ -106,7 +106,7 @@ def test_a_smear_may_be_suggested_but_is_not_sure(named: Named) -> None:
     change(named, 1, flaws=("blurred",))
     some = suggested(named, person.id)
     found = dict(zip(numbers(named, some), some, strict=True))
-    assert (found[1].clear, found[1].sure) == (False, False)
+    assert (found[1].clear, found[1].sure, found[1].doubt) == (False, False, "unclear")
     assert found[2].clear
 
 
@@ -130,6 +130,21 @@ def test_faces_of_one_group_are_suggested_with_the_reason(named: Named) -> None:
     assert 0 not in numbers(named, suggested(named, other.id))
 
 
+def test_a_face_of_the_group_is_sure_if_it_resembles_the_others_of_the_group(named: Named) -> None:
+    person = named.person("Ana", 0)
+    group(named, face_ids(0)[0], 0, 1, 2, 3, 8)
+    named.names.copy_all()
+    others = [_embedding(named, number) for number in (1, 2, 3)]
+    # so that it resembles the named face too little, but all others of the group
+    away = np.mean(others, axis=0) - float(np.mean(others, axis=0) @ _embedding(named, 0)) * _embedding(named, 0)
+    change(named, 3, embedding=np.asarray(away / np.linalg.norm(away), np.float32))
+    some = suggested(named, person.id)
+    found = dict(zip(numbers(named, some), some, strict=True))
+    assert found[3].similarity < LEAST
+    assert (found[3].reason, found[3].doubt) == ("group", None)
+    assert (found[8].reason, found[8].doubt) == ("group", "not_similar")  # it resembles nobody of the group
+
+
 def test_a_face_is_identified_by_several_faces_of_a_person(named: Named) -> None:
     ana, eva = named.person("Ana", 0, 1, 2), named.person("Eva", 4, 5, 6)
     # one wrong name: the nearest face of the query is called Eva
@@ -142,6 +157,22 @@ def test_a_face_is_identified_by_several_faces_of_a_person(named: Named) -> None
     assert found.margin == pytest.approx(found.similarity - _best(named, query, 3, 4, 5, 6), abs=1e-5)
     expected = _best(named, query, 0, 1, 2)
     assert found.similarity == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_next_person_is_found_behind_a_hundred_nearer_faces_of_the_first(named: Named) -> None:
+    ana, eva = named.person("Ana", 0, 1), named.person("Eva", 4, 5, 6, 7)
+    query = _embedding(named, 0)
+    nearer = [
+        replace(point, face_id=f"{number:032x}")
+        for number, point in enumerate([named.index.points[face_ids(0)[0]]] * 120)
+    ]
+    for point in nearer:
+        payload = replace(point.payload, image_id=point.face_id * 2, person=ana.id)
+        named.index.points[point.face_id] = replace(point, payload=payload)
+    (found,) = identify(named.index, [query], least=-1.0, line=LINE)
+    assert found is not None
+    assert (found.person_id, found.next_id) == (ana.id, eva.id)
+    assert found.margin == pytest.approx(1.0 - _best(named, query, 4, 5, 6, 7), abs=1e-5)
 
 
 def _best(named: Named, query: Floats, *faces: int) -> float:

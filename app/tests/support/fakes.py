@@ -243,6 +243,7 @@ def _holds(where: FaceFilter, point: FacePoint) -> bool:
 
     return (
         (where.person is None or payload.person in conditions["person"])
+        and payload.person not in where.not_person
         and not (where.unnamed and payload.person)
         and not (where.named and payload.person is None)
         and (where.folder is None or not set(folder_spellings(where.folder) or ()).isdisjoint(payload.folder))

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from app.core.errors import OceanoError
 from app.index.errors import unavailable
 
-PROTOCOL: Final = 5
+PROTOCOL: Final = 6
 ID_BYTES: Final = 16
 HANDSHAKE_SECONDS: Final = 10.0
 # sun_path holds 108 bytes with its terminator; a few bytes of margin.

@@ -400,8 +400,9 @@ def filter_of(where: Mapping[str, Any]) -> edge.Filter | None:
     must_not: list[Any] = []
     if "named" in where:
         must_not.append(edge.IsEmptyCondition("person"))
-    if "without" in where:
-        must_not.append(edge.FieldCondition("flaws", match=edge.MatchAny(list(where["without"]))))
+    for name, key in (("not_person", "person"), ("without", "flaws")):
+        if name in where:
+            must_not.append(edge.FieldCondition(key, match=edge.MatchAny(list(where[name]))))
     return edge.Filter(must=must, must_not=must_not) if must or must_not else None
 
 

@@ -252,8 +252,9 @@ def filter_of(where: Mapping[str, Any]) -> models.Filter | None:
     must_not: list[models.Condition] = []
     if "named" in where:
         must_not.append(models.IsEmptyCondition(is_empty=models.PayloadField(key="person")))
-    if "without" in where:
-        must_not.append(models.FieldCondition(key="flaws", match=models.MatchAny(any=list(where["without"]))))
+    for name, key in (("not_person", "person"), ("without", "flaws")):
+        if name in where:
+            must_not.append(models.FieldCondition(key=key, match=models.MatchAny(any=list(where[name]))))
     return models.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 
