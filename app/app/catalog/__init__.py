@@ -17,6 +17,7 @@ from app.catalog.clock import timestamp
 from app.catalog.copied_names import CopiedNames, FaceNames
 from app.catalog.copying import Digest, Stopped
 from app.catalog.database import Database
+from app.catalog.dismissed import DismissedFaces
 from app.catalog.faces import FaceTable, GroupedFace, KnownFace, Member
 from app.catalog.grouping_lock import only_grouping
 from app.catalog.indexes import add_index, replace_indexes, require_index
@@ -78,6 +79,7 @@ __all__ = [
     "Digest",
     "Dismissal",
     "DismissalKind",
+    "DismissedFaces",
     "FaceNames",
     "FaceTable",
     "FileRecord",

@@ -11,7 +11,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Table, delete, func, insert, select, text, update
 
 from app.catalog.clock import timestamp
+from app.catalog.covers import choose_covers
 from app.catalog.database import AnyRow, Database, execute_many, insert_or_ignore, insert_or_replace, rows, storable
+from app.catalog.people import Place
 from app.catalog.tables import ASSIGNMENTS, CHANGED_PEOPLE, CHANGED_ROWS, CHANGES, PEOPLE
 from app.catalog.undoing import conflict, put_back
 from app.core.errors import OceanoError
@@ -128,6 +130,26 @@ class ChangeLog:
             query = query.where(CHANGES.c.number < before)
         return [_change(row) for row in rows(self.database, query)]
 
+    def later(self, number: int) -> Change | None:
+        """Return the newest change of what a change did, or of a person whom it added; None if none is known."""
+        people = select(CHANGED_PEOPLE.c.person_id).where(CHANGED_PEOPLE.c.change == number)
+        of_people = (
+            select(CHANGED_PEOPLE.c.change)
+            .distinct()
+            .where(CHANGED_PEOPLE.c.person_id.in_(people), CHANGED_PEOPLE.c.change > number)
+        )
+        newest = of_people.order_by(CHANGED_PEOPLE.c.change.desc()).limit(_AT_ONCE)
+        own = select(CHANGED_ROWS.c.row_id).where(CHANGED_ROWS.c.change == number)
+        query = select(CHANGED_ROWS.c.change).where(CHANGED_ROWS.c.change.in_(newest), CHANGED_ROWS.c.row_id.in_(own))
+        found = rows(self.database, query.order_by(CHANGED_ROWS.c.change.desc()).limit(1))
+        if not found:
+            added = own.where(CHANGED_ROWS.c.table_name == PEOPLE.name, CHANGED_ROWS.c.before.is_(None))
+            of_added = select(CHANGED_PEOPLE.c.change).where(
+                CHANGED_PEOPLE.c.person_id.in_(added), CHANGED_PEOPLE.c.change > number
+            )
+            found = rows(self.database, of_added.order_by(CHANGED_PEOPLE.c.change.desc()).limit(1))
+        return self.get(found[0].change) if found else None
+
     def newest_number(self) -> int:
         """Return the highest number; 0 if nothing was changed."""
         return int(rows(self.database, select(func.coalesce(func.max(CHANGES.c.number), 0)))[0][0])
@@ -162,16 +184,19 @@ class Making:
     Attributes:
         connection: in the transaction, to read what is there.
         change: the entry of the journal once the context has ended; None if nothing was changed.
+        ratings: how well faces stand for a person, by their places, for the choice of covers.
     """
 
     def __init__(self, connection: Connection, new: NewChange) -> None:
         self.connection = connection
         self.change: Change | None = None
+        self.ratings: dict[Place, float] = {}
         self._new = new
         self._undoes: int | None = None
         self._journal: list[Row] = []
         self._people: set[str] = set()
         self._faces: set[tuple[Any, ...]] = set()
+        self._assigned: list[Row] = []
 
     @property
     def details(self) -> dict[str, Any]:
@@ -230,12 +255,30 @@ class Making:
         if change.undone_by is not None:
             raise conflict(number, f"change {number} is undone already", "undone")
         self._undoes = number
-        self.details.update(json.loads(change.details) | {"undone": change.kind})
+        before = json.loads(change.details)
+        self.details.update(before)
+        if change.kind == "undo":  # `undone` stays the kind of the change that was undone, and is done again
+            self.details["again"] = not before.get("again", False)
+        else:
+            self.details["undone"] = change.kind
         put_back(self, number)
-        self.connection.execute(update(CHANGES).where(CHANGES.c.undone_by == number).values(undone_by=None))
+        self._mark(change.undoes)
+
+    def _mark(self, number: int | None) -> None:
+        """Record that a change, which was undone, counts again; so what it had undone does not, and so on."""
+        undone_by: int | None = None
+        while number is not None:
+            row = CHANGES.c.number == number
+            self.connection.execute(update(CHANGES).where(row).values(undone_by=undone_by))
+            undone_by = number if undone_by is None else None
+            number = self.connection.execute(select(CHANGES.c.undoes).where(row)).scalar_one()
 
     def finish(self) -> None:
-        """Count the faces of the people, raise their versions and write the journal; nothing if nothing changed."""
+        """Count the faces of the people, choose their covers, raise their versions and write the journal.
+
+        Nothing if nothing changed. Covers that are chosen here are not in the journal: to undo a change, they need not
+        be as they were.
+        """
         if not self._journal:
             return
         connection, now = self.connection, timestamp()
@@ -257,6 +300,7 @@ class Making:
         for some in chunks(sorted(self._people), _AT_ONCE):
             touched = update(PEOPLE).where(PEOPLE.c.id.in_(some))
             connection.execute(touched.values(faces=counted, version=PEOPLE.c.version + 1, changed_at=now))
+        choose_covers(connection, self._people, self._assigned, self.ratings)
 
     def _note(self, table: Table, before: Row | None, after: Row | None) -> None:
         row = after or before
@@ -265,6 +309,8 @@ class Making:
             self._people.add(row["id"])
         else:
             self._people.update(one["person_id"] for one in (before, after) if one and "person_id" in one)
+            if table is ASSIGNMENTS and after is not None:
+                self._assigned.append(after)
             self._faces.add((row["image_id"], row["page"], row["x1"], row["y1"], row["x2"], row["y2"]))
         self._journal.append(
             {

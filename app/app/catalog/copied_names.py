@@ -12,11 +12,12 @@ from sqlalchemy.sql import ColumnElement, Select
 from app.catalog.database import Database, insert_or_replace, rows
 from app.catalog.prepared import clear_rows, update_rows
 from app.catalog.retry import retried
-from app.catalog.tables import COPIED_NAMES, FACES
+from app.catalog.tables import ASSIGNMENTS, COPIED_NAMES, FACES
 from app.core.iteration import chunks
 
 _FACE: Final = FACES.c
 _AT_ONCE: Final = 500
+_ID: Final = 36  # characters of a face_id
 _COPIES: Final = ("person_id", "assignment_id", "dismissed")
 
 
@@ -106,21 +107,28 @@ class CopiedNames:
         return found
 
     def covers(self, people: Mapping[str, str | None]) -> dict[str, str]:
-        """Return a face for each person: that of the cover, or else any; those without a face are left out.
+        """Return a face for each person: that of the cover; those without a face are left out.
+
+        If the index does not have the cover, such as after its picture was deleted: of the faces that it has, the one
+        that the person has had for the longest time.
 
         Args:
             people: the assignment of the cover by person_id.
         """
         found: dict[str, str] = {}
-        for some in chunks(people, _AT_ONCE):
-            any_face = self._of(_FACE.person_id, func.min(_FACE.face_id).label("face_id"))
-            query = any_face.where(_FACE.person_id.in_(some)).group_by(_FACE.person_id)
-            found |= {row.person_id: row.face_id for row in rows(self.database, query)}
-            chosen = {cover: person_id for person_id in some if (cover := people[person_id]) is not None}
+        chosen = {cover: person_id for person_id, cover in people.items() if cover is not None}
+        for some in chunks(chosen, _AT_ONCE):
             exact = self._of(_FACE.person_id, _FACE.assignment_id, _FACE.face_id).where(
-                _FACE.person_id.in_([*chosen.values()]), _FACE.assignment_id.in_([*chosen])
+                _FACE.person_id.in_([chosen[one] for one in some]), _FACE.assignment_id.in_(some)
             )
-            found |= {row.person_id: row.face_id for row in rows(self.database, exact)}
+            of_cover = {row.assignment_id: row for row in rows(self.database, exact)}
+            found |= {row.person_id: row.face_id for one, row in of_cover.items() if row.person_id == chosen[one]}
+        for some in chunks([one for one in people if one not in found], _AT_ONCE):
+            # dates are equally long texts, as are ids
+            first = func.min(ASSIGNMENTS.c.assigned_at.concat(_FACE.face_id)).label("first")
+            query = self._of(_FACE.person_id, first).join(ASSIGNMENTS, ASSIGNMENTS.c.id == _FACE.assignment_id)
+            query = query.where(_FACE.person_id.in_(some)).group_by(_FACE.person_id)
+            found |= {row.person_id: row.first[-_ID:] for row in rows(self.database, query)}
         return found
 
     def _of(self, *columns: ColumnElement[Any]) -> Select[Any]:

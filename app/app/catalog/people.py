@@ -34,8 +34,8 @@ class Person:
     Attributes:
         id: a UUID.
         name: any text; may be empty, and several people may have the same.
-        hidden: left out of lists of people.
-        cover: id of the assignment whose face stands for the person; None or unknown: any of them.
+        hidden: left out of what shows or offers people, unless it is asked for.
+        cover: id of the assignment whose face stands for the person; None: there was none yet.
         birth_date: ISO 8601, as far as it is known: 1970, 1970-05 or 1970-05-17.
         notes: any text.
         faces: number of assignments.
@@ -219,12 +219,19 @@ class PeopleStore:
         with self.database.reading() as connection:
             return list(connection.execute(query).scalars())
 
-    def together(self, person_id: str) -> list[tuple[str, int]]:
-        """Return the ids of people who are in images with a person, with the number of images, most first."""
+    def together(self, person_id: str, *, hidden: bool | None = False) -> list[tuple[str, int]]:
+        """Return the ids of people who are in images with a person, with the number of images, most first.
+
+        Args:
+            person_id: the person.
+            hidden: only those who are hidden, or who are not; None: both.
+        """
         own, other = ASSIGNMENTS.alias("own"), ASSIGNMENTS.alias("other")
         images = func.count(other.c.image_id.distinct()).label("images")
         query = select(other.c.person_id, images).join_from(own, other, own.c.image_id == other.c.image_id)
         query = query.where(own.c.person_id == person_id, other.c.person_id != person_id)
+        if hidden is not None:
+            query = query.join(PEOPLE, _PERSON.id == other.c.person_id).where(_PERSON.hidden == int(hidden))
         query = query.group_by(other.c.person_id).order_by(images.desc(), other.c.person_id)
         return [(row["person_id"], row["images"]) for row in self._rows(query)]
 

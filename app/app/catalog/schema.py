@@ -12,10 +12,10 @@ from sqlalchemy import Connection, inspect, text
 
 from app.core.errors import OceanoError
 
-CURRENT: Final = "0003"
+CURRENT: Final = "0004"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _VERSIONS: Final = "alembic_version"
-_KNOWN: Final = frozenset({"0001", "0002", CURRENT})
+_KNOWN: Final = frozenset({"0001", "0002", "0003", CURRENT})
 
 
 def upgrade(connection: Connection, name: str) -> None:

@@ -213,6 +213,7 @@ DISMISSALS: Final = Table(
     Column("dismissed_at", Text, nullable=False),
     CheckConstraint("kind IN ('set_aside', 'not_a_face')", name="dismissals_kind"),
     Index("dismissals_by_image", "image_id"),
+    Index("dismissals_by_time", "kind", "dismissed_at", "id"),
 )
 CHANGES: Final = Table(
     "changes",
@@ -270,6 +271,7 @@ FACES: Final = Table(
         "faces_by_person",
         "collection",
         "person_id",
+        "assignment_id",  # to find covers
         sqlite_where=text("person_id IS NOT NULL"),  # else SQLite would look for unnamed faces in it
         postgresql_where=text("person_id IS NOT NULL"),
     ),

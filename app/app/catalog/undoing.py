@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _TABLES: Final = {table.name: table for table in (PEOPLE, ASSIGNMENTS, REJECTIONS, DISMISSALS)}
 _COUNTED: Final = frozenset({"faces", "version", "changed_at"})  # columns that follow from others
+_CHOSEN: Final = "cover"  # follows from the faces unless somebody has chosen it
 
 
 def put_back(making: Making, number: int) -> None:
@@ -64,10 +65,11 @@ def _steps(
     gone: list[Row] = []
     for row in changed:
         current, before, after = now.get(row.row_id), _read(row.before), _read(row.after)
-        if not _is_same(current, after):
+        follows = _COUNTED if _chose_cover(before, after) else _COUNTED | {_CHOSEN}
+        if not _is_same(current, after, follows):
             raise conflict(number, f"what change {number} did was changed again since", "changed")
         if before is not None:
-            put.append((current, before if current is None else current | _own(before)))
+            put.append((current, before if current is None else current | _own(before, follows)))
         elif current is not None:
             gone.append(current)
     return put, gone
@@ -125,10 +127,14 @@ def _read(stored: str | None) -> Row | None:
     return None if stored is None else dict(json.loads(stored))
 
 
-def _own(row: Row) -> Row:
-    """Return the values that were set, without those that were counted."""
-    return {name: value for name, value in row.items() if name not in _COUNTED}
+def _chose_cover(before: Row | None, after: Row | None) -> bool:
+    return before is not None and after is not None and before.get(_CHOSEN) != after.get(_CHOSEN)
 
 
-def _is_same(one: Row | None, other: Row | None) -> bool:
-    return one is other if one is None or other is None else _own(one) == _own(other)
+def _own(row: Row, follows: frozenset[str]) -> Row:
+    """Return the values that were set, without those that follow from others."""
+    return {name: value for name, value in row.items() if name not in follows}
+
+
+def _is_same(one: Row | None, other: Row | None, follows: frozenset[str]) -> bool:
+    return one is other if one is None or other is None else _own(one, follows) == _own(other, follows)

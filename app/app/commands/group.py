@@ -41,7 +41,9 @@ def run_group(settings: Settings, stop: Event, *, again: bool, as_json: bool) ->
     elif stop.is_set():
         say(f"interrupted: {counted(counts.faces, 'face')} grouped, {counts.left} left; run it again to go on")
     else:
-        say(f"{counted(counts.faces, 'face')} grouped, {counts.removed} deleted ones removed; {seconds:.1f} s")
+        grouped = f"{counted(counts.faces, 'face')} grouped" if counts.faces else "No new faces to group"
+        removed = f", {counted(counts.removed, 'deleted face')} removed" if counts.removed else ""
+        say(f"{grouped}{removed}; {seconds:.1f} s")
     return EXIT_INTERRUPTED if stop.is_set() else EXIT_OK
 
 

@@ -60,7 +60,7 @@ def run_names(
 
 
 def run_export_names(
-    settings: Settings, folder: Path, into: Path | None, stop: Event, *, in_place: bool, as_json: bool
+    settings: Settings, folder: Path, into: Path | None, stop: Event, *, in_place: bool, hidden: bool, as_json: bool
 ) -> int:
     """Write the names of faces into sidecars or pictures and print what was written.
 
@@ -78,9 +78,14 @@ def run_export_names(
         record_command(
             settings,
             "command.export_names",
-            {"folder": readable(absolute(folder)), "into": target and readable(target), "in_place": in_place or None},
+            {
+                "folder": readable(absolute(folder)),
+                "into": target and readable(target),
+                "in_place": in_place or None,
+                "hidden": hidden or None,
+            },
         )
-        export = NamesExport(ledger, index, absolute(folder), into=target, in_place=in_place)
+        export = NamesExport(ledger, index, absolute(folder), into=target, in_place=in_place, hidden=hidden)
         done = export.run(stop)
     if as_json:
         _print(asdict(done) | {"interrupted": stop.is_set()})

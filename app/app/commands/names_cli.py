@@ -41,13 +41,16 @@ def export(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Write into JPEG files themselves; other formats get a sidecar.")
     ] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also write the names of hidden people.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
     """Write the names of faces as regions (MWG) into .xmp sidecars beside the pictures, for other programs."""
     from app.commands.names import run_export_names
 
     with interruptible() as stop:
-        return run_export_names(open_settings("export-names"), folder, into, stop, in_place=in_place, as_json=as_json)
+        return run_export_names(
+            open_settings("export-names"), folder, into, stop, in_place=in_place, hidden=hidden, as_json=as_json
+        )
 
 
 @names.command("import-people")

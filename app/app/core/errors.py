@@ -37,6 +37,7 @@ ErrorCode = Literal[
     "changed_while_read",
     "person_changed",
     "face_named",
+    "person_in_image",
     "change_conflict",
     "index_model_mismatch",
     "index_in_use",
@@ -90,6 +91,7 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "changed_while_read": 409,
         "person_changed": 409,
         "face_named": 409,
+        "person_in_image": 409,
         "change_conflict": 409,
         # The installation is wrong, or a part of it is unavailable.
         "index_model_mismatch": 409,
@@ -126,7 +128,8 @@ _USAGE_CODES: Final = frozenset(
     {
         "invalid_setting", "invalid_request", "not_found",
         "invalid_image", "unsupported_image", "image_too_large", "face_not_found", "face_unknown", "folder_unknown",
-        "purpose_required", "person_unknown", "person_changed", "face_named", "change_unknown", "change_conflict",
+        "purpose_required", "person_unknown", "person_changed", "face_named", "person_in_image", "change_unknown",
+        "change_conflict",
     }
 )  # fmt: skip
 

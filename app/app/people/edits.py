@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +27,7 @@ from app.catalog import (
 from app.core.boxes import overlap
 from app.core.errors import OceanoError
 from app.people.profile import Profile, checked_birth_date, checked_name, checked_notes
+from app.people.twins import beside
 
 
 class _Rows:
@@ -36,6 +37,14 @@ class _Rows:
         self._by_image: dict[str, list[Row]] = defaultdict(list)
         for row in making.rows(table, "image_id", [place.image_id for place in places]):
             self._by_image[row["image_id"]].append(row)
+
+    def of(self, person_id: str) -> dict[str, list[Place]]:
+        """Return the places of a person's rows by image."""
+        own = {
+            image_id: [place_in(row) for row in found if row["person_id"] == person_id]
+            for image_id, found in self._by_image.items()
+        }
+        return {image_id: places for image_id, places in own.items() if places}
 
     def at(self, place: Place, person_id: str | None = None) -> list[Row]:
         """Return the rows about a face, and of a person if one is given; the one with its exact box is first."""
@@ -80,6 +89,7 @@ def edit_person(making: Making, person_id: str, profile: Profile, cover: Place |
     )
     if after["name"] != row["name"]:
         making.details["new"] = after["name"]
+    making.details["changed"] = [key for key in ("hidden", "birth_date", "notes", "cover") if after[key] != row[key]]
     making.put(PEOPLE, [(row, after)])
 
 
@@ -93,26 +103,30 @@ def remove_person(making: Making, person_id: str) -> None:
 
 
 def assign(
-    making: Making, person_id: str, places: Sequence[Place], source: Source, who: str, *, replace: bool = False
+    making: Making,
+    person_id: str,
+    places: Sequence[Place],
+    source: Source,
+    who: str,
+    *,
+    replace: bool | Sequence[str] = False,
+    same_image: bool = False,
 ) -> None:
     """Give a person faces; what was said against that is forgotten."""
     assigned, rejected, dismissed = (_Rows(making, table, places) for table in (ASSIGNMENTS, REJECTIONS, DISMISSALS))
     pairs: list[tuple[Row | None, Row]] = []
-    others: set[str] = set()
+    others: Counter[str] = Counter()
     for place in places:
         before = next(iter(assigned.at(place)), None)
         if before is not None and before["person_id"] != person_id:
-            others.add(before["person_id"])
+            others[before["person_id"]] += 1
         elif before is not None and (before["source"] != "metadata" or source == "metadata"):
             continue
         pairs.append((before, _assignment(person_id, place, source, who, before)))
-    if others and not replace:
-        named = sum(1 for before, _ in pairs if before is not None and before["person_id"] != person_id)
-        raise OceanoError(
-            "face_named",
-            f"{named} of the faces have another name; send `replace` to take them",
-            details={"faces": named, "person_ids": [*sorted(others)[:100]]},
-        )
+    if replace is not True:
+        _require_unnamed(others, replace or ())
+    if not same_image:
+        _require_no_other(places, assigned.of(person_id))
     making.put(ASSIGNMENTS, pairs)
     making.delete(REJECTIONS, _unique(row for place in places for row in rejected.at(place, person_id)))
     making.delete(DISMISSALS, _unique(row for place in places for row in dismissed.at(place)))
@@ -157,7 +171,7 @@ def split(making: Making, person_id: str, places: Sequence[Place], name: str, wh
     if len(moved) < len(places):
         raise OceanoError(
             "invalid_request",
-            f"{len(places) - len(moved)} of the faces are not this person's",
+            f"{_some(len(places) - len(moved), 'is', 'are')} not this person's",
             details={"field": "face_ids", "person_id": person_id},
         )
     new_id = add_person(making, Profile(name=name))
@@ -175,7 +189,9 @@ def dismiss(making: Making, places: Sequence[Place], kind: DismissalKind | None,
     named = _unique(row for place in places for row in assigned.at(place))
     if named and kind == "set_aside":
         raise OceanoError(
-            "face_named", f"{len(named)} of the faces have a name", details={"faces": len(named), "cause": "set_aside"}
+            "face_named",
+            f"{_some(len(named), 'has', 'have')} a name",
+            details={"faces": len(named), "cause": "set_aside"},
         )
     making.delete(ASSIGNMENTS, named)
     pairs = []
@@ -185,6 +201,10 @@ def dismiss(making: Making, places: Sequence[Place], kind: DismissalKind | None,
             own = {"kind": kind, "dismissed_by": who, "dismissed_at": timestamp()}
             pairs.append((before, (before or {"id": str(uuid.uuid4()), **place_values(place)}) | own))
     making.put(DISMISSALS, pairs)
+
+
+def _some(faces: int, one: str, other: str) -> str:
+    return f"{faces} of the faces {one if faces == 1 else other}"
 
 
 def name_of(making: Making, person_id: str) -> str:
@@ -197,6 +217,28 @@ def _person(making: Making, person_id: str) -> Row:
     if not found:
         raise unknown_person(person_id)
     return found[0]
+
+
+def _require_unnamed(others: Counter[str], taken: Sequence[str]) -> None:
+    """Refuse to take faces of other people than those of whom that was said."""
+    named = {person_id: n for person_id, n in others.items() if person_id not in taken}
+    if named:
+        raise OceanoError(
+            "face_named",
+            f"{_some(sum(named.values()), 'has', 'have')} another name; send `replace` to take them",
+            details={"faces": sum(named.values()), "person_ids": [*sorted(named)[:100]]},
+        )
+
+
+def _require_no_other(places: Sequence[Place], own: dict[str, list[Place]]) -> None:
+    """Refuse to name two faces of one picture alike without being told so."""
+    if found := beside(places, own):
+        raise OceanoError(
+            "person_in_image",
+            f"{_some(len(found), 'is', 'are')} in an image with another face of this person; send `same_image` if they "
+            "show the same person",
+            details={"faces": len(found), "image_ids": [*sorted({one.image_id for one in found})[:100]]},
+        )
 
 
 def _cover(making: Making, person_id: str, place: Place) -> str:

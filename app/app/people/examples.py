@@ -7,7 +7,7 @@ from typing import Final
 
 from app.catalog import PeopleStore
 from app.core.protocols import FaceIndex
-from app.core.types import FLAWS, FaceFilter, FaceRecord
+from app.core.types import FLAWS, FaceFilter, FacePayload, FaceRecord
 from app.people.places import at, place_of
 
 LEAST_QUALITY: Final = 0.3
@@ -17,6 +17,11 @@ _READ: Final = 1_000
 def is_clear(record: FaceRecord) -> bool:
     """Return whether a face is good enough to recognise others by."""
     return not record.payload.flaws and record.payload.quality >= LEAST_QUALITY
+
+
+def rating(payload: FacePayload) -> float:
+    """Return how well a face stands for a person, in [-1, 1]: its quality, and less than any clear one with a flaw."""
+    return payload.quality - bool(payload.flaws)
 
 
 def clear_faces(index: FaceIndex, store: PeopleStore, person_id: str, limit: int) -> list[FaceRecord]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 from app.catalog import Assignment, Change, ChangeLog, Database, NewChange, PeopleStore, Place
@@ -18,9 +19,10 @@ from app.core.protocols import FaceIndex
 from app.core.types import FacePoint, FaceRecord
 from app.images import EditedImage, NameProblem, NamesApplied, PictureNames
 from app.people.carried_names import carry_names
+from app.people.examples import rating
 from app.people.metadata_rows import Given, give_names
 from app.people.names_copy import NamesCopy
-from app.people.places import at, matched
+from app.people.places import at, matched, place_of
 from app.people.profile import checked_name
 from app.people.regions import named_faces
 
@@ -93,7 +95,8 @@ class MetadataNames:
         found = [_given(picture) for picture in pictures]
         given = [one for names, _ in found for one in names]
         problems = [problem for _, some in found for problem in some]
-        done = self.give(given, NewChange(self._who, "metadata"))
+        ratings = {place_of(point.payload): rating(point.payload) for point in stored}
+        done = self.give(given, NewChange(self._who, "metadata"), ratings)
         copied = () if done.change is None else self._log.images_after(done.change.number - 1)
         rest = {point.payload.image_id for point in stored}.difference(copied)
         said = {*self._store.assignments_in([*rest]), *self._store.dismissals_in([*rest])}
@@ -102,12 +105,15 @@ class MetadataNames:
             self._names.copy_images(sorted(named))
         return replace(done.applied, problems=(*problems, *done.applied.problems))
 
-    def give(self, given: Sequence[Given], new: NewChange) -> GivenNames:
+    def give(
+        self, given: Sequence[Given], new: NewChange, ratings: Mapping[Place, float] = MappingProxyType({})
+    ) -> GivenNames:
         """Name faces in one change.
 
         Args:
             given: names and faces.
             new: who and what kind; details are added.
+            ratings: how well faces stand for a person, as far as it is known.
         """
         images = [*dict.fromkeys(one.place.image_id for one in given)]
         before = self._store.assignments_in(images)
@@ -116,6 +122,7 @@ class MetadataNames:
         problems: tuple[NameProblem, ...] = ()
         if any(_is_news(one, before.get(one.place.image_id, ()), had) for one in given):
             with self._log.making(new, {}) as making:
+                making.ratings.update(ratings)
                 done = give_names(making, given, had, new.who)
                 making.details.update(names=done.names[:_SHOWN_NAMES], people=len(done.added))
             change, added, named, problems = making.change, len(done.added), done.faces, done.problems

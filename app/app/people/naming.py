@@ -28,8 +28,9 @@ from app.catalog import (
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.people import edits
+from app.people.examples import rating
 from app.people.names_copy import NamesCopy
-from app.people.places import places_of
+from app.people.places import payloads_of, place_of
 from app.people.profile import Profile, checked_name
 
 _log = logging.getLogger(__name__)
@@ -82,24 +83,34 @@ class Naming:
         self._index = index
         self._names = names
 
-    def create(self, profile: Profile, face_ids: Sequence[str], by: Author, *, replace: bool = False) -> Done:
+    def create(
+        self,
+        profile: Profile,
+        face_ids: Sequence[str],
+        by: Author,
+        *,
+        replace: bool | Sequence[str] = False,
+        same_image: bool = False,
+    ) -> Done:
         """Add a person.
 
         Args:
             profile: name and so on; what is None is empty.
             face_ids: faces that show the person; may be empty.
             by: who asks.
-            replace: also take faces that are other people's.
+            replace: also take faces that are other people's, or those of these people.
+            same_image: some of them are in one image, and show the same person.
 
         Raises:
-            OceanoError: `invalid_request`, `face_unknown`, `face_named`.
+            OceanoError: `invalid_request`, `face_unknown`, `face_named`, `person_in_image`.
         """
-        places = self._places(face_ids) if face_ids else []
-        new = _new("create", by, profile=asdict(profile), face_ids=face_ids, replace=replace)
+        faces = self._faces(face_ids) if face_ids else {}
+        new = _new("create", by, profile=asdict(profile), face_ids=face_ids, replace=replace, same=same_image)
 
         def work(making: Making) -> str:
             person_id = edits.add_person(making, profile)
-            edits.assign(making, person_id, places, "manual", by.who, replace=replace)
+            making.ratings.update(faces)
+            edits.assign(making, person_id, [*faces], "manual", by.who, replace=replace, same_image=same_image)
             making.details.update(name=profile.name or "")
             return person_id
 
@@ -144,7 +155,8 @@ class Naming:
         by: Author,
         *,
         source: Source = "manual",
-        replace: bool = False,
+        replace: bool | Sequence[str] = False,
+        same_image: bool = False,
     ) -> Done:
         """Name faces.
 
@@ -154,18 +166,22 @@ class Naming:
             face_ids: the faces, at most `MAX_FACES`.
             by: who asks.
             source: named by hand, or a confirmed suggestion.
-            replace: also take faces that are other people's.
+            replace: also take faces that are other people's, or those of these people.
+            same_image: also name faces of images that show the person already, and several faces of one image.
 
         Raises:
             OceanoError: `person_unknown`, `person_changed`, `face_unknown`, `invalid_request`; `face_named` if some of
-                them are other people's, and `replace` is not set.
+                them are other people's, and `replace` is not set; `person_in_image` if an image would then have several
+                faces of the person, and `same_image` is not set.
         """
-        places = self._places(face_ids)
+        faces = self._faces(face_ids)
         kind = "confirm" if source == "confirmed" else "assign"
-        new = _new(kind, by, person_id=person_id, version=version, face_ids=face_ids, replace=replace)
+        asked = {"person_id": person_id, "version": version, "face_ids": face_ids, "replace": replace}
+        new = _new(kind, by, **asked, same=same_image)
 
         def work(making: Making) -> str:
-            edits.assign(making, person_id, places, source, by.who, replace=replace)
+            making.ratings.update(faces)
+            edits.assign(making, person_id, [*faces], source, by.who, replace=replace, same_image=same_image)
             making.details.update(name=edits.name_of(making, person_id))
             return person_id
 
@@ -229,12 +245,13 @@ class Naming:
             OceanoError: `person_unknown`, `person_changed`, `face_unknown`; `invalid_request` if a face is not the
                 person's.
         """
-        places = self._places(face_ids)
+        faces = self._faces(face_ids)
         new = _new("split", by, person_id=person_id, version=version, face_ids=face_ids, name=name)
 
         def work(making: Making) -> str:
             making.details.update(name=edits.name_of(making, person_id), new=checked_name(name))
-            return edits.split(making, person_id, places, name, by.who)
+            making.ratings.update(faces)
+            return edits.split(making, person_id, [*faces], name, by.who)
 
         return self._make(new, {person_id: version}, work)
 
@@ -259,7 +276,12 @@ class Naming:
         return self._make(new, {}, lambda making: making.undo(number))
 
     def _places(self, face_ids: Sequence[str]) -> list[Place]:
-        return [*places_of(self._index, face_ids).values()]
+        return [*self._faces(face_ids)]
+
+    def _faces(self, face_ids: Sequence[str]) -> dict[Place, float]:
+        """Return the places of faces, and how well each stands for a person."""
+        found = payloads_of(self._index, face_ids).values()
+        return {place_of(payload): rating(payload) for payload in found}
 
     def _make(self, new: NewChange, versions: Mapping[str, int], work: Callable[[Making], str | None]) -> Done:
         try:

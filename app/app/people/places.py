@@ -28,7 +28,12 @@ def place_of(payload: FacePayload) -> Place:
 
 
 def places_of(index: FaceIndex, face_ids: Sequence[str]) -> dict[str, Place]:
-    """Return the places of faces by face_id.
+    """Return the places of faces by face_id; arguments and errors are those of `payloads_of`."""
+    return {face_id: place_of(payload) for face_id, payload in payloads_of(index, face_ids).items()}
+
+
+def payloads_of(index: FaceIndex, face_ids: Sequence[str]) -> dict[str, FacePayload]:
+    """Return what the index says about faces by face_id.
 
     Args:
         index: has the faces.
@@ -44,9 +49,9 @@ def places_of(index: FaceIndex, face_ids: Sequence[str]) -> dict[str, Place]:
             f"{len(wanted)} faces were given; 1 to {MAX_FACES} are allowed",
             details={"field": "face_ids", "max": MAX_FACES},
         )
-    found: dict[str, Place] = {}
+    found: dict[str, FacePayload] = {}
     for some in chunks(wanted, _READ):
-        found |= {record.face_id: place_of(record.payload) for record in index.retrieve(some)}
+        found |= {record.face_id: record.payload for record in index.retrieve(some)}
     if missing := [face_id for face_id in wanted if face_id not in found]:
         raise OceanoError(
             "face_unknown", f"{len(missing)} of the faces are not in the index", details={"face_id": missing[0]}

@@ -16,6 +16,7 @@ from app.people.likeness import score
 from app.people.places import at, place_of
 
 Reason = Literal["group", "similar"]
+Doubt = Literal["unclear", "somebody_else", "not_similar"]
 
 _EXAMPLES: Final = 32  # clear faces of the person that candidates are compared with
 _NEAREST: Final = 200  # unnamed faces near each of them
@@ -31,15 +32,24 @@ class Suggestion:
         record: the face.
         similarity: mean cosine to the three most similar clear faces of the person.
         reason: it is in one group with faces of the person, or only similar to some of them.
-        clear: it has no flaw.
-        sure: so likely that all such suggestions may be confirmed together.
+        doubt: why it is not sure: it has a flaw, resembles somebody else as much, or neither the person nor the rest
+            of the group enough. None: it is so likely that all such suggestions may be confirmed together.
     """
 
     record: FaceRecord
     similarity: float
     reason: Reason
-    clear: bool
-    sure: bool
+    doubt: Doubt | None
+
+    @property
+    def sure(self) -> bool:
+        """Whether it may be confirmed together with all others that are sure."""
+        return self.doubt is None
+
+    @property
+    def clear(self) -> bool:
+        """Whether it has no flaw."""
+        return is_clear(self.record)
 
 
 class Suggestions:
@@ -56,13 +66,14 @@ class Suggestions:
         self._store = store
         self._faces = faces
 
-    def of(self, person_id: str, *, least: float, line: float, limit: int) -> list[Suggestion]:
+    def of(self, person_id: str, *, least: float, likely: float, line: float, limit: int) -> list[Suggestion]:
         """Return faces that may show a person, best first, at most one of each picture and none beside the person.
 
         Args:
             person_id: the person.
             least: lowest similarity of a suggestion that is in no group with the person.
-            line: a suggestion with at least this similarity is sure.
+            likely: a suggestion of a group is sure if it has at least this similarity to the group or the person.
+            line: any other one is sure if it has at least this similarity to the person.
             limit: the largest number.
 
         Returns:
@@ -82,16 +93,14 @@ class Suggestions:
         kept = [(value, one) for value, one in scored if value >= least or one.face_id in grouped]
         best = _one_of_each_image(kept, grouped)[:limit]
         others = self._nearest_others(person_id, [one for _, one in best])
-        return [
-            Suggestion(
-                one,
-                value,
-                "group" if one.face_id in grouped else "similar",
-                clear := is_clear(one),
-                clear and other < value and (value >= line or one.face_id in grouped),
-            )
-            for (value, one), other in zip(best, others, strict=True)
-        ]
+        group = _Group(rows, [one for one in records if one.face_id in grouped])
+        suggested = []
+        for (value, one), other in zip(best, others, strict=True):
+            if one.face_id in grouped:
+                suggested.append(Suggestion(one, value, "group", _doubt(one, value, other, likely, group)))
+            else:
+                suggested.append(Suggestion(one, value, "similar", _doubt(one, value, other, line, None)))
+        return suggested
 
     def _near(self, rows: Floats, least: float) -> set[str]:
         where = FaceFilter(unnamed=True)
@@ -128,6 +137,48 @@ class Suggestions:
                     of_person.setdefault(other, []).append(match.similarity)
             nearest.append(max((score(np.array(values, np.float32)) for values in of_person.values()), default=-1.0))
         return nearest
+
+
+class _Group:
+    """The clear faces of a person and of the same groups, with which a face of these groups must agree.
+
+    Args:
+        rows: embeddings of faces of the person, float32, (n, D).
+        records: the other faces, with embeddings.
+    """
+
+    def __init__(self, rows: Floats, records: Sequence[FaceRecord]) -> None:
+        clear = [one for one in records if is_clear(one) and one.embedding is not None]
+        self._rows = np.stack([*rows, *(one.embedding for one in clear if one.embedding is not None)])
+        self._places = {one.face_id: len(rows) + place for place, one in enumerate(clear)}
+
+    def similarity(self, record: FaceRecord) -> float:
+        """Return the mean cosine of a face to the three most similar of the others."""
+        assert record.embedding is not None  # noqa: S101 - it was read with it
+        similarities = self._rows @ record.embedding
+        if (own := self._places.get(record.face_id)) is not None:
+            similarities = np.delete(similarities, own)
+        return score(similarities)
+
+
+def _doubt(
+    record: FaceRecord, similarity: float, to_others: float, enough: float, group: _Group | None
+) -> Doubt | None:
+    """Return why a face may not be confirmed together with others.
+
+    Args:
+        record: the face.
+        similarity: to the person.
+        to_others: to the next person whom it resembles.
+        enough: lowest similarity to the person, or to the group, at which it may.
+        group: that the face is in; None: in none of the person's.
+    """
+    if not is_clear(record):
+        return "unclear"
+    if to_others >= similarity:
+        return "somebody_else"
+    best = similarity if group is None else max(similarity, group.similarity(record))
+    return None if best >= enough else "not_similar"
 
 
 def _one_of_each_image(scored: Sequence[tuple[float, FaceRecord]], grouped: set[str]) -> list[tuple[float, FaceRecord]]:

@@ -41,6 +41,8 @@ Action = Literal[
     "kept.delete",
     "people.list",
     "people.groups",
+    "people.unnamed",
+    "people.dismissed",
     "person.view",
     "person.faces",
     "person.suggestions",

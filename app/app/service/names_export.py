@@ -53,10 +53,18 @@ class NamesExport:
         into: absolute path of a folder that gets the sidecars, in the same subfolders; None: they are beside the
             pictures.
         in_place: change JPEG files themselves.
+        hidden: write the names of hidden people, too.
     """
 
     def __init__(
-        self, ledger: Ledger, index: FaceIndex, path: str, *, into: str | None = None, in_place: bool = False
+        self,
+        ledger: Ledger,
+        index: FaceIndex,
+        path: str,
+        *,
+        into: str | None = None,
+        in_place: bool = False,
+        hidden: bool = False,
     ) -> None:
         self._ledger = ledger
         self._index = index
@@ -65,6 +73,7 @@ class NamesExport:
         self._folder = path if os.path.isdir(path) else os.path.dirname(path)  # noqa: PTH112, PTH120
         self._into = into
         self._in_place = in_place
+        self._hidden = hidden
         self.done = ExportedNames()
 
     def run(self, stop: Event) -> ExportedNames:
@@ -92,7 +101,8 @@ class NamesExport:
     def _with_names(self, records: Sequence[FileRecord]) -> list[tuple[FileRecord, dict[BBox, str], tuple[int, int]]]:
         """Return the files with named faces on their first page: names by box, and size of the upright image."""
         assigned = self._store.assignments_in([str(one.image_id) for one in records])
-        people = self._store.persons([one.person_id for some in assigned.values() for one in some])
+        known = self._store.persons([one.person_id for some in assigned.values() for one in some])
+        people = {one.id: one for one in known.values() if self._hidden or not one.hidden}
         sizes = {
             image_id: (face.payload.width, face.payload.height)
             for image_id, faces in faces_in(self._index, [*assigned]).items()

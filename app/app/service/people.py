@@ -1,4 +1,4 @@
-"""The people as somebody sees them: lists, faces of a person, groups and suggestions.
+"""The people as somebody sees them: lists, faces of a person, and suggestions.
 
 Somebody who may see some folders only sees the people who have a face there, with the number of these faces.
 """
@@ -6,13 +6,12 @@ Somebody who may see some folders only sees the people who have a face there, wi
 from __future__ import annotations
 
 import copy
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from app.catalog import (
-    LEAST_FACES,
     Change,
     ChangeLog,
     CopiedNames,
@@ -21,24 +20,21 @@ from app.catalog import (
     PeopleStore,
     Person,
     Source,
-    UnnamedGroups,
     name_key,
     unknown_person,
 )
 from app.core.errors import OceanoError
 from app.core.protocols import FaceIndex
 from app.core.scrolling import scrolled
-from app.core.types import FaceFilter, FaceRecord, Floats
+from app.core.types import FLAWS, FaceFilter, FaceRecord, Floats
 from app.people import NamesCopy, Naming, Suggestion, Suggestions, at, clear_faces, identify, place_of
 from app.security import Scope
 from app.service.cursor import START, Cursor, decode_cursor, decode_mark, encode_cursor, encode_mark
 from app.service.people_views import (
     FacePage,
-    GroupPage,
     Identity,
     PeoplePage,
     PersonFace,
-    ShownGroup,
     ShownPerson,
     Together,
 )
@@ -46,14 +42,13 @@ from app.service.query import Query, Sort, combined
 from app.service.results import Results
 from app.service.scoped_naming import ScopedNaming
 from app.service.sureness import Bands
+from app.service.unnamed import UnnamedFaces
 
 _EXAMPLES: Final = 200  # faces whose mean orders those of a person by similarity
 _MOST: Final = 100_000  # people in a part of the folders
-_OF_GROUP: Final = 2_000  # faces of a group that are looked for in a part of the folders
-_SAMPLES: Final = 8  # faces that stand for a group
-_LOOKED_AT: Final = 20  # groups for each that is shown, of which none may be seen
 _READ: Final = 1_000
 _ANY: Final = -1.0  # every similarity
+_FIRST_DATE: Final = "1800"  # before every photograph
 
 FaceOrder = Sort
 """Newest or oldest photograph first, or the most similar face."""
@@ -73,6 +68,7 @@ class People:
     Attributes:
         naming: makes changes.
         names_copy: keeps the names in the index.
+        unnamed: groups of faces without a name, single ones, and dismissed ones.
     """
 
     def __init__(
@@ -87,9 +83,9 @@ class People:
         self.store = PeopleStore(database)
         self.names_copy = NamesCopy(database, index, collection, self._forget)
         self.naming: Naming | ScopedNaming = Naming(database, index, self.names_copy)
+        self.unnamed = UnnamedFaces(database, index, collection)
         self._log = ChangeLog(database)
         self._faces = CopiedNames(database, collection)
-        self._groups = UnnamedGroups(database, collection)
         self._index = index
         self._results = results
         self._bands = bands
@@ -98,12 +94,13 @@ class People:
 
     def _forget(self) -> None:
         self._results.forget_names()
-        self._groups.forget()
+        self.unnamed.forget()
 
     def through(self, index: FaceIndex, results: Results, scope: Scope) -> People:
         """Return the people whom an index shows that hides whole folders."""
         part = copy.copy(self)
         part._index, part._results, part._scope = index, results, scope
+        part.unnamed = self.unnamed.through(index, scope)
         assert isinstance(self.naming, Naming)  # noqa: S101 - scopes are parts of all folders
         part.naming = ScopedNaming(self.naming, index, self.store)
         return part
@@ -149,9 +146,10 @@ class People:
 
     def get(self, person_id: str) -> ShownPerson:
         """Return a person. Raises `person_unknown`, also if none of their faces may be seen."""
+        if self._scope is not None and not self._visible_faces([person_id]):  # takes as long for an unknown person
+            raise unknown_person(person_id)
         found = self.store.person(person_id)
-        shown = self._shown([] if found is None else [found])
-        if not shown or (self._scope is not None and not shown[0].faces):
+        if found is None or not (shown := self._shown([found])):
             raise unknown_person(person_id)
         return shown[0]
 
@@ -192,6 +190,11 @@ class People:
         following_text = None if following is None else encode_cursor(Cursor(query, following), key)
         return FacePage(tuple(faces), person.faces, following_text)
 
+    def has_dates(self, person_id: str) -> bool:
+        """Return whether a photograph of a person has a date. Raises `index_unavailable`."""
+        where = FaceFilter(person=person_id, taken_from=_FIRST_DATE)
+        return bool(self._index.scroll(limit=1, where=where).records)
+
     def suggestions(self, person_id: str, *, limit: int) -> list[Suggestion]:
         """Return unnamed faces that are likely to show a person, best first.
 
@@ -201,19 +204,29 @@ class People:
         self.get(person_id)
         bands = self._bands()
         suggestions = Suggestions(self._index, self.store, self._faces)
-        return suggestions.of(person_id, least=bands.threshold, line=bands.very_likely, limit=limit)
+        return suggestions.of(
+            person_id, least=bands.threshold, likely=bands.likely, line=bands.very_likely, limit=limit
+        )
 
-    def together(self, person_id: str, *, limit: int) -> list[Together]:
-        """Return who is in images with a person, and in how many, most first; errors are those of `suggestions`."""
+    def together(self, person_id: str, *, hidden: bool | None = False, limit: int) -> list[Together]:
+        """Return who is in images with a person, and in how many, most first; errors are those of `suggestions`.
+
+        Args:
+            person_id: the person.
+            hidden: only those who are hidden, or who are not; None: both.
+            limit: the largest number.
+        """
         self.get(person_id)
         if self._scope is None:
-            found = self.store.together(person_id)
+            found = self.store.together(person_id, hidden=hidden)
         else:
             faces = scrolled(self._index, page=_READ, where=FaceFilter(person=person_id))
             images = {record.payload.image_id for record in faces}
             beside = self.store.assignments_in([*images])
             seen = {(one.person_id, image_id) for image_id, some in beside.items() for one in some}
-            found = Counter(other for other, _ in seen if other != person_id).most_common()
+            known = self.store.persons([other for other, _ in seen if other != person_id])
+            chosen = {one.id for one in known.values() if hidden in (None, one.hidden)}
+            found = Counter(other for other, _ in seen if other in chosen).most_common()
         images_of = dict(found[:limit])
         people = self.store.persons([*images_of])
         shown = {one.person.id: one for one in self._shown([people[one] for one in images_of if one in people])}
@@ -248,52 +261,6 @@ class People:
             for answer in found
         ]
 
-    def groups(self, *, after: str | None = None, limit: int) -> GroupPage:
-        """Return a page of the groups of unnamed faces, largest first.
-
-        Of a part of the folders, groups are counted in this part, but ordered by all of their faces. The id of such a
-        group is that of its first face that is seen, and a page begins at the number of groups before it.
-
-        Raises:
-            OceanoError: `cursor_invalid`, `index_unavailable`, `ledger_unavailable`.
-        """
-        list_name = f"groups\0{self._scope.key if self._scope else ''}"
-        known = self._groups.all()
-        if after is None:
-            start = 0
-        elif self._scope is not None:
-            start = int(decode_mark(after, list_name, int)[0])
-        else:
-            faces, group_id = decode_mark(after, list_name, int, str)
-            start = bisect_right(known, (-int(faces), str(group_id)), key=lambda one: (-one[1], one[0]))
-        shown: list[ShownGroup] = []
-        place = start
-        while place < len(known) and len(shown) < limit and place - start < _LOOKED_AT * limit:
-            group_id, faces = known[place]
-            place += 1
-            if (group := self._group(group_id, faces)) is not None:
-                shown.append(group)
-        following = None
-        if place < len(known):
-            group_id, faces = known[place - 1]
-            following = encode_mark((place,) if self._scope is not None else (faces, group_id), list_name)
-        return GroupPage(tuple(shown), following)
-
-    def group(self, group_id: str, *, after: str | None = None, limit: int) -> FacePage:
-        """Return a page of the faces of a group; `after` is `next` of the page before, errors are those of `groups`."""
-        list_name = f"group\0{group_id}"
-        last = "" if after is None else str(decode_mark(after, list_name, str)[0])
-        total: int | None
-        if self._scope is None:
-            ids = self._groups.faces(group_id, after=last, limit=limit + 1)
-            records, total = self._index.retrieve(ids[:limit]), self._groups.size(group_id)
-        else:
-            seen = self._seen_of_group(group_id)
-            rest = [record for record in seen if record.face_id > last]
-            ids, records, total = [record.face_id for record in rest[: limit + 1]], rest[:limit], len(seen)
-        following = encode_mark((ids[limit - 1],), list_name) if len(ids) > limit else None
-        return FacePage(tuple(PersonFace(record) for record in records), total, following)
-
     def changes(self, *, person_id: str | None = None, before: int | None = None, limit: int = 100) -> list[Change]:
         """Return changes, newest first; see `ChangeLog.find`."""
         return self._log.find(person_id=person_id, before=before, limit=limit)
@@ -301,6 +268,10 @@ class People:
     def change(self, number: int) -> Change | None:
         """Return a change by its number."""
         return self._log.get(number)
+
+    def later_change(self, number: int) -> Change | None:
+        """Return the newest change that changed again what a change did; see `ChangeLog.later`."""
+        return self._log.later(number)
 
     def _find_visible(
         self, text: str, hidden: bool | None, order: Order, last: tuple[int | str, str] | None
@@ -319,17 +290,23 @@ class People:
         return [one for one in found if last is None or (counts[one.id], one.id) < last]
 
     def _shown(self, people: Sequence[Person]) -> list[ShownPerson]:
-        covers = self._faces.covers({one.id: one.cover for one in people})
         if self._scope is None:
+            covers = self._faces.covers({one.id: one.cover for one in people})
             known = self._faces.counts([one.id for one in people])
             return [ShownPerson(one, known.get(one.id, 0), covers.get(one.id)) for one in people]
         counts = self._visible_faces([one.id for one in people])
-        visible = {record.face_id for record in self._index.retrieve([*covers.values()])}
-        for person_id in counts:
-            if covers.get(person_id) not in visible:
-                found = self._index.scroll(limit=1, where=FaceFilter(person=person_id)).records
-                covers[person_id] = found[0].face_id if found else ""
-        return [ShownPerson(one, counts[one.id], covers[one.id] or None) for one in people if counts.get(one.id)]
+        return [ShownPerson(one, counts[one.id], self._visible_cover(one.id)) for one in people if counts.get(one.id)]
+
+    def _visible_cover(self, person_id: str) -> str | None:
+        """Return a face of a person for somebody who sees some folders.
+
+        It does not depend on the cover, which tells of the faces in other folders: it is the best of all.
+        """
+        any_face = FaceFilter(person=person_id)
+        for where in (replace(any_face, without=FLAWS), any_face):
+            if found := self._index.scroll(limit=1, where=where).records:
+                return found[0].face_id
+        return None
 
     def _visible_faces(self, person_ids: Sequence[str]) -> dict[str, int]:
         if not person_ids:
@@ -352,17 +329,3 @@ class People:
             if one is not None:
                 found[record.face_id] = one.source
         return found
-
-    def _group(self, group_id: str, faces: int) -> ShownGroup | None:
-        """Return a group as far as it is seen; None if that is less than two faces."""
-        if self._scope is None:
-            return ShownGroup(group_id, faces, tuple(self._groups.faces(group_id, limit=_SAMPLES)))
-        ids = self._groups.faces(group_id, limit=_OF_GROUP)
-        seen = [record.face_id for record in self._index.retrieve(ids)]
-        return ShownGroup(min(seen), len(seen), tuple(seen[:_SAMPLES])) if len(seen) >= LEAST_FACES else None
-
-    def _seen_of_group(self, face_id: str) -> list[FaceRecord]:
-        """Return the faces of a group that are seen, if its id is that of a face that is seen, too."""
-        group_id = self._groups.of_face(face_id) if self._index.retrieve([face_id]) else None
-        ids = [] if group_id is None else self._groups.faces(group_id, limit=_OF_GROUP)
-        return sorted(self._index.retrieve(ids), key=lambda record: record.face_id) if ids else []

@@ -28,7 +28,15 @@ class ScopedNaming:
         self._index = index
         self._store = store
 
-    def create(self, profile: Profile, face_ids: Sequence[str], by: Author, *, replace: bool = False) -> Done:
+    def create(
+        self,
+        profile: Profile,
+        face_ids: Sequence[str],
+        by: Author,
+        *,
+        replace: bool | Sequence[str] = False,
+        same_image: bool = False,
+    ) -> Done:
         if not face_ids:
             raise OceanoError(
                 "invalid_request",
@@ -36,7 +44,7 @@ class ScopedNaming:
                 details={"field": "face_ids", "cause": "scope"},
             )
         self._require(face_ids)
-        return self._naming.create(profile, face_ids, by, replace=replace)
+        return self._naming.create(profile, face_ids, by, replace=replace, same_image=same_image)
 
     def edit(self, person_id: str, version: int, profile: Profile, by: Author) -> Done:
         self._require_whole(person_id)
@@ -56,11 +64,14 @@ class ScopedNaming:
         by: Author,
         *,
         source: Source = "manual",
-        replace: bool = False,
+        replace: bool | Sequence[str] = False,
+        same_image: bool = False,
     ) -> Done:
         self._require_seen(person_id)
         self._require(face_ids)
-        return self._naming.assign(person_id, version, face_ids, by, source=source, replace=replace)
+        return self._naming.assign(
+            person_id, version, face_ids, by, source=source, replace=replace, same_image=same_image
+        )
 
     def reject(self, person_id: str, version: int, face_ids: Sequence[str], by: Author) -> Done:
         self._require_seen(person_id)

@@ -15,12 +15,34 @@ try {
 
 // A change is told once: a reload, or the address in a message to somebody, says nothing of it.
 const here = new URL(location.href);
-if (here.searchParams.has("done")) {
-  here.searchParams.delete("done");
+if (here.searchParams.has("done") || here.searchParams.has("refused")) {
+  for (const told of ["done", "refused"]) here.searchParams.delete(told);
   history.replaceState(history.state, "", here);
 }
 
 document.addEventListener("click", ({ target }) => target.closest?.("[data-toast-close]")?.closest("[data-toast]").remove());
+
+// The message after a change is where it covers no field: at the bottom, or at the top.
+const TYPED = "main :is(input:not([type=hidden], [type=checkbox], [type=radio]), textarea, select)";
+
+function isOver(box, element) {
+  const other = element.getBoundingClientRect();
+  return other.width > 0 && other.left < box.right && other.right > box.left && other.top < box.bottom && other.bottom > box.top;
+}
+
+function placeToast() {
+  const toast = document.querySelector("[data-toast]");
+  if (!toast) return;
+  for (const isTop of [false, true, false]) {
+    toast.classList.toggle("is-top", isTop);
+    const box = toast.getBoundingClientRect();
+    if (![...document.querySelectorAll(TYPED)].some((element) => isOver(box, element))) return;
+  }
+}
+
+document.addEventListener("oceano:toast", placeToast);
+document.addEventListener("focusin", ({ target }) => target.matches(TYPED) && placeToast());
+placeToast();
 
 for (const button of document.querySelectorAll("[data-keys-open]")) button.addEventListener("click", () => help.showModal());
 

@@ -13,7 +13,7 @@ let last = null; // the checkbox that was ticked last, where a range begins
 function selected() {
   const bar = $("[data-selection]");
   if (!bar) return;
-  const n = $$("[name=id]:checked").length;
+  const n = $$("[name=id]:checked, [name=id][type=hidden]").length; // hidden: selected on another page
   bar.classList.toggle("is-on", n > 0);
   const text = $("[data-selected]", bar);
   text.textContent = (n === 1 ? text.dataset.one : text.dataset.other).replace("{n}", n);
@@ -37,8 +37,15 @@ main.addEventListener("click", ({ target, shiftKey }) => {
   if (!button) return;
   const is = "selectAll" in button.dataset ? true : "selectNone" in button.dataset ? false : null;
   if (is === null) return;
+  if (!is) for (const other of $$("[name=id][type=hidden]")) other.remove();
   for (const box of $$("[name=id]")) box.checked = is;
   selected();
+});
+
+// Buttons of a selection that a narrow screen shows when they are asked for.
+main.addEventListener("click", ({ target }) => {
+  const opener = target.closest("[data-more]");
+  if (opener) opener.ariaExpanded = String(opener.ariaExpanded !== "true");
 });
 
 main.addEventListener("oceano:select", ({ target }) => {
@@ -57,11 +64,45 @@ main.addEventListener("oceano:preview", ({ target }) => {
   shown.showModal();
 });
 
+/* further faces, below those that are there, so that what is selected stays */
+
+async function append(link) {
+  main.ariaBusy = "true";
+  try {
+    const response = await fetch(link.href, { headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const cards = $$('[data-grid="faces"] .card', page);
+    if (!response.ok || !cards.length) throw new Error("not a page");
+    for (const box of cards.map((card) => $("[name=id]", card))) {
+      const kept = box && $(`[name=id][type=hidden][value="${box.value}"]`); // selected before
+      if (kept) box.checked = true;
+      kept?.remove();
+    }
+    $('[data-grid="faces"]').append(...cards);
+    const next = $("[data-pages] [rel=next]", page);
+    if (next) link.href = next.href;
+    else link.remove();
+    $(".card-link", cards[0]).focus({ preventScroll: true });
+  } catch {
+    location.assign(link.href);
+  } finally {
+    main.ariaBusy = "false";
+  }
+}
+
+main.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-pages] [rel=next]");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  if (main.ariaBusy !== "true") append(link);
+});
+
 /* forms that change the page in place */
 
 // Where the focus was, to find what is at the same place afterwards: the next suggestion, the next group.
 function placeOf(form, submitter) {
-  const card = submitter?.closest(".card") ?? form.closest(".card");
+  const first = form.matches("[data-selection]") ? $("[name=id]:checked") : null;
+  const card = (submitter?.closest(".card") ?? form.closest(".card")) ?? first?.closest(".card");
   const grid = card?.closest("[data-grid]");
   return grid && { grid: grid.dataset.grid, at: $$(".card", grid).indexOf(card), isForm: Boolean($("input[name=name]", form)) };
 }
@@ -70,6 +111,8 @@ function focusAt(place) {
   const cards = place ? $$(`[data-grid="${place.grid}"] .card`) : [];
   const card = cards[Math.min(place?.at ?? 0, cards.length - 1)];
   const next = (card && ((place.isForm && $("input[name=name]", card)) || $(".card-link", card))) ?? $("[data-focus]");
+  const wrong = $("[aria-invalid=true]", main);
+  if (wrong) return wrong.focus();
   next?.focus({ preventScroll: true });
   if (card) card.scrollIntoView({ block: "nearest" });
 }
@@ -87,6 +130,10 @@ function show(page, place) {
   last = null;
   selected();
   focusAt(place);
+  document.dispatchEvent(new Event("oceano:toast"));
+  const refused = $("[data-refused]", main);
+  refused?.focus({ preventScroll: true });
+  refused?.scrollIntoView({ block: "center" });
 }
 
 async function send(form, submitter) {
@@ -100,7 +147,7 @@ async function send(form, submitter) {
     if (!$("main[data-state]", page)) throw new Error("not a page");
     if (response.redirected && shown.pathname !== location.pathname) return location.assign(response.url);
     if (response.redirected) {
-      shown.searchParams.delete("done");
+      for (const told of ["done", "refused"]) shown.searchParams.delete(told);
       history.replaceState(null, "", shown);
     } else history.pushState(null, "", location.href); // a question: Back leads to the page before it
     show(page, place);

@@ -516,6 +516,9 @@ async function copyPath(button) {
 }
 
 result.addEventListener("change", ({ target }) => target.name === "format" && size());
+result.addEventListener("input", ({ target }) => {
+  if (target.name === "exactly") $("[name=above][value=exactly]", target.form).checked = true;
+});
 
 /* begin */
 

@@ -5,6 +5,7 @@ import pytest
 from app.catalog import (
     CopiedNames,
     Database,
+    DismissedFaces,
     FaceNames,
     FaceTable,
     FileRecord,
@@ -13,7 +14,7 @@ from app.catalog import (
     UnnamedGroups,
     only_grouping,
 )
-from app.catalog.tables import PEOPLE
+from app.catalog.tables import DISMISSALS, PEOPLE
 from app.core.errors import OceanoError
 
 HERE, THERE = "faces__a__11111111", "faces__b__22222222"
@@ -180,3 +181,47 @@ def test_one_grouping_of_a_collection_at_a_time(database: Database) -> None:
     assert refused.value.code == "ingest_in_progress"
     with only_grouping(database, HERE):
         pass
+
+
+def test_single_faces_come_in_pages_by_how_clear_they_are(database: Database, table: FaceTable) -> None:
+    _person(database, "ana")
+    singles = [_face(f"s{number}", f"s{number}", clear=number % 3 > 0) for number in range(10)]
+    pair, persons = [_face("p1", "p"), _face("p2", "p")], [_face("a1", "ana")]
+    table.write([*singles, *pair, *persons])
+    CopiedNames(database, HERE).write(
+        [
+            FaceNames("s1", "image-s1", "ana", "1"),
+            FaceNames("s2", "image-s2", dismissed="set_aside"),
+            FaceNames("p2", "image-p2", dismissed="not_a_face"),
+        ]
+    )
+    groups = UnnamedGroups(database, HERE)
+    clear = ["p1", "s4", "s5", "s7", "s8"]
+    assert [face for _, face in groups.singles(clear=True, limit=10)] == clear
+    assert [face for _, face in groups.singles(clear=False, limit=10)] == ["s0", "s3", "s6", "s9"]
+    first = groups.singles(clear=True, limit=2)
+    assert first == [("p", "p1"), ("s4", "s4")]
+    assert [face for _, face in groups.singles(clear=True, after=first[-1][0], limit=10)] == clear[2:]
+    table.forget_groups(["s4", "s0", "s5", "s2"])
+    assert groups.ungrouped(clear=True, limit=10) == ["s4", "s5"]
+    assert groups.ungrouped(clear=True, after="s4", limit=10) == ["s5"]
+    assert groups.ungrouped(clear=False, limit=10) == ["s0"]
+    assert groups.of_faces(["s4", "s7", "s1", "s2", "a1"]) == {"s4": None, "s7": "s7"}
+    assert groups.sizes(["p", "s7", "s4", "ana"]) == {"p": 1, "s7": 1}
+    assert UnnamedGroups(database, THERE).singles(clear=True, limit=10) == []
+
+
+def test_dismissals_come_in_pages_the_last_one_first(database: Database) -> None:
+    with database.writing() as connection:
+        for number, kind in enumerate(["set_aside", "not_a_face"] * 3 + ["set_aside"]):
+            place = {"image_id": f"image-{number}", "page": 0, "x1": 0.0, "y1": 0.0, "x2": 9.0, "y2": 9.0}
+            when = f"2026-01-0{1 + number // 4}T00:00:00Z"
+            row = {"id": str(number), "kind": kind, "dismissed_by": "ana", "dismissed_at": when, **place}
+            connection.execute(DISMISSALS.insert().values(row))
+    dismissed = DismissedFaces(database)
+    assert [one.id for _, one in dismissed.newest("set_aside", limit=10)] == ["6", "4", "2", "0"]
+    assert [one.id for _, one in dismissed.newest("not_a_face", limit=10)] == ["5", "3", "1"]
+    first = dismissed.newest("set_aside", limit=3)
+    when, last = first[-1]
+    assert (len(first), when) == (3, "2026-01-01T00:00:00Z")
+    assert [one.id for _, one in dismissed.newest("set_aside", after=(when, last.id), limit=3)] == ["0"]

@@ -84,7 +84,7 @@ class World:
 
     def name(self, name: str, *face_ids: str) -> Person:
         """Name faces."""
-        done = self.naming.create(Profile(name=name), list(face_ids), BY)
+        done = self.naming.create(Profile(name=name), list(face_ids), BY, same_image=True)
         assert done.person is not None
         return done.person
 

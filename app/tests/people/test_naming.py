@@ -113,6 +113,29 @@ def test_a_face_with_another_name_is_not_taken_without_asking(named: Named) -> N
     assert (named.now(one).faces, named.now(one).version) == (1, 2)
 
 
+def test_a_name_is_taken_only_from_those_of_whom_that_was_said(named: Named) -> None:
+    one, two = named.person("One", 0), named.person("Two", 4)
+    with pytest.raises(OceanoError, match="1 of the faces") as caught:
+        named.naming.create(Profile(name="Other"), face_ids(0, 4), ANA, replace=[one.id])
+    assert caught.value.details["person_ids"] == [two.id]
+    named.naming.create(Profile(name="Other"), face_ids(0, 4), ANA, replace=[one.id, two.id])
+    assert named.names_in_index() == {0: "Other", 4: "Other"}
+
+
+def test_two_faces_of_one_picture_get_one_name_only_if_that_was_said(named: Named) -> None:
+    named.index.upsert(gallery(people=11, of_each=4, images={41: 40})[40:])  # 40 and 41 are in one picture
+    with pytest.raises(OceanoError) as caught:
+        named.person("Ana", 40, 41, 43)
+    assert (caught.value.code, caught.value.details["faces"]) == ("person_in_image", 2)
+    ana = named.person("Ana", 40, 43)
+    with pytest.raises(OceanoError) as caught:
+        named.naming.assign(ana.id, 1, face_ids(40, 41, 43), ANA)
+    assert (caught.value.code, caught.value.details["faces"]) == ("person_in_image", 1)
+    named.naming.assign(ana.id, 1, face_ids(41), ANA, same_image=True)
+    named.naming.assign(ana.id, 2, face_ids(40, 41), ANA)  # what is so already needs no word
+    assert named.names_in_index() == {40: "Ana", 41: "Ana", 43: "Ana"}
+
+
 def test_a_rejected_face_loses_the_name_and_is_remembered(named: Named) -> None:
     person = named.person("Ana", 0, 1)
     named.naming.reject(person.id, 1, face_ids(1, 2), ANA)
@@ -147,7 +170,7 @@ def test_a_split_moves_only_the_faces_that_were_selected(named: Named) -> None:
     assert (done.person.name, done.person.faces) == ("Eva", 2)
     assert named.names_in_index() == {0: "Ana", 1: "Eva", 2: "Ana", 3: "Eva"}
     assert len(named.store.rejections_of(person.id)) == 2
-    with pytest.raises(OceanoError, match="1 of the faces are not this person's"):
+    with pytest.raises(OceanoError, match="1 of the faces is not this person's"):
         named.naming.split(person.id, 2, face_ids(0, 9), "Nobody", ANA)
 
 

@@ -111,6 +111,18 @@ def test_an_export_again_writes_nothing(bench: Bench) -> None:
     assert (done.written, done.unchanged) == (0, 1)
 
 
+def test_the_names_of_hidden_people_are_written_only_if_that_is_asked_for(bench: Bench) -> None:
+    bench.name("a.jpg", "Ana")
+    bench.name("b.jpg", "Ben")
+    (ben,) = bench.store.named("Ben")
+    bench.naming.edit(ben.id, ben.version, Profile(hidden=True), Author("test"))
+    assert bench.export().done.written == 1
+    assert (bench.folder / "a.jpg.xmp").exists()
+    assert not (bench.folder / "b.jpg.xmp").exists()
+    assert bench.export(hidden=True).done.written == 1
+    assert b"Ben" in (bench.folder / "b.jpg.xmp").read_bytes()
+
+
 def test_an_export_does_not_make_an_ingest_name_anybody_anew(bench: Bench) -> None:
     bench.name("a.jpg", "Ana")
     bench.export()

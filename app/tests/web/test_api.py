@@ -368,7 +368,7 @@ def test_group_by_keeps_the_best_match_of_each(client: TestClient, index: Index)
     index.upsert(same_image)
     by_person = _post(client, group_by="person").json()["faces"][0]["matches"]
     people = [match["person"] for match in by_person if match["person"] is not None]
-    assert (people, len(by_person)) == ([{"id": ada["id"], "name": "Ada"}], 5)
+    assert (people, len(by_person)) == ([{"id": ada["id"], "name": "Ada", "hidden": False}], 5)
     by_image = _post(client, group_by="image_id").json()["faces"][0]["matches"]
     assert len(by_image) == len({match["image_id"] for match in by_image}) == 5
 
@@ -551,7 +551,7 @@ def test_a_stored_face_is_told_with_every_path_of_its_image(client: TestClient, 
     body = client.get(f"/faces/{stored.face_id}").json()
     assert body["face_id"] == stored.face_id
     assert body["paths"] == ["/photos/1.jpg"], "without a ledger's entry at least the first path is known"
-    assert body["person"] == {"id": ada["id"], "name": "Ada"}
+    assert body["person"] == {"id": ada["id"], "name": "Ada", "hidden": False}
     assert (body["image_id"], body["width"]) == (stored.payload.image_id, 640)
     assert "embedding" not in body
     ledger = client.app.state.services.ledger  # type: ignore[attr-defined]
@@ -885,7 +885,8 @@ def test_the_openapi_document_names_every_route_with_its_fields(client: TestClie
         ("DELETE", "/people/{person_id}"), ("GET", "/people/{person_id}/faces"), ("POST", "/people/{person_id}/faces"),
         ("POST", "/people/{person_id}/reject"), ("POST", "/people/{person_id}/merge"),
         ("POST", "/people/{person_id}/split"), ("GET", "/people/{person_id}/suggestions"),
-        ("GET", "/people/{person_id}/together"), ("GET", "/people/groups"), ("GET", "/people/groups/{group_id}"),
+        ("GET", "/people/{person_id}/together"), ("GET", "/people/unnamed"), ("GET", "/people/dismissed"),
+        ("GET", "/people/groups"), ("GET", "/people/groups/{group_id}"),
         ("POST", "/faces/dismiss"), ("GET", "/changes"), ("POST", "/changes/{number}/undo"),
     }  # fmt: skip
     ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
@@ -901,7 +902,7 @@ def test_the_openapi_document_names_every_route_with_its_fields(client: TestClie
         schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
         assert set(schema["properties"]) == fields
         if path == "/search":
-            assert set(FaceFilter.__dataclass_fields__) <= fields
+            assert set(FaceFilter.__dataclass_fields__) - {"not_person"} <= fields
             continue
         files = {name for name, one in schema["properties"].items() if one.get("format") == "binary"}
         assert files == set(schema["required"]) == {name for name in fields if name.startswith("image")}

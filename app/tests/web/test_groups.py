@@ -42,7 +42,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     with TestClient(create_app(settings, FakeEngine(), index), follow_redirects=False) as running:
         for name in filter(None, NAMES):
             of_name = [one.face_id for number, one in enumerate(stored()) if NAMES[(number // 2 + 1) % 3] == name]
-            assert running.post("/people", json={"name": name, "face_ids": of_name}).status_code == 200
+            person = {"name": name, "face_ids": of_name, "same_image": True}
+            assert running.post("/people", json=person).status_code == 200
         yield running
 
 

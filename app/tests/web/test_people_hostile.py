@@ -312,7 +312,7 @@ def test_without_the_catalog_a_change_fails_and_searches_go_on(
         found = client.post(f"/faces/{FACE}/search")
         assert found.status_code == 200
         people = {match["face_id"]: match["person"] for match in found.json()["combined"]["matches"]}
-        assert people[FACE] == {"id": made["id"], "name": None}
+        assert people[FACE] == {"id": made["id"], "name": None, "hidden": None}
         assert people[ids_of(ADA)[4]] is None
 
 

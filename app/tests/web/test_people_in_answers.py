@@ -47,10 +47,10 @@ def client(settings: Settings, index: MemoryIndex) -> Iterator[TestClient]:
         yield client
 
 
-def named(client: TestClient, name: str, faces: list[FacePoint]) -> dict[str, str]:
+def named(client: TestClient, name: str, faces: list[FacePoint]) -> dict[str, Any]:
     answer = client.post("/people", json={"name": name, "face_ids": ids_of(faces)})
     assert answer.status_code == 200, answer.text
-    return {"id": answer.json()["person"]["id"], "name": name}
+    return {"id": answer.json()["person"]["id"], "name": name, "hidden": False}
 
 
 def searched(client: TestClient, **fields: Any) -> Any:

@@ -62,6 +62,26 @@ def code_of(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
+def test_a_person_of_other_folders_is_looked_up_like_one_who_is_unknown(
+    client: TestClient, people: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    count, retrieve, scroll = MemoryIndex.facet, MemoryIndex.retrieve, MemoryIndex.scroll
+    for name, method in (("facet", count), ("retrieve", retrieve), ("scroll", scroll)):
+
+        def logged(*args: Any, name: str = name, method: Any = method, **options: Any) -> Any:
+            asked.append(name)
+            return method(*args, **options)
+
+        monkeypatch.setattr(MemoryIndex, name, logged)
+    done: list[list[str]] = []
+    for person_id in (people["Ben"]["id"], "0f9e6f8a-0a9f-5f0c-9d0e-7a0f3a3b1c2d"):
+        asked.clear()
+        assert code_of(client.get(f"/people/{person_id}", headers=SOME)) == (404, "person_unknown")
+        done.append([*asked])
+    assert done[0] == done[1]
+
+
 def test_only_people_with_a_face_in_the_folder_are_listed_with_the_faces_there(
     client: TestClient, people: dict[str, dict[str, Any]]
 ) -> None:

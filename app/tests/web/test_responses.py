@@ -34,7 +34,8 @@ def test_a_match_tells_where_its_picture_lies_and_no_embedding() -> None:
     body = MatchedFace.of(listed, BANDS, Names({ADA.id: ADA}), "/faces").model_dump(mode="json")
     assert body == {
         "face_id": stored.face_id, "image_id": f"{1:064x}", "similarity": 0.712346, "sureness": "very_likely",
-        "person": {"id": ADA.id, "name": "Ada"}, "path": "/photos/1.jpg", "page": 0, "width": stored.payload.width,
+        "person": {"id": ADA.id, "name": "Ada", "hidden": False},
+        "path": "/photos/1.jpg", "page": 0, "width": stored.payload.width,
         "height": stored.payload.height, "taken_at": None, "bbox": [1.0, 2.0, 30.5, 40.25], "quality": 0.8,
         "flaws": [], "group_size": 3, "together": [], "thumb_url": f"/faces/thumbs/{stored.face_id}",
         "image_url": f"/faces/images/{1:064x}",
@@ -67,11 +68,11 @@ def test_a_face_has_the_name_of_the_catalog_and_without_the_catalog_the_id() -> 
     named, unnamed = point(1, person=ADA.id).payload, point(2).payload
     ref = Names({ADA.id: ADA}).of(named)
     assert ref is not None
-    assert ref.model_dump() == {"id": ADA.id, "name": "Ada"}
+    assert ref.model_dump() == {"id": ADA.id, "name": "Ada", "hidden": False}
     assert Names().of(named) is None, "deleted meanwhile"
     unread = Names(is_read=False).of(named)
     assert unread is not None
-    assert unread.model_dump() == {"id": ADA.id, "name": None}
+    assert unread.model_dump() == {"id": ADA.id, "name": None, "hidden": None}
     assert [one.of(unnamed) for one in (Names({ADA.id: ADA}), Names(is_read=False))] == [None, None]
 
 

@@ -234,7 +234,7 @@ def test_a_card_leads_on_to_other_questions(client: TestClient, face: str, point
     questions = {one.words: one.attributes["href"] for one in menu if "photo/" not in one.attributes["href"]}
     other = points[1].face_id
     assert questions["More like this face"] == f"/face/{other}"
-    assert parse_qs(urlsplit(questions["Not this person"]).query) == {"clear": ["1"], "not": [other]}
+    assert parse_qs(urlsplit(questions["Leave out faces like this"]).query) == {"clear": ["1"], "not": [other]}
 
 
 def test_only_a_flaw_is_told(client: TestClient, face: str) -> None:

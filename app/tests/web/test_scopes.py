@@ -58,6 +58,7 @@ _DIFFERENT: Final = {
 }  # fmt: skip
 _VOLATILE: Final = (
     (re.compile(r"[0-9a-f]{32}"), "REQUEST"),
+    (re.compile(r'^"([0-9]+)-[0-9a-f]{8}"$'), r'"\1-CHANGED_AT"'),  # an ETag has a digest of the times in the body
     (re.compile(r"oceano-[0-9]{4}-[0-9-]+"), "oceano-NOW-"),
     (re.compile(r"((?:/|%2F)kept(?:/|%2F))[A-Za-z0-9_-]{16}"), r"\1KEPT"),
     (re.compile(r"[0-9.,]+ (ms|s|seconds?|minutes?)\b"), "TIME"),
@@ -377,12 +378,16 @@ ROUTES: Final[dict[tuple[str, str], Callable[[Asker], Iterator[Call]]]] = {
             ),
             *(
                 Call(f"/people?{one}&lang=en", {"headers": PAGE})
-                for one in ("", "order=name", "q=e", "q=Benita", "tab=groups", "tab=hidden")
+                for one in ("", "order=name", "q=e", "q=Benita", "tab=groups", "tab=hidden", "tab=single", "tab=aside")
             ),
             Call(f"/people?after={asker.foreign['people']}"),
         ]
     ),
     ("GET", "/people/groups"): _once("/people/groups", "/people/groups?limit=1"),
+    ("GET", "/people/unnamed"): _once("/people/unnamed", "/people/unnamed?limit=1"),
+    ("GET", "/people/dismissed"): _once(
+        "/people/dismissed", "/people/dismissed?limit=1", "/people/dismissed?kind=not_a_face"
+    ),
     ("GET", "/people/groups/{group_id}"): lambda asker: iter(
         [
             Call(f"/people/groups/{one}{query}")

@@ -110,7 +110,7 @@ def _row(listed: ListedMatch, bands: Bands, names: _Names) -> dict[str, str | in
         "taken_at": stored.taken_at,
         "similarity": round(match.similarity, 6),
         "sureness": bands.of(match.similarity),
-        "person": None if person is None else person.name,
+        "person": None if person is None or person.hidden else person.name,
         "face_id": match.face_id,
         "image_id": stored.image_id,
         "x1": x1,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from app.core.errors import OceanoError
 
-_VERSION: Final = re.compile(r'"([0-9]{1,16})"')
+_VERSION: Final = re.compile(r'"([0-9]{1,16})(?:-[0-9a-f]{8})?"')
 
 
-def etag_of(version: int) -> str:
-    """Return the entity tag of a version."""
-    return f'"{version}"'
+def etag_of(version: int, shown: BaseModel) -> str:
+    """Return the entity tag of what is shown of a version: an ingest changes the number of faces, not the version."""
+    digest = hashlib.sha256(shown.model_dump_json().encode()).hexdigest()
+    return f'"{version}-{digest[:8]}"'
 
 
 def is_known(request: Request, etag: str) -> bool:

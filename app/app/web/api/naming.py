@@ -56,7 +56,9 @@ async def create_person(
     body, by = sent.body, Author(access.who, sent.key)
     profile = Profile(body.name, body.hidden, body.birth_date, body.notes)
     done = await services.lookups.run(
-        lambda: services.people.naming.create(profile, body.face_ids, by, replace=body.replace)
+        lambda: services.people.naming.create(
+            profile, body.face_ids, by, replace=body.replace, same_image=body.same_image
+        )
     )
     return await changed(request, services, response, done, "person.create")
 
@@ -107,7 +109,13 @@ async def assign_faces(
     by = Author(access.who, sent.key)
     done = await services.lookups.run(
         lambda: services.people.naming.assign(
-            known, version, body.face_ids, by, source=body.source, replace=body.replace
+            known,
+            version,
+            body.face_ids,
+            by,
+            source=body.source,
+            replace=body.replace,
+            same_image=body.same_image,
         )
     )
     return await changed(request, services, response, done, "person.assign", {"person_id": known})
@@ -214,7 +222,7 @@ async def changed(
     root = root_path_of(request)
     shown = None if person_id is None else await services.lookups.run(_seen, services, person_id, root)
     if shown is not None:
-        response.headers["ETag"] = etag_of(shown.version)
+        response.headers["ETag"] = etag_of(shown.version, shown)
     response.headers["Cache-Control"] = "no-store"
     return ChangedResponse(
         model=Model.of(services.engine.pack),

@@ -13,6 +13,7 @@ from app.security import hash_of
 from app.service import FacePage, Services
 from app.web.api.etags import etag_of, is_known
 from app.web.api.people_forms import (
+    DismissedOptions,
     Paged,
     PeopleOptions,
     PersonFacesOptions,
@@ -42,6 +43,7 @@ from app.web.root_path import root_path_of
 _HIDDEN: Final = {"false": False, "true": True, "all": None}
 _PEOPLE: Final = QueryOptions(PeopleOptions)
 _PAGED: Final = QueryOptions(Paged)
+_DISMISSED: Final = QueryOptions(DismissedOptions)
 _FACES: Final = QueryOptions(PersonFacesOptions)
 _SUGGESTIONS: Final = QueryOptions(SuggestionOptions)
 _TOGETHER: Final = QueryOptions(TogetherOptions)
@@ -74,7 +76,7 @@ async def groups(
     request: Request, services: ServicesDep, options: Annotated[Paged, Depends(_PAGED.read)]
 ) -> GroupsResponse:
     """Return the groups of faces without a name that are likely to show one person, largest first."""
-    page = await services.lookups.run(lambda: services.people.groups(after=options.after, limit=options.limit))
+    page = await services.lookups.run(lambda: services.people.unnamed.groups(after=options.after, limit=options.limit))
     await write_audit(request, "people.groups", {"groups": len(page.groups)})
     root = root_path_of(request)
     found = [GroupBody.of(one, root) for one in page.groups]
@@ -89,10 +91,41 @@ async def group(
     known = _canonical(group_id)
     if known is None:
         raise _no_group(group_id)
-    page = await services.lookups.run(lambda: services.people.group(known, after=options.after, limit=options.limit))
+    page = await services.lookups.run(
+        lambda: services.people.unnamed.group(known, after=options.after, limit=options.limit)
+    )
     if not page.faces and options.after is None:
         raise _no_group(group_id)
     await write_audit(request, "people.groups", {"group_id": known, "faces": len(page.faces)})
+    return _faces(request, services, page)
+
+
+@router.get("/people/unnamed", openapi_extra=_PAGED.openapi)
+async def unnamed(
+    request: Request, services: ServicesDep, options: Annotated[Paged, Depends(_PAGED.read)]
+) -> PersonFacesResponse:
+    """Return the faces without a name that are in no group with another one, clear ones first; not dismissed ones.
+
+    Faces that were not grouped yet are not listed. In a part of the folders, a page may have few faces, or none, and
+    not be the last one.
+    """
+    page = await services.lookups.run(lambda: services.people.unnamed.single(after=options.after, limit=options.limit))
+    await write_audit(request, "people.unnamed", {"faces": len(page.faces)})
+    return _faces(request, services, page)
+
+
+@router.get("/people/dismissed", openapi_extra=_DISMISSED.openapi)
+async def dismissed(
+    request: Request, services: ServicesDep, options: Annotated[DismissedOptions, Depends(_DISMISSED.read)]
+) -> PersonFacesResponse:
+    """Return the faces that were set aside, or are none, the last one first; `POST /faces/dismiss` takes that back.
+
+    A page may have few faces, or none, and not be the last one: images may be deleted, or not in your folders.
+    """
+    page = await services.lookups.run(
+        lambda: services.people.unnamed.dismissed(options.kind, after=options.after, limit=options.limit)
+    )
+    await write_audit(request, "people.dismissed", {"kind": options.kind, "faces": len(page.faces)})
     return _faces(request, services, page)
 
 
@@ -100,14 +133,15 @@ async def group(
 async def person(
     request: Request, person_id: str, services: ServicesDep, response: Response
 ) -> PersonResponse | Response:
-    """Return a person. The `ETag` is the version, for `If-Match` of a change; answers `If-None-Match`."""
+    """Return a person. The `ETag` has the version, for `If-Match` of a change; answers `If-None-Match`."""
     shown = await services.lookups.run(services.people.get, person_id_from(person_id))
-    headers = {"ETag": etag_of(shown.person.version), "Cache-Control": "private, no-cache"}
+    answer = PersonResponse(model=_model(services), person=PersonBody.of(shown, root_path_of(request)))
+    headers = {"ETag": etag_of(shown.person.version, answer.person), "Cache-Control": "private, no-cache"}
     await write_audit(request, "person.view", {"person_id": shown.person.id, "faces": shown.faces})
     if is_known(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
-    return PersonResponse(model=_model(services), person=PersonBody.of(shown, root_path_of(request)))
+    return answer
 
 
 @router.get("/people/{person_id}/faces", openapi_extra=_FACES.openapi)
@@ -155,7 +189,9 @@ async def together(
 ) -> TogetherResponse:
     """Return who is in images with a person, and in how many, most first."""
     known = person_id_from(person_id)
-    found = await services.lookups.run(lambda: services.people.together(known, limit=options.limit))
+    found = await services.lookups.run(
+        lambda: services.people.together(known, hidden=_HIDDEN[options.hidden], limit=options.limit)
+    )
     await write_audit(request, "person.together", {"person_id": known, "people": len(found)})
     root = root_path_of(request)
     return TogetherResponse(model=_model(services), together=[TogetherBody.of(one, root) for one in found])

@@ -27,6 +27,7 @@ _VALID: Final[Mapping[str, str]] = {
     "version": "the version of the person that you saw, a whole number",
     "source": "manual or confirmed",
     "replace": "true or false",
+    "same_image": "true or false",
     "others": f'a list of 1 to {MAX_MERGED} objects {{"id", "version"}} of people, UUIDs and whole numbers',
     "kind": "set_aside, not_a_face or null",
     "person_id": "the id of a person, a UUID",
@@ -37,6 +38,7 @@ _FaceIds = Annotated[list[_Id], Field(min_length=1, max_length=MAX_FACES, descri
 _Name = Annotated[str, StringConstraints(max_length=10 * MAX_NAME)]  # spaces are removed before it is measured
 _Notes = Annotated[str, StringConstraints(max_length=10 * MAX_NOTES)]
 _Date = Annotated[str, StringConstraints(max_length=40)]
+_Hidden = Literal["false", "true", "all"]
 _Version = Annotated[int, Field(ge=0, le=_MAX_VERSION)]
 _SEEN: Final = "of the person as the request saw it; or send `If-Match`"
 
@@ -55,6 +57,7 @@ class NewPerson(_Json):
     notes: _Notes = Field("", description=f"at most {MAX_NOTES} characters")
     face_ids: list[_Id] = Field([], max_length=MAX_FACES, description="faces of the person")
     replace: bool = Field(False, description="also take faces that have another name")
+    same_image: bool = Field(False, description="several of the faces may be in one image, such as a collage")
 
 
 class EditedPerson(_Json):
@@ -81,6 +84,7 @@ class AssignedFaces(_Json):
     face_ids: _FaceIds
     source: Literal["manual", "confirmed"] = Field("manual", description="named by hand, or a confirmed suggestion")
     replace: bool = Field(False, description="also take faces that have another name")
+    same_image: bool = Field(False, description="also name a second face of an image with this name")
 
 
 class RejectedFaces(_Json):
@@ -141,10 +145,15 @@ class PeopleOptions(Paged):
 
     valid: ClassVar[Mapping[str, str]] = {**_VALID, "hidden": "false, true or all", "order": "faces or name"}
     name: _Name = Field("", description="part of the name; upper and lower case and accents do not matter")
-    hidden: Literal["false", "true", "all"] = Field(
-        "false", description="people who are not hidden, those who are, or both"
-    )
+    hidden: _Hidden = Field("false", description="people who are not hidden, those who are, or both")
     order: Literal["faces", "name"] = Field("faces", description="most faces first, or by name")
+
+
+class DismissedOptions(Paged):
+    """Query parameters of `GET /people/dismissed`."""
+
+    valid: ClassVar[Mapping[str, str]] = {**_VALID, "kind": "set_aside or not_a_face"}
+    kind: Literal["set_aside", "not_a_face"] = Field("set_aside", description="set aside, or not a face")
 
 
 class PersonFacesOptions(Paged):
@@ -165,6 +174,8 @@ class SuggestionOptions(_Parameters):
 class TogetherOptions(_Parameters):
     """Query parameters of `GET /people/{person_id}/together`."""
 
+    valid: ClassVar[Mapping[str, str]] = {**_VALID, "hidden": "false, true or all"}
+    hidden: _Hidden = Field("false", description="people who are not hidden, those who are, or both")
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_TOGETHER, description="largest number of people")
 
 

@@ -21,7 +21,7 @@ class PersonBody(BaseModel):
 
     id: str = Field(description="a UUID")
     name: str = Field(description="may be empty, and others may have the same")
-    hidden: bool = Field(description="left out of lists")
+    hidden: bool = Field(description="left out of what shows or offers people, unless it is asked for")
     faces: int = Field(description="number of faces")
     cover: str | None = Field(description="face_id of the face that stands for the person; null if there is none")
     cover_url: str | None = Field(description="address of its thumbnail")
@@ -110,12 +110,23 @@ class SuggestedFace(FaceBody):
     )
     clear: bool = Field(description="it has no flaw")
     sure: bool = Field(description="so likely that all such faces may be confirmed together")
+    doubt: Literal["unclear", "somebody_else", "not_similar"] | None = Field(
+        description="why it is not sure: it has a flaw, it resembles somebody else as much, or neither the person nor "
+        "the other faces of the group enough; null if it is sure"
+    )
 
     @classmethod
     def of_suggestion(cls, one: Suggestion, root_path: str = "") -> SuggestedFace:
         """Describe a suggestion."""
         face = FaceBody.of(one.record, root_path).model_dump()
-        return cls(**face, similarity=round(one.similarity, 6), reason=one.reason, clear=one.clear, sure=one.sure)
+        return cls(
+            **face,
+            similarity=round(one.similarity, 6),
+            reason=one.reason,
+            clear=one.clear,
+            sure=one.sure,
+            doubt=one.doubt,
+        )
 
 
 class GroupBody(BaseModel):
@@ -189,7 +200,7 @@ class PersonResponse(Response):
 
 
 class PersonFacesResponse(Response):
-    """Body of `GET /people/{person_id}/faces` and of `GET /people/groups/{group_id}`."""
+    """Body of the lists of faces: of a person, of a group, without a name and a group, or dismissed."""
 
     faces: list[PersonFaceBody]
     total: int | None = Field(description="number of all of them; null if it is not known")

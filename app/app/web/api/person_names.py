@@ -18,11 +18,12 @@ class PersonRef(BaseModel):
 
     id: str = Field(description="a UUID")
     name: str | None = Field(description="may be empty; null if the catalog cannot be read")
+    hidden: bool | None = Field(description="whether not to show the name; null if the catalog cannot be read")
 
     @classmethod
     def of(cls, person: Person) -> PersonRef:
         """Name a person."""
-        return cls(id=person.id, name=person.name)
+        return cls(id=person.id, name=person.name, hidden=person.hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Names:
             return None
         if (person := self.people.get(payload.person)) is not None:
             return PersonRef.of(person)
-        return None if self.is_read else PersonRef(id=payload.person, name=None)
+        return None if self.is_read else PersonRef(id=payload.person, name=None, hidden=None)
 
 
 class IdentifiedFace(BaseModel):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -11,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse
 
 from app.catalog import Change
-from app.security import Access
+from app.security import LOCAL, Access
 from app.service import Services
 from app.web.deps import current_access
 from app.web.i18n import Translator, language_of, translator
@@ -22,7 +23,11 @@ from app.web.redirects import see_other
 DONE: Final = "done"
 """Query parameter of a page that follows a change: its number."""
 
+REFUSED: Final = "refused"
+"""Query parameter of a page that follows a change that could not be undone: its number."""
+
 _MAX_DIGITS: Final = 15
+_MOST: Final = 1_000  # changes of a page, which has one line for all of an ingest
 _FIRST, _LAST = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"  # a name of another script stays in place
 
 
@@ -40,6 +45,10 @@ class ChangeView:
         person_id: whom it was about; empty if it was about none.
         undone: it was undone.
         may_undo: it is not undone, and whoever sees it may do that.
+        is_undo: it undid another one, which is done again if this one is undone.
+        refused: why it could not be undone just now; empty if nobody tried.
+        goes_to: name of the person, as a page that follows the change links to them; empty without a link.
+        parts: the changes that this line stands for, newest first; empty if it is a single one.
     """
 
     number: int
@@ -51,6 +60,10 @@ class ChangeView:
     person_id: str
     undone: bool
     may_undo: bool
+    is_undo: bool = False
+    refused: str = ""
+    goes_to: str = ""
+    parts: tuple[ChangeView, ...] = ()
 
 
 def change_view(change: Change, t: Translator, access: Access) -> ChangeView:
@@ -61,11 +74,62 @@ def change_view(change: Change, t: Translator, access: Access) -> ChangeView:
         change.at,
         day_text(change.at[:10], t),
         change.at[11:16],
-        printable(change.who),
+        _who(change.who, t),
         change_words(change.kind, change.details, change.faces, t),
         str(change.details.get("person_id") or ""),
         change.undone_by is not None,
         may_undo,
+        change.kind == "undo" and not change.details.get("again"),
+    )
+
+
+def change_lines(changes: Sequence[Change], t: Translator, access: Access) -> list[ChangeView]:
+    """Make the views of changes, newest first; what one ingest read from metadata is one line."""
+
+    def run(change: Change) -> object:
+        is_batch = change.kind == "metadata" and change.undone_by is None
+        return (change.kind, change.who) if is_batch else change.number
+
+    return [_line([*some], t, access) for _, some in groupby(changes, key=run)]
+
+
+def read_lines(
+    services: Services, t: Translator, access: Access, *, person_id: str | None, before: int | None = None, limit: int
+) -> tuple[list[ChangeView], bool]:
+    """Read changes, newest first, until they fill some lines; blocking.
+
+    Returns:
+        At most `limit` lines, and whether older changes follow.
+    """
+    found: list[Change] = []
+    while True:
+        some = services.people.changes(person_id=person_id, before=before, limit=limit + 1)
+        found += some[:limit]
+        lines, is_more = change_lines(found, t, access), len(some) > limit
+        if not is_more or len(lines) > limit or len(found) >= _MOST:
+            return lines[:limit], is_more or len(lines) > limit
+        before = found[-1].number
+
+
+def _line(changes: Sequence[Change], t: Translator, access: Access) -> ChangeView:
+    views = [change_view(one, t, access) for one in changes]
+    newest, oldest = views[0], views[-1]
+    if len(views) == 1:
+        return newest
+    time = newest.time
+    if newest.day != oldest.day:
+        time = f"{oldest.day}, {oldest.time} – {newest.day}, {newest.time}"
+    elif newest.time != oldest.time:
+        time = f"{oldest.time} – {newest.time}"
+    people = {one.person_id for one in views}
+    return replace(
+        newest,
+        day=newest.day if newest.day == oldest.day else "",
+        time=time,
+        text=change_words(changes[0].kind, {}, sum(one.faces for one in changes), t),
+        person_id=newest.person_id if len(people) == 1 else "",
+        may_undo=False,
+        parts=tuple(views),
     )
 
 
@@ -74,11 +138,9 @@ def change_words(kind: str, details: Mapping[str, Any], faces: int, t: Translato
     name, new = _name(details.get("name"), t), _name(details.get("new"), t)
     key = f"change.{kind}"
     if kind == "undo":
-        return _undone(str(details.get("undone")), details, faces, t)
+        return _undone(details, faces, t)
     if kind == "edit":
-        hidden = details.get("hidden")
-        what = "edit" if hidden is None else "hide" if hidden else "show"
-        return t("change.rename", name=name, new=new) if "new" in details else t(f"change.{what}", name=name)
+        return t("change.rename", name=name, new=new) if "new" in details else t(_edited(details), name=name)
     if kind == "dismiss":
         key = f"change.dismiss_{details.get('to') or 'back'}"
     if kind == "merge":
@@ -89,9 +151,27 @@ def change_words(kind: str, details: Mapping[str, Any], faces: int, t: Translato
     return t(key, name=name) if key in t.texts else t.count("change.other", faces, kind=printable(kind), name=name)
 
 
-def _undone(kind: str, details: Mapping[str, Any], faces: int, t: Translator) -> str:
-    """Say what was undone; of a change that undid another one, only that it is done again."""
-    return t("change.undo_undo") if kind == "undo" else t("change.undo", what=change_words(kind, details, faces, t))
+def _undone(details: Mapping[str, Any], faces: int, t: Translator) -> str:
+    """Say what was undone, or done again."""
+    kind = str(details.get("undone"))
+    if kind == "undo":  # of an earlier version, which did not record what is done again
+        return t("change.redo_any")
+    return t("change.redo" if details.get("again") else "change.undo", what=change_words(kind, details, faces, t))
+
+
+def _edited(details: Mapping[str, Any]) -> str:
+    """Return the key of what was changed about a person besides the name: the one thing, or that something was."""
+    if (hidden := details.get("hidden")) is not None:
+        return "change.hide" if hidden else "change.show"
+    return "change.cover" if details.get("changed") == ["cover"] else "change.edit"
+
+
+def _who(who: str, t: Translator) -> str:
+    """Say who made a change: `local` is everybody while no key is needed."""
+    kind, _, name = who.partition(" ")
+    if who == LOCAL.who:
+        return t("change.who_local")
+    return t("change.who_key", name=printable(name)) if kind == "key" else printable(name or who)
 
 
 async def toast_of(request: Request, services: Services) -> ChangeView | None:
@@ -99,27 +179,72 @@ async def toast_of(request: Request, services: Services) -> ChangeView | None:
 
     Somebody who sees some folders only is not told of changes, which may be about others.
     """
-    text = request.query_params.get(DONE, "")
-    access = current_access(request)
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and access.may("curate")):
+    access, t = current_access(request), translator(language_of(request))
+    if not (access.may("curate") and access.sees_all):
         return None
-    if not access.sees_all:
+    if number := refused_in(request):
+        return await services.lookups.run(_refused, services, number, t, access)
+    number = _number(request.query_params.get(DONE, ""))
+    return await services.lookups.run(_done, services, number, t, access, request.scope["path"]) if number else None
+
+
+def refused_in(request: Request) -> int:
+    """Return the number of the change that could not be undone before this page; 0 if there is none."""
+    return _number(request.query_params.get(REFUSED, ""))
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else 0
+
+
+def _done(services: Services, number: int, t: Translator, access: Access, path: str) -> ChangeView | None:
+    """Return a change with a link to its person, if they are still there and this is not their page."""
+    change = services.people.change(number)
+    if change is None:
         return None
-    change = await services.lookups.run(services.people.change, int(text))
-    return None if change is None else change_view(change, translator(language_of(request)), access)
+    view = change_view(change, t, access)
+    person = services.people.names([view.person_id]).get(view.person_id) if view.person_id else None
+    if person is None or path == f"/person/{person.id}":
+        return view
+    return replace(view, goes_to=_name(person.name, t))
+
+
+def _refused(services: Services, number: int, t: Translator, access: Access) -> ChangeView | None:
+    """Return a change with why it cannot be undone."""
+    change = services.people.change(number)
+    if change is None:
+        return None
+    view = change_view(change, t, access)
+    if change.undone_by is not None:
+        return replace(view, refused=t("change.refused_undone"))
+    later = services.people.later_change(number)
+    if later is None:
+        return replace(view, refused=t("change.refused"), may_undo=False)
+    what = change_words(later.kind, later.details, later.faces, t)
+    return replace(view, refused=t("change.refused_later", what=what), may_undo=False)
 
 
 def with_done(address: str, change: Change | None) -> str:
     """Return the address of a page that tells of a change; without one, the address as it would be without telling."""
+    return _telling(address, [] if change is None else [(DONE, str(change.number))])
+
+
+def with_refused(address: str, number: int) -> str:
+    """Return the address of a page that says why a change could not be undone; of the history, at its line."""
+    told = _telling(address, [(REFUSED, str(number))])
+    return f"{told.partition('#')[0]}#change-{number}" if told.startswith("/changes?") else told
+
+
+def _telling(address: str, told: Sequence[tuple[str, str]]) -> str:
+    """Return an address that tells this, and nothing that it told before."""
     rest, hash_sign, fragment = address.partition("#")
     path, _, query = rest.partition("?")
     pairs = [
         (name, value)
         for name, value in parse_qsl(query, keep_blank_values=True, errors="surrogatepass")
-        if name != DONE
+        if name not in (DONE, REFUSED)
     ]
-    if change is not None:
-        pairs.append((DONE, str(change.number)))
+    pairs += told
     return f"{path}{'?' if pairs else ''}{urlencode(pairs, errors='surrogatepass')}{hash_sign}{fragment}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlencode
@@ -17,14 +18,14 @@ from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep, current_access
 from app.web.i18n import language_of, translator
-from app.web.pages.change_views import back_to, change_view
+from app.web.pages.change_views import ChangeView, back_to, read_lines, toast_of, with_refused
 from app.web.pages.form_fields import last_of, query_fields
-from app.web.pages.people import show
+from app.web.pages.people import group_id_from, show
 from app.web.pages.person_edits import version_of
-from app.web.pages.views import error_view
+from app.web.redirects import see_other
 from app.web.uploads import read_fields
 
-CHANGES: Final = 50
+CHANGES: Final = 50  # lines of a page
 
 
 def router() -> APIRouter:
@@ -34,13 +35,12 @@ def router() -> APIRouter:
     return routes
 
 
-async def changes_page(request: Request, services: Services, failure: OceanoError | None = None) -> HTMLResponse:
+async def changes_page(request: Request, services: Services) -> HTMLResponse:
     """Render `GET /changes` for a browser; programs get JSON.
 
     Args:
         request: says which changes are shown.
         services: as the one sees them who asks.
-        failure: why a change could not be undone; None if none was to be.
 
     Raises:
         OceanoError: `forbidden` for somebody who sees some folders only; `ledger_unavailable`.
@@ -50,53 +50,67 @@ async def changes_page(request: Request, services: Services, failure: OceanoErro
     person, text = last_of(fields, "person_id"), last_of(fields, "before")
     person_id = person_id_from(person) if person else None
     before = version_of(fields, "before") if text else None
-    found = await services.lookups.run(
-        lambda: services.people.changes(person_id=person_id, before=before, limit=CHANGES + 1)
+    lines, is_more = await services.lookups.run(
+        lambda: read_lines(services, t, access, person_id=person_id, before=before, limit=CHANGES)
     )
-    shown = found[:CHANGES]
-    views = [change_view(one, t, access) for one in shown]
-    there = await services.lookups.run(services.people.names, [one.person_id for one in views if one.person_id])
-    await write_audit(request, "changes.list", {"person_id": person_id, "changes": len(shown)})
-    older = ""
-    if len(found) > CHANGES:
-        values = {"person_id": person_id, "before": shown[-1].number}
-        older = urlencode({name: value for name, value in values.items() if value})
+    ids = {one.person_id for line in lines for one in (line, *line.parts) if one.person_id}
+    there = await services.lookups.run(services.people.names, [*ids])
+    await write_audit(request, "changes.list", {"person_id": person_id, "changes": len(lines)})
+    toast = await toast_of(request, services)
+    shown = [_marked(one, toast, there) for one in lines]
+    if any(one.refused for one in shown):
+        toast = None  # the line says it
+    values = {"person_id": person_id, "before": _last(lines[-1]) if is_more else None}
     context = {
-        "changes": [one if one.person_id in there else replace(one, person_id="") for one in views],
-        "older": older,
+        "changes": shown,
+        "older": urlencode({name: value for name, value in values.items() if value}) if is_more else "",
+        "here": urlencode({name: value for name, value in {**values, "before": before}.items() if value}),
         "is_first": before is None,
         "person_id": person_id or "",
-        "failure": "" if failure is None else error_view(failure, t, "").message,
+        "toast": toast,
     }
-    status = 200 if failure is None else failure.status
-    response = await show(request, services, "changes.html", context, status=status)
+    response = await show(request, services, "changes.html", context)
     response.headers["Vary"] += ", Accept"
     return response
+
+
+def _last(line: ChangeView) -> int:
+    return line.parts[-1].number if line.parts else line.number
+
+
+def _marked(line: ChangeView, told: ChangeView | None, there: Container[str]) -> ChangeView:
+    """Return a line with why it could not be undone, and without a link to somebody who is not there any more."""
+    refused = told.refused if told is not None and told.number == line.number and not line.parts else ""
+    parts = tuple(_marked(one, told, there) for one in line.parts)
+    refused = refused or next((one.refused for one in parts if one.refused), "")
+    return replace(line, person_id=line.person_id if line.person_id in there else "", refused=refused, parts=parts)
 
 
 async def _undo(request: Request, services: ServicesDep, access: AccessDep) -> Response:
     services.require_all_folders()
     fields = await read_fields(request)
-    number = version_of(fields, "number")
+    number, address = version_of(fields, "number"), last_of(fields, "next") or "/changes"
     try:
         done = await services.lookups.run(services.people.naming.undo, number, Author(access.who))
     except OceanoError as failure:
         if failure.code != "change_conflict":
             raise
-        return await changes_page(request, services, failure)
+        return see_other(request, with_refused(address, number))
     await write_audit(request, "change.undo", {"change": number})
-    address = last_of(fields, "next") or "/changes"
-    if address.startswith("/person/") and not await _is_there(services, address):
-        address = "/people"  # the change had added the person
-    return back_to(request, address, done.change)
+    return back_to(request, await services.lookups.run(still_there, services, address), done.change)
 
 
-async def _is_there(services: Services, address: str) -> bool:
-    person_id = address.removeprefix("/person/").partition("?")[0].partition("/")[0]
+def still_there(services: Services, address: str) -> str:
+    """Return the address of a page, or that of the list if its person or group is not there any more; blocking."""
+    kind, _, rest = address.removeprefix("/").partition("/")
+    name = rest.partition("?")[0].partition("#")[0].partition("/")[0]
     try:
-        await services.lookups.run(services.people.get, person_id)
+        if kind == "person":
+            services.people.get(name)
+        elif kind == "group" and not services.people.unnamed.group(group_id_from(name), after=None, limit=1).faces:
+            return "/people?tab=groups"
     except OceanoError as failure:
-        if failure.code != "person_unknown":
+        if failure.code not in ("person_unknown", "not_found"):
             raise
-        return False
-    return True
+        return "/people" if kind == "person" else "/people?tab=groups"
+    return address

@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Final
+from urllib.parse import urlencode
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from app.catalog import DismissalKind, name_key
+from app.catalog import DismissalKind
 from app.core.errors import OceanoError
 from app.people import Author, Done, Profile, checked_name
 from app.security import Access
-from app.service import Identity, Services, ShownPerson
+from app.service import Identity, Services
 from app.web.api.people import person_id_from
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import language_of, translator
 from app.web.pages.change_views import back_to
+from app.web.pages.changes import still_there
 from app.web.pages.filters import Fields
 from app.web.pages.form_fields import all_of, last_of, query_fields
 from app.web.pages.naming_faces import ChosenFaces, chosen_faces
+from app.web.pages.naming_questions import candidates_of, people_named, standing_of
 from app.web.pages.people import names_to_complete, show
 from app.web.pages.people_views import PersonTile, person_tile
 from app.web.pages.person_edits import MAX_FIELDS, record
 from app.web.pages.views import error_view
+from app.web.redirects import see_other
 from app.web.uploads import read_fields
 
-_SAME_NAME: Final = 200
-_KINDS: Final[dict[str, DismissalKind]] = {"set_aside": "set_aside", "not_a_face": "not_a_face"}
+_KINDS: Final[dict[str, DismissalKind | None]] = {
+    "set_aside": "set_aside",
+    "not_a_face": "not_a_face",
+    "bring_back": None,
+}
 _MAX_ONCE: Final = 64
 _MAX_VERSION: Final = 15  # digits
+_MAX_ADDRESS: Final = 2000  # characters; longer ones do not pass every proxy
+_ASKED_ABOUT: Final = ("face_named", "person_in_image")
+_GROUPS: Final = "/people?tab=groups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,8 @@ class _Asked:
         person_id: whom the faces show; empty: not said.
         version: of this person.
         is_new: the name is of somebody new, whoever else has it.
-        replace: also take faces that have another name.
+        same_image: pictures may show this person twice.
+        replace: ids of people, who lose faces as the page said.
         next: address to go back to; empty: the person's page.
         once: of the page with the form, so that the same form makes one change only.
     """
@@ -54,7 +65,8 @@ class _Asked:
     person_id: str
     version: int
     is_new: bool
-    replace: bool
+    same_image: bool
+    replace: tuple[str, ...]
     next: str
     once: str
 
@@ -78,25 +90,25 @@ async def _name(request: Request, services: ServicesDep, access: AccessDep) -> R
     fields = await read_fields(request, most=MAX_FIELDS)
     faces, asked = await chosen_faces(services, fields), _asked(fields)
     if not faces.face_ids or not faces.are_as_seen(fields) or not (asked.name or asked.person_id):
-        return await _page(request, services, faces, asked)
+        return await _question(request, services, faces, asked)
     if not asked.person_id and not asked.is_new:
         same = await services.lookups.run(people_named, services, asked.name)
         if same:
-            return await _page(request, services, faces, asked, same=same)
+            return await _question(request, services, faces, asked)
     try:
         done = await services.lookups.run(_made, services, access, faces, asked)
     except OceanoError as failure:
-        if failure.code not in ("face_named", "person_changed", "person_unknown"):
+        if failure.code in _ASKED_ABOUT:
+            return await _question(request, services, faces, asked)
+        if failure.code not in ("person_changed", "person_unknown"):
             raise
-        same = await services.lookups.run(people_named, services, asked.name) if asked.name else []
-        return await _page(request, services, faces, asked, same=same, failure=failure)
+        return await _page(request, services, faces, asked, failure)
     await record(request, "person.assign" if asked.person_id else "person.create", done)
-    back = asked.next or ("" if done.person is None else f"/person/{done.person.id}")
-    return back_to(request, back, done.change)
+    return back_to(request, await services.lookups.run(_after, services, asked.next, faces, done), done.change)
 
 
 async def _dismiss(request: Request, services: ServicesDep, access: AccessDep) -> Response:
-    """Set faces aside, or say that they are none."""
+    """Set faces aside, or say that they are none, or take that back."""
     fields = await read_fields(request, most=MAX_FIELDS)
     kind = last_of(fields, "kind")
     if kind not in _KINDS:
@@ -105,36 +117,28 @@ async def _dismiss(request: Request, services: ServicesDep, access: AccessDep) -
     naming, by = services.people.naming, Author(access.who)
     done = await services.lookups.run(naming.dismiss, faces.face_ids, _KINDS[kind], by)
     await record(request, "face.dismiss", done, kind=kind)
-    return back_to(request, last_of(fields, "next") or "/people?tab=groups", done.change)
+    address = last_of(fields, "next") or _GROUPS
+    return back_to(request, await services.lookups.run(still_there, services, address), done.change)
 
 
-def people_named(services: Services, name: str) -> list[ShownPerson]:
-    """Return the people with a name, whatever its case and accents, most faces first; blocking."""
-    wanted, people = name_key(checked_name(name)), services.people
-    found = people.find(name, hidden=None, limit=_SAME_NAME).people
-    same = {one.person.id: one for one in found if name_key(one.person.name) == wanted}
-    for person in people.store.named(checked_name(name))[:_SAME_NAME]:  # `find` has parts of names, too
-        if person.id not in same:
-            same |= _visible(services, person.id)
-    return [*same.values()]
-
-
-def _visible(services: Services, person_id: str) -> dict[str, ShownPerson]:
-    try:
-        return {person_id: services.people.get(person_id)}
-    except OceanoError as failure:
-        if failure.code != "person_unknown":
-            raise
-        return {}
+def _after(services: Services, address: str, faces: ChosenFaces, done: Done) -> str:
+    """Return the address of the page that follows: the one before, the next group, or the person; blocking."""
+    if address:
+        return still_there(services, address)
+    if faces.group_id and services.people.unnamed.groups(limit=1).groups:
+        return _GROUPS
+    return "/people" if done.person is None else f"/person/{done.person.id}"
 
 
 def _made(services: Services, access: Access, faces: ChosenFaces, asked: _Asked) -> Done:
-    naming = services.people.naming
+    naming, face_ids = services.people.naming, faces.face_ids
+    taken, same_image = asked.replace, asked.same_image
 
     def make(by: Author) -> Done:
         if asked.person_id:
-            return naming.assign(asked.person_id, asked.version, faces.face_ids, by, replace=asked.replace)
-        return naming.create(Profile(name=asked.name), faces.face_ids, by, replace=asked.replace)
+            person = asked.person_id, asked.version
+            return naming.assign(*person, face_ids, by, replace=taken, same_image=same_image)
+        return naming.create(Profile(name=asked.name), face_ids, by, replace=taken, same_image=same_image)
 
     done = make(Author(access.who, _key(faces, asked)))
     if done.change is not None and done.change.undone_by is not None:  # the same form, sent again after it was undone
@@ -145,56 +149,62 @@ def _made(services: Services, access: Access, faces: ChosenFaces, asked: _Asked)
 def _key(faces: ChosenFaces, asked: _Asked) -> str | None:
     if not asked.once:
         return None
-    said = [asked.once, asked.name, asked.person_id, str(asked.replace), *sorted(faces.face_ids)]
-    return hashlib.sha256("\0".join(said).encode("utf-8", "surrogatepass")).hexdigest()
+    said = astuple(replace(asked, next=""))
+    text = "\0".join([*map(str, said), *sorted(faces.face_ids)])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _asked(fields: Fields) -> _Asked:
-    person, _, version = last_of(fields, "person").partition(":")
+    person, version, same = [*last_of(fields, "person").split(":"), "", ""][:3]
     is_number = version.isascii() and version.isdecimal() and len(version) <= _MAX_VERSION
-    typed = all_of(fields, "name")
+    typed, new = all_of(fields, "name"), last_of(fields, "new")
     return _Asked(
         checked_name(typed[-1]) if typed else "",
         person_id_from(person) if person else "",
         int(version) if is_number else 0,
-        bool(last_of(fields, "new")),
-        bool(last_of(fields, "replace")),
+        bool(new),
+        "same" in (same, new),
+        tuple(one for one in last_of(fields, "replace").split(",") if one),
         last_of(fields, "next"),
         last_of(fields, "once")[:_MAX_ONCE],
     )
 
 
+async def _question(request: Request, services: Services, faces: ChosenFaces, asked: _Asked) -> Response:
+    """Ask on a page with an address, which can be reloaded; on one without if it would be too long."""
+    values = {
+        "name": asked.name,
+        "person": f"{asked.person_id}:{asked.version}" if asked.person_id else "",
+        "new": "1" if asked.is_new else "",
+        "next": asked.next,
+        "once": asked.once,
+    }
+    pairs = [*faces.fields, *((name, value) for name, value in values.items() if value)]
+    address = f"/naming?{urlencode(pairs, errors='surrogatepass')}"
+    if len(address) > _MAX_ADDRESS:
+        return await _page(request, services, faces, asked)
+    return see_other(request, address)
+
+
 async def _page(
-    request: Request,
-    services: Services,
-    faces: ChosenFaces,
-    asked: _Asked,
-    *,
-    same: Sequence[ShownPerson] = (),
-    failure: OceanoError | None = None,
+    request: Request, services: Services, faces: ChosenFaces, asked: _Asked, failure: OceanoError | None = None
 ) -> HTMLResponse:
     t = translator(language_of(request))
-    likely = None if same or failure else await _likely(services, faces)
-    chosen = await _chosen(services, asked) if failure is not None and failure.code == "face_named" else None
+    people = await services.lookups.run(
+        lambda: candidates_of(services, asked.name, asked.person_id, is_new=asked.is_new)
+    )
+    standing = await services.lookups.run(standing_of, services, faces.face_ids, people, t)
+    likely = None if standing.candidates or asked.name else await _likely(services, faces)
     context = {
         "faces": faces,
         "asked": asked,
-        "same": [person_tile(one) for one in same],
-        "likely": likely,
-        "chosen": chosen,
-        "is_named": failure is not None and failure.code == "face_named",
+        "standing": standing,
+        "likely": likely if likely and likely.id not in [one.id for one, _ in standing.named] else None,
         "failure": "" if failure is None else error_view(failure, t, "").message,
         "names": await services.lookups.run(names_to_complete, services),
         "once": asked.once or uuid4().hex,
     }
     return await show(request, services, "naming.html", context, status=200 if failure is None else failure.status)
-
-
-async def _chosen(services: Services, asked: _Asked) -> PersonTile | None:
-    """Return the person whom the faces are to show, with the version of now."""
-    if not asked.person_id:
-        return None
-    return person_tile(await services.lookups.run(services.people.get, asked.person_id))
 
 
 async def _likely(services: Services, faces: ChosenFaces) -> PersonTile | None:

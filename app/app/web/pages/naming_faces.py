@@ -32,6 +32,7 @@ class ChosenFaces:
         face_ids: at most `MAX_FACES`.
         samples: some of them, to be shown; of a search, the first ones and the least similar ones.
         fields: names and values with which a form chooses the same faces again.
+        group_id: the group that they are; empty for others.
         above: lowest similarity of a search, two decimals; empty for others.
         digest: of the faces of a search: the next form must be about the same ones; empty for others.
         is_cut: there are more than `MAX_FACES`.
@@ -40,6 +41,7 @@ class ChosenFaces:
     face_ids: tuple[str, ...]
     samples: tuple[str, ...]
     fields: tuple[tuple[str, str], ...]
+    group_id: str = ""
     above: str = ""
     digest: str = ""
     is_cut: bool = False
@@ -78,7 +80,7 @@ def _of_group(services: Services, group_id: str) -> ChosenFaces:
     face_ids: list[str] = []
     after: str | None = None
     while True:
-        page = services.people.group(group_id, after=after, limit=_GROUP_PAGE)
+        page = services.people.unnamed.group(group_id, after=after, limit=_GROUP_PAGE)
         face_ids += [one.record.face_id for one in page.faces]
         after = page.next
         if after is None or len(face_ids) >= MAX_FACES:
@@ -87,12 +89,14 @@ def _of_group(services: Services, group_id: str) -> ChosenFaces:
         raise no_group()
     taken = tuple(face_ids[:MAX_FACES])
     is_cut = after is not None or len(face_ids) > MAX_FACES
-    return ChosenFaces(taken, taken[:SAMPLES], (("of_group", group_id), ("faces", str(len(taken)))), is_cut=is_cut)
+    fields = (("of_group", group_id), ("faces", str(len(taken))))
+    return ChosenFaces(taken, taken[:SAMPLES], fields, group_id, is_cut=is_cut)
 
 
 async def _of_search(services: Services, fields: Fields) -> ChosenFaces:
     """Find the unnamed matches of a search from a similarity on, the most similar of each image."""
-    above = _similarity(last_of(fields, "above"))
+    chosen = last_of(fields, "above")
+    above = _similarity(last_of(fields, "exactly") if chosen == "exactly" else chosen)
     filters = read_filters(parse_qs(last_of(fields, "filters")))
     query = await _query(services, fields, filters)
     where = replace(query.where or FaceFilter(), unnamed=True, person=None)
@@ -104,7 +108,7 @@ async def _of_search(services: Services, fields: Fields) -> ChosenFaces:
     names = ("query", "person_face", "filters")
     sent = [(name, value) for name in names for value in all_of(fields, name)]
     shown = two_decimals(above)
-    return ChosenFaces(tuple(face_ids), tuple(samples), (*sent, ("above", shown)), shown, _digest(face_ids), is_cut)
+    return ChosenFaces(tuple(face_ids), tuple(samples), (*sent, ("above", shown)), "", shown, _digest(face_ids), is_cut)
 
 
 async def _query(services: Services, fields: Fields, filters: Filters) -> Query:

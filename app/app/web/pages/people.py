@@ -1,4 +1,4 @@
-"""The pages of all people: those with a name, the groups of unnamed faces, those who are hidden; one group."""
+"""The lists of people: with a name, hidden; of faces without one: in groups, single, dismissed. And one group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from app.catalog import Order
+from app.catalog import DismissalKind, Order
 from app.core.errors import OceanoError
 from app.people import MAX_NAME
 from app.security import hash_of
@@ -19,13 +19,14 @@ from app.service import PeoplePage, Services
 from app.web.audit import write_audit
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import ServicesDep
-from app.web.i18n import language_of, translator
+from app.web.i18n import Translator, language_of, translator
 from app.web.pages.change_views import toast_of
 from app.web.pages.form_fields import last_of, query_fields
-from app.web.pages.people_views import GroupTile, PersonTile, face_views, group_tile, person_tile
+from app.web.pages.people_views import FaceView, GroupTile, PersonTile, face_views, group_tile, person_tile
 from app.web.pages.templating import render
 
-TABS: Final = ("named", "groups", "hidden")
+TABS: Final = ("named", "groups", "single", "aside", "hidden")
+KINDS: Final[tuple[DismissalKind, ...]] = ("set_aside", "not_a_face")
 PEOPLE: Final = 120  # tiles of a page
 GROUPS: Final = 30
 FACES: Final = 120
@@ -44,6 +45,8 @@ class PeopleView:
         order: of the people.
         people: named or hidden ones.
         groups: groups of unnamed faces.
+        faces: single or dismissed ones.
+        kind: how these faces were dismissed; empty in other lists.
         next: where the next page begins; empty at the end.
         after: where this page begins; empty: it is the first one.
     """
@@ -53,8 +56,15 @@ class PeopleView:
     order: Order
     people: tuple[PersonTile, ...]
     groups: tuple[GroupTile, ...]
+    faces: tuple[FaceView, ...]
+    kind: str
     next: str
     after: str
+
+    @property
+    def is_of_people(self) -> bool:
+        """Whether the list has people, who can be searched and ordered."""
+        return self.tab in ("named", "hidden")
 
     @property
     def is_first(self) -> bool:
@@ -65,7 +75,8 @@ class PeopleView:
         """Return the query string of the page with changes; blank values are left out."""
         order = "" if self.order == "faces" else self.order
         tab = "" if self.tab == TABS[0] else self.tab
-        values = {"tab": tab, "q": self.text, "order": order} | changes
+        kind = "" if self.kind in ("", KINDS[0]) else self.kind
+        values = {"tab": tab, "kind": kind, "q": self.text, "order": order} | changes
         return urlencode({name: value for name, value in values.items() if value})
 
 
@@ -87,13 +98,15 @@ async def people_page(request: Request, services: Services) -> HTMLResponse:
     tab = tab if tab in TABS else TABS[0]
     order: Order = "name" if last_of(fields, "order") == "name" else "faces"
     text, after = last_of(fields, "q")[:MAX_NAME], checked_after(fields)
-    view, names = await services.lookups.run(_view, services, tab, text, order, after)
-    if tab == "groups":
-        await write_audit(request, "people.groups", {"groups": len(view.groups)})
+    if tab in ("named", "hidden"):
+        view = await services.lookups.run(_of_people, services, tab, text, order, after)
     else:
-        asked = {"people": len(view.people), "name": hash_of(text) if text else None}
-        await write_audit(request, "people.list", asked)
-    context = {"view": view, "names": names, "tabs": TABS, "once": uuid.uuid4().hex}
+        kind = KINDS[1] if last_of(fields, "kind") == KINDS[1] else KINDS[0]
+        t = translator(language_of(request))
+        view = await services.lookups.run(_of_faces, services, tab, kind, after, t)
+    await _write(request, view)
+    names = [] if view.is_of_people else await services.lookups.run(names_to_complete, services)
+    context = {"view": view, "names": names, "tabs": TABS, "kinds": KINDS, "once": uuid.uuid4().hex}
     response = await show(request, services, "people.html", context)
     response.headers["Vary"] += ", Accept"
     return response
@@ -156,21 +169,43 @@ def no_group() -> OceanoError:
     return OceanoError("not_found", "there is no group at this address now; its faces may have a name")
 
 
-def _view(services: Services, tab: str, text: str, order: Order, after: str | None) -> tuple[PeopleView, list[str]]:
-    people = services.people
+def _of_people(services: Services, tab: str, text: str, order: Order, after: str | None) -> PeopleView:
+    found: PeoplePage = services.people.find(text, hidden=tab == "hidden", order=order, after=after, limit=PEOPLE)
+    tiles = tuple(map(person_tile, found.people))
+    return PeopleView(tab, text, order, tiles, (), (), "", found.next or "", after or "")
+
+
+def _of_faces(services: Services, tab: str, kind: DismissalKind, after: str | None, t: Translator) -> PeopleView:
+    """Return the list of groups, of single faces, or of those that were dismissed in a way."""
+    unnamed = services.people.unnamed
     if tab == "groups":
-        page = people.groups(after=after, limit=GROUPS)
-        view = PeopleView(tab, "", "faces", (), tuple(map(group_tile, page.groups)), page.next or "", after or "")
+        page = unnamed.groups(after=after, limit=GROUPS)
+        tiles = tuple(map(group_tile, page.groups))
+        return PeopleView(tab, "", "faces", (), tiles, (), "", page.next or "", after or "")
+    if tab == "single":
+        found, said = unnamed.single(after=after, limit=FACES), ""
     else:
-        found: PeoplePage = people.find(text, hidden=tab == "hidden", order=order, after=after, limit=PEOPLE)
-        view = PeopleView(tab, text, order, tuple(map(person_tile, found.people)), (), found.next or "", after or "")
-    return view, names_to_complete(services) if tab == "groups" else []
+        found, said = unnamed.dismissed(kind, after=after, limit=FACES), kind
+    faces = face_views(found.faces, t)
+    return PeopleView(tab, "", "faces", (), (), faces, said, found.next or "", after or "")
+
+
+async def _write(request: Request, view: PeopleView) -> None:
+    if view.is_of_people:
+        asked = {"people": len(view.people), "name": hash_of(view.text) if view.text else None}
+        await write_audit(request, "people.list", asked)
+    elif view.tab == "groups":
+        await write_audit(request, "people.groups", {"groups": len(view.groups)})
+    elif view.tab == "single":
+        await write_audit(request, "people.unnamed", {"faces": len(view.faces)})
+    else:
+        await write_audit(request, "people.dismissed", {"kind": view.kind, "faces": len(view.faces)})
 
 
 async def _group(request: Request, group_id: str, services: ServicesDep) -> HTMLResponse:
     fields, group_id = query_fields(request), group_id_from(group_id)
     after = checked_after(fields)
-    page = await services.lookups.run(lambda: services.people.group(group_id, after=after, limit=FACES))
+    page = await services.lookups.run(lambda: services.people.unnamed.group(group_id, after=after, limit=FACES))
     if not page.faces:
         raise no_group()
     t = translator(language_of(request))

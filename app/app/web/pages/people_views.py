@@ -30,6 +30,7 @@ class PersonTile:
         version: of the person.
         images: number of images with the person of the page; 0 in other lists.
         beside: face_id of the cover of the person of the page, for a search for both; empty in other lists.
+        hidden: whether the person is.
     """
 
     id: str
@@ -39,6 +40,7 @@ class PersonTile:
     version: int
     images: int = 0
     beside: str = ""
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class FaceView:
         sureness: what the similarity means; None without one.
         reason: `group` or `similar` for a suggestion; empty for others.
         sure: a suggestion that may be confirmed with all others like it.
+        doubt: why it may not; empty if it is sure.
     """
 
     face_id: str
@@ -79,6 +82,7 @@ class FaceView:
     sureness: Sureness | None = None
     reason: str = ""
     sure: bool = False
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class PersonView:
         shown: the name for display; in place of an empty one, a text that says so.
         cover: face_id; empty if there is none.
         faces: their number.
-        hidden: left out of lists.
+        hidden: left out of what shows or offers people.
         birth_date: as it is; empty if unknown.
         born: the same in words.
         notes: any text.
@@ -117,10 +121,15 @@ def shown_name(person: Person | None, t: Translator) -> str:
     return printable(person.name) or t("person.no_name")
 
 
+def name_beside(person: Person | None, t: Translator) -> str:
+    """Return the name of a person for a face that is shown; of somebody hidden, a text that says so. Empty for None."""
+    return t("person.hidden_one") if person is not None and person.hidden else shown_name(person, t)
+
+
 def person_tile(shown: ShownPerson) -> PersonTile:
     """Make the tile of a person."""
     one = shown.person
-    return PersonTile(one.id, printable(one.name), shown.cover or "", shown.faces, one.version)
+    return PersonTile(one.id, printable(one.name), shown.cover or "", shown.faces, one.version, hidden=one.hidden)
 
 
 def together_tiles(found: Iterable[Together], cover: str | None) -> tuple[PersonTile, ...]:
@@ -186,6 +195,7 @@ def suggestion_views(found: Sequence[Suggestion], bands: Bands, t: Translator) -
                 bands.of(one.similarity),
                 one.reason,
                 one.sure,
+                one.doubt or "",
             )
         )
     return tuple(views)

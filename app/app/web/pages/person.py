@@ -18,10 +18,11 @@ from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import Translator, language_of, translator
-from app.web.pages.change_views import ChangeView, change_view
+from app.web.pages.change_views import ChangeView, change_lines, read_lines
 from app.web.pages.counted import BarView, facets_view
 from app.web.pages.filters import Filters
 from app.web.pages.form_fields import last_of, query_fields
+from app.web.pages.names import printable
 from app.web.pages.people import FACES, checked_after, show
 from app.web.pages.people_views import (
     FaceView,
@@ -36,8 +37,10 @@ from app.web.pages.views import error_view
 
 SUGGESTIONS: Final = 60
 ORDERS: Final[tuple[FaceOrder, ...]] = ("newest", "oldest", "similarity")
+_WITHOUT_DATES: Final[FaceOrder] = "similarity"
 _MOST_COUNTED: Final = 20_000  # faces; to count more by year takes too long
 _ANY: Final = -1.0  # lowest cosine similarity
+_FIELDS: Final = ("name", "birth_date", "notes")  # that a message may be about
 _TOGETHER: Final = 12
 _HISTORY: Final = 20
 
@@ -70,6 +73,7 @@ class _Page:
     person: PersonView
     faces: tuple[FaceView, ...]
     order: FaceOrder
+    has_dates: bool
     next: str
     is_first: bool
     suggestions: tuple[FaceView, ...]
@@ -125,18 +129,23 @@ async def person_page(
     """
     fields, t = query_fields(request), translator(language_of(request))
     asked = last_of(fields, "order")
-    order = next((one for one in ORDERS if one == asked), ORDERS[0])
+    order = next((one for one in ORDERS if one == asked), None)
     after = checked_after(fields) if failure is None else None
     entered = entered or Entered()
     page = await services.lookups.run(lambda: _page(services, access, person_id, order, after, entered, failure, t))
     await write_audit(request, "person.view", {"person_id": person_id}, again=f"person {person_id}")
+    message = "" if failure is None else error_view(failure, t, "").message
+    wrong_field = str(failure.details.get("field", "")) if failure is not None and entered.form == "edit" else ""
+    if wrong_field == "birth_date":
+        message = t("person.wrong_date", value=printable(entered.birth_date))
     context: dict[str, Any] = {
         "page": page,
         "bars": await _years(services, page) if page.is_first else (),
         "entered": entered,
         "orders": ORDERS,
         "is_stale": failure is not None and failure.code == "person_changed",
-        "failure": "" if failure is None else error_view(failure, t, "").message,
+        "failure": message,
+        "wrong_field": wrong_field if wrong_field in _FIELDS else "",
     }
     return await show(request, services, "person.html", context, status=200 if failure is None else failure.status)
 
@@ -165,7 +174,7 @@ def _page(
     services: Services,
     access: Access,
     person_id: str,
-    order: FaceOrder,
+    asked: FaceOrder | None,
     after: str | None,
     entered: Entered,
     failure: OceanoError | None,
@@ -173,14 +182,20 @@ def _page(
 ) -> _Page:
     people = services.people
     shown = people.get(person_id)
+    order = asked or ORDERS[0]
     found = people.faces(person_id, order=order, after=after, limit=FACES)
+    has_dates = any(one.record.payload.taken_at for one in found.faces) or people.has_dates(person_id)
     is_first, may_edit = after is None, access.may("curate")
+    if not has_dates and is_first and order != _WITHOUT_DATES:
+        order = _WITHOUT_DATES
+        found = people.faces(person_id, order=order, limit=FACES)
     suggested = people.suggestions(person_id, limit=SUGGESTIONS) if is_first and may_edit else []
     company = people.together(person_id, limit=_TOGETHER) if is_first else []
     return _Page(
         person_view(shown, t),
         face_views(found.faces, t),
         order,
+        has_dates,
         found.next or "",
         is_first,
         suggestion_views(suggested, services.bands, t),
@@ -194,7 +209,7 @@ def _history(services: Services, access: Access, person_id: str, limit: int, t: 
     """Return the newest changes of a person; none for somebody who sees some folders only."""
     if limit == 0 or not access.sees_all:
         return ()
-    return [change_view(one, t, access) for one in services.people.changes(person_id=person_id, limit=limit)]
+    return read_lines(services, t, access, person_id=person_id, limit=limit)[0]
 
 
 def _missed(
@@ -209,4 +224,5 @@ def _missed(
     """Return what changed since the version that a form saw: each change raises it by one."""
     if failure is None or failure.code != "person_changed" or entered.version is None:
         return ()
-    return _history(services, access, person_id, min(max(0, version - entered.version), _HISTORY), t)
+    limit = min(max(0, version - entered.version), _HISTORY) if access.sees_all else 0
+    return change_lines(services.people.changes(person_id=person_id, limit=limit), t, access)

@@ -51,16 +51,17 @@ async def _merge_page(
     failure: OceanoError | None = None,
 ) -> HTMLResponse:
     """Show people to choose from, or the person and the chosen one side by side."""
-    t, text = translator(language_of(request)), last_of(query_fields(request), "q")[:MAX_NAME]
+    fields, t = query_fields(request), translator(language_of(request))
+    text, with_hidden = last_of(fields, "q")[:MAX_NAME], bool(last_of(fields, "hidden"))
     person_id = person_id_from(person_id)
     one = await services.lookups.run(services.people.get, person_id)
     other: ShownPerson | None = None
     found: list[ShownPerson] = []
+    has_hidden = False
     if other_id:
         other = await services.lookups.run(services.people.get, person_id_from(other_id))
     else:
-        page = await services.lookups.run(lambda: services.people.find(text, hidden=None, limit=_FOUND + 1))
-        found = [candidate for candidate in page.people if candidate.person.id != person_id][:_FOUND]
+        found, has_hidden = await services.lookups.run(_candidates, services, person_id, text, with_hidden)
     both = [shown for shown in (one, other) if shown is not None]
     await write_audit(request, "person.view", {"person_id": person_id}, once=f"person {person_id}")
     context = {
@@ -68,10 +69,20 @@ async def _merge_page(
         "other": None if other is None else person_view(other, t),
         "found": [person_tile(candidate) for candidate in found],
         "text": text,
+        "has_hidden": has_hidden,
         "newest": await services.lookups.run(_newest, services, access, both, t) if failure else [],
         "failure": "" if failure is None else error_view(failure, t, "").message,
     }
     return await show(request, services, "merge.html", context, status=200 if failure is None else failure.status)
+
+
+def _candidates(services: Services, person_id: str, text: str, with_hidden: bool) -> tuple[list[ShownPerson], bool]:
+    """Return people to merge with, and whether hidden ones are left out: they are found by their names, too."""
+    is_for_all = with_hidden or bool(text)
+    page = services.people.find(text, hidden=None if is_for_all else False, limit=_FOUND + 1)
+    found = [candidate for candidate in page.people if candidate.person.id != person_id][:_FOUND]
+    hidden = [] if is_for_all else services.people.find(hidden=True, limit=2).people
+    return found, any(candidate.person.id != person_id for candidate in hidden)
 
 
 async def _merge(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:

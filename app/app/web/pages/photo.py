@@ -27,14 +27,15 @@ from app.web.pages.change_views import toast_of
 from app.web.pages.filters import FIRST_PAGE
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.names import encodable, printable
-from app.web.pages.people_views import shown_name
+from app.web.pages.people_views import name_beside
 from app.web.pages.result_parts import outline
 from app.web.pages.result_views import OutlineView, day_text
 from app.web.pages.templating import render
 from app.web.uploads import Decoding
 
-_ORIGIN: Final = re.compile(  # a result or a person, to whom the page leads back
-    r"/((face/(?P<face>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})|(kept|search)/[0-9A-Za-z_-]+)|(?P<person>person/[0-9a-f-]{36}))(\?.*)?"
+_ORIGIN: Final = re.compile(  # a result, a person or a list of faces, to which the page leads back
+    r"/((face/(?P<face>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})|(kept|search)/[0-9A-Za-z_-]+)"
+    r"|(?P<list>(person|group)/[0-9a-f-]{36}|people))(\?.*)?"
 )
 _LARGEST_BADGE: Final = 0.024  # the photograph is as large as the screen
 _SIMILARITY: Final = re.compile(r"[01]\.[0-9]{2}")
@@ -50,6 +51,7 @@ class PhotoFace:
         outline: in pixels of the upright image.
         name: of the person; empty if it has none.
         person_id: of the person; empty if it has none.
+        dismissed: `set_aside` or `not_a_face`; empty if it was not dismissed.
         is_chosen: the match of the result that the page was opened from.
         together: address below the root of that result with this person as well; empty for the person searched for.
     """
@@ -59,6 +61,7 @@ class PhotoFace:
     outline: OutlineView
     name: str
     person_id: str
+    dismissed: str
     is_chosen: bool
     together: str
 
@@ -252,9 +255,10 @@ def _near_view(image: StoredImage, t: Translator) -> NearView:
 
 def _faces(services: Services, image: StoredImage, chosen: str, back: str, t: Translator) -> Iterator[PhotoFace]:
     origin = _ORIGIN.fullmatch(back)
-    others = _others(services, image, chosen) if origin and not origin["person"] else frozenset()
+    others = _others(services, image, chosen) if origin and not origin["list"] else frozenset()
     ids = [record.payload.person for record in image.faces if record.payload.person]
     people = services.people.names(ids) if ids else {}
+    dismissed = services.people.unnamed.kinds(image.faces)
     for number, record in enumerate(image.faces, 1):
         person = people.get(record.payload.person or "")
         shape = outline(record.payload.bbox, number, image.width, image.height, largest_badge=_LARGEST_BADGE)
@@ -263,8 +267,9 @@ def _faces(services: Services, image: StoredImage, chosen: str, back: str, t: Tr
             record.face_id,
             number,
             shape,
-            shown_name(person, t),
+            name_beside(person, t),
             "" if person is None else person.id,
+            dismissed.get(record.face_id, ""),
             record.face_id == chosen,
             together,
         )
@@ -296,7 +301,7 @@ def _copies(image: StoredImage) -> Sequence[Copy]:
 def _why(services: Services, chosen: str, back: str, told: str) -> Why | None:
     """Say what the similarity of a hit means; without one from the result, compare with the face it starts from."""
     origin = _ORIGIN.fullmatch(back)
-    if origin is None or origin["person"] or not chosen or chosen == origin["face"]:
+    if origin is None or origin["list"] or not chosen or chosen == origin["face"]:
         return None
     start = origin["face"] or ""
     if _SIMILARITY.fullmatch(told) and float(told) <= 1:

@@ -16,7 +16,7 @@ from app.web.pages.asked import Asked
 from app.web.pages.counted import BandView, FacetsView, band_views, facets_view
 from app.web.pages.filters import LEAST_MIN, Filters
 from app.web.pages.names import printable
-from app.web.pages.people_views import shown_name
+from app.web.pages.people_views import name_beside, shown_name
 from app.web.pages.result_parts import (
     cards,
     crop_view,
@@ -106,7 +106,7 @@ async def result_view(
     first, last = spans(page)
     shown = [one.match.payload.person for one in page.matches]
     same, person_id = ("", "") if start is None else (start.image_id, start.person or "")
-    names = await names_of(services, [*shown, filters.named, person_id], t)
+    names = await names_of(services, [*shown, person_id], t, asked=filters.named)
     return ResultView(
         place=place,
         examples=(examples := example_views(asked.examples, place)),
@@ -130,19 +130,37 @@ async def result_view(
         kept=kept,
         names=names,
         asked_for=person_id if person_id in names else "",
-        sure_from=f"{math.ceil(max(bands.very_likely, query.threshold) * 100) / 100:.2f}",
+        sure_from=_from(bands.very_likely, query),
+        likely_from=_from(bands.likely, query),
     )
 
 
-async def names_of(services: Services, person_ids: Iterable[str | None], t: Translator) -> dict[str, str]:
+def _from(band: float, query: Query) -> str:
+    """Return the lowest similarity of a band in a result, two decimals; empty if no match can have it."""
+    least = math.ceil(max(band, query.threshold) * 100) / 100
+    return f"{least:.2f}" if least <= 1 else ""
+
+
+async def names_of(
+    services: Services, person_ids: Iterable[str | None], t: Translator, *, asked: str | None
+) -> dict[str, str]:
     """Return the names of people for display, by id; without None, empty and unknown ids.
+
+    Args:
+        services: as the one sees them who asks.
+        person_ids: whom the shown faces are of.
+        t: the language.
+        asked: the person whom somebody asked for by name, which is shown even if the person is hidden.
 
     Raises:
         OceanoError: `ledger_unavailable`.
     """
-    wanted = list(dict.fromkeys(one for one in person_ids if one))
+    wanted = list(dict.fromkeys(one for one in (*person_ids, asked) if one))
     found = await services.lookups.run(services.people.names, wanted) if wanted else {}
-    return {person_id: shown_name(person, t) for person_id, person in found.items()}
+    return {
+        person_id: shown_name(person, t) if person_id == asked else name_beside(person, t)
+        for person_id, person in found.items()
+    }
 
 
 async def facets_of(services: Services, query: Query, filters: Filters) -> tuple[FacetsView, tuple[BandView, ...]]:

@@ -249,7 +249,8 @@ class ResultView:
         has_names: some faces have names, so that matches can be grouped by person.
         names: of people, by id: those of the filters, and of the face that the result starts from.
         asked_for: id of the person of that face; empty if that is unknown.
-        sure_from: similarity, two decimals, from which on all matches may be named at once.
+        sure_from: lowest similarity of a very likely match, two decimals; empty if no match can have it.
+        likely_from: the same of a likely match.
         folder_names: of the folders in the filters.
         kept: the kept search whose result it is; None for others.
     """
@@ -277,6 +278,7 @@ class ResultView:
     names: Mapping[str, str] = field(default_factory=dict)
     asked_for: str = ""
     sure_from: str = ""
+    likely_from: str = ""
 
     def count(self, t: Translator) -> str:
         """Return the number of matches: exact if it is known, else "100+"."""
