@@ -37,7 +37,8 @@ _LONG_WEIGHT: Final = 100  # short reads wait for a long one
 _WAITING_READS: Final = 16  # start readers when so many had to wait within _WINDOW_SECONDS
 _WINDOW_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 600.0
-_AFTER_FAILURE_SECONDS: Final = 60.0
+_AFTER_FAILURE_SECONDS: Final = 2.0  # doubled by each further failure
+_MOST_AFTER_FAILURE_SECONDS: Final = 60.0
 # Bytes that a copy cannot share with the shard: points outside the graph. Writes wait while they are copied.
 _MAX_COPIED: Final = 1_000_000_000
 
@@ -69,6 +70,7 @@ class Readers:
         self._waited: list[float] = []
         self._last_wait = 0.0
         self._not_before = 0.0
+        self._pause = _AFTER_FAILURE_SECONDS
         self._closed = False
 
     def call(self, op: Op, message: bytes) -> bytes:
@@ -179,9 +181,11 @@ class Readers:
             catch_up.follow()
             self._join(reader, source, catch_up)
             log.info("reader %s started in %.1f s", copy.name, time.monotonic() - began)
+            self._pause = _AFTER_FAILURE_SECONDS
         except (OceanoError, OSError, WorkerGone) as failure:
             log.warning("no reader was started: %r", failure)
-            self._not_before = time.monotonic() + _AFTER_FAILURE_SECONDS
+            self._not_before = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _MOST_AFTER_FAILURE_SECONDS)
             if reader is not None:
                 reader.kill()
             shutil.rmtree(copy, ignore_errors=True)

@@ -109,6 +109,14 @@ def test_what_is_written_while_a_reader_starts_is_in_it(index: FaceIndex, settin
             assert everything(index) == {*ids_of(FACES), *ids_of(more[50:])}
 
 
+def test_a_reader_that_could_not_start_is_started_again_soon(index: FaceIndex, settings: Settings) -> None:
+    """A build that replaces the shard while a reader starts is enough."""
+    with searches(index):
+        wait_until(lambda: readers_of(settings) != [], 60)
+        kill(readers_of(settings)[0])
+        wait_until(joined(settings), 30)
+
+
 @pytest.mark.parametrize("which", ["reader", "worker"])
 def test_no_search_fails_when_a_process_is_killed(which: str, index: FaceIndex, settings: Settings) -> None:
     with searches(index):
