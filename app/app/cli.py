@@ -22,6 +22,7 @@ from app.commands.process import interruptible, open_settings
 from app.commands.setup_cli import models, setup
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OceanoError
 from app.core.files import restore_umask
+from app.core.memory import collect_rarely
 from app.core.native_output import divert_warnings
 
 cli = typer.Typer(
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if arguments is None:
         divert_warnings()
+        collect_rarely()
     command = typer.main.get_command(cli)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as for stderr, so that any file name can be printed

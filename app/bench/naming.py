@@ -23,6 +23,7 @@ import numpy as np
 
 from app.catalog import CATALOG_FILE, PeopleStore, open_sqlite
 from app.core.config import load_settings
+from app.core.memory import collect_rarely
 from app.core.types import FaceFilter, Floats
 from app.index import open_index
 from app.people import Author, NamesCopy, Naming, Profile
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
+    collect_rarely()  # as the service does
     with tempfile.TemporaryDirectory(prefix="oceano-bench-") as name:
         settings = load_settings(None, data_dir=Path(name))
         with (

@@ -15,7 +15,7 @@ from app.catalog.covers import choose_covers
 from app.catalog.database import AnyRow, Database, execute_many, insert_or_ignore, insert_or_replace, rows, storable
 from app.catalog.people import Place
 from app.catalog.tables import ASSIGNMENTS, CHANGED_PEOPLE, CHANGED_ROWS, CHANGES, PEOPLE
-from app.catalog.undoing import conflict, put_back
+from app.catalog.undoing import COVERS, conflict, put_back
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
 
@@ -139,8 +139,11 @@ class ChangeLog:
             .where(CHANGED_PEOPLE.c.person_id.in_(people), CHANGED_PEOPLE.c.change > number)
         )
         newest = of_people.order_by(CHANGED_PEOPLE.c.change.desc()).limit(_AT_ONCE)
-        own = select(CHANGED_ROWS.c.row_id).where(CHANGED_ROWS.c.change == number)
-        query = select(CHANGED_ROWS.c.change).where(CHANGED_ROWS.c.change.in_(newest), CHANGED_ROWS.c.row_id.in_(own))
+        is_said = CHANGED_ROWS.c.table_name != COVERS
+        own = select(CHANGED_ROWS.c.row_id).where(CHANGED_ROWS.c.change == number, is_said)
+        query = select(CHANGED_ROWS.c.change).where(
+            CHANGED_ROWS.c.change.in_(newest), CHANGED_ROWS.c.row_id.in_(own), is_said
+        )
         found = rows(self.database, query.order_by(CHANGED_ROWS.c.change.desc()).limit(1))
         if not found:
             added = own.where(CHANGED_ROWS.c.table_name == PEOPLE.name, CHANGED_ROWS.c.before.is_(None))
@@ -197,6 +200,7 @@ class Making:
         self._people: set[str] = set()
         self._faces: set[tuple[Any, ...]] = set()
         self._assigned: list[Row] = []
+        self._covers: dict[str, tuple[str | None, str | None]] = {}  # before and after
 
     @property
     def details(self) -> dict[str, Any]:
@@ -273,14 +277,23 @@ class Making:
             undone_by = number if undone_by is None else None
             number = self.connection.execute(select(CHANGES.c.undoes).where(row)).scalar_one()
 
+    def set_cover(self, person_id: str, before: str | None, after: str | None) -> None:
+        """Set a cover that nobody chose: it follows from the faces, so it never stands in the way of an undo."""
+        self.connection.execute(update(PEOPLE).where(PEOPLE.c.id == person_id).values(cover=after))
+        first, _ = self._covers.get(person_id, (before, None))
+        self._covers[person_id] = (first, after)
+
     def finish(self) -> None:
         """Count the faces of the people, choose their covers, raise their versions and write the journal.
 
-        Nothing if nothing changed. Covers that are chosen here are not in the journal: to undo a change, they need not
-        be as they were.
+        Nothing if nothing changed.
         """
         if not self._journal:
             return
+        for person_id, before, after in choose_covers(self.connection, self._people, self._assigned, self.ratings):
+            self.set_cover(person_id, before, after)
+        for person_id, (cover_before, cover_after) in sorted(self._covers.items()):
+            self._write_down(COVERS, person_id, None, {"cover": cover_before}, {"cover": cover_after})
         connection, now = self.connection, timestamp()
         number = int(connection.execute(select(func.coalesce(func.max(CHANGES.c.number), 0))).scalar_one()) + 1
         self.change = Change(
@@ -300,7 +313,6 @@ class Making:
         for some in chunks(sorted(self._people), _AT_ONCE):
             touched = update(PEOPLE).where(PEOPLE.c.id.in_(some))
             connection.execute(touched.values(faces=counted, version=PEOPLE.c.version + 1, changed_at=now))
-        choose_covers(connection, self._people, self._assigned, self.ratings)
 
     def _note(self, table: Table, before: Row | None, after: Row | None) -> None:
         row = after or before
@@ -312,11 +324,14 @@ class Making:
             if table is ASSIGNMENTS and after is not None:
                 self._assigned.append(after)
             self._faces.add((row["image_id"], row["page"], row["x1"], row["y1"], row["x2"], row["y2"]))
+        self._write_down(table.name, row["id"], row.get("image_id"), before, after)
+
+    def _write_down(self, table: str, row_id: str, image_id: str | None, before: Row | None, after: Row | None) -> None:
         self._journal.append(
             {
-                "table_name": table.name,
-                "row_id": row["id"],
-                "image_id": row.get("image_id"),
+                "table_name": table,
+                "row_id": row_id,
+                "image_id": image_id,
                 "before": None if before is None else _json(before),
                 "after": None if after is None else _json(after),
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, exists, select
 
 from app.catalog.people import Place, place_in
 from app.catalog.tables import ASSIGNMENTS, PEOPLE
@@ -21,7 +21,7 @@ def choose_covers(
     person_ids: Collection[str],
     assigned: Sequence[Mapping[str, Any]],
     ratings: Mapping[Place, float],
-) -> None:
+) -> list[tuple[str, str | None, str]]:
     """Choose a cover for people who have none, or whose cover is not their face any more.
 
     The best of the faces that they have just got; else the one that they have had for the longest time, and of several
@@ -32,6 +32,9 @@ def choose_covers(
         person_ids: the people.
         assigned: the rows of assignments that the change has put.
         ratings: how well faces stand for a person; faces without one are compared by their size.
+
+    Returns:
+        The people with their covers before and after.
     """
     lacking = _without_cover(connection, person_ids)
     best: dict[str, tuple[tuple[float, float], str]] = {}
@@ -40,17 +43,21 @@ def choose_covers(
             place = place_in(row)
             found = ((ratings.get(place, 0.0), area(place.bbox)), str(row["id"]))
             best[row["person_id"]] = max(found, best.get(row["person_id"], found))
-    for person_id in sorted(lacking):
+    chosen = []
+    for person_id, before in sorted(lacking.items()):
         cover = best[person_id][1] if person_id in best else _first(connection, person_id)
         if cover is not None:
-            connection.execute(update(PEOPLE).where(PEOPLE.c.id == person_id).values(cover=cover))
+            chosen.append((person_id, before, cover))
+    return chosen
 
 
-def _without_cover(connection: Connection, person_ids: Collection[str]) -> set[str]:
+def _without_cover(connection: Connection, person_ids: Collection[str]) -> dict[str, str | None]:
+    """Return the people whose cover is not their face, with this cover."""
     own = exists().where(_FACE.id == PEOPLE.c.cover, _FACE.person_id == PEOPLE.c.id)
-    found: set[str] = set()
+    found: dict[str, str | None] = {}
     for some in chunks(sorted(person_ids), _AT_ONCE):
-        found.update(connection.execute(select(PEOPLE.c.id).where(PEOPLE.c.id.in_(some), ~own)).scalars())
+        lacking = connection.execute(select(PEOPLE.c.id, PEOPLE.c.cover).where(PEOPLE.c.id.in_(some), ~own))
+        found |= {row.id: row.cover for row in lacking}
     return found
 
 

@@ -22,6 +22,9 @@ Source = Literal["manual", "confirmed", "metadata"]
 DismissalKind = Literal["set_aside", "not_a_face"]
 Order = Literal["faces", "name"]
 
+MAX_KEY: Final = 500
+"""Characters of a name that searches and orders compare: some characters stand for many."""
+
 _PERSON: Final = PEOPLE.c
 _SAME_FACE: Final = 0.4  # overlap of the boxes of two detectors; those of two faces seldom reach 0.1
 _AT_ONCE: Final = 500  # values of one query
@@ -125,6 +128,11 @@ class PeopleStore:
         """Return the people with exactly this name, the oldest first."""
         query = select(PEOPLE).where(_PERSON.name_key == name_key(name), _PERSON.name == name)
         return [to_person(row) for row in self._rows(query.order_by(_PERSON.created_at, _PERSON.id))]
+
+    def alike(self, name: str, limit: int) -> list[Person]:
+        """Return the people with a name, whatever its case and accents, most faces first."""
+        query = select(PEOPLE).where(_PERSON.name_key == name_key(name))
+        return [to_person(row) for row in self._rows(query.order_by(_PERSON.faces.desc(), _PERSON.id).limit(limit))]
 
     def find(
         self,
@@ -255,9 +263,9 @@ class PeopleStore:
 
 
 def name_key(name: str) -> str:
-    """Return what searches compare of a name: without case, accents, and differences of width."""
+    """Return what searches compare of a name: the beginning, without case, accents, and differences of width."""
     plain = unicodedata.normalize("NFKD", name.casefold())
-    return "".join(sign for sign in plain if not unicodedata.combining(sign))
+    return "".join(sign for sign in plain if sign != "\0" and not unicodedata.combining(sign))[:MAX_KEY]
 
 
 def to_person(row: Mapping[str, Any] | RowMapping) -> Person:

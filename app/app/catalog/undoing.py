@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Table, select
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _TABLES: Final = {table.name: table for table in (PEOPLE, ASSIGNMENTS, REJECTIONS, DISMISSALS)}
 _COUNTED: Final = frozenset({"faces", "version", "changed_at"})  # columns that follow from others
 _CHOSEN: Final = "cover"  # follows from the faces unless somebody has chosen it
+COVERS: Final = "covers"
+"""Stands for the table in the journal's rows about covers that nobody chose."""
 
 
 def put_back(making: Making, number: int) -> None:
@@ -36,10 +38,11 @@ def put_back(making: Making, number: int) -> None:
     query = select(CHANGED_ROWS).where(CHANGED_ROWS.c.change == number).order_by(CHANGED_ROWS.c.place)
     for row in making.connection.execute(query):
         of_table[row.table_name].append(row)
+    covers = {row.row_id: (_cover(row.before), _cover(row.after)) for row in of_table[COVERS]}
     removed: list[Row] = []  # people, whose faces must be gone first
     restored: dict[Table, list[Row]] = {}
     for name, table in _TABLES.items():
-        put, gone = _steps(making, number, table, of_table[name])
+        put, gone = _steps(making, number, table, of_table[name], covers)
         restored[table] = [after for _, after in put]
         _require_people(making, number, restored[table])
         making.put(table, put)
@@ -47,6 +50,7 @@ def put_back(making: Making, number: int) -> None:
             removed = gone
         else:
             making.delete(table, gone)
+    _put_covers_back(making, covers)
     _require_no_contradiction(making, number, restored)
     _remove_people(making, number, removed)
 
@@ -57,7 +61,11 @@ def conflict(number: int, message: str, cause: str) -> OceanoError:
 
 
 def _steps(
-    making: Making, number: int, table: Table, changed: Sequence[AnyRow]
+    making: Making,
+    number: int,
+    table: Table,
+    changed: Sequence[AnyRow],
+    covers: Mapping[str, tuple[str | None, str | None]],
 ) -> tuple[list[tuple[Row | None, Row]], list[Row]]:
     """Return the rows to put, each as it is and as it was, and those to delete."""
     now = {row["id"]: row for row in making.rows(table, "id", [row.row_id for row in changed])}
@@ -66,6 +74,8 @@ def _steps(
     for row in changed:
         current, before, after = now.get(row.row_id), _read(row.before), _read(row.after)
         follows = _COUNTED if _chose_cover(before, after) else _COUNTED | {_CHOSEN}
+        if after is not None and row.row_id in covers:
+            after |= {_CHOSEN: covers[row.row_id][1]}
         if not _is_same(current, after, follows):
             raise conflict(number, f"what change {number} did was changed again since", "changed")
         if before is not None:
@@ -73,6 +83,14 @@ def _steps(
         elif current is not None:
             gone.append(current)
     return put, gone
+
+
+def _put_covers_back(making: Making, covers: Mapping[str, tuple[str | None, str | None]]) -> None:
+    """Give people the covers back that they lost by a change, unless they have another one since."""
+    for person in making.rows(PEOPLE, "id", sorted(covers)):
+        before, after = covers[person["id"]]
+        if person[_CHOSEN] == after:
+            making.set_cover(person["id"], after, before)
 
 
 def _require_people(making: Making, number: int, restored: Sequence[Row]) -> None:
@@ -125,6 +143,11 @@ def _remove_people(making: Making, number: int, removed: Sequence[Row]) -> None:
 
 def _read(stored: str | None) -> Row | None:
     return None if stored is None else dict(json.loads(stored))
+
+
+def _cover(stored: str | None) -> str | None:
+    found = _read(stored) or {}
+    return found.get(_CHOSEN)
 
 
 def _chose_cover(before: Row | None, after: Row | None) -> bool:

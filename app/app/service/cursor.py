@@ -178,7 +178,8 @@ def decode_mark(text: str, list_name: str, *kinds: type[str] | type[int]) -> tup
     """
     try:
         mark = _MARKS.validate_json(_opened(text, list_name))
-        if tuple(map(type, mark)) != kinds or any(isinstance(one, int) and not 0 <= one <= _MAX_RANK for one in mark):
+        is_wrong = any("\0" in one if isinstance(one, str) else not 0 <= one <= _MAX_RANK for one in mark)
+        if tuple(map(type, mark)) != kinds or is_wrong:
             raise ValueError("no mark of this list")  # anybody can compute the check
         return mark
     except _INVALID as failure:

@@ -157,6 +157,13 @@ class People:
         """Return people by id, such as those of the faces of an answer; unknown ones are left out."""
         return self.store.persons(person_ids) if person_ids else {}
 
+    def named(self, name: str, *, limit: int) -> list[ShownPerson]:
+        """Return the people with a name, whatever its case and accents, most faces first."""
+        if self._scope is None:
+            return self._shown(self.store.alike(name, limit))
+        found = self._find_visible(name, None, "faces", None)
+        return self._shown([one for one in found if name_key(one.name) == name_key(name)][:limit])
+
     def faces(self, person_id: str, *, order: FaceOrder = "newest", after: str | None = None, limit: int) -> FacePage:
         """Return a page of the faces of a person.
 
@@ -268,6 +275,10 @@ class People:
     def change(self, number: int) -> Change | None:
         """Return a change by its number."""
         return self._log.get(number)
+
+    def was_changed_again(self, change: Change) -> bool:
+        """Return whether what a change did was undone, or changed by a later one."""
+        return change.undone_by is not None or self._log.later(change.number) is not None
 
     def later_change(self, number: int) -> Change | None:
         """Return the newest change that changed again what a change did; see `ChangeLog.later`."""

@@ -97,7 +97,7 @@ class UnnamedFaces:
 
     def group(self, group_id: str, *, after: str | None = None, limit: int) -> FacePage:
         """Return a page of the faces of a group; arguments and errors are those of `groups`."""
-        list_name = f"group\0{group_id}"
+        list_name = self._list_name(f"group\0{group_id}")
         last = "" if after is None else str(decode_mark(after, list_name, str)[0])
         total: int | None
         if self._scope is None:

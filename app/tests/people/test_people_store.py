@@ -36,6 +36,23 @@ def test_pages_have_every_person_once(named: Named, size: int) -> None:
     assert [name.casefold() for name in by_name] == ["", "ana", "ana", "ärger", "ben", "zoë"]
 
 
+@ON_BOTH
+def test_names_that_are_long_when_compared_are_paged_and_found(named: Named) -> None:
+    """Some characters stand for eighteen others."""
+    for number in range(3):
+        named.person("\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}" * 400 + str(number))
+    assert len(name_key("\ufdfa" * 400)) == 500
+    assert sorted(name[-1] for name in listed(named, "name", 1)) == ["0", "1", "2"]
+    assert len(named.store.alike("\ufdfa" * 400, 10)) == 3
+
+
+@ON_BOTH
+def test_nobody_is_found_by_a_name_with_a_nul(named: Named) -> None:
+    named.person("Ana", 0)
+    assert listed(named, "faces", 5, "a\0na") == ["Ana"]
+    assert named.store.find("\0") == named.store.find("")
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [

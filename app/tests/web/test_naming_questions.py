@@ -18,6 +18,7 @@ from tests.support.html import elements
 from tests.web.test_people_pages import asked, faces_named, followed, grouped, hidden_in, made, names, person, told
 
 ADA, BEN = faces_of(1, 6), faces_of(2, 6)
+JSON = {"Accept": "application/json"}
 COLLAGE = [stored_face("/photos/collage.jpg", 3, number, place=number) for number in range(3)]
 
 
@@ -206,3 +207,35 @@ def test_naming_a_whole_group_leads_to_the_next_group_and_after_the_last_one_to_
     assert first.headers["location"] == "/people?tab=groups&done=1"
     last = client.post("/naming", data={"of_group": other, "name": "Ben"})
     assert last.headers["location"] == f"/person/{made_id(client, 'Ben')}?done=2"
+
+
+# --- forms that come again, and addresses that are none
+
+
+def test_a_form_that_is_sent_again_after_the_person_was_deleted_names_again(client: TestClient) -> None:
+    page = client.get(f"/naming?id={ADA[0].face_id}").text
+    form = {**hidden_in(page, "/naming"), "name": "Maria"}
+    client.post("/naming", data=form)
+    client.post("/naming", data=form)  # a double click
+    assert names(client) == ["Maria"]
+    (person_id,) = [one["id"] for one in client.get("/people", headers=JSON).json()["people"]]
+    client.delete(f"/people/{person_id}", headers={"If-Match": '"1"'})
+    client.post("/naming", data=form)
+    assert name_of(client, ADA[0].face_id) == ["Maria"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["//evil.example/", "https://evil.example/", "javascript:alert(1)", "/\\evil.example", "data:text/html,x"],
+)
+def test_the_way_back_leads_to_no_other_site(client: TestClient, address: str) -> None:
+    html = client.get("/naming", params={"id": ADA[0].face_id, "next": address}).text
+    assert address not in [one.attributes["href"] for one in elements(html, "a")]
+    assert hidden_in(html, "/naming")["next"] == ""
+
+
+@pytest.mark.parametrize("address", ["/people?q=%FF", "/people?q=%00", "/person/%00", "/person/x"])
+def test_a_change_is_answered_whatever_address_follows(client: TestClient, address: str) -> None:
+    answer = client.post("/dismiss", data={"id": ADA[1].face_id, "kind": "set_aside", "next": address})
+    assert answer.status_code == 303
+    assert followed(client, answer)

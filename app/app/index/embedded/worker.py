@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.core.errors import OceanoError
+from app.core.memory import collect_rarely
 from app.index.embedded.options import EXIT_BUILT, EXIT_NOTHING_TO_BUILD, OwnerOptions
 from app.index.embedded.protocol import Op, Request, error_reply, unpack, value_reply
 from app.index.embedded.shard import Shard
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> int:
     # Only the owner stops a worker: a signal to the process group must not interrupt a write.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    collect_rarely()
     if task == "build":
         return build(Path(folder), OwnerOptions.from_json(options), owner=int(number))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -241,11 +241,11 @@ def _telling(address: str, told: Sequence[tuple[str, str]]) -> str:
     path, _, query = rest.partition("?")
     pairs = [
         (name, value)
-        for name, value in parse_qsl(query, keep_blank_values=True, errors="surrogatepass")
+        for name, value in parse_qsl(query, keep_blank_values=True, errors="replace")
         if name not in (DONE, REFUSED)
     ]
     pairs += told
-    return f"{path}{'?' if pairs else ''}{urlencode(pairs, errors='surrogatepass')}{hash_sign}{fragment}"
+    return f"{path}{'?' if pairs else ''}{urlencode(pairs)}{hash_sign}{fragment}"
 
 
 def back_to(request: Request, address: str, change: Change | None) -> RedirectResponse:

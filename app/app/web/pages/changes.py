@@ -106,7 +106,7 @@ def still_there(services: Services, address: str) -> str:
     name = rest.partition("?")[0].partition("#")[0].partition("/")[0]
     try:
         if kind == "person":
-            services.people.get(name)
+            services.people.get(person_id_from(name))
         elif kind == "group" and not services.people.unnamed.group(group_id_from(name), after=None, limit=1).faces:
             return "/people?tab=groups"
     except OceanoError as failure:

@@ -31,7 +31,7 @@ from app.web.pages.people import names_to_complete, show
 from app.web.pages.people_views import PersonTile, person_tile
 from app.web.pages.person_edits import MAX_FIELDS, record
 from app.web.pages.views import error_view
-from app.web.redirects import see_other
+from app.web.redirects import is_own_address, see_other
 from app.web.uploads import read_fields
 
 _KINDS: Final[dict[str, DismissalKind | None]] = {
@@ -141,7 +141,7 @@ def _made(services: Services, access: Access, faces: ChosenFaces, asked: _Asked)
         return naming.create(Profile(name=asked.name), face_ids, by, replace=taken, same_image=same_image)
 
     done = make(Author(access.who, _key(faces, asked)))
-    if done.change is not None and done.change.undone_by is not None:  # the same form, sent again after it was undone
+    if done.change is not None and services.people.was_changed_again(done.change):  # the same form, sent again later
         return make(Author(access.who))
     return done
 
@@ -165,7 +165,7 @@ def _asked(fields: Fields) -> _Asked:
         bool(new),
         "same" in (same, new),
         tuple(one for one in last_of(fields, "replace").split(",") if one),
-        last_of(fields, "next"),
+        next_ if is_own_address(next_ := last_of(fields, "next")) else "",
         last_of(fields, "once")[:_MAX_ONCE],
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from app.catalog import Place, name_key
+from app.catalog import Place
 from app.core.errors import OceanoError
 from app.people import at, beside, checked_name, places_of
 from app.service import Services, ShownPerson
@@ -108,13 +108,7 @@ def candidates_of(services: Services, name: str, person_id: str, *, is_new: bool
 
 def people_named(services: Services, name: str) -> list[ShownPerson]:
     """Return the people with a name, whatever its case and accents, most faces first; blocking."""
-    wanted, people = name_key(checked_name(name)), services.people
-    found = people.find(name, hidden=None, limit=_SAME_NAME).people
-    same = {one.person.id: one for one in found if name_key(one.person.name) == wanted}
-    for person in people.store.named(checked_name(name))[:_SAME_NAME]:  # `find` has parts of names, too
-        if person.id not in same:
-            same |= _visible(services, person.id)
-    return [*same.values()]
+    return services.people.named(checked_name(name), limit=_SAME_NAME)
 
 
 def _visible(services: Services, person_id: str) -> dict[str, ShownPerson]:

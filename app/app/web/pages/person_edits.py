@@ -76,6 +76,7 @@ async def record(request: Request, action: Action, done: Done, **more: object) -
 
 
 async def _edit(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:
+    person_id = person_id_from(person_id)
     fields = await read_fields(request)
     name, birth_date, notes = (_text(fields, one) for one in ("name", "birth_date", "notes"))
     entered = Entered("edit", name, birth_date, notes, version=version_of(fields))
@@ -84,6 +85,7 @@ async def _edit(request: Request, person_id: str, services: ServicesDep, access:
 
 
 async def _hide(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:
+    person_id = person_id_from(person_id)
     fields = await read_fields(request)
     entered = Entered(version=version_of(fields))
     profile = Profile(hidden=bool(last_of(fields, "hidden")))
@@ -92,6 +94,7 @@ async def _hide(request: Request, person_id: str, services: ServicesDep, access:
 
 async def _faces(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:
     """Do with the selected faces what the pressed button says."""
+    person_id = person_id_from(person_id)
     fields = await read_fields(request, most=MAX_FIELDS)
     face_ids = face_ids_in(fields, "id")
     what, name = last_of(fields, "do"), _text(fields, "name")
@@ -109,6 +112,7 @@ async def _faces(request: Request, person_id: str, services: ServicesDep, access
 
 async def _suggestions(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:
     """Confirm or reject one suggestion, or confirm all that were shown above the line."""
+    person_id = person_id_from(person_id)
     fields = await read_fields(request, most=MAX_FIELDS)
     yes, no = face_ids_in(fields, "yes"), face_ids_in(fields, "no")
     every = face_ids_in(fields, "sure") if last_of(fields, "do") == "all" else ()
@@ -147,7 +151,6 @@ async def _made(
     make: Make,
 ) -> Response:
     """Make a change and go back to the page; show it again, with what was typed, if the change is not accepted."""
-    person_id = person_id_from(person_id)
     try:
         done = await services.lookups.run(make)
     except OceanoError as failure:

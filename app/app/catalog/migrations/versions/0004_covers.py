@@ -19,8 +19,9 @@ UPDATE people SET cover = (
 
 
 def upgrade() -> None:
-    """Choose the covers that nobody chose, as a change does now; add the indexes."""
+    """Choose the covers that nobody chose, as a change does now; shorten keys of names; add the indexes."""
     op.execute(_FIRST_FACES)
+    op.execute("UPDATE people SET name_key = substr(name_key, 1, 500) WHERE length(name_key) > 500")
     named = sa.text("person_id IS NOT NULL")
     op.drop_index("faces_by_person", "faces", sqlite_where=named, postgresql_where=named)
     op.create_index(
