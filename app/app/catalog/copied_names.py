@@ -116,13 +116,13 @@ class CopiedNames:
             people: the assignment of the cover by person_id.
         """
         found: dict[str, str] = {}
-        chosen = {cover: person_id for person_id, cover in people.items() if cover is not None}
-        for some in chunks(chosen, _AT_ONCE):
+        chosen = [person_id for person_id, cover in people.items() if cover is not None]
+        for some in chunks(chosen, _AT_ONCE):  # two people may have one cover, of which it was taken away from one
             exact = self._of(_FACE.person_id, _FACE.assignment_id, _FACE.face_id).where(
-                _FACE.person_id.in_([chosen[one] for one in some]), _FACE.assignment_id.in_(some)
+                _FACE.person_id.in_(some), _FACE.assignment_id.in_({people[one] for one in some})
             )
-            of_cover = {row.assignment_id: row for row in rows(self.database, exact)}
-            found |= {row.person_id: row.face_id for one, row in of_cover.items() if row.person_id == chosen[one]}
+            of_cover = rows(self.database, exact)
+            found |= {row.person_id: row.face_id for row in of_cover if row.assignment_id == people[row.person_id]}
         for some in chunks([one for one in people if one not in found], _AT_ONCE):
             # dates are equally long texts, as are ids
             first = func.min(ASSIGNMENTS.c.assigned_at.concat(_FACE.face_id)).label("first")

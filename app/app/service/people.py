@@ -157,6 +157,15 @@ class People:
         """Return people by id, such as those of the faces of an answer; unknown ones are left out."""
         return self.store.persons(person_ids) if person_ids else {}
 
+    def frequent_names(self, limit: int) -> list[str]:
+        """Return the names of the people with most faces, each once, without those of hidden people."""
+        found = (
+            self.store.find(limit=limit)
+            if self._scope is None
+            else self._find_visible("", False, "faces", None)[:limit]
+        )
+        return [*dict.fromkeys(one.name for one in found if one.name)]
+
     def named(self, name: str, *, limit: int) -> list[ShownPerson]:
         """Return the people with a name, whatever its case and accents, most faces first."""
         if self._scope is None:
@@ -311,7 +320,7 @@ class People:
     def _visible_cover(self, person_id: str) -> str | None:
         """Return a face of a person for somebody who sees some folders.
 
-        It does not depend on the cover, which tells of the faces in other folders: it is the best of all.
+        It does not depend on the cover, which tells of the faces in other folders: it is the first one without a flaw.
         """
         any_face = FaceFilter(person=person_id)
         for where in (replace(any_face, without=FLAWS), any_face):

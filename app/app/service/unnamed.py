@@ -23,6 +23,7 @@ _SAMPLES: Final = 8  # faces that stand for a group
 _LOOKED_AT: Final = 20  # groups or faces for each that is shown, of which none may be seen
 _READ: Final = 500  # faces at once
 _LEAST_READ: Final = 50
+_MOST_DISMISSED: Final = 2**31
 _CLEAR, _CLEAR_UNGROUPED, _POOR, _POOR_UNGROUPED = range(4)  # the parts of the list of single faces
 _UNNAMED: Final = {
     _CLEAR: FaceFilter(unnamed=True, without=FLAWS, min_quality=LEAST_QUALITY),
@@ -142,24 +143,32 @@ class UnnamedFaces:
             OceanoError: as `groups` does.
         """
         list_name = self._list_name(f"dismissed\0{kind}")
-        mark = None
-        if after is not None:
+        mark, place = None, 0
+        if after is not None and self._scope is None:
             at, dismissal_id = decode_mark(after, list_name, str, str)
             mark = (str(at), str(dismissal_id))
+        elif after is not None:  # time and id may be of a face that is not seen
+            place = min(int(decode_mark(after, list_name, int)[0]), _MOST_DISMISSED)
         shown: list[FaceRecord] = []
         batch = max(limit + 1, _LEAST_READ)
         for _ in range(0, _LOOKED_AT * limit, batch):
-            found = self._dismissed.newest(kind, after=mark, limit=batch)
+            found = self._dismissed.newest(kind, after=mark, skip=0 if self._scope is None else place, limit=batch)
             faces = self._of_dismissals({one.id: one.place.image_id for _, one in found})
             for at, one in found:
                 if one.id in faces:
                     if len(shown) == limit:
-                        return _page(shown, encode_mark(mark, list_name) if mark else None)
+                        return _page(shown, self._mark(mark, place, list_name))
                     shown.append(faces[one.id])
-                mark = (at, one.id)
+                mark, place = (at, one.id) if self._scope is None else None, place + 1
             if len(found) < batch:
                 return _page(shown)
-        return _page(shown, encode_mark(mark, list_name) if mark else None)
+        return _page(shown, self._mark(mark, place, list_name))
+
+    def _mark(self, mark: tuple[str, str] | None, place: int, list_name: str) -> str | None:
+        """Return where the next page of dismissals begins; in a part of the folders a number, which tells less."""
+        if self._scope is not None:
+            return encode_mark((place,), list_name)
+        return encode_mark(mark, list_name) if mark else None
 
     def kinds(self, records: Iterable[FaceRecord]) -> dict[str, DismissalKind]:
         """Return how faces of whole images were dismissed, by face_id; those that were not are left out."""

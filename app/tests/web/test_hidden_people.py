@@ -76,7 +76,13 @@ def test_lists_the_start_page_and_completed_names_leave_them_out(client: TestCli
     for path in ("/", "/people", "/people?q=Ben"):
         html = page(client, path)
         assert links(html, f"/person/{people['Ben']}") == []
-        assert not [one for one in elements(html, "option") if one.attributes.get("value") == "Ben"]
+    faces = [stored_face("/photos/new.jpg", number, 9, place=number) for number in (1, 2)]  # like Ada, and like Ben
+    client.app.state.services.index.upsert(faces)  # type: ignore[attr-defined]
+    for face, likely in zip(faces, ("Ada", ""), strict=True):
+        html = page(client, f"/naming?id={face.face_id}")
+        assert {one.attributes["value"] for one in elements(html, "option")} == {"Ada", "Eve"}
+        assert ("person-choice" in html) == bool(likely)
+        assert "Ben" not in html
     assert links(page(client, "/people?tab=hidden"), f"/person/{people['Ben']}") == ["Ben 3 faces"]
 
 
@@ -141,9 +147,12 @@ def test_programs_are_told_the_name_and_that_it_is_hidden(client: TestClient, pe
 
 
 def test_their_faces_are_not_offered_as_unnamed_ones(client: TestClient, people: dict[str, str]) -> None:
-    grouped(client, [*BEN, *EVE])
-    assert client.get("/people/groups").json()["groups"] == []
-    assert links(page(client, "/people?tab=groups"), f"/group/{BEN[0].face_id}") == []
+    unnamed = [stored_face("/photos/new.jpg", 2, number, place=number) for number in (1, 2)]
+    client.app.state.services.index.upsert(unnamed)  # type: ignore[attr-defined]
+    grouped(client, [*BEN, *unnamed])
+    (group,) = client.get("/people/groups").json()["groups"]
+    assert group["faces"] == 2
+    assert sorted(group["face_ids"]) == sorted(ids_of(unnamed))
 
 
 def test_who_is_shown_again_is_everywhere_again(client: TestClient, people: dict[str, str]) -> None:

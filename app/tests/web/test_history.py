@@ -105,6 +105,13 @@ def test_an_undo_that_is_refused_elsewhere_says_so_there(client: TestClient) -> 
         assert client.get(f"/people?{rubbish}").status_code == 200
 
 
+def test_an_undo_that_is_refused_on_the_page_of_somebody_deleted_says_so_in_the_list(client: TestClient) -> None:
+    ada = made(client, "Ada", ADA[:3])
+    client.delete(f"/people/{ada}", headers={"If-Match": '"1"'})
+    html = followed(client, client.post("/undo", data={"number": "1", "next": f"/person/{ada}?done=1"}))
+    assert told(html).startswith("This can't be undone, because of a later change: Ada deleted")
+
+
 def test_a_change_that_was_undone_meanwhile_says_so(client: TestClient) -> None:
     made(client, "Ada", ADA[:3])
     page = client.get("/people?done=1").text

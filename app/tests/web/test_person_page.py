@@ -158,3 +158,14 @@ def test_the_cover_stays_when_suggestions_are_confirmed(client: TestClient) -> N
     (cover,) = elements(client.get(f"/person/{ada}").text, of_class="person-cover")
     assert cover.words == ""
     assert f'<span class="person-cover"><img src="/thumbs/{named.face_id}"' in client.get(f"/person/{ada}").text
+
+
+def test_a_selected_face_that_somebody_took_away_is_not_sent_again(client: TestClient) -> None:
+    ada = made(client, "Ada", ADA[:4])
+    client.post(f"/people/{ada}/split", json={"face_ids": ids_of(ADA[:1]), "name": "Eve", "version": 1})
+    form = {"version": "1", "id": ids_of(ADA[:2]), "name": "Zoe", "do": "split"}
+    answer = client.post(f"/person/{ada.upper()}/faces", data=form)
+    assert answer.status_code == 409
+    ticked = [one.attributes["value"] for one in elements(answer.text, "input", "checked")]
+    assert ticked == ids_of(ADA[1:2])
+    assert ADA[0].face_id not in answer.text

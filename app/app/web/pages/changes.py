@@ -95,7 +95,8 @@ async def _undo(request: Request, services: ServicesDep, access: AccessDep) -> R
     except OceanoError as failure:
         if failure.code != "change_conflict":
             raise
-        return see_other(request, with_refused(address, number))
+        there = await services.lookups.run(still_there, services, address)
+        return see_other(request, with_refused(there, number))
     await write_audit(request, "change.undo", {"change": number})
     return back_to(request, await services.lookups.run(still_there, services, address), done.change)
 

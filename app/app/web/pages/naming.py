@@ -208,13 +208,13 @@ async def _page(
 
 
 async def _likely(services: Services, faces: ChosenFaces) -> PersonTile | None:
-    """Return who the first face is likely to be; None if nobody is, or if that is not known."""
+    """Return who the first face is likely to be; None if nobody is, if they are hidden, or if that is not known."""
     if not faces.face_ids:
         return None
     try:
         embeddings = await services.results.embeddings_of(faces.face_ids[:1])
         found: Sequence[Identity | None] = await services.lookups.run(services.people.identify, embeddings)
-        if found[0] is None:
+        if found[0] is None or found[0].person.hidden:
             return None
         return person_tile(await services.lookups.run(services.people.get, found[0].person.id))
     except OceanoError as failure:

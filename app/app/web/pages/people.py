@@ -132,8 +132,7 @@ async def show(
 
 def names_to_complete(services: Services) -> list[str]:
     """Return the most frequent names, each once; blocking."""
-    found = services.people.find(limit=NAMES).people
-    return [*dict.fromkeys(one.person.name for one in found if one.person.name)]
+    return services.people.frequent_names(NAMES)
 
 
 def frequent_people(services: Services) -> list[PersonTile]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -132,6 +132,8 @@ async def person_page(
     order = next((one for one in ORDERS if one == asked), None)
     after = checked_after(fields) if failure is None else None
     entered = entered or Entered()
+    if entered.face_ids:
+        entered = await services.lookups.run(_with_own_faces, services, person_id, entered)
     page = await services.lookups.run(lambda: _page(services, access, person_id, order, after, entered, failure, t))
     await write_audit(request, "person.view", {"person_id": person_id}, again=f"person {person_id}")
     message = "" if failure is None else error_view(failure, t, "").message
@@ -148,6 +150,12 @@ async def person_page(
         "wrong_field": wrong_field if wrong_field in _FIELDS else "",
     }
     return await show(request, services, "person.html", context, status=200 if failure is None else failure.status)
+
+
+def _with_own_faces(services: Services, person_id: str, entered: Entered) -> Entered:
+    """Leave out selected faces that are not the person's any more: the form would not be accepted again."""
+    found = services.index.retrieve(entered.face_ids)
+    return replace(entered, face_ids=tuple(one.face_id for one in found if one.payload.person == person_id))
 
 
 async def _show(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> HTMLResponse:

@@ -14,7 +14,8 @@ _FIRST_FACES = """
 UPDATE people SET cover = (
     SELECT id FROM assignments WHERE assignments.person_id = people.id
     ORDER BY assigned_at, (x2 - x1) * (y2 - y1) DESC, id LIMIT 1
-) WHERE cover IS NULL OR cover NOT IN (SELECT id FROM assignments WHERE assignments.person_id = people.id)
+) WHERE EXISTS (SELECT 1 FROM assignments WHERE assignments.person_id = people.id)
+  AND (cover IS NULL OR cover NOT IN (SELECT id FROM assignments WHERE assignments.person_id = people.id))
 """
 
 
