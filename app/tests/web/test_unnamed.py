@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -185,7 +186,8 @@ def test_of_a_folder_only_its_faces_are_listed(client: TestClient) -> None:
     assert read(client, "/people/dismissed", headers=key) == ids_of(CLEAR[:1])
     dismiss(client, CLEAR[1:3], "set_aside")
     mark = client.get("/people/dismissed?limit=1", headers=key).json()["next"]
-    assert b"[1]" in base64.urlsafe_b64decode(mark + "==="), "no time and id, which may be of a face that is not seen"
+    mark = base64.urlsafe_b64decode(mark + "===")
+    assert re.search(rb"\[\d+\]$", mark), "no time and id, which may be of a face that is not seen"
     assert sorted(read(client, "/people/dismissed", limit=1, headers=key)) == sorted(ids_of(CLEAR[:3]))
 
 
