@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import re
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
