@@ -50,7 +50,8 @@ def put_back(making: Making, number: int) -> None:
             removed = gone
         else:
             making.delete(table, gone)
-    _put_covers_back(making, covers)
+    chosen = {row.row_id for row in of_table[PEOPLE.name] if _chose_cover(_read(row.before), _read(row.after))}
+    _put_covers_back(making, {person_id: cover for person_id, cover in covers.items() if person_id not in chosen})
     _require_no_contradiction(making, number, restored)
     _remove_people(making, number, removed)
 
