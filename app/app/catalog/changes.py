@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -227,6 +228,13 @@ class Making:
         for some in chunks([*dict.fromkeys(values)], _AT_ONCE):
             query = select(table).where(table.c[column].in_(some))
             found += [dict(row) for row in self.connection.execute(query).mappings()]
+        return found
+
+    def by_image(self, table: Table, image_ids: Sequence[str]) -> dict[str, list[Row]]:
+        """Return the rows of a table about some images, by image; for others, an empty list."""
+        found: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows(table, "image_id", image_ids):
+            found[row["image_id"]].append(row)
         return found
 
     def put(self, table: Table, pairs: Sequence[tuple[Row | None, Row]]) -> None:

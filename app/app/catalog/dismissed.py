@@ -1,4 +1,4 @@
-"""The faces that were set aside, or are none, as lists show them: what was dismissed last comes first."""
+"""The faces that were set aside or marked as not a face, as lists show them: last dismissed first."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Table, select
 
-from app.catalog.database import AnyRow
 from app.catalog.people import is_same_face, place_in
 from app.catalog.tables import ASSIGNMENTS, CHANGED_ROWS, DISMISSALS, PEOPLE, REJECTIONS
 from app.core.errors import OceanoError
@@ -24,6 +24,21 @@ COVERS: Final = "covers"
 """Stands for the table in the journal's rows about covers that nobody chose."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """A row of a change: None before if it was new, None after if it was deleted."""
+
+    row_id: str
+    before: Row | None
+    after: Row | None
+
+    @property
+    def chose_cover(self) -> bool:
+        """Whether somebody chose another cover."""
+        both = self.before is not None and self.after is not None
+        return both and _cover(self.before) != _cover(self.after)
+
+
 def put_back(making: Making, number: int) -> None:
     """Put back what the rows of a change were before it.
 
@@ -34,11 +49,11 @@ def put_back(making: Making, number: int) -> None:
     Raises:
         OceanoError: `change_conflict` if one of the rows has changed since, or if something contradicts it now.
     """
-    of_table: dict[str, list[AnyRow]] = defaultdict(list)
+    of_table: dict[str, list[_Changed]] = defaultdict(list)
     query = select(CHANGED_ROWS).where(CHANGED_ROWS.c.change == number).order_by(CHANGED_ROWS.c.place)
     for row in making.connection.execute(query):
-        of_table[row.table_name].append(row)
-    covers = {row.row_id: (_cover(row.before), _cover(row.after)) for row in of_table[COVERS]}
+        of_table[row.table_name].append(_Changed(row.row_id, _read(row.before), _read(row.after)))
+    covers = {one.row_id: (_cover(one.before), _cover(one.after)) for one in of_table[COVERS]}
     removed: list[Row] = []  # people, whose faces must be gone first
     restored: dict[Table, list[Row]] = {}
     for name, table in _TABLES.items():
@@ -50,7 +65,7 @@ def put_back(making: Making, number: int) -> None:
             removed = gone
         else:
             making.delete(table, gone)
-    chosen = {row.row_id for row in of_table[PEOPLE.name] if _chose_cover(_read(row.before), _read(row.after))}
+    chosen = {one.row_id for one in of_table[PEOPLE.name] if one.chose_cover}
     _put_covers_back(making, {person_id: cover for person_id, cover in covers.items() if person_id not in chosen})
     _require_no_contradiction(making, number, restored)
     _remove_people(making, number, removed)
@@ -65,18 +80,18 @@ def _steps(
     making: Making,
     number: int,
     table: Table,
-    changed: Sequence[AnyRow],
+    changed: Sequence[_Changed],
     covers: Mapping[str, tuple[str | None, str | None]],
 ) -> tuple[list[tuple[Row | None, Row]], list[Row]]:
     """Return the rows to put, each as it is and as it was, and those to delete."""
-    now = {row["id"]: row for row in making.rows(table, "id", [row.row_id for row in changed])}
+    now = {row["id"]: row for row in making.rows(table, "id", [one.row_id for one in changed])}
     put: list[tuple[Row | None, Row]] = []
     gone: list[Row] = []
-    for row in changed:
-        current, before, after = now.get(row.row_id), _read(row.before), _read(row.after)
-        follows = _COUNTED if _chose_cover(before, after) else _COUNTED | {_CHOSEN}
-        if after is not None and row.row_id in covers:
-            after |= {_CHOSEN: covers[row.row_id][1]}
+    for one in changed:
+        current, before, after = now.get(one.row_id), one.before, one.after
+        follows = _COUNTED if one.chose_cover else _COUNTED | {_CHOSEN}
+        if after is not None and one.row_id in covers:
+            after = after | {_CHOSEN: covers[one.row_id][1]}
         if not _is_same(current, after, follows):
             raise conflict(number, f"what change {number} did was changed again since", "changed")
         if before is not None:
@@ -117,9 +132,7 @@ def _require_no_contradiction(making: Making, number: int, restored: dict[Table,
 def _is_about_same_face(
     making: Making, table: Table, restored: Sequence[Row], contradicts: Callable[[Row, Row], bool]
 ) -> bool:
-    by_image: dict[str, list[Row]] = defaultdict(list)
-    for other in making.rows(table, "image_id", [row["image_id"] for row in restored]):
-        by_image[other["image_id"]].append(other)
+    by_image = making.by_image(table, [row["image_id"] for row in restored])
     return any(
         contradicts(row, other) and is_same_face(place_in(row), place_in(other))
         for row in restored
@@ -146,13 +159,8 @@ def _read(stored: str | None) -> Row | None:
     return None if stored is None else dict(json.loads(stored))
 
 
-def _cover(stored: str | None) -> str | None:
-    found = _read(stored) or {}
-    return found.get(_CHOSEN)
-
-
-def _chose_cover(before: Row | None, after: Row | None) -> bool:
-    return before is not None and after is not None and before.get(_CHOSEN) != after.get(_CHOSEN)
+def _cover(row: Row | None) -> str | None:
+    return None if row is None else row.get(_CHOSEN)
 
 
 def _own(row: Row, follows: frozenset[str]) -> Row:

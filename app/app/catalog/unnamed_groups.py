@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from threading import Lock
 from typing import Final
 
 from sqlalchemy import and_, func, select
 
 from app.catalog.database import Database, rows
 from app.catalog.tables import FACES, PEOPLE
+from app.core.cached_value import CachedValue
 from app.core.iteration import chunks
 
 LEAST_FACES: Final = 2
@@ -19,15 +18,12 @@ LEAST_FACES: Final = 2
 _FACE: Final = FACES.c
 _SORTED: Final = _FACE.face_id.concat("")  # an expression: else SQLite reads all faces in the order of their ids
 _AT_ONCE: Final = 500
-_LEAST_SECONDS: Final = 2.0
-_SHARE: Final = 20.0
 
 
 class UnnamedGroups:
     """The groups of a collection, largest first. Safe for threads.
 
-    They are counted at most every two seconds, and large catalogs less often: that takes a twentieth of the time at
-    most. All methods raise OceanoError: `ledger_unavailable`.
+    They are counted now and then (`CachedValue`). All methods raise OceanoError: `ledger_unavailable`.
     """
 
     def __init__(self, database: Database, collection: str) -> None:
@@ -38,28 +34,15 @@ class UnnamedGroups:
             _FACE.group_id.is_not(None),
             _FACE.group_id.not_in(select(PEOPLE.c.id)),  # what a person's group has are suggestions
         )
-        self._lock = Lock()
-        self._changes = 0
-        self._counted_of = -1
-        self._valid_until = 0.0
-        self._counted: list[tuple[str, int]] = []
+        self._counted = CachedValue[list[tuple[str, int]]]()
 
     def all(self) -> list[tuple[str, int]]:
         """Return the ids of all groups with their numbers of faces."""
-        with self._lock:
-            if self._counted_of != self._changes or time.monotonic() >= self._valid_until:
-                start, changes = time.monotonic(), self._changes
-                faces = func.count().label("faces")
-                query = select(_FACE.group_id, faces).where(self._is_shown).group_by(_FACE.group_id)
-                query = query.having(faces >= LEAST_FACES).order_by(faces.desc(), _FACE.group_id)
-                self._counted = [(row.group_id, row.faces) for row in rows(self.database, query)]
-                self._counted_of = changes
-                self._valid_until = start + max(_LEAST_SECONDS, _SHARE * (time.monotonic() - start))
-            return self._counted
+        return self._counted.get(self._count)
 
     def forget(self) -> None:
         """Let the groups be counted again at the next call, because names have changed."""
-        self._changes += 1
+        self._counted.forget()
 
     def size(self, group_id: str) -> int | None:
         """Return the number of faces of a group as it is now; None if it is too small to be shown."""
@@ -115,3 +98,9 @@ class UnnamedGroups:
             self._is_open, _FACE.group_id.is_(None), _FACE.clear == int(clear), _FACE.face_id > after
         )
         return [row.face_id for row in rows(self.database, query.order_by(_FACE.face_id).limit(limit))]
+
+    def _count(self) -> list[tuple[str, int]]:
+        faces = func.count().label("faces")
+        query = select(_FACE.group_id, faces).where(self._is_shown).group_by(_FACE.group_id)
+        query = query.having(faces >= LEAST_FACES).order_by(faces.desc(), _FACE.group_id)
+        return [(row.group_id, row.faces) for row in rows(self.database, query)]

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final
 
 from app.catalog import FileRecord, Ledger
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.types import FacePoint, File
-from app.images import NameProblem, PictureNames
+from app.images import NameProblem, NamesApplied, PictureNames
 from app.library.edited import edited_images
 from app.library.names import KnownNames, NameReader, PeopleNames
 from app.library.sidecars import ChangedSidecars
 
-T = TypeVar("T")
-
 KEPT_PROBLEMS: Final = 100_000  # for the report
 _READ_AT_ONCE: Final = 16  # pictures with a newer sidecar
-
-
-class Retry(Protocol):
-    """Calls a function, and again while the index is unavailable."""
-
-    def __call__(self, work: Callable[[], T], /) -> T:
-        """Return what the function returns."""
-        ...
 
 
 class IngestedNames:
@@ -58,7 +48,7 @@ class IngestedNames:
         *,
         metadata: bool,
         from_folders: bool,
-        retry: Retry,
+        retry: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._people = people
         self._index = index
@@ -98,7 +88,7 @@ class IngestedNames:
         """
         if (people := self._people) is None:
             return Counter()
-        applied = self._retry(lambda: people.apply(pictures, stored))
+        applied: NamesApplied = self._retry(lambda: people.apply(pictures, stored))
         self.problems += applied.problems[: KEPT_PROBLEMS - len(self.problems)]
         return Counter(named=applied.named, unmatched_names=len(applied.problems))
 

@@ -6,9 +6,8 @@ A program that writes a rating or a name into a photograph makes another image o
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from app.catalog import ASSIGNMENTS, DISMISSALS, REJECTIONS, Making, Place, Row, is_same_face, place_in
 from app.images import EditedImage
@@ -26,8 +25,8 @@ def carry_names(making: Making, images: Sequence[EditedImage]) -> None:
         images: earlier and new images, with the faces that both have.
     """
     for table in _TABLES:
-        rows = _by_image(making, table, [one.before for one in images])
-        new = _by_image(making, table, [one.after for one in images])
+        rows = making.by_image(table, [one.before for one in images])
+        new = making.by_image(table, [one.after for one in images])
         pairs: list[tuple[Row | None, Row]] = []
         for one in images:
             kept = {(page, box) for page, box in one.faces}
@@ -45,10 +44,3 @@ def _has(rows: Sequence[Row], row: Row, image_id: str) -> bool:
     place = place_in(row | {"image_id": image_id})
     of_person = [one for one in rows if "rejected_by" not in row or one["person_id"] == row["person_id"]]
     return any(is_same_face(place, place_in(one)) for one in of_person)
-
-
-def _by_image(making: Making, table: Any, image_ids: Sequence[str]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = defaultdict(list)
-    for row in making.rows(table, "image_id", image_ids):
-        found[row["image_id"]].append(row)
-    return found

@@ -34,9 +34,7 @@ class _Rows:
     """The rows of a table that are about some images."""
 
     def __init__(self, making: Making, table: Any, places: Sequence[Place]) -> None:
-        self._by_image: dict[str, list[Row]] = defaultdict(list)
-        for row in making.rows(table, "image_id", [place.image_id for place in places]):
-            self._by_image[row["image_id"]].append(row)
+        self._by_image = making.by_image(table, [place.image_id for place in places])
 
     def of(self, person_id: str) -> dict[str, list[Place]]:
         """Return the places of a person's rows by image."""

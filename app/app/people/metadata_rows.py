@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from app.catalog import (
     ASSIGNMENTS,
@@ -78,9 +76,9 @@ class _Giving:
     def __init__(self, making: Making, given: Sequence[Given], had: Mapping[str, frozenset[str]], who: str) -> None:
         images = [one.place.image_id for one in given]
         self._making, self._had, self._who = making, had, who
-        self._assigned = _by_image(making, ASSIGNMENTS, images)
-        self._rejected = _by_image(making, REJECTIONS, images)
-        self._dismissed = _by_image(making, DISMISSALS, images)
+        self._assigned = making.by_image(ASSIGNMENTS, images)
+        self._rejected = making.by_image(REJECTIONS, images)
+        self._dismissed = making.by_image(DISMISSALS, images)
         self._people: dict[str, Row] = {}
         for row in making.rows(PEOPLE, "name_key", [name_key(one.name) for one in given]):
             best = self._people.get(row["name"])
@@ -141,13 +139,6 @@ class _Giving:
         self._people[name] = {"id": person_id}
         self.added.append(person_id)
         return person_id
-
-
-def _by_image(making: Making, table: Any, images: Sequence[str]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = defaultdict(list)
-    for row in making.rows(table, "image_id", images):
-        found[row["image_id"]].append(row)
-    return found
 
 
 def _at(place: Place, rows: Sequence[Row]) -> Row | None:

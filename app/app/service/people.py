@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -146,12 +146,12 @@ class People:
 
     def get(self, person_id: str) -> ShownPerson:
         """Return a person. Raises `person_unknown`, also if none of their faces may be seen."""
-        if self._scope is not None and not self._visible_faces([person_id]):  # takes as long for an unknown person
+        counts = None if self._scope is None else self._visible_faces([person_id])
+        # in a part of the folders, first what takes as long for an unknown person
+        found = None if counts == {} else self.store.person(person_id)
+        if found is None:
             raise unknown_person(person_id)
-        found = self.store.person(person_id)
-        if found is None or not (shown := self._shown([found])):
-            raise unknown_person(person_id)
-        return shown[0]
+        return self._shown([found], counts)[0]
 
     def names(self, person_ids: Sequence[str]) -> dict[str, Person]:
         """Return people by id, such as those of the faces of an answer; unknown ones are left out."""
@@ -235,16 +235,16 @@ class People:
         self.get(person_id)
         if self._scope is None:
             found = self.store.together(person_id, hidden=hidden)
+            people = self.store.persons([other for other, _ in found[:limit]])
         else:
             faces = scrolled(self._index, page=_READ, where=FaceFilter(person=person_id))
             images = {record.payload.image_id for record in faces}
             beside = self.store.assignments_in([*images])
             seen = {(one.person_id, image_id) for image_id, some in beside.items() for one in some}
             known = self.store.persons([other for other, _ in seen if other != person_id])
-            chosen = {one.id for one in known.values() if hidden in (None, one.hidden)}
-            found = Counter(other for other, _ in seen if other in chosen).most_common()
+            people = {one.id: one for one in known.values() if hidden in (None, one.hidden)}
+            found = Counter(other for other, _ in seen if other in people).most_common()
         images_of = dict(found[:limit])
-        people = self.store.persons([*images_of])
         shown = {one.person.id: one for one in self._shown([people[one] for one in images_of if one in people])}
         return [Together(shown[one], images) for one, images in images_of.items() if one in shown]
 
@@ -309,12 +309,19 @@ class People:
         found.sort(key=lambda one: (counts[one.id], one.id), reverse=True)
         return [one for one in found if last is None or (counts[one.id], one.id) < last]
 
-    def _shown(self, people: Sequence[Person]) -> list[ShownPerson]:
+    def _shown(self, people: Sequence[Person], counts: Mapping[str, int] | None = None) -> list[ShownPerson]:
+        """Return people with faces and covers; in a part of the folders without those of whom no face is seen.
+
+        Args:
+            people: the people.
+            counts: the numbers of their faces that are seen there, if they are known.
+        """
         if self._scope is None:
             covers = self._faces.covers({one.id: one.cover for one in people})
             known = self._faces.counts([one.id for one in people])
             return [ShownPerson(one, known.get(one.id, 0), covers.get(one.id)) for one in people]
-        counts = self._visible_faces([one.id for one in people])
+        if counts is None:
+            counts = self._visible_faces([one.id for one in people])
         return [ShownPerson(one, counts[one.id], self._visible_cover(one.id)) for one in people if counts.get(one.id)]
 
     def _visible_cover(self, person_id: str) -> str | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
 from cachetools import LRUCache
 
 from app.catalog import LEAST_FACES, UnnamedGroups
+from app.core.cached_value import CachedValue
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.scrolling import scrolled
@@ -19,15 +18,6 @@ from app.core.types import FaceFilter
 _MOST: Final = 20_000  # unnamed faces of a part that are read: about two seconds
 _READ: Final = 5_000
 _PARTS: Final = 100  # whose groups are kept
-_LEAST_SECONDS: Final = 2.0
-_SHARE: Final = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    groups: list[tuple[str, int]]
-    changes: int
-    valid_until: float
 
 
 class SeenGroups:
@@ -40,8 +30,7 @@ class SeenGroups:
     def __init__(self, groups: UnnamedGroups) -> None:
         self._groups = groups
         self._lock = Lock()
-        self._changes = 0
-        self._counted: LRUCache[str, _Counted] = LRUCache(_PARTS)
+        self._counted: LRUCache[str, CachedValue[list[tuple[str, int]] | None]] = LRUCache(_PARTS)
 
     def of(self, key: str, index: FaceIndex) -> list[tuple[str, int]] | None:
         """Return the ids of groups of which at least two faces are seen, with the number of these, most first.
@@ -56,11 +45,17 @@ class SeenGroups:
         Raises:
             OceanoError: `index_unavailable`, `ledger_unavailable`.
         """
-        start = time.monotonic()
         with self._lock:
-            known, changes = self._counted.get(key), self._changes
-        if known is not None and known.changes == changes and start < known.valid_until:
-            return known.groups
+            if (counted := self._counted.get(key)) is None:
+                counted = self._counted[key] = CachedValue()
+        return counted.get(lambda: self._count(index))
+
+    def forget(self) -> None:
+        """Let all groups be counted again at the next call, because names have changed."""
+        with self._lock:
+            self._counted.clear()
+
+    def _count(self, index: FaceIndex) -> list[tuple[str, int]] | None:
         where = FaceFilter(unnamed=True)
         if index.count(where) > _MOST:
             return None
@@ -68,16 +63,5 @@ class SeenGroups:
         for some in chunks(scrolled(index, page=_READ, where=where), _READ):
             groups = self._groups.of_faces([record.face_id for record in some])
             sizes.update(group for group in groups.values() if group is not None)
-        found = sorted(
-            ((group, faces) for group, faces in sizes.items() if faces >= LEAST_FACES),
-            key=lambda one: (-one[1], one[0]),
-        )
-        until = start + max(_LEAST_SECONDS, _SHARE * (time.monotonic() - start))
-        with self._lock:
-            self._counted[key] = _Counted(found, changes, until)
-        return found
-
-    def forget(self) -> None:
-        """Let all groups be counted again at the next call, because names have changed."""
-        with self._lock:
-            self._changes += 1
+        found = ((group, faces) for group, faces in sizes.items() if faces >= LEAST_FACES)
+        return sorted(found, key=lambda one: (-one[1], one[0]))

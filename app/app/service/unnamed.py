@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from app.catalog import LEAST_FACES, Database, DismissalKind, DismissedFaces, PeopleStore, UnnamedGroups
+from app.catalog import LEAST_FACES, Database, Dismissal, DismissalKind, DismissedFaces, PeopleStore, UnnamedGroups
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.types import FLAWS, FaceFilter, FaceRecord
@@ -23,7 +23,6 @@ _SAMPLES: Final = 8  # faces that stand for a group
 _LOOKED_AT: Final = 20  # groups or faces for each that is shown, of which none may be seen
 _READ: Final = 500  # faces at once
 _LEAST_READ: Final = 50
-_MOST_DISMISSED: Final = 2**31
 _CLEAR, _CLEAR_UNGROUPED, _POOR, _POOR_UNGROUPED = range(4)  # the parts of the list of single faces
 _UNNAMED: Final = {
     _CLEAR: FaceFilter(unnamed=True, without=FLAWS, min_quality=LEAST_QUALITY),
@@ -148,7 +147,7 @@ class UnnamedFaces:
             at, dismissal_id = decode_mark(after, list_name, str, str)
             mark = (str(at), str(dismissal_id))
         elif after is not None:  # time and id may be of a face that is not seen
-            place = min(int(decode_mark(after, list_name, int)[0]), _MOST_DISMISSED)
+            place = int(decode_mark(after, list_name, int)[0])
         shown: list[FaceRecord] = []
         batch = max(limit + 1, _LEAST_READ)
         for _ in range(0, _LOOKED_AT * limit, batch):
@@ -175,12 +174,7 @@ class UnnamedFaces:
         by_image: dict[str, list[FaceRecord]] = {}
         for record in records:
             by_image.setdefault(record.payload.image_id, []).append(record)
-        found = self._store.dismissals_in([*by_image])
-        return {
-            face_id: one.kind
-            for image_id, dismissals in found.items()
-            for face_id, one in matched(by_image[image_id], dismissals).items()
-        }
+        return {record.face_id: one.kind for record, one in self._with_dismissals(by_image)}
 
     def _list_name(self, name: str) -> str:
         return f"{name}\0{self._scope.key if self._scope else ''}"
@@ -243,13 +237,14 @@ class UnnamedFaces:
     def _of_dismissals(self, images: dict[str, str]) -> dict[str, FaceRecord]:
         """Return the faces that are seen of dismissals, whose images are given, by the ids of the dismissals."""
         by_image = faces_in(self._index, [*dict.fromkeys(images.values())])
+        return {one.id: record for record, one in self._with_dismissals(by_image)}
+
+    def _with_dismissals(self, by_image: Mapping[str, Sequence[FaceRecord]]) -> Iterator[tuple[FaceRecord, Dismissal]]:
+        """Yield the dismissed faces of whole images, each with its dismissal."""
         known = self._store.dismissals_in([*by_image])
-        found: dict[str, FaceRecord] = {}
         for image_id, records in by_image.items():
-            by_id = {record.face_id: record for record in records}
             of_image = matched(records, known.get(image_id, ()))
-            found |= {one.id: by_id[face_id] for face_id, one in of_image.items()}
-        return found
+            yield from ((record, of_image[record.face_id]) for record in records if record.face_id in of_image)
 
 
 def _page(records: Sequence[FaceRecord], following: str | None = None, total: int | None = None) -> FacePage:

@@ -17,8 +17,8 @@ from app.web.api.responses import Model
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep
 from app.web.errors import accepts_html
+from app.web.numbers import whole_number
 
-_MOST_DIGITS: Final = 15
 _CHANGES: Final = QueryOptions(ChangesOptions)
 _UNDO: Final = JsonBody(Nothing, optional=True, versioned=False)
 
@@ -64,6 +64,6 @@ async def undo_change(
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+    if (number := whole_number(text)) is None:
         raise OceanoError("change_unknown", "there is no change with this number", details={"change": text[:64]})
-    return int(text)
+    return number

@@ -118,7 +118,7 @@ async def unnamed(
 async def dismissed(
     request: Request, services: ServicesDep, options: Annotated[DismissedOptions, Depends(_DISMISSED.read)]
 ) -> PersonFacesResponse:
-    """Return the faces that were set aside, or are none, the last one first; `POST /faces/dismiss` takes that back.
+    """Return the faces that were set aside or marked as not a face, last first; `POST /faces/dismiss` takes that back.
 
     A page may have few faces, or none, and not be the last one: images may be deleted, or not in your folders.
     """

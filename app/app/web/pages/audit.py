@@ -21,6 +21,7 @@ from app.security import EXPORTS, Action, Audit, audit_filter, audit_lines
 from app.web.audit import write_audit
 from app.web.csrf import REFERRER_POLICY
 from app.web.i18n import Translator, language_of, translator
+from app.web.numbers import whole_number
 from app.web.pages.names import printable
 from app.web.pages.result_views import day_text
 from app.web.pages.templating import render
@@ -136,9 +137,7 @@ def _told(entered: Entered) -> dict[str, object]:
 
 
 def _before(request: Request) -> int | None:
-    text = request.query_params.get("before", "")
-    is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
-    return int(text) if is_number else None
+    return whole_number(request.query_params.get("before", ""), _MAX_DIGITS)
 
 
 def _view(entry: AuditEntry, t: Translator) -> EntryView:

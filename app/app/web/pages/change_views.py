@@ -16,6 +16,7 @@ from app.security import LOCAL, Access
 from app.service import Services
 from app.web.deps import current_access
 from app.web.i18n import Translator, language_of, translator
+from app.web.numbers import whole_number
 from app.web.pages.names import printable
 from app.web.pages.result_views import day_text
 from app.web.redirects import see_other
@@ -26,7 +27,6 @@ DONE: Final = "done"
 REFUSED: Final = "refused"
 """Query parameter of a page that follows a change that could not be undone: its number."""
 
-_MAX_DIGITS: Final = 15
 _MOST: Final = 1_000  # changes of a page, which has one line for all of an ingest
 _FIRST, _LAST = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"  # a name of another script stays in place
 
@@ -85,12 +85,7 @@ def change_view(change: Change, t: Translator, access: Access) -> ChangeView:
 
 def change_lines(changes: Sequence[Change], t: Translator, access: Access) -> list[ChangeView]:
     """Make the views of changes, newest first; what one ingest read from metadata is one line."""
-
-    def run(change: Change) -> object:
-        is_batch = change.kind == "metadata" and change.undone_by is None
-        return (change.kind, change.who) if is_batch else change.number
-
-    return [_line([*some], t, access) for _, some in groupby(changes, key=run)]
+    return [_line([*some], t, access) for _, some in groupby(changes, key=_run)]
 
 
 def read_lines(
@@ -105,10 +100,16 @@ def read_lines(
     while True:
         some = services.people.changes(person_id=person_id, before=before, limit=limit + 1)
         found += some[:limit]
-        lines, is_more = change_lines(found, t, access), len(some) > limit
-        if not is_more or len(lines) > limit or len(found) >= _MOST:
-            return lines[:limit], is_more or len(lines) > limit
+        lines, is_more = sum(1 for _ in groupby(found, key=_run)), len(some) > limit
+        if not is_more or lines > limit or len(found) >= _MOST:
+            return change_lines(found, t, access)[:limit], is_more or lines > limit
         before = found[-1].number
+
+
+def _run(change: Change) -> object:
+    """Return what the changes of one line have in common."""
+    is_batch = change.kind == "metadata" and change.undone_by is None
+    return (change.kind, change.who) if is_batch else change.number
 
 
 def _line(changes: Sequence[Change], t: Translator, access: Access) -> ChangeView:
@@ -194,7 +195,7 @@ def refused_in(request: Request) -> int:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else 0
+    return whole_number(text) or 0
 
 
 def _done(services: Services, number: int, t: Translator, access: Access, path: str) -> ChangeView | None:

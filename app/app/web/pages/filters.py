@@ -21,6 +21,7 @@ from app.core.paths import absolute
 from app.core.types import FaceFilter, Floats
 from app.service import SURENESSES, GroupBy, Query, Sort, Sureness, face_filter, is_later, two_decimals
 from app.web.api.images import IMAGE_ID
+from app.web.numbers import whole_number
 
 Size = Literal["s", "m", "l"]
 Fields = Mapping[str, "str | Sequence[str]"]
@@ -252,9 +253,9 @@ def _date(text: str, name: str) -> str:
 def _side(text: str) -> int | None:
     if not text:
         return None
-    if not text.isascii() or not text.isdecimal() or len(text) > _MAX_DIGITS or not 1 <= int(text) <= _MAX_SIDE:
+    if not 1 <= (side := whole_number(text, _MAX_DIGITS) or 0) <= _MAX_SIDE:
         raise _wrong("min_face", text, f"a number of pixels from 1 to {_MAX_SIDE}")
-    return int(text)
+    return side
 
 
 def _least(text: str) -> float | None:

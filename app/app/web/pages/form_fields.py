@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi.requests import Request
 
 from app.core.errors import OceanoError
+from app.web.numbers import whole_number
 from app.web.pages.filters import Fields
 
 _MAX_DIGITS = 3
@@ -37,7 +38,9 @@ def numbers_of(fields: Fields, name: str) -> list[int]:
     Raises:
         OceanoError: `invalid_request`.
     """
-    values = all_of(fields, name)
-    if any(not (value.isascii() and value.isdecimal() and len(value) <= _MAX_DIGITS) for value in values):
-        raise OceanoError("invalid_request", f"{name} must be the number of a face", details={"field": name})
-    return [int(value) for value in values]
+    found = []
+    for value in all_of(fields, name):
+        if (number := whole_number(value, _MAX_DIGITS)) is None:
+            raise OceanoError("invalid_request", f"{name} must be the number of a face", details={"field": name})
+        found.append(number)
+    return found

@@ -20,6 +20,7 @@ from app.service import DEFAULT_DAYS, KeptSearch, Services, combined, require_kn
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep, current_access
 from app.web.i18n import Translator, language_of, translator
+from app.web.numbers import whole_number
 from app.web.pages import asked as persons
 from app.web.pages.asked import Asked
 from app.web.pages.change_views import toast_of
@@ -71,7 +72,7 @@ async def _keep(request: Request, services: ServicesDep, access: AccessDep) -> R
             model_digest=services.engine.pack.digest,
             crop=crop,
             filters=filters.query_string(examples=()),
-            days=int(days) if days.isascii() and days.isdecimal() and len(days) < len("1000") else 0,
+            days=whole_number(days, len("999")) or 0,
         )
     )
     added = {"kept_id": kept.kept_id, "query": hash_of(combined(embeddings)), "faces": len(embeddings)}

@@ -18,6 +18,7 @@ from app.web.audit import write_audit
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import Translator, language_of, translator
+from app.web.numbers import whole_number
 from app.web.pages.form_fields import last_of
 from app.web.pages.names import printable
 from app.web.pages.result_views import day_text
@@ -107,9 +108,8 @@ async def _revoke(request: Request, key_id: str, services: ServicesDep) -> Redir
 
 def _made(services: Services, entered: Entered, by: str) -> NewSecret:
     days = entered.days
-    is_number = days.isascii() and days.isdecimal() and len(days) <= _MAX_DIGITS
     folders = [line.strip() for line in entered.folders.splitlines() if line.strip()]
-    grant = checked_grant(entered.name, entered.role, folders, (int(days) if is_number else 0) if days else None)
+    grant = checked_grant(entered.name, entered.role, folders, (whole_number(days, _MAX_DIGITS) or 0) if days else None)
     if entered.user:
         password = new_password()
         add_user(services.keys, grant, password, by)

@@ -21,6 +21,7 @@ from app.service import Identity, Services
 from app.web.api.people import person_id_from
 from app.web.deps import AccessDep, ServicesDep
 from app.web.i18n import language_of, translator
+from app.web.numbers import whole_number
 from app.web.pages.change_views import back_to
 from app.web.pages.changes import still_there
 from app.web.pages.filters import Fields
@@ -40,7 +41,6 @@ _KINDS: Final[dict[str, DismissalKind | None]] = {
     "bring_back": None,
 }
 _MAX_ONCE: Final = 64
-_MAX_VERSION: Final = 15  # digits
 _MAX_ADDRESS: Final = 2000  # characters; longer ones do not pass every proxy
 _ASKED_ABOUT: Final = ("face_named", "person_in_image")
 _GROUPS: Final = "/people?tab=groups"
@@ -108,7 +108,7 @@ async def _name(request: Request, services: ServicesDep, access: AccessDep) -> R
 
 
 async def _dismiss(request: Request, services: ServicesDep, access: AccessDep) -> Response:
-    """Set faces aside, or say that they are none, or take that back."""
+    """Set faces aside, mark them as not a face, or take that back."""
     fields = await read_fields(request, most=MAX_FIELDS)
     kind = last_of(fields, "kind")
     if kind not in _KINDS:
@@ -156,12 +156,11 @@ def _key(faces: ChosenFaces, asked: _Asked) -> str | None:
 
 def _asked(fields: Fields) -> _Asked:
     person, version, same = [*last_of(fields, "person").split(":"), "", ""][:3]
-    is_number = version.isascii() and version.isdecimal() and len(version) <= _MAX_VERSION
     typed, new = all_of(fields, "name"), last_of(fields, "new")
     return _Asked(
         checked_name(typed[-1]) if typed else "",
         person_id_from(person) if person else "",
-        int(version) if is_number else 0,
+        whole_number(version) or 0,
         bool(new),
         "same" in (same, new),
         tuple(one for one in last_of(fields, "replace").split(",") if one),

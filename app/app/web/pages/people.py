@@ -121,11 +121,13 @@ async def show(
         request: for the page.
         services: as the one sees them who asks.
         template: of the page.
-        context: its values.
+        context: its values; `toast`, if that change is known already.
         status: the HTTP status.
     """
-    shared = {"toast": await toast_of(request, services), "max_name": MAX_NAME}
-    response = render(request, template, shared | dict(context), status=status)
+    values = {"max_name": MAX_NAME, **context}
+    if "toast" not in values:
+        values["toast"] = await toast_of(request, services)
+    response = render(request, template, values, status=status)
     response.headers["Referrer-Policy"] = REFERRER_POLICY
     return response
 

@@ -17,6 +17,7 @@ from app.web.api.faces import face_id_from
 from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep
+from app.web.numbers import whole_number
 from app.web.pages.change_views import back_to
 from app.web.pages.filters import Fields
 from app.web.pages.form_fields import all_of, last_of
@@ -24,7 +25,6 @@ from app.web.pages.person import Entered, person_page
 from app.web.uploads import read_fields
 
 MAX_FIELDS: Final = MAX_FACES + 100
-_MAX_DIGITS: Final = 15
 # what a form that was not accepted is shown again for; other errors have a page of their own
 _EXPLAINED: Final = frozenset({"invalid_request", "person_changed", "face_named", "face_unknown"})
 
@@ -47,10 +47,9 @@ def version_of(fields: Fields, name: str = "version") -> int:
     Raises:
         OceanoError: `invalid_request`.
     """
-    text = last_of(fields, name)
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+    if (version := whole_number(last_of(fields, name))) is None:
         raise OceanoError("invalid_request", f"{name} must be a number", details={"field": name})
-    return int(text)
+    return version
 
 
 def face_ids_in(fields: Fields, name: str) -> tuple[str, ...]:
