@@ -32,8 +32,8 @@ class Suggestion:
         record: the face.
         similarity: mean cosine to the three most similar clear faces of the person.
         reason: it is in one group with faces of the person, or only similar to some of them.
-        doubt: why it is not sure: it has a flaw, resembles somebody else as much, or neither the person nor the rest
-            of the group enough. None: it is so likely that all such suggestions may be confirmed together.
+        doubt: why it is not sure: it has a flaw, resembles somebody else as much, or neither the person enough nor
+            faces of the group that do. None: it is so likely that all such suggestions may be confirmed together.
     """
 
     record: FaceRecord
@@ -72,7 +72,8 @@ class Suggestions:
         Args:
             person_id: the person.
             least: lowest similarity of a suggestion that is in no group with the person.
-            likely: a suggestion of a group is sure if it has at least this similarity to the group or the person.
+            likely: a suggestion of a group is sure if it has at least this similarity to the person, or to faces of
+                the group that do.
             line: any other one is sure if it has at least this similarity to the person.
             limit: the largest number.
 
@@ -93,13 +94,13 @@ class Suggestions:
         kept = [(value, one) for value, one in scored if value >= least or one.face_id in grouped]
         best = _one_of_each_image(kept, grouped)[:limit]
         others = self._nearest_others(person_id, [one for _, one in best])
-        group = _Group(rows, [one for one in records if one.face_id in grouped])
+        agreeing = _agreeing(rows, [one for one in records if one.face_id in grouped], likely)
         suggested = []
         for (value, one), other in zip(best, others, strict=True):
-            if one.face_id in grouped:
-                suggested.append(Suggestion(one, value, "group", _doubt(one, value, other, likely, group)))
-            else:
-                suggested.append(Suggestion(one, value, "similar", _doubt(one, value, other, line, None)))
+            reason: Reason = "group" if one.face_id in grouped else "similar"
+            enough = likely if reason == "group" else line
+            doubt = _doubt(one, value, other, enough, agrees=one.face_id in agreeing)
+            suggested.append(Suggestion(one, value, reason, doubt))
         return suggested
 
     def _near(self, rows: Floats, least: float) -> set[str]:
@@ -139,46 +140,46 @@ class Suggestions:
         return nearest
 
 
-class _Group:
-    """The clear faces of a person and of the same groups, with which a face of these groups must agree.
+def _agreeing(rows: Floats, records: Sequence[FaceRecord], likely: float) -> set[str]:
+    """Return the clear faces that resemble the examples of a person, or each other and some of the examples.
+
+    An example that is unlike the others counts for nothing, nor does a face that resembles only such an example: its
+    name may be wrong.
 
     Args:
-        rows: embeddings of faces of the person, float32, (n, D).
-        records: the other faces, with embeddings.
+        rows: embeddings of the examples, float32, (n, D).
+        records: faces of the person's groups, with embeddings.
+        likely: lowest mean cosine to the three most similar ones.
     """
+    alone = len(rows) == 1
+    agreeing = [row for n, row in enumerate(rows) if alone or score(np.delete(rows, n, 0) @ row) >= likely]
+    left = {one.face_id: one.embedding for one in records if is_clear(one) and one.embedding is not None}
+    found: set[str] = set()
+    while agreeing and left:
+        known = np.stack(agreeing)
+        new = [face_id for face_id, row in left.items() if score(known @ row) >= likely]
+        if not new:
+            break
+        agreeing += [left.pop(face_id) for face_id in new]
+        found.update(new)
+    return found
 
-    def __init__(self, rows: Floats, records: Sequence[FaceRecord]) -> None:
-        clear = [one for one in records if is_clear(one) and one.embedding is not None]
-        self._rows = np.stack([*rows, *(one.embedding for one in clear if one.embedding is not None)])
-        self._places = {one.face_id: len(rows) + place for place, one in enumerate(clear)}
 
-    def similarity(self, record: FaceRecord) -> float:
-        """Return the mean cosine of a face to the three most similar of the others."""
-        assert record.embedding is not None  # noqa: S101 - it was read with it
-        similarities = self._rows @ record.embedding
-        if (own := self._places.get(record.face_id)) is not None:
-            similarities = np.delete(similarities, own)
-        return score(similarities)
-
-
-def _doubt(
-    record: FaceRecord, similarity: float, to_others: float, enough: float, group: _Group | None
-) -> Doubt | None:
+def _doubt(record: FaceRecord, similarity: float, to_others: float, enough: float, *, agrees: bool) -> Doubt | None:
     """Return why a face may not be confirmed together with others.
 
     Args:
         record: the face.
         similarity: to the person.
         to_others: to the next person whom it resembles.
-        enough: lowest similarity to the person, or to the group, at which it may.
-        group: that the face is in; None: in none of the person's.
+        enough: lowest similarity to the person at which it may.
+        agrees: it is in a group of the person and resembles faces there that resemble the person.
     """
     if not is_clear(record):
         return "unclear"
     if to_others >= similarity:
         return "somebody_else"
-    best = similarity if group is None else max(similarity, group.similarity(record))
-    return None if best >= enough else "not_similar"
+    return None if agrees or similarity >= enough else "not_similar"
 
 
 def _one_of_each_image(scored: Sequence[tuple[float, FaceRecord]], grouped: set[str]) -> list[tuple[float, FaceRecord]]:

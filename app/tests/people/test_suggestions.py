@@ -135,14 +135,32 @@ def test_a_face_of_the_group_is_sure_if_it_resembles_the_others_of_the_group(nam
     group(named, face_ids(0)[0], 0, 1, 2, 3, 8)
     named.names.copy_all()
     others = [_embedding(named, number) for number in (1, 2, 3)]
-    # so that it resembles the named face too little, but all others of the group
-    away = np.mean(others, axis=0) - float(np.mean(others, axis=0) @ _embedding(named, 0)) * _embedding(named, 0)
+    # so that it resembles the named face too little, but the others of the group
+    away = np.mean(others, axis=0) - 0.8 * float(np.mean(others, axis=0) @ _embedding(named, 0)) * _embedding(named, 0)
     change(named, 3, embedding=np.asarray(away / np.linalg.norm(away), np.float32))
     some = suggested(named, person.id)
     found = dict(zip(numbers(named, some), some, strict=True))
     assert found[3].similarity < LEAST
     assert (found[3].reason, found[3].doubt) == ("group", None)
     assert (found[8].reason, found[8].doubt) == ("group", "not_similar")  # it resembles nobody of the group
+
+
+def test_the_group_of_a_face_that_is_unlike_the_others_of_the_person_is_not_sure(named: Named) -> None:
+    person = named.person("Ana", 0, 1, 4)  # 4 shows somebody else, as do 5, 6 and 7
+    group(named, face_ids(0)[0], 0, 1, 2, 3)
+    group(named, face_ids(4)[0], 4, 5, 6, 7)
+    named.names.copy_all()
+    some = suggested(named, person.id)
+    found = dict(zip(numbers(named, some), (one.doubt for one in some), strict=True))
+    assert found == {2: None, 3: None, 5: "not_similar", 6: "not_similar", 7: "not_similar"}
+
+
+def test_the_groups_of_two_faces_that_are_unlike_each_other_are_not_sure(named: Named) -> None:
+    person = named.person("Ana", 0, 4)
+    group(named, face_ids(0)[0], 0, 1)
+    group(named, face_ids(4)[0], 4, 5)
+    named.names.copy_all()
+    assert {one.doubt for one in suggested(named, person.id)} == {"not_similar"}
 
 
 def test_a_face_is_identified_by_several_faces_of_a_person(named: Named) -> None:

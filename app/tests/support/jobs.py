@@ -34,8 +34,12 @@ def job(**values: Any) -> Job:
 
 
 class FixedSnapshot(Snapshot):
-    """A snapshot whose jobs the running monitor does not replace."""
+    """A snapshot whose given fields the running monitor does not replace."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._given = frozenset(given)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name != "jobs" or not hasattr(self, "jobs"):
+        if name not in getattr(self, "_given", ()):
             super().__setattr__(name, value)

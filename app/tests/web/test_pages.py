@@ -85,13 +85,16 @@ def test_the_start_page_asks_for_photographs(client: TestClient, filled: None) -
 def test_the_start_page_counts_faces_and_photographs(
     client: TestClient, filled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = Snapshot(totals=Totals(done=1_999_000, no_face=1_000, failed=7, duplicate=9, faces=1_234_567))
+    counted = FixedSnapshot(totals=Totals(done=1_999_000, no_face=1_000, failed=7, duplicate=9, faces=1_234_567))
     monkeypatch.setattr(services_of(client).monitor, "snapshot", counted)
     assert size_of_index(client.get("/").text) == "1,234,567 faces in 2,000,000 photographs"
     spanish = client.get("/?lang=es").text
     assert size_of_index(spanish) == "1 234 567 rostros en 2 000 000 fotografías"
     client.cookies.clear()
-    for unknown in (Snapshot(), Snapshot(totals=Totals())):  # the ledger fails, or is not that of the index
+    for unknown in (
+        FixedSnapshot(totals=None),
+        FixedSnapshot(totals=Totals()),
+    ):  # the ledger fails, or is not that of the index
         monkeypatch.setattr(services_of(client).monitor, "snapshot", unknown)
         assert size_of_index(client.get("/").text) == "1,234,567 faces in the index"
 
@@ -226,7 +229,9 @@ def test_the_status_is_a_page_for_browsers_and_json_for_programs(client: TestCli
 
 def test_the_status_page_says_what_does_not_work(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Everything works." in client.get("/status", headers=BROWSER).text
-    monkeypatch.setattr(services_of(client).monitor, "snapshot", Snapshot(index_error="connection refused"))
+    monkeypatch.setattr(
+        services_of(client).monitor, "snapshot", FixedSnapshot(index=None, index_error="connection refused")
+    )
     html = client.get("/status", headers=BROWSER).text
     assert "Something does not work." in html
     assert "connection refused" in html

@@ -60,7 +60,7 @@ def _sign_in(page: Page, secret: str, name: str = "") -> None:
 
 
 def _words(page: Page, english: str, spanish: str) -> str:
-    return spanish if page.evaluate("document.documentElement.lang") == "es" else english
+    return spanish if page.locator("html").get_attribute("lang") == "es" else english  # waits while a page loads
 
 
 def test_a_visitor_is_refused_signs_in_and_signs_out_everywhere(
