@@ -1,6 +1,8 @@
 // Keys of every page: `/` to search, `?` for help; in a grid the arrows, Home, End, PgUp and PgDn, and one tab stop.
 // Pages listen to `oceano:select` (X) and `oceano:preview` (Space) of a card.
 
+import { changed } from "./fresh.js";
+
 const typing = (element) => element.closest("input:not([type=checkbox], [type=radio]), select, textarea, [contenteditable]");
 const help = document.getElementById("keys");
 const root = document.documentElement;
@@ -15,6 +17,7 @@ try {
 
 // A change is told once: a reload, or the address in a message to somebody, says nothing of it.
 const here = new URL(location.href);
+if (here.searchParams.has("done")) changed(document);
 if (here.searchParams.has("done") || here.searchParams.has("refused")) {
   for (const told of ["done", "refused"]) here.searchParams.delete(told);
   history.replaceState(history.state, "", here);

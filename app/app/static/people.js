@@ -1,6 +1,8 @@
 // The pages of people: a selection with ranges, forms that change the page in place, suggestions with one key each.
 // The server renders all HTML; without this script the same forms are sent as usual.
 
+import { changed } from "./fresh.js";
+
 const $ = (selector, within = document) => within.querySelector(selector);
 const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
 const main = $("main");
@@ -127,6 +129,7 @@ function show(page, place) {
   main.className = $("main", page).className;
   $("[data-toast-place]").replaceWith($("[data-toast-place]", page));
   document.title = page.title;
+  document.documentElement.dataset.rendered = page.documentElement.dataset.rendered;
   last = null;
   selected();
   focusAt(place);
@@ -146,6 +149,7 @@ async function send(form, submitter) {
     const shown = new URL(response.url);
     if (!$("main[data-state]", page)) throw new Error("not a page");
     if (response.redirected && shown.pathname !== location.pathname) return location.assign(response.url);
+    if (shown.searchParams.has("done")) changed(page);
     if (response.redirected) {
       for (const told of ["done", "refused"]) shown.searchParams.delete(told);
       history.replaceState(null, "", shown);

@@ -19,7 +19,7 @@ from app.core.types import FLAWS
 from app.library import SharedProgress
 from app.main import create_app
 from app.service import Results, Services
-from app.service.monitor import Monitor, Snapshot
+from app.service.monitor import Monitor
 from app.web.i18n import LANGUAGES, translator
 from app.web.pages import kept, results, search
 from app.web.pages.status_page import _duration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -96,6 +97,7 @@ def _shared(request: Request, t: Translator) -> dict[str, Any]:
         "max_mb": max_mb,
         "max_bytes": settings.max_upload_bytes,
         "problems": _problems(t, max_mb),
+        "rendered": time.time_ns() // 1_000_000,
     }
 
 

@@ -394,6 +394,27 @@ def test_back_and_reload_of_a_question_send_nothing_again(page: Page, gallery: G
     expect(page.locator("input[name=name]")).to_be_visible()
 
 
+def test_back_after_a_change_shows_what_is_true_now(page: Page, gallery: Gallery) -> None:
+    address = gallery.add("First", gallery.faces[SHOWN][:3])
+    result = f"/face/{gallery.faces[SHOWN][0]}"
+    for start, names, old, new in (
+        ("/people", ".person-tile", "First", "Second"),
+        (result, ".card-person", "Second", "Third"),
+    ):
+        page.goto(start)
+        shown = page.locator(names)
+        expect(shown.filter(has_text=old).first).to_be_visible()
+        page.goto(address)
+        page.locator(".person-actions [data-menu] summary").click()
+        page.locator("[name=name]").first.fill(new)
+        page.keyboard.press("Enter")
+        _toast(page, rf"{old}\W* renamed")
+        page.go_back()
+        expect(shown.filter(has_text=new).first).to_be_visible()
+        expect(shown.filter(has_text=old)).to_have_count(0)
+    gallery.remove(address)
+
+
 def test_the_same_without_javascript(browser: Browser, gallery: Gallery) -> None:
     with opened(browser, gallery.address, java_script_enabled=False) as page:
         page.goto(f"/face/{gallery.faces[GROUPED][0]}")
