@@ -154,6 +154,12 @@ class ChangeLog:
             found = rows(self.database, of_added.order_by(CHANGED_PEOPLE.c.change.desc()).limit(1))
         return self.get(found[0].change) if found else None
 
+    def people_of(self, numbers: Sequence[int], limit: int) -> list[str]:
+        """Return ids of the people whom changes were about and who are there still, by name, at most `limit`."""
+        ids = select(CHANGED_PEOPLE.c.person_id).where(CHANGED_PEOPLE.c.change.in_(numbers))
+        query = select(PEOPLE.c.id).where(PEOPLE.c.id.in_(ids)).order_by(PEOPLE.c.name_key, PEOPLE.c.id)
+        return [str(row.id) for row in rows(self.database, query.limit(limit))]
+
     def newest_number(self) -> int:
         """Return the highest number; 0 if nothing was changed."""
         return int(rows(self.database, select(func.coalesce(func.max(CHANGES.c.number), 0)))[0][0])

@@ -285,6 +285,10 @@ class People:
         """Return a change by its number."""
         return self._log.get(number)
 
+    def people_of_changes(self, numbers: Sequence[int], limit: int) -> list[str]:
+        """Return ids of the people whom changes were about; see `ChangeLog.people_of`."""
+        return self._log.people_of(numbers, limit)
+
     def was_changed_again(self, change: Change) -> bool:
         """Return whether what a change did was undone, or changed by a later one."""
         return change.undone_by is not None or self._log.later(change.number) is not None

@@ -328,20 +328,34 @@ def test_suggestions_are_confirmed_rejected_and_confirmed_all_at_once(client: Te
     assert offered[1] not in faces_named(client, ada)
 
 
-def test_only_the_selected_faces_are_split_off_rejected_or_made_cover(client: TestClient) -> None:
+def test_only_the_selected_faces_are_moved_rejected_or_made_cover(client: TestClient) -> None:
     both = made(client, "Ada", [*ADA[:5], *BEN[:3]])
     where = f"/person/{both}/faces"
-    sent = {"version": "1", "id": ids_of(BEN[:2]), "name": "Ben", "do": "split"}
-    html = followed(client, client.post(where, data=sent))
-    assert told(html) == "2 faces moved from Ada to Ben Undo"
+    sent = hidden_in(client.get(f"/person/{both}").text, where)
+    html = followed(client, client.post("/naming", data={**sent, "id": ids_of(BEN[:2]), "name": "Ben"}))
+    assert told(html) == "Ben added with 2 faces Undo"
+    assert "<bdi>Ada</bdi></h1>" in html
     assert faces_named(client, both) == {*ids_of(ADA[:5]), *ids_of(BEN[2:3])}
     html = followed(client, client.post(where, data={"version": "2", "id": ids_of(BEN[2:3]), "do": "reject"}))
     assert told(html) == "1 face rejected for Ada Undo"
     assert faces_named(client, both) == set(ids_of(ADA[:5]))
     followed(client, client.post(where, data={"version": "3", "id": ADA[3].face_id, "do": "cover"}))
     assert f"/thumbs/{ADA[3].face_id}" in elements(client.get("/people").text, "img")[0].attributes["src"]
-    assert client.post(where, data={"version": "4", "id": [], "do": "split"}).status_code == 400
+    assert client.post(where, data={"version": "4", "id": [], "do": "reject"}).status_code == 400
     assert client.post(where, data={"version": "4", "id": ADA[0].face_id, "do": "everything"}).status_code == 400
+
+
+def test_faces_are_moved_to_somebody_with_a_name_after_being_asked_and_never_without_a_name(client: TestClient) -> None:
+    both, ben = made(client, "Ada", [*ADA[:5], *BEN[:3]]), made(client, "Ben", BEN[3:])
+    sent = hidden_in(client.get(f"/person/{both}").text, f"/person/{both}/faces") | {"id": ids_of(BEN[:3])}
+    for name, question in (("", "Whose faces are these?"), ("ben", "There is already somebody called “ben”. Is it the same person?")):
+        html = followed(client, client.post("/naming", data={**sent, "name": name}))
+        assert question in [one.words for one in elements(html) if one.tag in ("h1", "h2")]
+        assert len(faces_named(client, both)) == 8
+    answer = hidden_in(html, "/naming") | {"id": ids_of(BEN[:3]), "person": f"{ben}:{person(client, ben).version}"}
+    html = followed(client, client.post("/naming", data=answer))
+    assert "<bdi>Ada</bdi></h1>" in html
+    assert (len(faces_named(client, both)), faces_named(client, ben)) == (5, set(ids_of(BEN)))
 
 
 def test_a_form_of_an_old_page_changes_nothing_says_what_happened_and_keeps_what_was_typed(client: TestClient) -> None:
@@ -358,12 +372,11 @@ def test_a_form_of_an_old_page_changes_nothing_says_what_happened_and_keeps_what
     assert fresh["version"] == str(version + 1)
     followed(client, client.post(f"/person/{ada}/edit", data={**typed, **fresh}))
     assert person(client, ada).name == "Ada King"
-    selected = {"version": version, "id": ids_of(ADA[:2]), "name": "Eve", "do": "split"}
+    selected = {"version": version, "id": ids_of(ADA[:2]), "do": "reject"}
     answer = client.post(f"/person/{ada}/faces", data=selected)
     assert answer.status_code == 409
     checked = [one.attributes["value"] for one in elements(answer.text, "input", "checked")]
     assert sorted(checked) == sorted(ids_of(ADA[:2]))
-    assert 'value="Eve"' in answer.text
     assert person(client, ada).faces == 12
 
 

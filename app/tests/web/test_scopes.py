@@ -57,6 +57,7 @@ _DIFFERENT: Final = {
     "changed_at", "at", "number", "person_id",
 }  # fmt: skip
 _VOLATILE: Final = (
+    (re.compile(r'data-rendered="\d+"'), "NOW"),
     (re.compile(r"[0-9a-f]{32}"), "REQUEST"),
     (re.compile(r'^"([0-9]+)-[0-9a-f]{8}"$'), r'"\1-CHANGED_AT"'),  # an ETag has a digest of the times in the body
     (re.compile(r"oceano-[0-9]{4}-[0-9-]+"), "oceano-NOW-"),
@@ -309,11 +310,11 @@ def _few_faces(asker: Asker) -> tuple[str, ...]:
 def _face_forms(asker: Asker) -> Iterator[Call]:
     for face in _few_faces(asker):
         for person in (PEOPLE["Alma"], PEOPLE["Violeta"], PEOPLE["Benita"]):
-            for what in ("split", "reject", "cover"):
-                sent = {"version": 99, "id": face, "do": what, "name": "Eva"}
+            for what in ("reject", "cover"):
+                sent = {"version": 99, "id": face, "do": what}
                 yield Call(f"/person/{person}/faces?lang=en", {"data": sent})
-    for what in ("cover", "reject", "split"):
-        sent = {"version": 1, "id": asker.ids.unnamed[0], "do": what, "name": "Eva"}
+    for what in ("cover", "reject"):
+        sent = {"version": 1, "id": asker.ids.unnamed[0], "do": what}
         yield Call(f"/person/{_fresh(asker)}/faces?lang=en", {"data": sent})
 
 

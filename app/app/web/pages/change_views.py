@@ -18,6 +18,7 @@ from app.web.deps import current_access
 from app.web.i18n import Translator, language_of, translator
 from app.web.numbers import whole_number
 from app.web.pages.names import printable
+from app.web.pages.people_views import shown_name
 from app.web.pages.result_views import day_text
 from app.web.redirects import see_other
 
@@ -28,6 +29,7 @@ REFUSED: Final = "refused"
 """Query parameter of a page that follows a change that could not be undone: its number."""
 
 _MOST: Final = 1_000  # changes of a page, which has one line for all of an ingest
+_LINKS: Final = 3  # people of a line
 _FIRST, _LAST = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"  # a name of another script stays in place
 
 
@@ -49,6 +51,8 @@ class ChangeView:
         refused: why it could not be undone just now; empty if nobody tried.
         goes_to: name of the person, as a page that follows the change links to them; empty without a link.
         parts: the changes that this line stands for, newest first; empty if it is a single one.
+        people: id and name of each person to link to, as a list of all changes has them.
+        has_more_people: it was about others, too.
     """
 
     number: int
@@ -64,6 +68,8 @@ class ChangeView:
     refused: str = ""
     goes_to: str = ""
     parts: tuple[ChangeView, ...] = ()
+    people: tuple[tuple[str, str], ...] = ()
+    has_more_people: bool = False
 
 
 def change_view(change: Change, t: Translator, access: Access) -> ChangeView:
@@ -104,6 +110,28 @@ def read_lines(
         if not is_more or lines > limit or len(found) >= _MOST:
             return change_lines(found, t, access)[:limit], is_more or lines > limit
         before = found[-1].number
+
+
+def with_people(lines: Sequence[ChangeView], services: Services, t: Translator) -> list[ChangeView]:
+    """Return lines with the people whom they were about and who are there still; blocking."""
+    found = {one.number: _about(one, services) for one in lines}
+    there = services.people.names([*dict.fromkeys(id_ for ids in found.values() for id_ in ids)])
+    shown = {id_: shown_name(person, t) for id_, person in there.items()}
+    return [
+        replace(
+            one,
+            people=tuple((id_, shown[id_]) for id_ in found[one.number][:_LINKS] if id_ in shown),
+            has_more_people=len(found[one.number]) > _LINKS,
+        )
+        for one in lines
+    ]
+
+
+def _about(line: ChangeView, services: Services) -> list[str]:
+    """Return ids of the people whom a line was about, one more than are shown."""
+    if line.person_id:
+        return [line.person_id]
+    return services.people.people_of_changes([one.number for one in line.parts or [line]], _LINKS + 1)
 
 
 def _run(change: Change) -> object:

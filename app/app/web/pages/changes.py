@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlencode
@@ -18,9 +17,10 @@ from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep, current_access
 from app.web.i18n import language_of, translator
-from app.web.pages.change_views import ChangeView, back_to, read_lines, toast_of, with_refused
+from app.web.pages.change_views import ChangeView, back_to, read_lines, toast_of, with_people, with_refused
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.people import group_id_from, show
+from app.web.pages.people_views import shown_name
 from app.web.pages.person_edits import version_of
 from app.web.redirects import see_other
 from app.web.uploads import read_fields
@@ -47,17 +47,18 @@ async def changes_page(request: Request, services: Services) -> HTMLResponse:
     """
     services.require_all_folders()
     fields, t, access = query_fields(request), translator(language_of(request)), current_access(request)
-    person, text = last_of(fields, "person_id"), last_of(fields, "before")
-    person_id = person_id_from(person) if person else None
+    asked, text = last_of(fields, "person_id"), last_of(fields, "before")
+    person_id = person_id_from(asked) if asked else None
     before = version_of(fields, "before") if text else None
     lines, is_more = await services.lookups.run(
         lambda: read_lines(services, t, access, person_id=person_id, before=before, limit=CHANGES)
     )
-    ids = {one.person_id for line in lines for one in (line, *line.parts) if one.person_id}
-    there = await services.lookups.run(services.people.names, [*ids])
+    person = (await services.lookups.run(services.people.names, [person_id])).get(person_id) if person_id else None
+    if person_id is None:
+        lines = await services.lookups.run(with_people, lines, services, t)
     await write_audit(request, "changes.list", {"person_id": person_id, "changes": len(lines)})
     toast = await toast_of(request, services)
-    shown = [_marked(one, toast, there) for one in lines]
+    shown = [_marked(one, toast) for one in lines]
     if any(one.refused for one in shown):
         toast = None  # the line says it
     values = {"person_id": person_id, "before": _last(lines[-1]) if is_more else None}
@@ -67,6 +68,7 @@ async def changes_page(request: Request, services: Services) -> HTMLResponse:
         "here": urlencode({name: value for name, value in {**values, "before": before}.items() if value}),
         "is_first": before is None,
         "person_id": person_id or "",
+        "person": shown_name(person, t),
         "toast": toast,
     }
     response = await show(request, services, "changes.html", context)
@@ -78,12 +80,12 @@ def _last(line: ChangeView) -> int:
     return line.parts[-1].number if line.parts else line.number
 
 
-def _marked(line: ChangeView, told: ChangeView | None, there: Container[str]) -> ChangeView:
-    """Return a line with why it could not be undone, and without a link to somebody who is not there any more."""
+def _marked(line: ChangeView, told: ChangeView | None) -> ChangeView:
+    """Return a line with why it could not be undone."""
     refused = told.refused if told is not None and told.number == line.number and not line.parts else ""
-    parts = tuple(_marked(one, told, there) for one in line.parts)
+    parts = tuple(_marked(one, told) for one in line.parts)
     refused = refused or next((one.refused for one in parts if one.refused), "")
-    return replace(line, person_id=line.person_id if line.person_id in there else "", refused=refused, parts=parts)
+    return replace(line, refused=refused, parts=parts)
 
 
 async def _undo(request: Request, services: ServicesDep, access: AccessDep) -> Response:

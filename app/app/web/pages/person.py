@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -23,7 +24,7 @@ from app.web.pages.counted import BarView, facets_view
 from app.web.pages.filters import Filters
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.names import printable
-from app.web.pages.people import FACES, checked_after, show
+from app.web.pages.people import FACES, checked_after, names_to_complete, show
 from app.web.pages.people_views import (
     FaceView,
     PersonTile,
@@ -51,7 +52,7 @@ class Entered:
 
     Attributes:
         form: `edit` or `faces`, whose fields these are; empty: none.
-        name: of the person, or of the one that selected faces move to.
+        name: as typed.
         birth_date: as typed.
         notes: as typed.
         face_ids: that were selected.
@@ -145,6 +146,8 @@ async def person_page(
         "bars": await _years(services, page) if page.is_first else (),
         "entered": entered,
         "orders": ORDERS,
+        "names": await services.lookups.run(names_to_complete, services) if access.may("curate") else [],
+        "once": uuid4().hex,
         "is_stale": failure is not None and failure.code == "person_changed",
         "failure": message,
         "wrong_field": wrong_field if wrong_field in _FIELDS else "",

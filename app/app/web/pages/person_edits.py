@@ -1,4 +1,4 @@
-"""What the forms of a person's page do: edit, hide, split, remove, make cover, confirm and reject."""
+"""What the forms of a person's page do: edit, hide, remove, make cover, confirm and reject."""
 
 from __future__ import annotations
 
@@ -95,15 +95,13 @@ async def _faces(request: Request, person_id: str, services: ServicesDep, access
     """Do with the selected faces what the pressed button says."""
     person_id = person_id_from(person_id)
     fields = await read_fields(request, most=MAX_FIELDS)
-    face_ids = face_ids_in(fields, "id")
-    what, name = last_of(fields, "do"), _text(fields, "name")
-    entered = Entered("faces", name, face_ids=face_ids, version=(version := version_of(fields)))
-    by, naming = Author(access.who), services.people.naming
+    face_ids, what = face_ids_in(fields, "id"), last_of(fields, "do")
+    entered = Entered("faces", face_ids=face_ids, version=(version := version_of(fields)))
     if what == "cover":
         profile = Profile(cover=face_ids[0] if face_ids else "")
         return await _changed(request, services, access, person_id, entered, "person.edit", profile)
+    by, naming = Author(access.who), services.people.naming
     makes: Mapping[str, tuple[Action, Make]] = {
-        "split": ("person.split", lambda: naming.split(person_id, version, face_ids, name, by)),
         "reject": ("person.reject", lambda: naming.reject(person_id, version, face_ids, by)),
     }
     return await _made(request, services, access, person_id, entered, *_one_of(makes, what))
