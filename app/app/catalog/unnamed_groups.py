@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, exists, func, select
 
 from app.catalog.database import Database, rows
-from app.catalog.tables import FACES, PEOPLE
+from app.catalog.tables import ASSIGNMENTS, FACES, PEOPLE, REJECTIONS
 from app.core.cached_value import CachedValue
 from app.core.iteration import chunks
 
@@ -35,14 +35,23 @@ class UnnamedGroups:
             _FACE.group_id.not_in(select(PEOPLE.c.id)),  # what a person's group has are suggestions
         )
         self._counted = CachedValue[list[tuple[str, int]]]()
+        self._waiting = CachedValue[dict[str, int]]()
 
     def all(self) -> list[tuple[str, int]]:
         """Return the ids of all groups with their numbers of faces."""
         return self._counted.get(self._count)
 
+    def waiting(self) -> dict[str, int]:
+        """Return in how many images each person, who is not hidden, has an unnamed face in the person's group.
+
+        Images where the person has a face already, or a face that is not them, are left out, as are people without one.
+        """
+        return self._waiting.get(self._count_waiting)
+
     def forget(self) -> None:
-        """Let the groups be counted again at the next call, because names have changed."""
+        """Let all be counted again at the next call, because names have changed."""
         self._counted.forget()
+        self._waiting.forget()
 
     def size(self, group_id: str) -> int | None:
         """Return the number of faces of a group as it is now; None if it is too small to be shown."""
@@ -104,3 +113,12 @@ class UnnamedGroups:
         query = select(_FACE.group_id, faces).where(self._is_shown).group_by(_FACE.group_id)
         query = query.having(faces >= LEAST_FACES).order_by(faces.desc(), _FACE.group_id)
         return [(row.group_id, row.faces) for row in rows(self.database, query)]
+
+    def _count_waiting(self) -> dict[str, int]:
+        images = func.count(_FACE.image_id.distinct()).label("images")
+        shown = select(PEOPLE.c.id).where(PEOPLE.c.hidden == 0)
+        query = select(_FACE.group_id, images).where(self._is_open, _FACE.group_id.in_(shown))
+        for told in (ASSIGNMENTS.c, REJECTIONS.c):
+            of_image = (told.image_id == _FACE.image_id) & (told.person_id == _FACE.group_id)
+            query = query.where(~exists().where(of_image))
+        return {row.group_id: row.images for row in rows(self.database, query.group_by(_FACE.group_id))}

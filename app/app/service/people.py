@@ -144,6 +144,13 @@ class People:
             following = encode_mark((rank, one.person.id), list_name)
         return PeoplePage(tuple(shown), following)
 
+    def waiting(self, *, limit: int) -> list[ShownPerson]:
+        """Return the people with most faces that wait to be confirmed or rejected; none in a part of the folders."""
+        waiting = self.unnamed.waiting()
+        most = sorted(waiting, key=lambda person_id: (-waiting[person_id], person_id))[:limit]
+        people = self.store.persons(most)
+        return self._shown([people[person_id] for person_id in most if person_id in people])
+
     def get(self, person_id: str) -> ShownPerson:
         """Return a person. Raises `person_unknown`, also if none of their faces may be seen."""
         counts = None if self._scope is None else self._visible_faces([person_id])
@@ -322,8 +329,10 @@ class People:
         """
         if self._scope is None:
             covers = self._faces.covers({one.id: one.cover for one in people})
-            known = self._faces.counts([one.id for one in people])
-            return [ShownPerson(one, known.get(one.id, 0), covers.get(one.id)) for one in people]
+            known, waiting = self._faces.counts([one.id for one in people]), self.unnamed.waiting()
+            return [
+                ShownPerson(one, known.get(one.id, 0), covers.get(one.id), waiting.get(one.id, 0)) for one in people
+            ]
         if counts is None:
             counts = self._visible_faces([one.id for one in people])
         return [ShownPerson(one, counts[one.id], self._visible_cover(one.id)) for one in people if counts.get(one.id)]

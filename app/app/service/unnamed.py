@@ -58,6 +58,10 @@ class UnnamedFaces:
         self._groups.forget()
         self._seen_groups.forget()
 
+    def waiting(self) -> dict[str, int]:
+        """Return the number of images with faces that wait for an answer, by person; none in a part of the folders."""
+        return self._groups.waiting() if self._scope is None else {}
+
     def groups(self, *, after: str | None = None, limit: int) -> GroupPage:
         """Return a page of the groups, largest first, with what they have now.
 

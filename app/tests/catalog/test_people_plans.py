@@ -61,3 +61,11 @@ def test_no_look_up_of_people_reads_a_whole_table(tmp_path: Path, name: str) -> 
         assert asked
         for statement, values in asked:
             assert whole_reads(database, statement, values) == [], statement
+
+
+def test_of_the_faces_only_those_grouped_with_people_are_read_to_count_those_that_wait(tmp_path: Path) -> None:
+    with closing(open_sqlite(tmp_path / "catalog.sqlite3")) as database:
+        with selects_of(database) as asked:
+            assert UnnamedGroups(database, "faces").waiting() == {}
+        ((statement, values),) = asked
+        assert whole_reads(database, statement, values) == ["SCAN people"]

@@ -139,7 +139,7 @@ def test_the_words_of_a_change_say_what_it_was(client: TestClient) -> None:
     assert texts(html) == [
         "Details of Ada changed",
         "Undone: New cover for Ada",
-        "Done again: New cover for Ada",
+        "Redone: New cover for Ada",
         "Undone: New cover for Ada",
         "New cover for Ada",
         "Ada added with 3 faces",

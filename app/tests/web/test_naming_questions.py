@@ -56,7 +56,7 @@ def test_a_face_with_a_name_is_renamed_in_one_step_that_says_whose_it_is(client:
     made(client, "Leonard", ADA[:1])
     face = ADA[0].face_id
     question = asked(client, client.post("/naming", data={"id": face, "name": "Amy"}))
-    assert "This face is named Leonard now." in words(question, "p")
+    assert "This face has the name Leonard." in words(question, "p")
     assert "Name it Amy instead?" in words(question, "h2")
     assert "send" not in " ".join(words(question, "main"))
     html = followed(client, client.post("/naming", data=sent_by(question, "Name it Amy")))
@@ -67,7 +67,7 @@ def test_a_face_with_a_name_is_renamed_in_one_step_that_says_whose_it_is(client:
 def test_the_page_that_says_whose_face_it_is_takes_another_name_without_asking_again(client: TestClient) -> None:
     made(client, "Leonard", ADA[:1])
     page = client.get(f"/naming?id={ADA[0].face_id}").text
-    assert "This face is named Leonard now." in words(page, "p")
+    assert "This face has the name Leonard." in words(page, "p")
     followed(client, client.post("/naming", data={**hidden_in(page, "/naming"), "name": "Amy"}))
     assert name_of(client, ADA[0].face_id) == ["Amy"]
 
@@ -77,7 +77,7 @@ def test_a_known_name_and_another_name_are_asked_about_together(client: TestClie
     amy = made(client, "Amy", BEN[:1])
     form: dict[str, Any] = {"id": ids_of([*ADA[:2], BEN[1]]), "name": "amy"}
     question = asked(client, client.post("/naming", data=form))
-    assert "2 of these faces have another name now." in words(question, "p")
+    assert "2 of these faces already have another name." in words(question, "p")
     assert words(question, of_class="named-now") == ["Leonard 2 faces"]
     sent = {**sent_by(question, "Yes, the same person"), **form}
     followed(client, client.post("/naming", data=sent))
@@ -90,7 +90,7 @@ def test_a_face_that_got_another_name_meanwhile_is_asked_about_again(client: Tes
     howard = made(client, "Howard")
     client.post(f"/people/{howard}/faces", json={"face_ids": ids_of(ADA[:1]), "version": 1, "replace": True})
     question = asked(client, client.post("/naming", data={**hidden_in(page, "/naming"), "name": "Amy"}))
-    assert "This face is named Howard now." in words(question, "p")
+    assert "This face has the name Howard." in words(question, "p")
     assert name_of(client, ADA[0].face_id) == ["Howard"]
 
 
@@ -99,7 +99,7 @@ def test_a_hidden_person_is_not_named_by_the_question(client: TestClient) -> Non
     client.patch(f"/people/{secret}", json={"hidden": True, "version": 1})
     html = client.get(f"/naming?id={ADA[0].face_id}&name=Amy").text
     assert "Secret" not in html
-    assert "This face is named Hidden person now." in words(html, "p")
+    assert "This face has the name Hidden person." in words(html, "p")
 
 
 # --- two faces of one picture

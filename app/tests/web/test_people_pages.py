@@ -205,7 +205,7 @@ def test_a_group_is_named_and_the_toast_undoes_it(client: TestClient) -> None:
     assert told(again) == "Undone: Ada Lovelace added with 12 faces Redo"
     assert names(client) == []
     again = undone(client, again)
-    assert told(again) == "Done again: Ada Lovelace added with 12 faces Undo"
+    assert told(again) == "Redone: Ada Lovelace added with 12 faces Undo"
     assert names(client) == ["Ada Lovelace"]
 
 
@@ -348,7 +348,10 @@ def test_only_the_selected_faces_are_moved_rejected_or_made_cover(client: TestCl
 def test_faces_are_moved_to_somebody_with_a_name_after_being_asked_and_never_without_a_name(client: TestClient) -> None:
     both, ben = made(client, "Ada", [*ADA[:5], *BEN[:3]]), made(client, "Ben", BEN[3:])
     sent = hidden_in(client.get(f"/person/{both}").text, f"/person/{both}/faces") | {"id": ids_of(BEN[:3])}
-    for name, question in (("", "Whose faces are these?"), ("ben", "There is already somebody called “ben”. Is it the same person?")):
+    for name, question in (
+        ("", "Whose faces are these?"),
+        ("ben", "There is already somebody called “ben”. Is it the same person?"),
+    ):
         html = followed(client, client.post("/naming", data={**sent, "name": name}))
         assert question in [one.words for one in elements(html) if one.tag in ("h1", "h2")]
         assert len(faces_named(client, both)) == 8
@@ -356,6 +359,18 @@ def test_faces_are_moved_to_somebody_with_a_name_after_being_asked_and_never_wit
     html = followed(client, client.post("/naming", data=answer))
     assert "<bdi>Ada</bdi></h1>" in html
     assert (len(faces_named(client, both)), faces_named(client, ben)) == (5, set(ids_of(BEN)))
+
+
+def test_a_wrong_name_is_taken_off_on_the_photograph(client: TestClient) -> None:
+    ada = made(client, "Ada", [*ADA[:5], BEN[0]])
+    photograph = f"/photo/{BEN[0].payload.image_id}"
+    html = client.get(photograph).text
+    form = hidden_in(html, f"/person/{ada}/faces")
+    html = followed(client, client.post(f"/person/{ada}/faces", data={**form, "do": "reject"}))
+    assert told(html) == "1 face rejected for Ada Undo"
+    assert elements(html, "main")[0].attributes["data-image"] == BEN[0].payload.image_id
+    assert faces_named(client, ada) == set(ids_of(ADA[:5]))
+    assert f"/person/{ada}/faces" not in html
 
 
 def test_a_form_of_an_old_page_changes_nothing_says_what_happened_and_keeps_what_was_typed(client: TestClient) -> None:
@@ -545,7 +560,7 @@ def test_faces_with_another_name_are_asked_about(client: TestClient) -> None:
     form = {"id": ids_of(ADA[:4]), "name": "Ada"}
     question = asked(client, client.post("/naming", data=form))
     assert person(client, ben).faces == 2
-    assert "2 of these faces have another name now." in question
+    assert "2 of these faces already have another name." in question
     assert "Name all of them Ada instead?" in question
     assert "replace`" not in question
     sent = {**hidden_in(question, "/naming"), **form, "new": "1"}

@@ -85,6 +85,28 @@ def test_the_button_confirms_what_is_above_the_line_and_each_card_says_why(clien
     assert "Above the line: clear faces" in html
 
 
+def test_the_list_says_whose_faces_wait_to_be_confirmed_until_they_are(client: TestClient) -> None:
+    def waiting() -> list[str]:
+        return [one.words for one in elements(client.get("/people").text, of_class="company-person")]
+
+    ada = made(client, "Ada", ADA[:1])
+    services: Services = client.app.state.services  # type: ignore[attr-defined]
+    rows = [GroupedFace(one.face_id, one.payload.image_id, ada, clear=True) for one in ADA[:4]]
+    FaceTable(services.ledger.database, services.ledger.collection).write(rows)
+    services.people.unnamed.forget()
+    assert waiting() == ["Ada 3 faces"]
+    assert "1 face · 3 to confirm" in client.get("/people").text
+    client.post(f"/person/{ada}/suggestions", data={"version": 1, "yes": ADA[1].face_id})
+    client.post(f"/person/{ada}/suggestions", data={"version": 2, "no": ADA[2].face_id})
+    assert waiting() == ["Ada 1 face"]
+    client.patch(f"/people/{ada}", json={"hidden": True, "version": 3})
+    assert waiting() == []
+    client.patch(f"/people/{ada}", json={"hidden": False, "version": 4})
+    client.post(f"/person/{ada}/suggestions", data={"version": 5, "yes": ADA[3].face_id})
+    assert waiting() == []
+    assert "to confirm" not in client.get("/people").text
+
+
 def test_without_a_less_sure_one_there_is_no_line(client: TestClient) -> None:
     eve = made(client, "Ada", [*ADA[:3], *BLURRED])
     html = client.get(f"/person/{eve}").text
@@ -118,11 +140,11 @@ def test_a_wrong_birth_date_is_told_at_the_field_in_the_open_form(client: TestCl
 def test_orders_by_date_are_offered_only_if_a_photograph_has_one(client: TestClient) -> None:
     ada, nobody = made(client, "Ada", ADA), made(client, "Away", AWAY)
     orders = [one.words for one in elements(client.get(f"/person/{ada}").text, "a", of_class="chip")]
-    assert orders == ["Newest", "Oldest", "Most alike"]
+    assert orders == ["Newest", "Oldest", "Most similar"]
     for order in ("", "?order=oldest", "?order=similarity"):
         html = client.get(f"/person/{nobody}{order}").text
         assert elements(html, "a", of_class="chip") == []
-        assert "None of these photographs has a date" in html
+        assert "These photographs have no date" in html
         assert len(elements(html, "input", of_class="card-select")) == len(AWAY)
     client.post(f"/people/{nobody}/faces", json={"face_ids": ids_of(EVE[:1]), "version": 1})
     assert len(elements(client.get(f"/person/{nobody}?order=similarity").text, "a", of_class="chip")) == 3

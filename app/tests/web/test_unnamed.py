@@ -276,6 +276,7 @@ def test_a_photograph_says_which_faces_are_dismissed_and_brings_them_back(
     html = client.get(address).text
     labels = [one.words for one in elements(html, "span", of_class="people-number")]
     assert labels == ["Face 1 · Set aside", "Face 2 · Not a face", "Face 3"]
+    assert "2 faces" in [one.words for one in elements(html, "h2")]
     form = hidden_in(html, "/dismiss")
     assert form["id"] == CLEAR[0].face_id
     html = followed(client, client.post("/dismiss", data={**form, "kind": "bring_back"}))

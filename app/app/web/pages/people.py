@@ -31,6 +31,7 @@ PEOPLE: Final = 120  # tiles of a page
 GROUPS: Final = 30
 FACES: Final = 120
 NAMES: Final = 300  # that fields for names complete
+WAITING: Final = 8  # people with faces to be confirmed
 FREQUENT: Final = 8  # people on the start page
 _MAX_AFTER: Final = 10_000  # characters
 
@@ -44,6 +45,7 @@ class PeopleView:
         text: that names must have; empty: any name.
         order: of the people.
         people: named or hidden ones.
+        waiting: those with most faces to be confirmed.
         groups: groups of unnamed faces.
         faces: single or dismissed ones.
         kind: how these faces were dismissed; empty in other lists.
@@ -55,6 +57,7 @@ class PeopleView:
     text: str
     order: Order
     people: tuple[PersonTile, ...]
+    waiting: tuple[PersonTile, ...]
     groups: tuple[GroupTile, ...]
     faces: tuple[FaceView, ...]
     kind: str
@@ -173,7 +176,9 @@ def no_group() -> OceanoError:
 def _of_people(services: Services, tab: str, text: str, order: Order, after: str | None) -> PeopleView:
     found: PeoplePage = services.people.find(text, hidden=tab == "hidden", order=order, after=after, limit=PEOPLE)
     tiles = tuple(map(person_tile, found.people))
-    return PeopleView(tab, text, order, tiles, (), (), "", found.next or "", after or "")
+    is_start = tab == "named" and not text and after is None
+    waiting = tuple(map(person_tile, services.people.waiting(limit=WAITING))) if is_start else ()
+    return PeopleView(tab, text, order, tiles, waiting, (), (), "", found.next or "", after or "")
 
 
 def _of_faces(services: Services, tab: str, kind: DismissalKind, after: str | None, t: Translator) -> PeopleView:
@@ -182,13 +187,13 @@ def _of_faces(services: Services, tab: str, kind: DismissalKind, after: str | No
     if tab == "groups":
         page = unnamed.groups(after=after, limit=GROUPS)
         tiles = tuple(map(group_tile, page.groups))
-        return PeopleView(tab, "", "faces", (), tiles, (), "", page.next or "", after or "")
+        return PeopleView(tab, "", "faces", (), (), tiles, (), "", page.next or "", after or "")
     if tab == "single":
         found, said = unnamed.single(after=after, limit=FACES), ""
     else:
         found, said = unnamed.dismissed(kind, after=after, limit=FACES), kind
     faces = face_views(found.faces, t)
-    return PeopleView(tab, "", "faces", (), (), faces, said, found.next or "", after or "")
+    return PeopleView(tab, "", "faces", (), (), (), faces, said, found.next or "", after or "")
 
 
 async def _write(request: Request, view: PeopleView) -> None:

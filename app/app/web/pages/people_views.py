@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -31,6 +31,7 @@ class PersonTile:
         images: number of images with the person of the page; 0 in other lists.
         beside: face_id of the cover of the person of the page, for a search for both; empty in other lists.
         hidden: whether the person is.
+        waiting: number of faces to be confirmed or rejected.
     """
 
     id: str
@@ -41,6 +42,7 @@ class PersonTile:
     images: int = 0
     beside: str = ""
     hidden: bool = False
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ def name_beside(person: Person | None, t: Translator) -> str:
 def person_tile(shown: ShownPerson) -> PersonTile:
     """Make the tile of a person."""
     one = shown.person
-    return PersonTile(one.id, printable(one.name), shown.cover or "", shown.faces, one.version, hidden=one.hidden)
+    tile = PersonTile(one.id, printable(one.name), shown.cover or "", shown.faces, one.version, hidden=one.hidden)
+    return replace(tile, waiting=shown.waiting)
 
 
 def together_tiles(found: Iterable[Together], cover: str | None) -> tuple[PersonTile, ...]:

@@ -92,7 +92,7 @@ async def _hide(request: Request, person_id: str, services: ServicesDep, access:
 
 
 async def _faces(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:
-    """Do with the selected faces what the pressed button says."""
+    """Do with the selected faces what the pressed button says; then show the page of the field `next`, if given."""
     person_id = person_id_from(person_id)
     fields = await read_fields(request, most=MAX_FIELDS)
     face_ids, what = face_ids_in(fields, "id"), last_of(fields, "do")
@@ -104,7 +104,8 @@ async def _faces(request: Request, person_id: str, services: ServicesDep, access
     makes: Mapping[str, tuple[Action, Make]] = {
         "reject": ("person.reject", lambda: naming.reject(person_id, version, face_ids, by)),
     }
-    return await _made(request, services, access, person_id, entered, *_one_of(makes, what))
+    chosen, back = _one_of(makes, what), last_of(fields, "next")
+    return await _made(request, services, access, person_id, entered, *chosen, back=back)
 
 
 async def _suggestions(request: Request, person_id: str, services: ServicesDep, access: AccessDep) -> Response:
@@ -146,8 +147,9 @@ async def _made(
     entered: Entered,
     action: Action,
     make: Make,
+    back: str = "",
 ) -> Response:
-    """Make a change and go back to the page; show it again, with what was typed, if the change is not accepted."""
+    """Make a change and go back to a page; show the person's, with what was typed, if the change is not accepted."""
     try:
         done = await services.lookups.run(make)
     except OceanoError as failure:
@@ -155,6 +157,8 @@ async def _made(
             raise
         return await person_page(request, services, access, person_id, entered=entered, failure=failure)
     await record(request, action, done)
+    if back:
+        return back_to(request, back, done.change)
     order = request.query_params.get("order", "")
     address = f"/person/{person_id}{f'?order={order}' if order in ('oldest', 'similarity') else ''}"
     return back_to(request, address, done.change)

@@ -51,6 +51,7 @@ class PhotoFace:
         outline: in pixels of the upright image.
         name: of the person; empty if it has none.
         person_id: of the person; empty if it has none.
+        version: of the person; 0 if it has none.
         dismissed: `set_aside` or `not_a_face`; empty if it was not dismissed.
         is_chosen: the match of the result that the page was opened from.
         together: address below the root of that result with this person as well; empty for the person searched for.
@@ -61,6 +62,7 @@ class PhotoFace:
     outline: OutlineView
     name: str
     person_id: str
+    version: int
     dismissed: str
     is_chosen: bool
     together: str
@@ -269,6 +271,7 @@ def _faces(services: Services, image: StoredImage, chosen: str, back: str, t: Tr
             shape,
             name_beside(person, t),
             "" if person is None else person.id,
+            0 if person is None else person.version,
             dismissed.get(record.face_id, ""),
             record.face_id == chosen,
             together,
