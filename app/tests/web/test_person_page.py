@@ -107,6 +107,16 @@ def test_the_list_says_whose_faces_wait_to_be_confirmed_until_they_are(client: T
     assert "to confirm" not in client.get("/people").text
 
 
+def test_a_person_of_the_same_name_is_shown_and_may_be_merged(client: TestClient) -> None:
+    ada, other = made(client, "Ada", ADA), made(client, "Eve", EVE)
+    assert f"/merge?with={other}" not in client.get(f"/person/{ada}").text
+    client.post(f"/person/{other}/edit", data={"version": 1, "name": "ADA"})
+    for one, beside in ((ada, other), (other, ada)):
+        html = client.get(f"/person/{one}").text
+        assert f'href="/person/{one}/merge?with={beside}"' in html
+        assert f'href="/person/{beside}"' in html
+
+
 def test_without_a_less_sure_one_there_is_no_line(client: TestClient) -> None:
     eve = made(client, "Ada", [*ADA[:3], *BLURRED])
     html = client.get(f"/person/{eve}").text

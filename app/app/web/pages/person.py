@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from app.core.errors import OceanoError
 from app.core.types import FaceFilter
 from app.security import Access
-from app.service import FaceOrder, Query, Services
+from app.service import FaceOrder, Query, Services, ShownPerson
 from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep
@@ -30,6 +30,7 @@ from app.web.pages.people_views import (
     PersonTile,
     PersonView,
     face_views,
+    person_tile,
     person_view,
     suggestion_views,
     together_tiles,
@@ -43,6 +44,7 @@ _MOST_COUNTED: Final = 20_000  # faces; to count more by year takes too long
 _ANY: Final = -1.0  # lowest cosine similarity
 _FIELDS: Final = ("name", "birth_date", "notes")  # that a message may be about
 _TOGETHER: Final = 12
+_NAMESAKES: Final = 4
 _HISTORY: Final = 20
 
 
@@ -81,6 +83,7 @@ class _Page:
     together: tuple[PersonTile, ...]
     history: tuple[ChangeView, ...]
     missed: tuple[ChangeView, ...]
+    namesakes: tuple[PersonTile, ...]
 
     @property
     def sure(self) -> tuple[FaceView, ...]:
@@ -213,7 +216,16 @@ def _page(
         together_tiles(company, shown.cover),
         tuple(_history(services, access, person_id, _HISTORY if is_first else 0, t)),
         tuple(_missed(services, access, person_id, shown.person.version, entered, failure, t)),
+        tuple(_namesakes(services, shown)) if is_first and may_edit and access.sees_all else (),
     )
+
+
+def _namesakes(services: Services, shown: ShownPerson) -> Iterator[PersonTile]:
+    """Yield other people with the same name, who may be the same person."""
+    name = shown.person.name
+    for one in services.people.named(name, limit=_NAMESAKES + 1) if name else ():
+        if one.person.id != shown.person.id:
+            yield person_tile(one)
 
 
 def _history(services: Services, access: Access, person_id: str, limit: int, t: Translator) -> Sequence[ChangeView]:
