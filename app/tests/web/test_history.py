@@ -60,6 +60,45 @@ def test_what_an_ingest_named_is_one_line_with_the_sum_and_its_entries_within(cl
     assert "Ada added with 3 faces" in texts(person), "not pushed out by the entries of one ingest"
 
 
+def links(html: str) -> list[list[str]]:
+    """The names of the people to whom each line of the history links."""
+    return [
+        [one.words for one in elements(line, "a") if one.attributes["href"].startswith("/person/")]
+        for line in html.partition('<ul class="changes">')[2].split('class="change-words"')[1:]
+    ]
+
+
+def test_a_line_has_its_number_and_links_by_name_to_whom_it_was_about(client: TestClient) -> None:
+    people = [made(client, name, [face]) for name, face in zip("DCBA", ADA[:4], strict=True)]
+    for kind, ids in (("import", people), ("import", people[:1])):
+        with ChangeLog(services_of(client).ledger.database).making(NewChange("command ana@host", kind), {}) as making:
+            rows = making.rows(PEOPLE, "id", ids)
+            making.put(PEOPLE, [(row, row | {"notes": f"{len(ids)}"}) for row in rows])
+    from_metadata(client, people[2], 2)
+    client.post("/faces/dismiss", json={"face_ids": ids_of(BEN[:1]), "kind": "set_aside"})
+    client.delete(f"/people/{people[3]}", headers={"If-Match": '"2"'})
+    html = client.get("/changes").text
+    line, *parts = ["B"], [], []
+    assert links(html) == [[], [], line, *parts, ["D"], ["B", "C", "D"], [], ["B"], ["C"], ["D"]]
+    assert [one.words for one in elements(html, "span", of_class="change-number")] == [
+        f"#{number}" for number in (10, 9, 8, 7, 6, 5, 4, 3, 2, 1)
+    ]
+    client.post("/changes/10/undo")
+    assert links(client.get("/changes").text)[7] == ["A", "B", "C"]
+    assert "</a>, …" in client.get("/changes").text
+
+
+def test_the_history_of_a_person_leads_back_to_them_by_name(client: TestClient) -> None:
+    ada = made(client, "Ada", ADA[:1])
+    back = f'<a href="/person/{ada}"><span class="arrow" aria-hidden="true">←</span> <bdi>Ada</bdi></a>'
+    assert back in client.get(f"/changes?person_id={ada}").text
+    assert links(client.get(f"/changes?person_id={ada}").text) == [[]]
+    client.delete(f"/people/{ada}", headers={"If-Match": '"1"'})
+    html = client.get(f"/changes?person_id={ada}").text
+    assert texts(html) == ["Ada deleted", "Ada added with 1 face"]
+    assert f'href="/person/{ada}"' not in html
+
+
 def test_a_page_of_the_history_has_many_lines_however_many_entries_an_ingest_wrote(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,17 @@ def test_names_are_searched_ordered_and_paged_by_links(client: TestClient, monke
     assert "text/html" in client.get("/people?after=rubbish").headers["content-type"]
 
 
+def test_an_empty_list_offers_no_search_and_no_order(client: TestClient) -> None:
+    def tools(address: str) -> tuple[int, int]:
+        html = client.get(address).text
+        return len(elements(html, "form", "role")), len(elements(html, "p", of_class="orders"))
+
+    assert tools("/people") == tools("/people?tab=hidden") == (0, 0)
+    made(client, "Ada", ADA)
+    assert tools("/people") == (1, 1)
+    assert tools("/people?q=nobody") == (1, 0)
+
+
 def test_hidden_people_are_in_a_list_of_their_own(client: TestClient) -> None:
     ada = made(client, "Ada", ADA)
     page = client.get(f"/person/{ada}").text

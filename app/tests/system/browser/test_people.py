@@ -248,6 +248,12 @@ def test_on_a_phone_the_bar_of_a_selection_has_two_rows_and_no_keys_are_told(
         page.goto(address)
         expect(page.locator(".suggestion")).not_to_have_count(0)
         expect(page.locator("kbd").locator("visible=true")).to_have_count(0)
+        grid = page.locator(".maybe .grid")
+        assert grid.evaluate("grid => getComputedStyle(grid).overflowY") == "visible", "nothing is cut"
+        for button in page.locator(".answers button").all():
+            place = button.bounding_box()
+            assert place is not None
+            assert 0 < place["x"] < place["x"] + place["width"] < 390
         page.locator("[name=id]").first.check(force=True)
         bar = page.locator("#faces")
         box = bar.bounding_box()
@@ -280,6 +286,7 @@ def test_what_was_typed_stays_when_somebody_else_was_faster(page: Page, gallery:
     page.get_by_role("button", name="Save").click()
     _toast(page, "Fiona")
     expect(page.locator(".person-notes")).to_have_text("at the lake")
+    gallery.remove(address)
 
 
 def test_dismissed_faces_are_brought_back_with_the_keyboard_and_from_a_photograph(page: Page, gallery: Gallery) -> None:
@@ -332,6 +339,35 @@ def test_names_of_faces_have_room_beside_a_photograph(page: Page, gallery: Galle
         assert page.locator(".people-name bdi").evaluate(LINES) <= 2, width
         assert page.locator(".people-words .people-together").evaluate(LINES) == 1, width
         assert is_as_wide_as_the_screen(page)
+
+
+@pytest.mark.parametrize("with_javascript", [True, False])
+def test_boxes_are_seen_and_what_cannot_be_pressed_looks_so(
+    browser: Browser, gallery: Gallery, with_javascript: bool
+) -> None:
+    address = gallery.add("Klara", gallery.faces[GROUPED][:3])
+    with opened(browser, gallery.address, java_script_enabled=with_javascript) as page:
+        page.goto(address)
+        box, cover = page.locator(".card-select").last, page.locator("#faces [value=cover]")
+        opacity = "one => Number(getComputedStyle(one).opacity)"
+        assert box.evaluate(opacity) >= (0.5 if with_javascript else 1)
+        page.locator(".card-select").first.check()
+        assert box.evaluate(opacity) == 1, "once something is selected"
+        assert cover.evaluate(opacity) == 1
+        if with_javascript:
+            box.check()
+            expect(cover).to_be_disabled()
+            assert cover.evaluate(opacity) < 1
+    gallery.remove(address)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_title_lists_and_history_have_one_row(page: Page, lang: str) -> None:
+    page.set_viewport_size({"width": 1024, "height": 800})
+    for tab in ("named", "aside"):
+        page.goto(f"/people?tab={tab}&lang={lang}")
+        height = page.locator("header.people-head").evaluate("one => one.getBoundingClientRect().height")
+        assert height < 45
 
 
 @pytest.mark.parametrize("with_javascript", [True, False])
