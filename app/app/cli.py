@@ -15,6 +15,7 @@ import typer
 
 from app import __version__
 from app.commands.audit_cli import audit
+from app.commands.changes_cli import changes
 from app.commands.jobs_cli import jobs, workers
 from app.commands.keys_cli import keys
 from app.commands.names_cli import names
@@ -39,6 +40,7 @@ cli.add_typer(keys, name="keys")
 cli.add_typer(audit, name="audit")
 cli.add_typer(workers)
 cli.add_typer(names)
+cli.add_typer(changes)
 cli.add_typer(setup)
 
 

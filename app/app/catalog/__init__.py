@@ -11,7 +11,7 @@ from app.catalog.audit import (
     audit_time,
     chained,
 )
-from app.catalog.changes import AlreadyDone, Change, ChangeLog, Making, NewChange, Row, unknown_person
+from app.catalog.changes import AlreadyDone, Change, ChangeLog, Making, NewChange, Removal, Row, unknown_person
 from app.catalog.claims import ClaimedLedger, JobLedger
 from app.catalog.clock import timestamp
 from app.catalog.copied_names import CopiedNames, FaceNames
@@ -106,6 +106,7 @@ __all__ = [
     "Pruned",
     "RawEntry",
     "Rejection",
+    "Removal",
     "Row",
     "Session",
     "SessionStore",

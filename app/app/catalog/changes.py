@@ -71,6 +71,21 @@ class NewChange:
     request: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The change by which somebody is not there any more.
+
+    Attributes:
+        change: the change.
+        name: of the person before it; may be empty.
+        merged_into: id of the person who has got the faces; None: the person was deleted.
+    """
+
+    change: Change
+    name: str
+    merged_into: str | None
+
+
 class AlreadyDone(Exception):
     """An idempotent request that was answered before; `change` is what it did."""
 
@@ -159,6 +174,23 @@ class ChangeLog:
         ids = select(CHANGED_PEOPLE.c.person_id).where(CHANGED_PEOPLE.c.change.in_(numbers))
         query = select(PEOPLE.c.id).where(PEOPLE.c.id.in_(ids)).order_by(PEOPLE.c.name_key, PEOPLE.c.id)
         return [str(row.id) for row in rows(self.database, query.limit(limit))]
+
+    def removal_of(self, person_id: str) -> Removal | None:
+        """Return the change that removed a person; None for somebody who is there, or never was."""
+        newest = select(func.max(CHANGED_PEOPLE.c.change)).where(CHANGED_PEOPLE.c.person_id == person_id)
+        query = select(CHANGED_ROWS).where(
+            CHANGED_ROWS.c.change == newest.scalar_subquery(),
+            CHANGED_ROWS.c.table_name == PEOPLE.name,
+            CHANGED_ROWS.c.row_id == person_id,
+            CHANGED_ROWS.c.after.is_(None),
+        )
+        found = rows(self.database, query)
+        change = self.get(found[0].change) if found else None
+        if change is None:
+            return None
+        is_merge = "merge" in (change.kind, change.details.get("undone"))  # an undone one that was done again, too
+        into = change.details.get("person_id") if is_merge else None
+        return Removal(change, json.loads(found[0].before)["name"], into)
 
     def newest_number(self) -> int:
         """Return the highest number; 0 if nothing was changed."""

@@ -69,7 +69,7 @@ def _say_found(found: Inconsistencies) -> None:
         (found.incomplete_images, "image lacks faces in the index", "images lack faces in the index"),
         (found.unknown_faces, "face belongs to no file of the ledger", "faces belong to no file of the ledger"),
         (found.misplaced_images, "image has outdated paths in the index", "images have outdated paths in the index"),
-        (found.misnamed_images, "image has other names in the index", "images have other names in the index"),
+        (found.misnamed_images, "image has outdated names in the index", "images have outdated names in the index"),
         (found.without_thumbnail, "face has no thumbnail", "faces have no thumbnail"),
         (found.unused_thumbnails, "thumbnail belongs to no face", "thumbnails belong to no face"),
     ):

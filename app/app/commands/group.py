@@ -39,11 +39,12 @@ def run_group(settings: Settings, stop: Event, *, again: bool, as_json: bool) ->
         values = {"faces": counts.faces, "removed": counts.removed, "left": counts.left, "interrupted": stop.is_set()}
         print(json.dumps(values | {"seconds": round(seconds, 3)}), flush=True)  # noqa: T201
     elif stop.is_set():
-        say(f"interrupted: {counted(counts.faces, 'face')} grouped, {counts.left} left; run it again to go on")
+        left = "1 is" if counts.left == 1 else f"{counts.left} are"
+        say(f"Interrupted: looked at {counted(counts.faces, 'face')}, {left} left. Run `oceano group` again to go on.")
     else:
-        grouped = f"{counted(counts.faces, 'face')} grouped" if counts.faces else "No new faces to group"
-        removed = f", {counted(counts.removed, 'deleted face')} removed" if counts.removed else ""
-        say(f"{grouped}{removed}; {seconds:.1f} s")
+        looked = f"Looked at {counted(counts.faces, 'face')}, and grouped those that show the same person."
+        removed = f" Removed {counted(counts.removed, 'deleted face')} from the groups." if counts.removed else ""
+        say(f"{looked if counts.faces else 'There are no new faces to group.'}{removed} It took {seconds:.1f} s.")
     return EXIT_INTERRUPTED if stop.is_set() else EXIT_OK
 
 

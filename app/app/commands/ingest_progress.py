@@ -105,7 +105,7 @@ def _names(counts: IngestCounts) -> str:
     """The sentences about names in the metadata; empty if there are none."""
     sentences = []
     if counts.named:
-        sentences.append(f"{counted(counts.named, 'face')} named by the pictures.")
+        sentences.append(f"{counted(counts.named, 'face')} named by the pictures (to undo that, see `oceano changes`).")
     if counts.unmatched_names:
         names = counted(counts.unmatched_names, "name")
         sentences.append(f"{names} in the pictures not given to a face (--report lists them).")

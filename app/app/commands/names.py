@@ -17,6 +17,7 @@ from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, OceanoE
 from app.core.files import for_user
 from app.core.paths import absolute, readable
 from app.service import (
+    ExportedNames,
     NamesExport,
     NamesImport,
     open_without_engine,
@@ -51,10 +52,11 @@ def run_names(
     if as_json:
         _print(asdict(done) | {"problems": len(done.problems), "interrupted": stop.is_set()})
     else:
-        say(
-            f"{counted(done.pictures, 'picture')} read, {done.with_names} with names: "
-            f"{counted(done.named, 'face')} named, {_people(done.people)}"
-        )
+        have = "has" if done.with_names == 1 else "have"
+        say(f"Read {counted(done.pictures, 'picture')}, of which {done.with_names or 'none'} {have} names of people.")
+        say(_named(done.named, done.people))
+        if done.named:
+            say("`oceano changes` lists these changes; `oceano undo NUMBER` undoes one.")
         _say_problems([one.message for one in done.problems], report)
     return EXIT_INTERRUPTED if stop.is_set() else EXIT_OK
 
@@ -90,14 +92,14 @@ def run_export_names(
     if as_json:
         _print(asdict(done) | {"interrupted": stop.is_set()})
     else:
-        say(f"{counted(done.written, 'file')} written; {counted(done.unchanged, 'picture')} had all names already")
+        say(_written(done))
         for line in done.failures[:_SHOWN]:
-            warn(f"not written: {line}")
+            warn(f"Not written: {line}")
         if len(done.failures) > _SHOWN:
             warn(f"and {len(done.failures) - _SHOWN} more")
         if done.in_place:
             say(
-                f"{counted(done.in_place, 'picture')} changed: run `oceano ingest` on the folder, so that the index "
+                f"Changed {counted(done.in_place, 'picture')}: run `oceano ingest` on the folder, so that the index "
                 "has the changed files. They keep their names."
             )
     if stop.is_set():
@@ -128,18 +130,33 @@ def run_import_people(
     if as_json:
         _print(asdict(done) | {"problems": len(problems), "dry_run": dry_run})
     else:
-        say(f"{counted(done.rows, 'row')}, {done.found} about a face")
-        if dry_run:
-            say("nothing was changed (--dry-run)")
-        else:
-            undo = f"; to undo it, undo change {done.change}" if done.change is not None else ""
-            say(f"{counted(done.named, 'face')} named, {_people(done.people)}{undo}")
+        say(f"Read {counted(done.rows, 'row')}, of which {done.found or 'none'} {_names_a_face(done.found)}.")
+        say("Nothing was changed (--dry-run)." if dry_run else _named(done.named, done.people))
         _say_problems([f"line {one.line}: {one.message}" for one in problems], report)
+        if done.change is not None:
+            say(f"Undo with: oceano undo {done.change}")
     return EXIT_SOME_FAILED if problems else EXIT_OK
 
 
-def _people(number: int) -> str:
-    return "1 new person" if number == 1 else f"{number} new people"
+def _names_a_face(rows: int) -> str:
+    return "names a face that is in the index" if rows == 1 else "name a face that is in the index"
+
+
+def _named(faces: int, people: int) -> str:
+    if not faces:
+        return "No face got a new name, so nothing was changed."
+    added = "1 new person" if people == 1 else f"{people} new people"
+    return f"Named {counted(faces, 'face')}" + (f", and added {added}." if people else ".")
+
+
+def _written(done: ExportedNames) -> str:
+    """Say how many files have got names."""
+    if not (done.written or done.unchanged or done.failures):
+        return "No picture there has a face with a name, so nothing was written."
+    written = f"Wrote the names of faces into {counted(done.written, 'file')}." if done.written else "Wrote nothing."
+    if not done.unchanged:
+        return written
+    return f"{written} {counted(done.unchanged, 'picture')} had all names already."
 
 
 def _require_folder(folder: Path) -> None:
@@ -150,7 +167,7 @@ def _require_folder(folder: Path) -> None:
 
 def _say_problems(messages: Sequence[str], report: Path | None) -> None:
     for message in messages[:_SHOWN]:
-        say(plain(f"not given to a face: {message}"))
+        say(plain(f"Not given to a face: {message}"))
     if len(messages) > _SHOWN:
         rest = f"and {len(messages) - _SHOWN} more"
         say(rest if report is not None else f"{rest}; --report FILE.csv lists all")

@@ -61,11 +61,11 @@ def import_people(
     root: Annotated[
         Path | None, typer.Option(help="Relative paths in the file are relative to this folder; default: this one.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report which rows are about a face.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say which rows name a face.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write a CSV file that lists rows that named no face.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line at the end.")] = False,
 ) -> int:
-    """Name faces as a list from another system says, such as CompreFace or Immich: one change, which can be undone."""
+    """Name faces as a list from another system says, such as CompreFace or Immich. `oceano undo` takes it back."""
     from app.commands.names import run_import_people
 
     return run_import_people(open_settings("import-people"), file, root, report, dry_run=dry_run, as_json=as_json)

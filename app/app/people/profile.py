@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from typing import Final
 
 from app.core.errors import OceanoError
@@ -15,6 +15,7 @@ MAX_NAME: Final = 500
 MAX_NOTES: Final = 10_000
 """Characters of notes."""
 
+_EARLIEST: Final = timezone(timedelta(hours=14))  # where a day begins first
 _DATE: Final = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
 
 
@@ -84,7 +85,7 @@ def checked_birth_date(text: str) -> str | None:
     """Return a date as year, month or day; None if it is empty.
 
     Raises:
-        OceanoError: `invalid_request` if it is none.
+        OceanoError: `invalid_request` if it is none, or if it is in the future everywhere on Earth.
     """
     given = text.strip()
     if not given:
@@ -93,11 +94,17 @@ def checked_birth_date(text: str) -> str | None:
         if (found := _DATE.fullmatch(given)) is None:
             raise ValueError
         year, month, day = (int(part or 1) for part in found.groups())
-        date(year, month, day)
+        first = date(year, month, day)
     except ValueError:
         raise OceanoError(
             "invalid_request",
             "the birth date must be a year, a month or a day, such as 1970, 1970-05 or 1970-05-17",
             details={"field": "birth_date"},
         ) from None
+    if first > datetime.now(_EARLIEST).date():
+        raise OceanoError(
+            "invalid_request",
+            f"the birth date {given} is in the future",
+            details={"field": "birth_date", "value": given, "cause": "birth_date_future"},
+        )
     return given

@@ -1,5 +1,6 @@
 """The running parts: built from the settings, searched, monitored; jobs that the command line and the page share."""
 
+from app.service.change_texts import change_words
 from app.service.cursor import MAX_CURSOR_CHARS, decode_mark, decode_query, encode_mark, encode_query
 from app.service.doctor import Doctor, Repairs, open_doctor
 from app.service.examples import Example, combine_pictures, doubtful_examples, people_of, similarities_to_others
@@ -9,6 +10,7 @@ from app.service.factory import (
     find_model,
     indexed_model,
     open_audit,
+    open_catalog,
     open_for_ingest,
     open_keys,
     open_ledger,
@@ -29,6 +31,7 @@ from app.service.paging import reaches
 from app.service.people import FaceOrder, People
 from app.service.people_views import (
     FacePage,
+    GonePerson,
     GroupPage,
     Identity,
     PeoplePage,
@@ -83,6 +86,7 @@ __all__ = [
     "FacePage",
     "Facets",
     "FoldersFound",
+    "GonePerson",
     "GroupBy",
     "GroupPage",
     "Grouping",
@@ -117,6 +121,7 @@ __all__ = [
     "Together",
     "bands_of",
     "build_engine",
+    "change_words",
     "combine_pictures",
     "combined",
     "decode_mark",
@@ -133,6 +138,7 @@ __all__ = [
     "measured_bands",
     "narrowed",
     "open_audit",
+    "open_catalog",
     "open_doctor",
     "open_for_ingest",
     "open_grouping",

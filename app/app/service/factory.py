@@ -16,6 +16,7 @@ from app import catalog
 from app.catalog import (
     CATALOG_FILE,
     EARLIER_LEDGER,
+    Database,
     KeyStore,
     Ledger,
     SessionStore,
@@ -325,6 +326,17 @@ def _open_catalog(settings: Settings, collection: str) -> Ledger:
     if settings.catalog_url:
         return Ledger(open_postgresql(settings.catalog_url), collection)
     return catalog.open_ledger(settings.state_dir / CATALOG_FILE, collection)
+
+
+@contextmanager
+def open_catalog(settings: Settings) -> Iterator[Database]:
+    """Open the catalog, for what is not about an index, until the context ends.
+
+    Raises:
+        OceanoError: as `open_ledger` does.
+    """
+    with closing(_open_catalog(settings, "")) as ledger:
+        yield ledger.database
 
 
 @contextmanager

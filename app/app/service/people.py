@@ -32,6 +32,7 @@ from app.security import Scope
 from app.service.cursor import START, Cursor, decode_cursor, decode_mark, encode_cursor, encode_mark
 from app.service.people_views import (
     FacePage,
+    GonePerson,
     Identity,
     PeoplePage,
     PersonFace,
@@ -153,12 +154,38 @@ class People:
 
     def get(self, person_id: str) -> ShownPerson:
         """Return a person. Raises `person_unknown`, also if none of their faces may be seen."""
+        if (found := self._one(person_id)) is None:
+            raise unknown_person(person_id)
+        return found
+
+    def _one(self, person_id: str) -> ShownPerson | None:
         counts = None if self._scope is None else self._visible_faces([person_id])
         # in a part of the folders, first what takes as long for an unknown person
         found = None if counts == {} else self.store.person(person_id)
-        if found is None:
-            raise unknown_person(person_id)
-        return self._shown([found], counts)[0]
+        return None if found is None else self._shown([found], counts)[0]
+
+    def gone(self, person_id: str) -> GonePerson | None:
+        """Return what became of somebody who is not there any more.
+
+        Args:
+            person_id: the person.
+
+        Returns:
+            None if nothing is known. Who sees some folders only is told of people who were merged into somebody whom
+            they see, without the name of before.
+
+        Raises:
+            OceanoError: `index_unavailable`, `ledger_unavailable`.
+        """
+        first = removal = self._log.removal_of(person_id)
+        stays: ShownPerson | None = None
+        while removal is not None and removal.merged_into is not None:
+            if (stays := self._one(removal.merged_into)) is not None:
+                break
+            removal = self._log.removal_of(removal.merged_into)
+        if first is None or (self._scope is not None and stays is None):
+            return None
+        return GonePerson(first.name if self._scope is None else "", stays)
 
     def names(self, person_ids: Sequence[str]) -> dict[str, Person]:
         """Return people by id, such as those of the faces of an answer; unknown ones are left out."""

@@ -26,6 +26,19 @@ class ShownPerson:
 
 
 @dataclass(frozen=True, slots=True)
+class GonePerson:
+    """Somebody who was merged or deleted, as somebody sees that.
+
+    Attributes:
+        name: empty if there was none, or if they may not see it.
+        merged_into: who has got the faces; None: nobody who is there still.
+    """
+
+    name: str
+    merged_into: ShownPerson | None
+
+
+@dataclass(frozen=True, slots=True)
 class PeoplePage:
     """A page of people; `next` is the `after` of the page after it, None at the end."""
 

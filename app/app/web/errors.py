@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.core import logs
 from app.core.errors import ErrorCode, OceanoError
 from app.web.auth import access_of
+from app.web.gone import told_of_gone
 from app.web.i18n import error_message, language_of
 from app.web.root_path import root_path_of
 
@@ -158,6 +159,8 @@ def add_error_handlers(app: FastAPI) -> None:
         assert isinstance(failure, OceanoError)  # noqa: S101 - registered for this type only
         if failure.status >= 500:
             _log.error("%s", failure)
+        if failure.code == "person_unknown":
+            failure = await told_of_gone(request, failure)
         return error_response(failure, request)
 
     async def http(request: Request, failure: Exception) -> Response:

@@ -24,10 +24,10 @@ class _Grouping:
 @pytest.mark.parametrize(
     ("faces", "removed", "said"),
     [
-        (0, 0, "No new faces to group; "),
-        (1, 0, "1 face grouped; "),
-        (12, 1, "12 faces grouped, 1 deleted face removed; "),
-        (0, 3, "No new faces to group, 3 deleted faces removed; "),
+        (0, 0, "There are no new faces to group. It took "),
+        (1, 0, "Looked at 1 face, and grouped those that show the same person. It took "),
+        (12, 1, "that show the same person. Removed 1 deleted face from the groups. It took "),
+        (0, 3, "There are no new faces to group. Removed 3 deleted faces from the groups. It took "),
     ],
 )
 def test_it_says_what_was_grouped(
@@ -46,3 +46,18 @@ def test_it_says_what_was_grouped(
     assert group.run_group(settings, Event(), again=False, as_json=False) == 0
     told = capsys.readouterr()
     assert said in told.out + told.err
+
+
+def test_it_says_how_to_go_on_after_an_interruption(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def opened(*_: object) -> Iterator[_Grouping]:
+        yield _Grouping(GroupCounts(5, 0, 1))
+
+    monkeypatch.setattr(group, "open_grouping", opened)
+    stop = Event()
+    stop.set()
+    assert group.run_group(settings, stop, again=False, as_json=False) == 130
+    said = "Interrupted: looked at 5 faces, 1 is left. Run `oceano group` again to go on."
+    assert said in capsys.readouterr().out

@@ -82,7 +82,7 @@ def test_an_ingest_says_how_many_faces_the_pictures_named_and_reports_the_other_
     oceano: Oceano, tmp_path: Path
 ) -> None:
     said = oceano("ingest", str(oceano.folder), "--report", str(tmp_path / "report.csv"))
-    assert "1 face named by the pictures. 1 name in the pictures not given to a face" in said
+    assert "1 face named by the pictures (to undo that, see `oceano changes`). 1 name in the pictures not given" in said
     assert _lines(tmp_path / "report.csv")[-1][:3] == [str(oceano.folder / "a.jpg"), "name", "region_without_face"]
 
 
@@ -101,7 +101,8 @@ def test_names_reads_pictures_that_were_ingested_before(
     monkeypatch.setenv("READ_NAMES", "false")
     oceano("ingest", str(oceano.folder))
     said = oceano("names", str(oceano.folder), "--report", str(tmp_path / "names.csv"))
-    assert "2 pictures read, 1 with names: 1 face named, 1 new person" in said
+    assert "Read 2 pictures, of which 1 has names of people.\nNamed 1 face, and added 1 new person.\n" in said
+    assert "`oceano changes` lists these changes; `oceano undo NUMBER` undoes one." in said
     assert [line[1] for line in _lines(tmp_path / "names.csv")] == ["reason", "region_without_face"]
     assert oceano.json("names", str(oceano.folder / "a.jpg"))["named"] == 0
     assert oceano.actions().count("command.names") == 2
@@ -109,7 +110,10 @@ def test_names_reads_pictures_that_were_ingested_before(
 
 def test_export_names_writes_sidecars(oceano: Oceano, tmp_path: Path) -> None:
     oceano("ingest", str(oceano.folder))
-    assert "1 file written; 0 pictures had all names already" in oceano("export-names", str(oceano.folder))
+    assert oceano("export-names", str(oceano.folder)) == "Wrote the names of faces into 1 file.\n"
+    assert oceano("export-names", str(oceano.folder)) == "Wrote nothing. 1 picture had all names already.\n"
+    nobody = "No picture there has a face with a name, so nothing was written.\n"
+    assert oceano("export-names", str(oceano.folder / "b.jpg")) == nobody
     assert b"Ana" in (oceano.folder / "a.jpg.xmp").read_bytes()
     assert oceano.json("export-names", str(oceano.folder), "--into", str(tmp_path / "m"))["written"] == 1
     assert (tmp_path / "m" / "a.jpg.xmp").exists()
@@ -140,10 +144,15 @@ def test_import_people_names_faces_and_says_how_to_undo_it(oceano: Oceano, tmp_p
     file = tmp_path / "people.csv"
     file.write_text("path,name\nb.jpg,Bob\nmissing.jpg,Eve\n")
     words = ("import-people", str(file), "--root", str(oceano.folder))
-    assert "nothing was changed" in oceano(*words, "--dry-run", code=1)
+    dry = oceano(*words, "--dry-run", code=1)
+    assert "Read 2 rows, of which 1 names a face that is in the index.\nNothing was changed (--dry-run).\n" in dry
     assert "command.import_people" not in oceano.actions()
     said = oceano(*words, "--report", str(tmp_path / "report.csv"), code=1)
-    assert "1 face named, 1 new person; to undo it, undo change 2" in said
-    assert "line 3: no ingested picture is at this path" in said
+    assert "Named 1 face, and added 1 new person.\n" in said
+    assert "Not given to a face: line 3: no ingested picture is at this path" in said
+    assert said.endswith("Undo with: oceano undo 2\n")
+    again = oceano(*words, code=1)
+    assert "No face got a new name, so nothing was changed.\n" in again
+    assert "oceano undo" not in again
     assert _lines(tmp_path / "report.csv")[1][:3] == ["3", "missing.jpg", "image_unknown"]
     assert "command.import_people" in oceano.actions()

@@ -381,3 +381,26 @@ def test_two_faces_of_a_picture_keep_their_own_names(database: Database) -> None
     assert other is not None
     assert index.points[face_ids(0)[0]].payload.person == one.id
     assert index.points[face_ids(1)[0]].payload.person == other.id
+
+
+@ON_BOTH
+def test_the_journal_knows_into_whom_somebody_was_merged(named: Named) -> None:
+    stays, goes, deleted = named.person("Stays", 0), named.person("Goes", 4), named.person("Deleted", 8)
+    merge = named.naming.merge(stays.id, 1, {goes.id: 1}, ANA).change
+    named.naming.delete(deleted.id, 1, ANA)
+    removal = named.log.removal_of(goes.id)
+    assert removal is not None
+    assert (removal.change, removal.name, removal.merged_into) == (merge, "Goes", stays.id)
+    removal = named.log.removal_of(deleted.id)
+    assert removal is not None
+    assert (removal.change.kind, removal.name, removal.merged_into) == ("delete", "Deleted", None)
+    assert named.log.removal_of(stays.id) is None
+    assert named.log.removal_of("nobody") is None
+    assert merge is not None
+    undo = named.naming.undo(merge.number, ANA).change
+    assert named.log.removal_of(goes.id) is None, "the undo brought them back"
+    assert undo is not None
+    redo = named.naming.undo(undo.number, ANA).change
+    removal = named.log.removal_of(goes.id)
+    assert removal is not None
+    assert (removal.change, removal.merged_into) == (redo, stays.id)

@@ -85,7 +85,7 @@ def test_an_ingest_groups_faces_unless_the_settings_say_no(tmp_path: Path, demo_
     write_demo_gallery(tmp_path / "more", people=4, groups=0)
     again = oceano("ingest", tmp_path / "more", "--json", env=env | {"GROUP_AFTER_INGEST": "1"})
     assert json.loads(again.stdout)["faces"] > 0
-    assert "No new faces to group" in oceano("group", env=env).stdout
+    assert "There are no new faces to group" in oceano("group", env=env).stdout
     with closing(open_sqlite(tmp_path / "data" / "state" / "catalog.sqlite3")) as database:
         actions = [entry.action for entry in AuditLog(database).find(AuditFilter(), limit=20)]
     assert actions.count("command.group") == 4

@@ -75,7 +75,8 @@ def test_a_wrong_field_is_named_and_nothing_is_made(client: TestClient, field: s
     ("field", "wrong", "words"),
     [
         ("name", "x" * 501, "the name has 501 characters"), ("birth_date", "yesterday", "birth date"),
-        ("birth_date", "2021-02-30", "birth date"), ("notes", "x" * 10_001, "the notes have 10001 characters"),
+        ("birth_date", "2021-02-30", "birth date"), ("birth_date", "9021-05", "is in the future"),
+        ("notes", "x" * 10_001, "the notes have 10001 characters"),
     ],
 )  # fmt: skip
 def test_texts_that_are_too_long_and_dates_that_are_none_are_refused(

@@ -147,6 +147,21 @@ def test_a_wrong_birth_date_is_told_at_the_field_in_the_open_form(client: TestCl
     assert "at the lake</textarea>" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("lang", "told"),
+    [("en", "The birth date 9021-05 is in the future."), ("es", "La fecha de nacimiento 9021-05 está en el futuro.")],
+)
+def test_a_birth_date_in_the_future_is_told_at_the_field(client: TestClient, lang: str, told: str) -> None:
+    ada = made(client, "Ada", ADA)
+    client.cookies.set("lang", lang)
+    sent = {"name": "Ada", "birth_date": "9021-05", "notes": "", "version": "1"}
+    answer = client.post(f"/person/{ada}/edit", data=sent)
+    assert answer.status_code == 400
+    (field,) = elements(answer.text, "input", "aria-invalid")
+    about = field.attributes["aria-describedby"]
+    assert told in [one.words for one in elements(answer.text, "span", "id") if one.attributes["id"] == about]
+
+
 def test_orders_by_date_are_offered_only_if_a_photograph_has_one(client: TestClient) -> None:
     ada, nobody = made(client, "Ada", ADA), made(client, "Away", AWAY)
     orders = [one.words for one in elements(client.get(f"/person/{ada}").text, "a", of_class="chip")]

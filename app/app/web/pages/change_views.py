@@ -14,6 +14,7 @@ from fastapi.responses import RedirectResponse
 from app.catalog import Change
 from app.security import LOCAL, Access
 from app.service import Services
+from app.service import change_words as words_of_change
 from app.web.deps import current_access
 from app.web.i18n import Translator, language_of, translator
 from app.web.numbers import whole_number
@@ -164,35 +165,7 @@ def _line(changes: Sequence[Change], t: Translator, access: Access) -> ChangeVie
 
 def change_words(kind: str, details: Mapping[str, Any], faces: int, t: Translator) -> str:
     """Say in a sentence what a change did."""
-    name, new = _name(details.get("name"), t), _name(details.get("new"), t)
-    key = f"change.{kind}"
-    if kind == "undo":
-        return _undone(details, faces, t)
-    if kind == "edit":
-        return t("change.rename", name=name, new=new) if "new" in details else t(_edited(details), name=name)
-    if kind == "dismiss":
-        key = f"change.dismiss_{details.get('to') or 'back'}"
-    if kind == "merge":
-        others = ", ".join(_name(one, t) for one in details.get("merged") or [])
-        return t("change.merge", name=name, others=others)
-    if f"{key}.one" in t.texts:
-        return t.count(key, faces, name=name, new=new)
-    return t(key, name=name) if key in t.texts else t.count("change.other", faces, kind=printable(kind), name=name)
-
-
-def _undone(details: Mapping[str, Any], faces: int, t: Translator) -> str:
-    """Say what was undone, or done again."""
-    kind = str(details.get("undone"))
-    if kind == "undo":  # of an earlier version, which did not record what is done again
-        return t("change.redo_any")
-    return t("change.redo" if details.get("again") else "change.undo", what=change_words(kind, details, faces, t))
-
-
-def _edited(details: Mapping[str, Any]) -> str:
-    """Return the key of what was changed about a person besides the name: the one thing, or that something was."""
-    if (hidden := details.get("hidden")) is not None:
-        return "change.hide" if hidden else "change.show"
-    return "change.cover" if details.get("changed") == ["cover"] else "change.edit"
+    return words_of_change(kind, details, faces, t, lambda name: _name(name, t))
 
 
 def _who(who: str, t: Translator) -> str:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from urllib.parse import urlencode
+
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
 
 from app.core import logs
 from app.core.errors import OceanoError
-from app.web.i18n import language_of, translator
+from app.security import Access
+from app.service import GonePerson
+from app.web.deps import current_access
+from app.web.gone import gone_in
+from app.web.i18n import Translator, language_of, translator
+from app.web.pages.names import printable
+from app.web.pages.people_views import shown_name
 from app.web.pages.templating import render
-from app.web.pages.views import error_view
+from app.web.pages.views import ErrorView, error_view
 
 
 def error_page(request: Request, error: OceanoError) -> HTMLResponse:
@@ -20,6 +29,25 @@ def error_page(request: Request, error: OceanoError) -> HTMLResponse:
         error: the error.
     """
     request.app.state.metrics.errors.labels(error.code).inc()
-    view = error_view(error, translator(language_of(request)), logs.request_id.get())
+    t = translator(language_of(request))
+    view = error_view(error, t, logs.request_id.get())
+    if (gone := gone_in(request)) is not None:
+        view = _of_gone(view, gone, str(error.details["person_id"]), current_access(request), t)
     context = {"problem": view, "photograph": getattr(request.state, "photograph", None)}
     return render(request, "error.html", context, status=error.status, part="_error.html")
+
+
+def _of_gone(view: ErrorView, gone: GonePerson, person_id: str, access: Access, t: Translator) -> ErrorView:
+    """Return the view with what became of the person, and with links to who stays and to the history."""
+    name = printable(gone.name) or t("person.no_name")
+    links: list[tuple[str, str]] = []
+    title, message = t("gone.deleted", name=name), view.message
+    if gone.merged_into is not None:
+        stays = gone.merged_into.person
+        into = shown_name(stays, t)
+        title = t("gone.merged", name=name, into=into) if access.sees_all else t("gone.merged_somebody", into=into)
+        message = t("gone.faces", into=into)
+        links.append((f"/person/{stays.id}", t("change.to_person", name=into)))
+    if access.may("curate") and access.sees_all:
+        links.append((f"/changes?{urlencode({'person_id': person_id})}", t("gone.history")))
+    return replace(view, title=title, message=message, links=tuple(links))

@@ -142,7 +142,7 @@ async def person_page(
     await write_audit(request, "person.view", {"person_id": person_id}, again=f"person {person_id}")
     message = "" if failure is None else error_view(failure, t, "").message
     wrong_field = str(failure.details.get("field", "")) if failure is not None and entered.form == "edit" else ""
-    if wrong_field == "birth_date":
+    if failure is not None and wrong_field == "birth_date" and "cause" not in failure.details:
         message = t("person.wrong_date", value=printable(entered.birth_date))
     context: dict[str, Any] = {
         "page": page,

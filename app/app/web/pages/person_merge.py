@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -19,7 +20,7 @@ from app.web.i18n import Translator, language_of, translator
 from app.web.pages.change_views import back_to, change_view
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.people import show
-from app.web.pages.people_views import person_tile, person_view
+from app.web.pages.people_views import PersonView, person_tile, person_view
 from app.web.pages.person_edits import record, version_of
 from app.web.pages.views import error_view
 from app.web.uploads import read_fields
@@ -63,10 +64,12 @@ async def _merge_page(
     else:
         found, has_hidden = await services.lookups.run(_candidates, services, person_id, text, with_hidden)
     both = [shown for shown in (one, other) if shown is not None]
+    views = [person_view(shown, t) for shown in both]
     await write_audit(request, "person.view", {"person_id": person_id}, once=f"person {person_id}")
     context = {
-        "one": person_view(one, t),
-        "other": None if other is None else person_view(other, t),
+        "one": views[0],
+        "other": views[1] if other else None,
+        "choices": [(stays, _consequences(stays, goes, t)) for stays, goes in permutations(views)] if other else [],
         "found": [person_tile(candidate) for candidate in found],
         "text": text,
         "has_hidden": has_hidden,
@@ -74,6 +77,16 @@ async def _merge_page(
         "failure": "" if failure is None else error_view(failure, t, "").message,
     }
     return await show(request, services, "merge.html", context, status=200 if failure is None else failure.status)
+
+
+def _consequences(stays: PersonView, goes: PersonView, t: Translator) -> list[str]:
+    """Say what becomes of the birth date and the notes of the one who goes: they fill what is empty."""
+    said = []
+    if goes.birth_date and goes.birth_date != stays.birth_date:
+        said.append(t("merge.loses_born" if stays.birth_date else "merge.gets_born", name=goes.shown, date=goes.born))
+    if goes.notes and goes.notes != stays.notes:
+        said.append(t("merge.loses_notes" if stays.notes else "merge.gets_notes", name=goes.shown))
+    return said
 
 
 def _candidates(services: Services, person_id: str, text: str, with_hidden: bool) -> tuple[list[ShownPerson], bool]:

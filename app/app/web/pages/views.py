@@ -14,13 +14,23 @@ _OTHER_PHOTOGRAPH: Final = frozenset({"face_not_found", "unsupported_image", "in
 
 @dataclass(frozen=True, slots=True)
 class ErrorView:
-    """An error as the page shows it; `retry` says whether a new attempt may succeed."""
+    """An error as the page shows it.
+
+    Attributes:
+        code: of the error.
+        title: of the page.
+        message: a sentence.
+        request_id: of the request; empty if it is not known.
+        retry: a new attempt may succeed.
+        links: address and text of each page that leads on.
+    """
 
     code: str
     title: str
     message: str
     request_id: str
     retry: bool
+    links: tuple[tuple[str, str], ...] = ()
 
     @property
     def choose(self) -> bool:
