@@ -40,6 +40,8 @@ LOOK_UPS: Final[dict[str, Callable[..., Any]]] = {
     "changes of a person": lambda log, **_: log.find(person_id=ONE, limit=8),
     "the newest change": lambda log, **_: log.newest_number(),
     "images of later changes": lambda log, **_: log.images_after(9),
+    "who removed a person": lambda log, **_: log.removal_of(ONE),
+    "people of changes": lambda log, **_: log.people_of([9], 3),
     "a later change of the same rows": lambda log, **_: log.later(9),
     "dismissed faces": lambda dismissed, **_: dismissed.newest("set_aside", after=("2026", ONE), limit=8),
 }
