@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -131,8 +131,15 @@ def name_beside(person: Person | None, t: Translator) -> str:
 def person_tile(shown: ShownPerson) -> PersonTile:
     """Make the tile of a person."""
     one = shown.person
-    tile = PersonTile(one.id, printable(one.name), shown.cover or "", shown.faces, one.version, hidden=one.hidden)
-    return replace(tile, waiting=shown.waiting)
+    return PersonTile(
+        one.id,
+        printable(one.name),
+        shown.cover or "",
+        shown.faces,
+        one.version,
+        hidden=one.hidden,
+        waiting=shown.waiting,
+    )
 
 
 def together_tiles(found: Iterable[Together], cover: str | None) -> tuple[PersonTile, ...]:
