@@ -8,6 +8,7 @@ once, in fp32. Their embeddings in fp32 are compared with those in
 - `bf16`, emulated: processors with BF16 multiply bf16 values and add the products in fp32, so the inputs and weights of
   every convolution and matrix product are rounded to bf16, and the products are computed in fp32; what other operators
   read is rounded, too, since it is stored in bf16;
+- `bf16_here`, as PRECISION=bf16 computes on this machine, if the processor has BF16;
 - `fp16`, as PRECISION=fp16 computes on this machine;
 - `int8`, with the file of `--int8`, or a recogniser quantized here with every second face, compared on the others.
 
@@ -38,6 +39,7 @@ from onnx import TensorProto, helper, numpy_helper
 from app.core.config import load_settings
 from app.core.types import Floats, Picture, Pixels
 from app.embeddings import FaceEngine
+from app.engine import openvino_runtime
 from app.engine.network import Network
 from app.engine.placement import place
 from app.engine.quantization import quantize
@@ -79,11 +81,15 @@ def main() -> None:
         if int8 is None:
             int8, held_out = folder / "int8.onnx", every[1::2]
             quantize(pack.recogniser, faces.crops[::2], int8)
-        for precision, network, which in (
-            ("bf16", Network(bf16, placement, max_batch=1), every),
+        networks = [("bf16", Network(bf16, placement, max_batch=1), every)]
+        if "bf16" in openvino_runtime.precisions():
+            here = replace(placement, runtime="openvino", precision="bf16")
+            networks.append(("bf16_here", Network(pack.recogniser, here, max_batch=1), every))
+        networks += [
             ("fp16", Network(pack.recogniser, replace(placement, precision="fp16"), max_batch=1), every),
             ("int8", Network(int8, replace(placement, precision="int8"), max_batch=1), held_out),
-        ):
+        ]
+        for precision, network, which in networks:
             part = Faces([faces.crops[one] for one in which], [faces.names[one] for one in which])
             found = _embeddings(network, part.crops)
             said[precision] = _compared(fp32[which], found, part.names, pack.threshold)
