@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.sql import ColumnElement, Select
 
-from app.catalog.database import Database, insert_or_replace, rows
+from app.catalog.database import Database, execute_many, insert_or_replace, rows
 from app.catalog.prepared import clear_rows, update_rows
 from app.catalog.retry import retried
 from app.catalog.tables import ASSIGNMENTS, COPIED_NAMES, FACES
@@ -18,6 +18,13 @@ from app.core.iteration import chunks
 _FACE: Final = FACES.c
 _AT_ONCE: Final = 500
 _ID: Final = 36  # characters of a face_id
+_LEAVE_GROUP: Final = (
+    update(FACES)
+    .where(
+        _FACE.collection == bindparam("of"), _FACE.face_id == bindparam("face"), _FACE.group_id == bindparam("group")
+    )
+    .values(group_id=None)
+)
 _COPIES: Final = ("person_id", "assignment_id", "dismissed")
 
 
@@ -31,6 +38,7 @@ class FaceNames:
         person_id: whom it is assigned to; None: nobody.
         assignment_id: the assignment.
         dismissed: the kind of its dismissal; None: it is not dismissed.
+        not_these: people whom it does not show, as somebody said.
     """
 
     face_id: str
@@ -38,6 +46,7 @@ class FaceNames:
     person_id: str | None = None
     assignment_id: str | None = None
     dismissed: str | None = None
+    not_these: frozenset[str] = frozenset()
 
     @property
     def is_empty(self) -> bool:
@@ -73,12 +82,23 @@ class CopiedNames:
 
     @retried
     def write(self, names: Sequence[FaceNames]) -> None:
-        """Record what is said about faces, in one transaction; their groups stay as they are."""
+        """Record what is said about faces, in one transaction.
+
+        Their groups stay as they are, but for unnamed faces in the group of a person whom they do not show: these are
+        grouped again.
+        """
         some = [self._row(one) for one in names if not one.is_empty]
         none = [(self._collection, one.face_id) for one in names if one.is_empty]
+        wrong = [
+            {"of": self._collection, "face": one.face_id, "group": person_id}
+            for one in names
+            if one.person_id is None
+            for person_id in one.not_these
+        ]
         with self.database.writing(urgent=True) as connection:
             update_rows(connection, FACES, _COPIES, some)
             clear_rows(connection, FACES, _COPIES, none)
+            execute_many(connection, _LEAVE_GROUP, wrong)
 
     def unnamed_beside(self, person_id: str, *, limit: int) -> list[str]:
         """Return unnamed faces that are in one group with faces of a person, but with nobody else's."""

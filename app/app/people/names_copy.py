@@ -13,12 +13,12 @@ from itertools import chain
 from threading import Lock
 from typing import Final
 
-from app.catalog import ChangeLog, CopiedNames, Database, FaceNames, PeopleStore
+from app.catalog import ChangeLog, CopiedNames, Database, FaceNames, PeopleStore, is_same_face
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.scrolling import scrolled
 from app.core.types import FaceFilter, FaceRecord
-from app.people.places import faces_in, matched
+from app.people.places import faces_in, matched, place_of
 
 _IMAGES: Final = 2_000  # at once
 
@@ -106,11 +106,17 @@ class NamesCopy:
         """Yield each face of whole images with what the catalog says about it."""
         assigned = self._store.assignments_in([*by_image])
         dismissed = self._store.dismissals_in([*by_image])
+        rejected = self._store.rejections_in([*by_image])
         for image_id, records in by_image.items():
             named = matched(records, assigned.get(image_id, ()))
             gone = matched(records, dismissed.get(image_id, ()))
             for record in records:
                 one, other = named.get(record.face_id), gone.get(record.face_id)
+                not_these = (
+                    rejection.person_id
+                    for rejection in rejected.get(image_id, ())
+                    if is_same_face(place_of(record.payload), rejection.place)
+                )
                 yield (
                     record,
                     FaceNames(
@@ -119,6 +125,7 @@ class NamesCopy:
                         None if one is None else one.person_id,
                         None if one is None else one.id,
                         None if other is None else other.kind,
+                        frozenset(not_these),
                     ),
                 )
 

@@ -21,6 +21,7 @@ Doubt = Literal["unclear", "somebody_else", "not_similar"]
 _EXAMPLES: Final = 32  # clear faces of the person that candidates are compared with
 _NEAREST: Final = 200  # unnamed faces near each of them
 _GROUPED: Final = 2_000  # faces of the same groups
+_LOOK: Final = 3  # examples of one look that are certain: so many are not named wrongly by accident
 _COMPARED: Final = 20  # named faces near a candidate, which may show somebody else
 
 
@@ -94,12 +95,14 @@ class Suggestions:
         kept = [(value, one) for value, one in scored if value >= least or one.face_id in grouped]
         best = _one_of_each_image(kept, grouped)[:limit]
         others = self._nearest_others(person_id, [one for _, one in best])
-        agreeing = _agreeing(rows, [one for one in records if one.face_id in grouped], likely)
+        core = _core(rows, likely)
+        agreeing = _agreeing(core, [one for one in records if one.face_id in grouped], likely)
         suggested = []
         for (value, one), other in zip(best, others, strict=True):
             reason: Reason = "group" if one.face_id in grouped else "similar"
             enough = likely if reason == "group" else line
-            doubt = _doubt(one, value, other, enough, agrees=one.face_id in agreeing)
+            to_core = score(core @ one.embedding) if len(core) and one.embedding is not None else None
+            doubt = _doubt(one, to_core, other, enough, agrees=one.face_id in agreeing)
             suggested.append(Suggestion(one, value, reason, doubt))
         return suggested
 
@@ -140,19 +143,36 @@ class Suggestions:
         return nearest
 
 
-def _agreeing(rows: Floats, records: Sequence[FaceRecord], likely: float) -> set[str]:
-    """Return the clear faces that resemble the examples of a person, or each other and some of the examples.
+def _core(rows: Floats, likely: float) -> Floats:
+    """Return the examples of a person that certainly show one person; the others may have a wrong name.
 
-    An example that is unlike the others counts for nothing, nor does a face that resembles only such an example: its
-    name may be wrong.
+    Examples with a cosine of at least `likely`, directly or through others, are one look. Every look of `_LOOK` examples
+    counts, or else the one of more than half of all, if there is such a look.
 
     Args:
         rows: embeddings of the examples, float32, (n, D).
+        likely: lowest cosine of two examples of one look.
+    """
+    together = rows @ rows.T >= likely
+    while (wider := together @ together).sum() > together.sum():
+        together = wider
+    sizes = together.sum(axis=1)  # of the look of each example
+    known = sizes >= _LOOK
+    if not known.any():
+        known = 2 * sizes > len(rows)
+    found: Floats = rows[known]
+    return found
+
+
+def _agreeing(core: Floats, records: Sequence[FaceRecord], likely: float) -> set[str]:
+    """Return the clear faces that resemble the examples of a person, or each other and some of the examples.
+
+    Args:
+        core: embeddings of the examples, float32, (n, D).
         records: faces of the person's groups, with embeddings.
         likely: lowest mean cosine to the three most similar ones.
     """
-    alone = len(rows) == 1
-    agreeing = [row for n, row in enumerate(rows) if alone or score(np.delete(rows, n, 0) @ row) >= likely]
+    agreeing = [*core]
     left = {one.face_id: one.embedding for one in records if is_clear(one) and one.embedding is not None}
     found: set[str] = set()
     while agreeing and left:
@@ -165,18 +185,22 @@ def _agreeing(rows: Floats, records: Sequence[FaceRecord], likely: float) -> set
     return found
 
 
-def _doubt(record: FaceRecord, similarity: float, to_others: float, enough: float, *, agrees: bool) -> Doubt | None:
+def _doubt(
+    record: FaceRecord, similarity: float | None, to_others: float, enough: float, *, agrees: bool
+) -> Doubt | None:
     """Return why a face may not be confirmed together with others.
 
     Args:
         record: the face.
-        similarity: to the person.
+        similarity: to the certain examples of the person; None: there are none.
         to_others: to the next person whom it resembles.
         enough: lowest similarity to the person at which it may.
         agrees: it is in a group of the person and resembles faces there that resemble the person.
     """
     if not is_clear(record):
         return "unclear"
+    if similarity is None:
+        return "not_similar"
     if to_others >= similarity:
         return "somebody_else"
     return None if agrees or similarity >= enough else "not_similar"

@@ -169,6 +169,7 @@ document.addEventListener("submit", (event) => {
   send(event.target, event.submitter);
 });
 window.addEventListener("popstate", () => location.reload());
+window.addEventListener("pageshow", selected); // the browser has ticked what was ticked when the page was left
 
 /* keys: Y confirms a suggestion, N rejects it */
 

@@ -264,6 +264,21 @@ def test_a_single_face_is_named_set_aside_and_brought_back_on_pages(
     assert second in shown_on(client.get("/people?tab=single").text)
 
 
+def test_a_face_that_is_taken_off_a_person_is_a_single_one_at_once(client: TestClient) -> None:
+    made = client.post("/people", json={"name": "Ada", "face_ids": ids_of(GROUP_HERE)}).json()["person"]
+    other = client.post("/people", json={"name": "Ben", "face_ids": ids_of(CLEAR[:1])}).json()["person"]
+    table_of(client).follow_names()  # as a grouping does: the faces are in the group of the person
+    path = f"/people/{made['id']}/reject"
+    for version, face in ((1, GROUP_HERE[0]), (2, GROUP_THERE[0])):  # one of them had no name yet
+        assert face.face_id not in read(client, "/people/unnamed")
+        sent = {"face_ids": [face.face_id], "version": version}
+        assert client.post(path, json=sent).status_code == 200
+        assert face.face_id in read(client, "/people/unnamed")
+    rejected = {"face_ids": ids_of(GROUP_THERE[1:2]), "version": 1}
+    client.post(f"/people/{other['id']}/reject", json=rejected)
+    assert GROUP_THERE[1].face_id not in read(client, "/people/unnamed"), "it is still to be confirmed as Ada"
+
+
 def test_a_photograph_says_which_faces_are_dismissed_and_brings_them_back(
     client: TestClient, index: MemoryIndex
 ) -> None:

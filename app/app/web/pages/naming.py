@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from app.catalog import DismissalKind
 from app.core.errors import OceanoError
-from app.people import Author, Done, Profile, checked_name
+from app.people import Author, Done, Profile, checked_name, places_of
 from app.security import Access
 from app.service import Identity, Services
 from app.web.api.people import person_id_from
@@ -27,7 +27,7 @@ from app.web.pages.changes import still_there
 from app.web.pages.filters import Fields
 from app.web.pages.form_fields import all_of, last_of, query_fields
 from app.web.pages.naming_faces import ChosenFaces, chosen_faces
-from app.web.pages.naming_questions import candidates_of, people_named, standing_of
+from app.web.pages.naming_questions import candidates_of, people_named, rejected_for, standing_of
 from app.web.pages.people import names_to_complete, show
 from app.web.pages.people_views import PersonTile, person_tile
 from app.web.pages.person_edits import MAX_FIELDS, record
@@ -207,7 +207,8 @@ async def _page(
 
 
 async def _likely(services: Services, faces: ChosenFaces) -> PersonTile | None:
-    """Return who the first face is likely to be; None if nobody is, if they are hidden, or if that is not known."""
+    """Return who the first face is likely to be; None if nobody is, if that is not known, if it was said that it is
+    not them, or if they are hidden."""
     if not faces.face_ids:
         return None
     try:
@@ -215,7 +216,11 @@ async def _likely(services: Services, faces: ChosenFaces) -> PersonTile | None:
         found: Sequence[Identity | None] = await services.lookups.run(services.people.identify, embeddings)
         if found[0] is None or found[0].person.hidden:
             return None
-        return person_tile(await services.lookups.run(services.people.get, found[0].person.id))
+        person_id = found[0].person.id
+        places = await services.lookups.run(places_of, services.index, faces.face_ids[:1])
+        if person_id in await services.lookups.run(rejected_for, services, [*places.values()]):
+            return None
+        return person_tile(await services.lookups.run(services.people.get, person_id))
     except OceanoError as failure:
         if failure.status >= 500:
             raise

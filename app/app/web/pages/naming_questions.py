@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from app.catalog import Place
+from app.catalog import Place, is_same_face
 from app.core.errors import OceanoError
 from app.people import at, beside, checked_name, places_of
 from app.service import Services, ShownPerson
@@ -25,10 +25,12 @@ class Candidate:
     Attributes:
         tile: the person.
         beside: number of the faces in whose pictures the person has another face.
+        rejected: number of the faces that somebody said do not show the person.
     """
 
     tile: PersonTile
     beside: int
+    rejected: int
 
     @property
     def value(self) -> str:
@@ -80,7 +82,7 @@ def standing_of(services: Services, face_ids: Sequence[str], people: Sequence[Sh
         OceanoError: `face_unknown`, `index_unavailable`, `ledger_unavailable`.
     """
     if not face_ids:
-        return Standing(candidates=tuple(Candidate(person_tile(one), 0) for one in people))
+        return Standing(candidates=tuple(Candidate(person_tile(one), 0, 0) for one in people))
     places = places_of(services.index, face_ids)
     assigned = services.people.store.assignments_in([*{place.image_id for place in places.values()}])
     now: dict[str, str] = {}
@@ -92,11 +94,25 @@ def standing_of(services: Services, face_ids: Sequence[str], people: Sequence[Sh
         for one in some:
             own[one.person_id].setdefault(image_id, []).append(one.place)
     chosen = [*places.values()]
-    candidates = tuple(Candidate(person_tile(one), len(beside(chosen, own.get(one.person.id, {})))) for one in people)
+    against = rejected_for(services, chosen)
+    candidates = tuple(
+        Candidate(person_tile(one), len(beside(chosen, own.get(one.person.id, {}))), against[one.person.id])
+        for one in people
+    )
     only = people[0].person.id if len(people) == 1 else ""
     others = {face_id: person_id for face_id, person_id in now.items() if person_id != only}
     told = ",".join(sorted(set(others.values())))
     return Standing(_named(services, others, t), len(others), told, candidates, len(beside(chosen, {})))
+
+
+def rejected_for(services: Services, places: Sequence[Place]) -> Counter[str]:
+    """Return how many of some faces do not show a person, as somebody said, by person_id; blocking."""
+    found: Counter[str] = Counter()
+    rejections = services.people.store.rejections_in([*{place.image_id for place in places}])
+    for place in places:
+        said = rejections.get(place.image_id, ())
+        found.update({one.person_id for one in said if is_same_face(place, one.place)})
+    return found
 
 
 def candidates_of(services: Services, name: str, person_id: str, *, is_new: bool) -> list[ShownPerson]:

@@ -26,6 +26,7 @@ from app.web.pages.views import error_view
 from app.web.uploads import read_fields
 
 _FOUND: Final = 30
+_MOST_TOGETHER: Final = 1_000  # people
 
 
 def router() -> APIRouter:
@@ -70,6 +71,8 @@ async def _merge_page(
         "one": views[0],
         "other": views[1] if other else None,
         "choices": [(stays, _consequences(stays, goes, t)) for stays, goes in permutations(views)] if other else [],
+        "preferred": max(views, key=lambda view: (bool(view.name), view.faces)).id,
+        "together": await services.lookups.run(_together, services, one, other) if other else 0,
         "found": [person_tile(candidate) for candidate in found],
         "text": text,
         "has_hidden": has_hidden,
@@ -87,6 +90,12 @@ def _consequences(stays: PersonView, goes: PersonView, t: Translator) -> list[st
     if goes.notes and goes.notes != stays.notes:
         said.append(t("merge.loses_notes" if stays.notes else "merge.gets_notes", name=goes.shown))
     return said
+
+
+def _together(services: Services, one: ShownPerson, other: ShownPerson) -> int:
+    """Return the number of images that show both."""
+    found = services.people.together(one.person.id, hidden=None, limit=_MOST_TOGETHER)
+    return next((company.images for company in found if company.person.person.id == other.person.id), 0)
 
 
 def _candidates(services: Services, person_id: str, text: str, with_hidden: bool) -> tuple[list[ShownPerson], bool]:
