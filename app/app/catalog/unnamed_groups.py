@@ -32,7 +32,8 @@ class UnnamedGroups:
         self._is_shown = and_(
             self._is_open,
             _FACE.group_id.is_not(None),
-            _FACE.group_id.not_in(select(PEOPLE.c.id)),  # what a person's group has are suggestions
+            # what the group of a person has are suggestions, if there is a face to compare with
+            _FACE.group_id.not_in(select(PEOPLE.c.id).where(PEOPLE.c.faces > 0)),
         )
         self._counted = CachedValue[list[tuple[str, int]]]()
         self._waiting = CachedValue[dict[str, int]]()
@@ -116,7 +117,7 @@ class UnnamedGroups:
 
     def _count_waiting(self) -> dict[str, int]:
         images = func.count(_FACE.image_id.distinct()).label("images")
-        shown = select(PEOPLE.c.id).where(PEOPLE.c.hidden == 0)
+        shown = select(PEOPLE.c.id).where(PEOPLE.c.hidden == 0, PEOPLE.c.faces > 0)
         query = select(_FACE.group_id, images).where(self._is_open, _FACE.group_id.in_(shown))
         for told in (ASSIGNMENTS.c, REJECTIONS.c):
             of_image = (told.image_id == _FACE.image_id) & (told.person_id == _FACE.group_id)

@@ -13,10 +13,12 @@ from app.commands.audit import record_command
 from app.commands.console import plain
 from app.core.config import Settings
 from app.core.errors import EXIT_OK, OceanoError
+from app.core.paths import readable
 from app.core.texts import translator
-from app.people import Author, NamesCopy, Naming
+from app.people import Author, NamesCopy, Naming, checked_name
 from app.service import change_words, open_catalog, open_without_engine, this_user
 
+_SAME_NAME: Final = 200  # people
 _RECORDED: Final = 100  # ids of people in the audit log
 
 
@@ -37,11 +39,13 @@ def run_changes(settings: Settings, person: str, limit: int, *, as_json: bool) -
         ids = _ids(PeopleStore(database), person) if person else []
         found = _of_people(log, ids, limit + 1) if person else log.find(limit=limit + 1)
     if person and not found:
-        raise OceanoError("person_unknown", f"nobody has the name or id {person}", details={"person": person})
+        raise OceanoError(
+            "person_unknown", f"nobody has the name or id {readable(person)}", details={"person": readable(person)}
+        )
     shown = found[:limit]
     record_command(settings, "changes.list", {"person_ids": ids[:_RECORDED] or None, "changes": len(shown)})
     if as_json:
-        _print(json.dumps([_as_json(one) for one in shown], ensure_ascii=False))
+        _print(json.dumps([_as_json(one) for one in shown]))
         return EXIT_OK
     for line in _table(shown):
         _print(line)
@@ -66,7 +70,7 @@ def run_undo(settings: Settings, number: int, *, as_json: bool) -> int:
     assert change is not None  # noqa: S101 - a change has rows, which were changed
     record_command(settings, "change.undo", {"change": change.number, "undone": number, "faces": change.faces})
     if as_json:
-        _print(json.dumps(_as_json(change), ensure_ascii=False))
+        _print(json.dumps(_as_json(change)))
     else:
         back = "Undo" if change.details.get("again") else "Redo"
         _print(f"{_words(change)}. {back} with: oceano undo {change.number}")
@@ -74,8 +78,11 @@ def run_undo(settings: Settings, number: int, *, as_json: bool) -> int:
 
 
 def _ids(store: PeopleStore, person: str) -> list[str]:
-    """Return the ids of all people with a name, or the id that the text is, which may be that of somebody deleted."""
-    if named := store.named(person):
+    """Return the ids of all people with a name, whatever its case and accents, or the id that the text is.
+
+    The id may be that of somebody deleted.
+    """
+    if named := store.alike(checked_name(person), _SAME_NAME):
         return [one.id for one in named]
     try:
         return [str(uuid.UUID(person))]

@@ -111,7 +111,7 @@ class Naming:
             person_id = edits.add_person(making, profile)
             making.ratings.update(faces)
             edits.assign(making, person_id, [*faces], "manual", by.who, replace=replace, same_image=same_image)
-            making.details.update(name=profile.name or "")
+            making.details.update(name=checked_name(profile.name or ""))
             return person_id
 
         return self._make(new, {}, work)

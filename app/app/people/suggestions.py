@@ -146,8 +146,8 @@ class Suggestions:
 def _core(rows: Floats, likely: float) -> Floats:
     """Return the examples of a person that certainly show one person; the others may have a wrong name.
 
-    Examples with a cosine of at least `likely`, directly or through others, are one look. Every look of `_LOOK` examples
-    counts, or else the one of more than half of all, if there is such a look.
+    Examples with a cosine of at least `likely`, directly or through others, are one look. Every look of `_LOOK`
+    examples counts, or else the one of more than half of all, if there is such a look.
 
     Args:
         rows: embeddings of the examples, float32, (n, D).

@@ -165,14 +165,9 @@ class People:
         return None if found is None else self._shown([found], counts)[0]
 
     def gone(self, person_id: str) -> GonePerson | None:
-        """Return what became of somebody who is not there any more.
+        """Return what became of somebody who is not there any more; None if nothing is known.
 
-        Args:
-            person_id: the person.
-
-        Returns:
-            None if nothing is known. Who sees some folders only is told of people who were merged into somebody whom
-            they see, without the name of before.
+        It is for those who see all folders: others must not learn of people whom they do not see.
 
         Raises:
             OceanoError: `index_unavailable`, `ledger_unavailable`.
@@ -183,9 +178,7 @@ class People:
             if (stays := self._one(removal.merged_into)) is not None:
                 break
             removal = self._log.removal_of(removal.merged_into)
-        if first is None or (self._scope is not None and stays is None):
-            return None
-        return GonePerson(first.name if self._scope is None else "", stays)
+        return None if first is None else GonePerson(first.name, stays)
 
     def names(self, person_ids: Sequence[str]) -> dict[str, Person]:
         """Return people by id, such as those of the faces of an answer; unknown ones are left out."""

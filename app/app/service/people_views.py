@@ -27,10 +27,10 @@ class ShownPerson:
 
 @dataclass(frozen=True, slots=True)
 class GonePerson:
-    """Somebody who was merged or deleted, as somebody sees that.
+    """Somebody who was merged or deleted.
 
     Attributes:
-        name: empty if there was none, or if they may not see it.
+        name: empty if there was none.
         merged_into: who has got the faces; None: nobody who is there still.
     """
 

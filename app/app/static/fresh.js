@@ -12,13 +12,21 @@ export function changed(page) {
   }
 }
 
+// What somebody typed or ticked is worth more than being up to date; a form that is too old says so when it is sent.
+// The fields of a result are set by its script, which keeps what is ticked.
+export function isTouched(field) {
+  if (field.matches("[type=checkbox], [type=radio]")) return field.checked !== field.defaultChecked;
+  return field.matches("input:not([type=hidden]), textarea") && field.value !== field.defaultValue;
+}
+
 function reloadIfOld() {
   try {
-    if (Number(localStorage.getItem(NAME)) > Number(root.dataset.rendered)) location.reload();
+    const isOld = Number(localStorage.getItem(NAME)) > Number(root.dataset.rendered);
+    if (isOld && ![...document.querySelectorAll("main:not([data-state=result]) :is(input, textarea)")].some(isTouched)) location.reload();
   } catch {
     // as above
   }
 }
 
-if (performance.getEntriesByType("navigation")[0]?.type === "back_forward") reloadIfOld();
-addEventListener("pageshow", ({ persisted }) => persisted && reloadIfOld());
+const isBack = performance.getEntriesByType("navigation")[0]?.type === "back_forward";
+addEventListener("pageshow", ({ persisted }) => (persisted || isBack) && reloadIfOld());

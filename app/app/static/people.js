@@ -1,7 +1,7 @@
 // The pages of people: a selection with ranges, forms that change the page in place, suggestions with one key each.
 // The server renders all HTML; without this script the same forms are sent as usual.
 
-import { changed } from "./fresh.js";
+import { changed, isTouched } from "./fresh.js";
 
 const $ = (selector, within = document) => within.querySelector(selector);
 const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -119,14 +119,32 @@ function focusAt(place) {
   if (card) card.scrollIntoView({ block: "nearest" });
 }
 
-// What was typed for other groups meanwhile stays.
-const typed = (within) => new Map($$("input[name=of_group] ~ input[name=name]", within).map((one) => [one.form.elements.of_group.value, one]));
+// What was typed or ticked in other forms meanwhile stays.
+function kept(form) {
+  const fields = $$("main :is(input, textarea)").filter((field) => field.form && field.form !== form && isTouched(field));
+  return new Map(fields.map((field) => [placeOfField(field), field]));
+}
 
-function show(page, place) {
-  const before = typed(main);
-  for (const [group, field] of typed(page)) if (before.get(group)) field.value = before.get(group).value;
+const isBox = (field) => field.matches("[type=checkbox], [type=radio]");
+const placeOfField = (field) =>
+  [new URL(field.form.action).pathname, field.form.elements.of_group?.value, field.name, isBox(field) && field.value].join();
+
+function restore(fields) {
+  for (const field of $$("main :is(input, textarea)")) {
+    const before = field.form && fields.get(placeOfField(field));
+    if (!before) continue;
+    if (isBox(field)) field.checked = before.checked;
+    else field.value = before.value;
+    const menu = field.closest("[data-menu]");
+    if (menu) menu.open = true;
+  }
+}
+
+function show(page, place, form) {
+  const fields = kept(form);
   main.replaceChildren(...$("main", page).childNodes);
   main.className = $("main", page).className;
+  restore(fields);
   $("[data-toast-place]").replaceWith($("[data-toast-place]", page));
   document.title = page.title;
   document.documentElement.dataset.rendered = page.documentElement.dataset.rendered;
@@ -154,7 +172,7 @@ async function send(form, submitter) {
       for (const told of ["done", "refused"]) shown.searchParams.delete(told);
       history.replaceState(null, "", shown);
     } else history.pushState(null, "", location.href); // a question: Back leads to the page before it
-    show(page, place);
+    show(page, place, form);
   } catch {
     form.removeAttribute("data-soft");
     form.requestSubmit(submitter); // the browser says what is wrong

@@ -19,6 +19,7 @@ LOOK_UPS: Final[dict[str, Callable[..., Any]]] = {
     "more faces of a group": lambda groups, **_: groups.faces(ONE, after=OTHER, limit=8),
     "the size of a group": lambda groups, **_: groups.size(ONE),
     "the sizes of groups": lambda groups, **_: groups.sizes([ONE, OTHER]),
+    "faces that wait for an answer": lambda groups, **_: groups.waiting(),
     "the groups of faces": lambda groups, **_: groups.of_faces([ONE, OTHER]),
     "faces to be grouped again": lambda groups, **_: groups.ungrouped(clear=True, after=ONE, limit=8),
     "covers": lambda copied, **_: copied.covers({ONE: None, OTHER: ONE}),
@@ -63,11 +64,3 @@ def test_no_look_up_of_people_reads_a_whole_table(tmp_path: Path, name: str) -> 
         assert asked
         for statement, values in asked:
             assert whole_reads(database, statement, values) == [], statement
-
-
-def test_of_the_faces_only_those_grouped_with_people_are_read_to_count_those_that_wait(tmp_path: Path) -> None:
-    with closing(open_sqlite(tmp_path / "catalog.sqlite3")) as database:
-        with selects_of(database) as asked:
-            assert UnnamedGroups(database, "faces").waiting() == {}
-        ((statement, values),) = asked
-        assert whole_reads(database, statement, values) == ["SCAN people"]

@@ -101,7 +101,7 @@ def test_changes_are_listed_newest_first_with_number_author_faces_and_words(ocea
     assert _lines(said) == [
         f"4 {this_user()} 0 Undone: Ada renamed to Ada King",
         "3 user ana 0 Ada renamed to Ada King (undone by 4)",
-        "2 user ana 2 Ben\N{REPLACEMENT CHARACTER}[31m added with 2 faces",
+        "2 user ana 2 Ben [31m added with 2 faces",
         "1 user ana 3 Ada added with 3 faces",
     ]
     assert "\x1b" not in said
@@ -182,3 +182,19 @@ def test_a_change_has_a_number(oceano: Oceano, number: str) -> None:
 
 def test_changes_need_no_index_and_no_model(settings: Settings) -> None:
     assert run_changes(settings, "", 5, as_json=True) == 0
+
+
+@pytest.mark.parametrize("name", ["jose\u0301", "JOSE", " José "])
+def test_a_person_is_found_by_name_whatever_its_case_and_accents(oceano: Oceano, name: str) -> None:
+    oceano.person("José", ADA)
+    assert len(json.loads(oceano("changes", "--json", "--person", name))) == 1
+
+
+def test_a_name_that_is_no_text_is_nobody(oceano: Oceano) -> None:
+    assert "nobody has the name or id" in oceano("changes", "--person", "a\udcff", code=2)
+
+
+def test_json_has_no_character_that_a_terminal_obeys(oceano: Oceano) -> None:
+    oceano.person("Eve\x9b31m\u202e", ADA)
+    assert oceano("changes", "--json").isascii()
+    assert "\\u009b" not in oceano("changes", "--json"), "as the name of the person has none"

@@ -10,6 +10,7 @@ import pytest
 from app.core.config import Settings
 from app.main import create_app
 from tests.support.clients import TestClient
+from tests.support.face_pictures import ids_of, stored_face
 from tests.support.fakes import FakeEngine, MemoryIndex
 from tests.support.html import elements
 
@@ -55,6 +56,23 @@ def test_it_says_whose_birth_date_and_notes_are_kept_and_deleted(
     merged = client.get(f"/people/{one['id']}").json()["person"]
     assert merged["birth_date"] == (BORN if GETS[0] in ada else born)
     assert merged["notes"] == (NOTES if GETS[1] in ada else notes)
+
+
+def test_it_warns_if_both_are_in_one_photograph_and_offers_who_has_more_faces(settings: Settings) -> None:
+    faces = [stored_face(f"/photos/{number}.jpg", 5, number) for number in range(3)]
+    beside = stored_face("/photos/0.jpg", 6, 9, place=1)
+    index = MemoryIndex()
+    index.upsert([*faces, beside])
+    with TestClient(create_app(settings, FakeEngine(), index)) as client:
+        few, many = (
+            client.post("/people", json={"name": name, "face_ids": ids_of(some)}).json()["person"]["id"]
+            for name, some in (("Ann", [beside]), ("Anna", faces))
+        )
+        html = client.get(f"/person/{few}/merge?with={many}").text
+        assert "Ann and Anna are together in 1 photograph" in html
+        (checked,) = elements(html, "input", "checked")
+        assert checked.attributes["value"] == many
+        assert "are together" not in client.get(f"/person/{few}/merge").text
 
 
 def test_it_says_so_in_spanish(client: TestClient) -> None:

@@ -99,7 +99,28 @@ def test_a_hidden_person_is_not_named_by_the_question(client: TestClient) -> Non
     client.patch(f"/people/{secret}", json={"hidden": True, "version": 1})
     html = client.get(f"/naming?id={ADA[0].face_id}&name=Amy").text
     assert "Secret" not in html
-    assert "This face has the name Hidden person." in words(html, "p")
+    assert "This face belongs to a hidden person." in words(html, "p")
+
+
+def test_what_somebody_rejected_is_told_before_it_gets_the_name_and_is_not_offered(client: TestClient) -> None:
+    ada = made(client, "Ada", ADA[:4])
+    assert "Ada" in " ".join(words(client.get(f"/naming?id={ADA[4].face_id}").text, of_class="person-choice"))
+    client.post(f"/people/{ada}/reject", json={"face_ids": ids_of(ADA[4:]), "version": 1})
+    assert words(client.get(f"/naming?id={ADA[4].face_id}").text, of_class="person-choice") == []
+    question = asked(client, client.post("/naming", data={"id": ADA[4].face_id, "name": "ada"}))
+    assert "Somebody said that this face is not Ada." in words(question, "p")
+    several = {"id": [ADA[4].face_id, BEN[0].face_id], "name": "Ada"}
+    question = asked(client, client.post("/naming", data=several))
+    assert "Somebody said that 1 of these faces is not Ada." in words(question, "p")
+    followed(client, client.post("/naming", data={**sent_by(question, "Yes, the same person"), "id": several["id"]}))
+    assert person(client, ada).faces == 6
+
+
+def test_somebody_hidden_who_has_the_name_is_marked(client: TestClient) -> None:
+    ada = made(client, "Ada", ADA[:2])
+    client.patch(f"/people/{ada}", json={"hidden": True, "version": 1})
+    question = asked(client, client.post("/naming", data={"id": BEN[0].face_id, "name": "Ada"}))
+    assert "Ada, 2 faces · hidden" in " ".join(words(question, of_class="person-choice"))
 
 
 # --- two faces of one picture

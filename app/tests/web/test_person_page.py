@@ -107,6 +107,17 @@ def test_the_list_says_whose_faces_wait_to_be_confirmed_until_they_are(client: T
     assert "to confirm" not in client.get("/people").text
 
 
+def test_the_group_of_somebody_without_a_face_is_an_unnamed_group(client: TestClient) -> None:
+    ada = made(client, "Ada", ADA[:1])
+    services: Services = client.app.state.services  # type: ignore[attr-defined]
+    rows = [GroupedFace(one.face_id, one.payload.image_id, ada, clear=True) for one in ADA[:4]]
+    FaceTable(services.ledger.database, services.ledger.collection).write(rows)
+    client.post(f"/people/{ada}/reject", json={"face_ids": ids_of(ADA[:1]), "version": 1})
+    assert elements(client.get("/people").text, of_class="company-person") == []
+    (group,) = client.get("/people/groups", headers={"Accept": "application/json"}).json()["groups"]
+    assert group["faces"] == 3
+
+
 def test_a_person_of_the_same_name_is_shown_and_may_be_merged(client: TestClient) -> None:
     ada, other = made(client, "Ada", ADA), made(client, "Eve", EVE)
     assert f"/merge?with={other}" not in client.get(f"/person/{ada}").text

@@ -41,13 +41,13 @@ def _of_gone(view: ErrorView, gone: GonePerson, person_id: str, access: Access, 
     """Return the view with what became of the person, and with links to who stays and to the history."""
     name = printable(gone.name) or t("person.no_name")
     links: list[tuple[str, str]] = []
-    title, message = t("gone.deleted", name=name), view.message
+    title, message = t("gone.deleted", name=name), t("gone.no_name")
     if gone.merged_into is not None:
         stays = gone.merged_into.person
         into = shown_name(stays, t)
-        title = t("gone.merged", name=name, into=into) if access.sees_all else t("gone.merged_somebody", into=into)
+        title = t("gone.merged", name=name, into=into)
         message = t("gone.faces", into=into)
         links.append((f"/person/{stays.id}", t("change.to_person", name=into)))
-    if access.may("curate") and access.sees_all:
+    if access.may("curate"):
         links.append((f"/changes?{urlencode({'person_id': person_id})}", t("gone.history")))
     return replace(view, title=title, message=message, links=tuple(links))

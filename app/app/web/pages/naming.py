@@ -207,8 +207,10 @@ async def _page(
 
 
 async def _likely(services: Services, faces: ChosenFaces) -> PersonTile | None:
-    """Return who the first face is likely to be; None if nobody is, if that is not known, if it was said that it is
-    not them, or if they are hidden."""
+    """Return who the first face is likely to be; None if nobody is, or if that is not known.
+
+    None also if they are hidden, or if somebody said that it is not them.
+    """
     if not faces.face_ids:
         return None
     try:

@@ -451,6 +451,29 @@ def test_back_after_a_change_shows_what_is_true_now(page: Page, gallery: Gallery
     gallery.remove(address)
 
 
+def test_what_is_typed_or_ticked_stays_after_another_form_and_after_back(page: Page, gallery: Gallery) -> None:
+    address = gallery.add("Ines", gallery.faces[SHOWN][:2])
+    page.goto(address)
+    page.locator(".person-actions [data-menu] summary").click()
+    notes = page.locator("[name=notes]")
+    notes.fill("at the lake")
+    page.locator("[data-grid=faces] [name=id]").first.check()
+    page.locator(".suggestion [name=yes]").first.click()
+    _toast(page, "1 face confirmed")
+    expect(notes).to_have_value("at the lake")
+    expect(page.locator("[name=id]:checked")).to_have_count(1)
+    expect(page.locator("[data-selected]")).to_have_text("1 selected")
+
+    version = gallery.of(address)["version"]
+    page.evaluate("localStorage.setItem('oceano:changed', String(Date.now() + 1000))")
+    page.goto("/status")
+    page.go_back()
+    expect(page.locator("[name=id]:checked")).to_have_count(1)
+    expect(page.locator("#faces")).to_be_visible()
+    assert gallery.of(address)["version"] == version
+    gallery.remove(address)
+
+
 def test_the_same_without_javascript(browser: Browser, gallery: Gallery) -> None:
     with opened(browser, gallery.address, java_script_enabled=False) as page:
         page.goto(f"/face/{gallery.faces[GROUPED][0]}")
