@@ -131,7 +131,11 @@ def run_import_people(
         _print(asdict(done) | {"problems": len(problems), "dry_run": dry_run})
     else:
         say(f"Read {counted(done.rows, 'row')}, of which {done.found or 'none'} {_names_a_face(done.found)}.")
-        say("Nothing was changed (--dry-run)." if dry_run else _named(done.named, done.people))
+        if dry_run:
+            added = f" and add {_new_people(done.people)}" if done.people else ""
+            say(f"Nothing was changed (--dry-run). The import would name {counted(done.named, 'face')}{added}.")
+        else:
+            say(_named(done.named, done.people))
         _say_problems([f"line {one.line}: {one.message}" for one in problems], report)
         if done.change is not None:
             say(f"Undo with: oceano undo {done.change}")
@@ -145,8 +149,11 @@ def _names_a_face(rows: int) -> str:
 def _named(faces: int, people: int) -> str:
     if not faces:
         return "No face got a new name, so nothing was changed."
-    added = "1 new person" if people == 1 else f"{people} new people"
-    return f"Named {counted(faces, 'face')}" + (f", and added {added}." if people else ".")
+    return f"Named {counted(faces, 'face')}" + (f", and added {_new_people(people)}." if people else ".")
+
+
+def _new_people(people: int) -> str:
+    return "1 new person" if people == 1 else f"{people} new people"
 
 
 def _written(done: ExportedNames) -> str:

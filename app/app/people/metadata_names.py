@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -37,6 +38,10 @@ class GivenNames:
 
     change: Change | None
     applied: NamesApplied
+
+
+class _NotKept(Exception):
+    """Ends a transaction of which nothing is kept."""
 
 
 class MetadataNames:
@@ -106,7 +111,12 @@ class MetadataNames:
         return replace(done.applied, problems=(*problems, *done.applied.problems))
 
     def give(
-        self, given: Sequence[Given], new: NewChange, ratings: Mapping[Place, float] = MappingProxyType({})
+        self,
+        given: Sequence[Given],
+        new: NewChange,
+        ratings: Mapping[Place, float] = MappingProxyType({}),
+        *,
+        dry_run: bool = False,
     ) -> GivenNames:
         """Name faces in one change.
 
@@ -114,6 +124,7 @@ class MetadataNames:
             given: names and faces.
             new: who and what kind; details are added.
             ratings: how well faces stand for a person, as far as it is known.
+            dry_run: make the change and take it back before anybody can see it.
         """
         images = [*dict.fromkeys(one.place.image_id for one in given)]
         before = self._store.assignments_in(images)
@@ -121,12 +132,14 @@ class MetadataNames:
         change, added, named = None, 0, 0
         problems: tuple[NameProblem, ...] = ()
         if any(_is_news(one, before.get(one.place.image_id, ()), had) for one in given):
-            with self._log.making(new, {}) as making:
+            with suppress(_NotKept), self._log.making(new, {}) as making:
                 making.ratings.update(ratings)
                 done = give_names(making, given, had, new.who)
                 making.details.update(names=done.names[:_SHOWN_NAMES], people=len(done.added))
+                if dry_run:
+                    raise _NotKept
             change, added, named, problems = making.change, len(done.added), done.faces, done.problems
-        if given:
+        if given and not dry_run:
             self._names.catch_up()  # also of a change before which a kill left no copy
         return GivenNames(change, NamesApplied(named, added, problems))
 

@@ -111,9 +111,12 @@ class _Giving:
         """Return what speaks against a name."""
         image_id, person = one.place.image_id, self._people.get(one.name)
         if before is not None and before["id"] in self._given:
-            return "names_differ", f"the face of {one.name} has another name, which comes first"
+            return (
+                "names_differ",
+                f"the picture gives the face another name, which comes first; {one.name} was not used",
+            )
         if before is not None and before["source"] != "metadata":
-            return "named_by_hand", f"the face of {one.name} has another name, which somebody gave"
+            return "named_by_hand", f"the face has a name that was given by hand; {one.name} was not used"
         if _at(one.place, self._dismissed[image_id]) is not None:
             return "name_rejected", f"the face of {one.name} was set aside, or is not a face"
         person_id = None if person is None else person["id"]

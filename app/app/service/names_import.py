@@ -14,6 +14,7 @@ from typing import Final
 from app.catalog import Ledger, NewChange
 from app.core.errors import OceanoError
 from app.core.iteration import chunks
+from app.core.paths import readable
 from app.core.protocols import FaceIndex
 from app.core.types import BBox, FaceRecord
 from app.images import FileNames, Layer, Region
@@ -62,8 +63,8 @@ class ImportedNames:
     Attributes:
         rows: number of rows of the file.
         found: rows that are about a face of the index.
-        named: faces that got a name, or another one; 0 on a dry run.
-        people: people who were added.
+        named: faces that got a name, or another one; on a dry run, those that would.
+        people: people who were added, or would be.
         change: number of the change, for undoing; None if nothing changed.
         problems: rows that named no face.
     """
@@ -111,7 +112,7 @@ class NamesImport:
 
         Args:
             file: UTF-8, with a line of column names; separated by commas, semicolons or tabs.
-            dry_run: only look which rows are about a face.
+            dry_run: change nothing.
 
         Raises:
             OceanoError: `not_found` or `invalid_request` for the file, and as `MetadataNames.give` does.
@@ -121,9 +122,9 @@ class NamesImport:
             for image_id, some in self._by_image(rows).items():
                 given += self._given(image_id, some)
         self.done.found = len(given)
-        if not dry_run and given:
+        if given:
             names = MetadataNames(self._ledger.database, self._index, self._ledger.collection, self._who)
-            result = names.give(given, NewChange(self._who, "import", {"file": file.name}))
+            result = names.give(given, NewChange(self._who, "import", {"file": file.name}), dry_run=dry_run)
             self.done.named, self.done.people = result.applied.named, result.applied.people
             self.done.change = None if result.change is None else result.change.number
             for one in result.applied.problems:
@@ -139,7 +140,9 @@ class NamesImport:
             record = records.get(paths.get(row.line, ""))
             image_id = row.sha256 or (record.image_id if record is not None else None)
             if image_id is None:
-                self._problem(row.line, row.path, "image_unknown", "no ingested picture is at this path")
+                path = readable(paths.get(row.line, row.path))
+                message = f"no ingested picture is at {path}; relative paths start at the folder of --root"
+                self._problem(row.line, row.path, "image_unknown", message)
             else:
                 found[image_id].append(row)
         return found

@@ -145,11 +145,14 @@ def test_import_people_names_faces_and_says_how_to_undo_it(oceano: Oceano, tmp_p
     file.write_text("path,name\nb.jpg,Bob\nmissing.jpg,Eve\n")
     words = ("import-people", str(file), "--root", str(oceano.folder))
     dry = oceano(*words, "--dry-run", code=1)
-    assert "Read 2 rows, of which 1 names a face that is in the index.\nNothing was changed (--dry-run).\n" in dry
+    assert "Read 2 rows, of which 1 names a face that is in the index.\n" in dry
+    assert "Nothing was changed (--dry-run). The import would name 1 face and add 1 new person.\n" in dry
     assert "command.import_people" not in oceano.actions()
     said = oceano(*words, "--report", str(tmp_path / "report.csv"), code=1)
     assert "Named 1 face, and added 1 new person.\n" in said
-    assert "Not given to a face: line 3: no ingested picture is at this path" in said
+    missing = oceano.folder / "missing.jpg"
+    assert f"Not given to a face: line 3: no ingested picture is at {missing}; relative paths" in said
+    assert f"line 3: no ingested picture is at {missing};" in dry
     assert said.endswith("Undo with: oceano undo 2\n")
     again = oceano(*words, code=1)
     assert "No face got a new name, so nothing was changed.\n" in again

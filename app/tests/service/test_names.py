@@ -264,8 +264,16 @@ def test_rows_that_name_no_face_are_reported_with_their_lines(bench: Bench) -> N
 
 def test_a_dry_run_changes_nothing(bench: Bench) -> None:
     done = bench.load("path,name\na.jpg,Ana\n", dry_run=True)
-    assert (done.found, done.named, done.change) == (1, 0, None)
+    assert (done.found, done.named, done.people, done.change) == (1, 1, 1, None)
     assert not bench.store.is_any()
+
+
+def test_a_dry_run_leaves_out_what_the_import_leaves_out(bench: Bench) -> None:
+    text = "path,name\na.jpg,Ana\nb.jpg,Bob\n"
+    bench.name("b.jpg", "By hand")
+    dry, done = bench.load(text, dry_run=True), bench.load(text)
+    assert (dry.named, dry.people) == (done.named, done.people) == (1, 1)
+    assert [one.line for one in dry.problems] == [one.line for one in done.problems] == [3]
 
 
 @pytest.mark.parametrize("text", ["", "a.jpg,Ana\n", "path\na.jpg\n", "name\nAna\n"])

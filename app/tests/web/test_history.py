@@ -126,7 +126,7 @@ def test_an_undo_that_is_refused_says_why_at_its_line(client: TestClient) -> Non
     assert (line.attributes["id"], "autofocus" in line.attributes) == ("change-1", True)
     (why,) = [one for one in elements(html, "p", "role") if one.attributes["role"] == "alert"]
     assert re.sub(r"[\u2068\u2069]", "", why.words) == (
-        "This can't be undone, because of a later change: 1 face rejected for Ada."
+        "This can't be undone, because of a later change: 1 face marked as not Ada."
     )
     assert "data-toast>" not in html
 

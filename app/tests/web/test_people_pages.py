@@ -329,7 +329,7 @@ def test_suggestions_are_confirmed_rejected_and_confirmed_all_at_once(client: Te
     html = followed(client, client.post(where, data={**hidden_in(html, where), "yes": offered[0]}))
     assert told(html) == "1 face confirmed as Ada Undo"
     html = followed(client, client.post(where, data={**hidden_in(html, where), "no": offered[1]}))
-    assert told(html) == "1 face rejected for Ada Undo"
+    assert told(html) == "1 face marked as not Ada Undo"
     assert "Maybe also (6)" in html
     sure = [one.attributes["value"] for one in elements(html, "input") if one.attributes.get("name") == "sure"]
     version = str(person(client, ada).version)
@@ -348,7 +348,7 @@ def test_only_the_selected_faces_are_moved_rejected_or_made_cover(client: TestCl
     assert "<bdi>Ada</bdi></h1>" in html
     assert faces_named(client, both) == {*ids_of(ADA[:5]), *ids_of(BEN[2:3])}
     html = followed(client, client.post(where, data={"version": "2", "id": ids_of(BEN[2:3]), "do": "reject"}))
-    assert told(html) == "1 face rejected for Ada Undo"
+    assert told(html) == "1 face marked as not Ada Undo"
     assert faces_named(client, both) == set(ids_of(ADA[:5]))
     followed(client, client.post(where, data={"version": "3", "id": ADA[3].face_id, "do": "cover"}))
     assert f"/thumbs/{ADA[3].face_id}" in elements(client.get("/people").text, "img")[0].attributes["src"]
@@ -378,7 +378,7 @@ def test_a_wrong_name_is_taken_off_on_the_photograph(client: TestClient) -> None
     html = client.get(photograph).text
     form = hidden_in(html, f"/person/{ada}/faces")
     html = followed(client, client.post(f"/person/{ada}/faces", data={**form, "do": "reject"}))
-    assert told(html) == "1 face rejected for Ada Undo"
+    assert told(html) == "1 face marked as not Ada Undo"
     assert elements(html, "main")[0].attributes["data-image"] == BEN[0].payload.image_id
     assert faces_named(client, ada) == set(ids_of(ADA[:5]))
     assert f"/person/{ada}/faces" not in html
