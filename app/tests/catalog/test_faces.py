@@ -34,10 +34,10 @@ def _groups(table: FaceTable, *names: str) -> list[str | None]:
     return [known[name].group_id for name in names]
 
 
-def _person(database: Database, person_id: str) -> None:
+def _person(database: Database, person_id: str, *, faces: int = 1) -> None:
     values = {"id": person_id, "name": person_id, "name_key": person_id, "created_at": "2026", "changed_at": "2026"}
     with database.writing() as connection:
-        connection.execute(PEOPLE.insert().values(values))
+        connection.execute(PEOPLE.insert().values(values | {"faces": faces}))
 
 
 def _record(database: Database, *images: tuple[str, int], collection: str = HERE) -> Ledger:
@@ -161,14 +161,15 @@ def test_unnamed_groups_leave_out_names_dismissed_faces_and_groups_of_persons(
     database: Database, table: FaceTable
 ) -> None:
     _person(database, "ana")
+    _person(database, "ben", faces=0)
     table.write(
         [_face(f"g{number}", "g") for number in range(5)] + [_face("h1", "h"), _face("i1", "i"), _face("i2", "i")]
     )
-    table.write([_face("a1", "ana"), _face("a2", "ana")])
+    table.write([_face(name, "ana" if name[0] == "a" else "ben") for name in ("a1", "a2", "b1", "b2", "b3", "b4")])
     CopiedNames(database, HERE).write(
         [FaceNames("g0", "image-g0", "ana", "1"), FaceNames("g1", "image-g1", dismissed="set_aside")]
     )
-    assert UnnamedGroups(database, HERE).all() == [("g", 3), ("i", 2)]
+    assert UnnamedGroups(database, HERE).all() == [("ben", 4), ("g", 3), ("i", 2)]
 
 
 def test_one_grouping_of_a_collection_at_a_time(database: Database) -> None:
