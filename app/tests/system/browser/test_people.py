@@ -156,7 +156,7 @@ def test_suggestions_are_confirmed_and_rejected_with_one_key_each(page: Page, ga
     page.keyboard.press("ArrowRight")
     second = page.evaluate("document.activeElement.closest('.card').dataset.faceId")
     page.keyboard.press("n")
-    undo = _toast(page, "1 face rejected")
+    undo = _toast(page, "1 face marked as not")
     expect(page.locator(f'.suggestion[data-face-id="{second}"]')).to_have_count(0)
     assert gallery.of(address)["faces"] == 3
     undo.click()
@@ -494,7 +494,7 @@ def test_the_same_without_javascript(browser: Browser, gallery: Gallery) -> None
         expect(page.locator(".suggestion")).to_have_count(before)
         page.locator("#faces [name=id], .card-select").first.check()
         page.locator("#faces [value=reject]").click()
-        _toast(page, "1 face rejected")
+        _toast(page, "1 face marked as not")
         page.goto("/changes")
         page.locator(".changes form button").first.click()
         _toast(page, "Undone")
