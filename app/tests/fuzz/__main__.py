@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace, corpus: Path, atheris: Any) -> None:
         "max_total_time": options.seconds,
         "seed": options.seed,
         "max_len": max(_MAX_BYTES, *map(len, module.SEEDS)),
-        "timeout": 5,  # seconds for one input
+        "timeout": 30,  # seconds for one input; libFuzzer sets an alarm at half of it, which can end a threaded process
         "rss_limit_mb": 2048,
     }
     arguments = [sys.argv[0], str(corpus), *(f"-{name}={value}" for name, value in flags.items())]
