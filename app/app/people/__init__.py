@@ -16,7 +16,7 @@ from app.people.metadata_names import GivenNames, MetadataNames
 from app.people.metadata_rows import Given
 from app.people.names_copy import NameCounts, NamesCopy
 from app.people.naming import MAX_MERGED, Author, Done, Naming
-from app.people.places import MAX_FACES, at, faces_in, matched, place_of, places_of
+from app.people.places import MAX_FACES, all_at, at, faces_in, matched, place_of, places_of
 from app.people.profile import MAX_NAME, MAX_NOTES, Profile, checked_name
 from app.people.regions import NamedFaces, named_faces, regions_of
 from app.people.suggestions import Suggestion, Suggestions
@@ -44,6 +44,7 @@ __all__ = [
     "Settings",
     "Suggestion",
     "Suggestions",
+    "all_at",
     "at",
     "beside",
     "checked_name",

@@ -13,12 +13,12 @@ from itertools import chain
 from threading import Lock
 from typing import Final
 
-from app.catalog import ChangeLog, CopiedNames, Database, FaceNames, PeopleStore, is_same_face
+from app.catalog import ChangeLog, CopiedNames, Database, FaceNames, PeopleStore
 from app.core.iteration import chunks
 from app.core.protocols import FaceIndex
 from app.core.scrolling import scrolled
 from app.core.types import FaceFilter, FaceRecord
-from app.people.places import faces_in, matched, place_of
+from app.people.places import all_at, faces_in, matched, place_of
 
 _IMAGES: Final = 2_000  # at once
 
@@ -112,11 +112,7 @@ class NamesCopy:
             gone = matched(records, dismissed.get(image_id, ()))
             for record in records:
                 one, other = named.get(record.face_id), gone.get(record.face_id)
-                not_these = (
-                    rejection.person_id
-                    for rejection in rejected.get(image_id, ())
-                    if is_same_face(place_of(record.payload), rejection.place)
-                )
+                against = all_at(place_of(record.payload), rejected.get(image_id, ()))
                 yield (
                     record,
                     FaceNames(
@@ -125,7 +121,7 @@ class NamesCopy:
                         None if one is None else one.person_id,
                         None if one is None else one.id,
                         None if other is None else other.kind,
-                        frozenset(not_these),
+                        frozenset(rejection.person_id for rejection in against),
                     ),
                 )
 

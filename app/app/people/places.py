@@ -68,9 +68,14 @@ def faces_in(index: FaceIndex, image_ids: Sequence[str]) -> dict[str, list[FaceR
     return found
 
 
+def all_at(place: Place, placed: Iterable[Placed]) -> list[Placed]:
+    """Return all that is about the face at a place, such as the rejections of several people."""
+    return [one for one in placed if is_same_face(place, one.place)]
+
+
 def at(place: Place, placed: Iterable[Placed]) -> Placed | None:
     """Return what is about the face at a place; None if nothing is. A box with exactly these corners comes first."""
-    same = [one for one in placed if is_same_face(place, one.place)]
+    same = all_at(place, placed)
     return max(same, key=lambda one: (one.place == place, overlap(one.place.bbox, place.bbox)), default=None)
 
 

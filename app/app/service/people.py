@@ -145,9 +145,8 @@ class People:
             following = encode_mark((rank, one.person.id), list_name)
         return PeoplePage(tuple(shown), following)
 
-    def waiting(self, *, limit: int) -> list[ShownPerson]:
-        """Return the people with most faces that wait to be confirmed or rejected; none in a part of the folders."""
-        waiting = self.unnamed.waiting()
+    def with_waiting(self, waiting: Mapping[str, int], *, limit: int) -> list[ShownPerson]:
+        """Return the people with most faces that wait for an answer, of those that `UnnamedFaces.waiting` returns."""
         most = sorted(waiting, key=lambda person_id: (-waiting[person_id], person_id))[:limit]
         people = self.store.persons(most)
         return self._shown([people[person_id] for person_id in most if person_id in people])
@@ -349,10 +348,8 @@ class People:
         """
         if self._scope is None:
             covers = self._faces.covers({one.id: one.cover for one in people})
-            known, waiting = self._faces.counts([one.id for one in people]), self.unnamed.waiting()
-            return [
-                ShownPerson(one, known.get(one.id, 0), covers.get(one.id), waiting.get(one.id, 0)) for one in people
-            ]
+            known = self._faces.counts([one.id for one in people])
+            return [ShownPerson(one, known.get(one.id, 0), covers.get(one.id)) for one in people]
         if counts is None:
             counts = self._visible_faces([one.id for one in people])
         return [ShownPerson(one, counts[one.id], self._visible_cover(one.id)) for one in people if counts.get(one.id)]

@@ -16,13 +16,11 @@ class ShownPerson:
         person: the person.
         faces: number of faces that they see.
         cover: face_id of the face that stands for the person; None if none is in the index.
-        waiting: number of images with an unnamed face that was grouped with the person, to be confirmed or rejected.
     """
 
     person: Person
     faces: int
     cover: str | None
-    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from app.catalog import Place, is_same_face
+from app.catalog import Place
 from app.core.errors import OceanoError
-from app.people import at, beside, checked_name, places_of
+from app.people import all_at, at, beside, checked_name, places_of
 from app.service import Services, ShownPerson
 from app.web.i18n import Translator
 from app.web.pages.people_views import PersonTile, name_beside, person_tile
@@ -110,8 +110,7 @@ def rejected_for(services: Services, places: Sequence[Place]) -> Counter[str]:
     found: Counter[str] = Counter()
     rejections = services.people.store.rejections_in([*{place.image_id for place in places}])
     for place in places:
-        said = rejections.get(place.image_id, ())
-        found.update({one.person_id for one in said if is_same_face(place, one.place)})
+        found.update({one.person_id for one in all_at(place, rejections.get(place.image_id, ()))})
     return found
 
 

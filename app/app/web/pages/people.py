@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -15,7 +15,7 @@ from app.catalog import DismissalKind, Order
 from app.core.errors import OceanoError
 from app.people import MAX_NAME
 from app.security import hash_of
-from app.service import PeoplePage, Services
+from app.service import PeoplePage, Services, ShownPerson
 from app.web.audit import write_audit
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import ServicesDep
@@ -175,10 +175,14 @@ def no_group() -> OceanoError:
 
 def _of_people(services: Services, tab: str, text: str, order: Order, after: str | None) -> PeopleView:
     found: PeoplePage = services.people.find(text, hidden=tab == "hidden", order=order, after=after, limit=PEOPLE)
-    tiles = tuple(map(person_tile, found.people))
+    waiting = services.people.unnamed.waiting()
     is_start = tab == "named" and not text and after is None
-    waiting = tuple(map(person_tile, services.people.waiting(limit=WAITING))) if is_start else ()
-    return PeopleView(tab, text, order, tiles, waiting, (), (), "", found.next or "", after or "")
+    most = services.people.with_waiting(waiting, limit=WAITING) if is_start else ()
+
+    def tiles(people: Iterable[ShownPerson]) -> tuple[PersonTile, ...]:
+        return tuple(person_tile(one, waiting.get(one.person.id, 0)) for one in people)
+
+    return PeopleView(tab, text, order, tiles(found.people), tiles(most), (), (), "", found.next or "", after or "")
 
 
 def _of_faces(services: Services, tab: str, kind: DismissalKind, after: str | None, t: Translator) -> PeopleView:

@@ -128,8 +128,8 @@ def name_beside(person: Person | None, t: Translator) -> str:
     return t("person.hidden_one") if person is not None and person.hidden else shown_name(person, t)
 
 
-def person_tile(shown: ShownPerson) -> PersonTile:
-    """Make the tile of a person."""
+def person_tile(shown: ShownPerson, waiting: int = 0) -> PersonTile:
+    """Make the tile of a person, with the number of faces that wait for an answer."""
     one = shown.person
     return PersonTile(
         one.id,
@@ -138,7 +138,7 @@ def person_tile(shown: ShownPerson) -> PersonTile:
         shown.faces,
         one.version,
         hidden=one.hidden,
-        waiting=shown.waiting,
+        waiting=waiting,
     )
 
 

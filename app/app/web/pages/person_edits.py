@@ -97,12 +97,10 @@ async def _faces(request: Request, person_id: str, services: ServicesDep, access
     fields = await read_fields(request, most=MAX_FIELDS)
     face_ids, what = face_ids_in(fields, "id"), last_of(fields, "do")
     entered = Entered("faces", face_ids=face_ids, version=(version := version_of(fields)))
-    if what == "cover":
-        profile = Profile(cover=face_ids[0] if face_ids else "")
-        return await _changed(request, services, access, person_id, entered, "person.edit", profile)
-    by, naming = Author(access.who), services.people.naming
+    by, naming, cover = Author(access.who), services.people.naming, Profile(cover=face_ids[0] if face_ids else "")
     makes: Mapping[str, tuple[Action, Make]] = {
         "reject": ("person.reject", lambda: naming.reject(person_id, version, face_ids, by)),
+        "cover": ("person.edit", lambda: naming.edit(person_id, version, cover, by)),
     }
     chosen, back = _one_of(makes, what), last_of(fields, "next")
     return await _made(request, services, access, person_id, entered, *chosen, back=back)
