@@ -7,18 +7,7 @@ import string
 from starlette.requests import Request
 
 from app.core.errors import JsonValue, OceanoError
-from app.core.texts import LANGUAGES, Translator, languages_in, translator
-
-__all__ = [
-    "LANGUAGES",
-    "Translator",
-    "error_message",
-    "language_of",
-    "languages_in",
-    "pick_language",
-    "placeholders",
-    "translator",
-]
+from app.core.texts import LANGUAGES, Translator, translator
 
 
 def pick_language(query: str | None, cookie: str | None, accept_language: str | None) -> str:

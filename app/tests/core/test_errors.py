@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 
 from app.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, STATUS, ErrorCode, OceanoError
-from app.web.i18n import LANGUAGES, error_message
+from app.core.texts import LANGUAGES
+from app.web.i18n import error_message
 
 
 def test_an_error_knows_its_status_and_says_its_code() -> None:

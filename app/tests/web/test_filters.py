@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, parse_qsl
 import pytest
 
 from app.core.errors import OceanoError
+from app.core.texts import translator
 from app.core.types import FLAWS, FaceFilter
-from app.web.i18n import translator
 from app.web.pages.filter_words import filter_words
 from app.web.pages.filters import WITHOUT_CONDITIONS, Filters, read_filters
 from app.web.pages.result_views import Place

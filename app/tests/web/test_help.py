@@ -10,10 +10,10 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import OceanoError
+from app.core.texts import translator
 from app.main import create_app
 from app.service import Bands, Services
 from app.service.sureness import Source
-from app.web.i18n import translator
 from app.web.pages.help import similarity_help, similarity_of
 from tests.support.clients import TestClient
 from tests.support.fakes import FakeEngine, MemoryIndex

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import STATUS, OceanoError
+from app.core.texts import LANGUAGES, Translator, languages_in, translator
 from app.web import i18n
-from app.web.i18n import (
-    LANGUAGES,
-    Translator,
-    error_message,
-    languages_in,
-    pick_language,
-    placeholders,
-    translator,
-)
+from app.web.i18n import error_message, pick_language, placeholders
 
 
 def test_a_file_is_a_language_and_english_is_the_first(tmp_path: Path) -> None:

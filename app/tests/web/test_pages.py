@@ -15,12 +15,12 @@ import pytest
 from app.catalog import Job, Jobs, Totals
 from app.core.config import Settings
 from app.core.errors import OceanoError
+from app.core.texts import LANGUAGES, translator
 from app.core.types import FLAWS
 from app.library import SharedProgress
 from app.main import create_app
 from app.service import Results, Services
 from app.service.monitor import Monitor
-from app.web.i18n import LANGUAGES, translator
 from app.web.pages import kept, results, search
 from app.web.pages.status_page import _duration
 from tests.support.clients import TestClient

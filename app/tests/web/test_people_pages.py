@@ -13,11 +13,11 @@ from httpx import Response
 
 from app.catalog import FaceTable, GroupedFace
 from app.core.config import Settings
+from app.core.texts import LANGUAGES, translator
 from app.core.types import FacePoint
 from app.main import create_app
 from app.security import add_key, checked_grant
 from app.service import Services
-from app.web.i18n import LANGUAGES, translator
 from app.web.pages import people
 from app.web.pages.change_views import change_words, with_done
 from tests.support.clients import TestClient

@@ -17,10 +17,11 @@ from starlette.responses import Response
 
 from app.catalog import AuditEntry, AuditFilter
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.security import EXPORTS, Action, Audit, audit_filter, audit_lines
 from app.web.audit import write_audit
 from app.web.csrf import REFERRER_POLICY
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.numbers import whole_number
 from app.web.pages.names import printable
 from app.web.pages.result_views import day_text

@@ -12,11 +12,12 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse
 
 from app.catalog import Change
+from app.core.texts import Translator, translator
 from app.security import LOCAL, Access
 from app.service import Services
 from app.service import change_words as words_of_change
 from app.web.deps import current_access
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.numbers import whole_number
 from app.web.pages.names import printable
 from app.web.pages.people_views import shown_name

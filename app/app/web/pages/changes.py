@@ -11,12 +11,13 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from app.core.errors import OceanoError
+from app.core.texts import translator
 from app.people import Author
 from app.service import Services
 from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep, current_access
-from app.web.i18n import language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.change_views import ChangeView, back_to, read_lines, toast_of, with_people, with_refused
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.people import group_id_from, show

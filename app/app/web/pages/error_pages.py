@@ -10,11 +10,12 @@ from fastapi.responses import HTMLResponse
 
 from app.core import logs
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.security import Access
 from app.service import GonePerson
 from app.web.deps import current_access
 from app.web.gone import gone_in
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.names import printable
 from app.web.pages.people_views import shown_name
 from app.web.pages.templating import render

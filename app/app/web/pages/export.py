@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.core.errors import JsonValue, OceanoError
+from app.core.texts import Translator, translator
 from app.core.types import FacePayload
 from app.security import hash_of
 from app.service import SURENESSES, ListedMatch, Query, Services, decode_query
@@ -23,7 +24,7 @@ from app.service.export import MAX_ON_SHEET, contact_sheet, csv_rows, json_rows,
 from app.web.api.faces import face_id_from
 from app.web.audit import folders_in, write_audit
 from app.web.deps import ServicesDep
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.asked import crops_of
 from app.web.pages.filter_words import filter_words
 from app.web.pages.filters import Fields, Filters, read_filters

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.core.texts import Translator
 from app.service import two_decimals
-from app.web.i18n import Translator
 from app.web.pages.filters import Filters
 from app.web.pages.names import printable
 

@@ -12,10 +12,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.service import Bands, Services, Sureness, two_decimals
 from app.web.api.faces import face_id_from
 from app.web.deps import ServicesDep
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.templating import render
 

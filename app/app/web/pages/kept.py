@@ -14,12 +14,13 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.core.types import Floats
 from app.security import Access, hash_of
 from app.service import DEFAULT_DAYS, KeptSearch, Services, combined, require_known_folders
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep, current_access
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.numbers import whole_number
 from app.web.pages import asked as persons
 from app.web.pages.asked import Asked

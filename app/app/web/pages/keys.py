@@ -12,12 +12,13 @@ from starlette.responses import Response
 
 from app.catalog import Key
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.security import ROLES, add_key, add_user, checked_grant, new_password
 from app.service import Services
 from app.web.audit import write_audit
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import AccessDep, ServicesDep
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.numbers import whole_number
 from app.web.pages.form_fields import last_of
 from app.web.pages.names import printable

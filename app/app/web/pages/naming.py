@@ -15,12 +15,13 @@ from starlette.responses import Response
 
 from app.catalog import DismissalKind
 from app.core.errors import OceanoError
+from app.core.texts import translator
 from app.people import Author, Done, Profile, checked_name, places_of
 from app.security import Access
 from app.service import Identity, Services
 from app.web.api.people import person_id_from
 from app.web.deps import AccessDep, ServicesDep
-from app.web.i18n import language_of, translator
+from app.web.i18n import language_of
 from app.web.numbers import whole_number
 from app.web.pages.change_views import back_to
 from app.web.pages.changes import still_there

@@ -9,9 +9,9 @@ from typing import Final
 
 from app.catalog import Place
 from app.core.errors import OceanoError
+from app.core.texts import Translator
 from app.people import all_at, at, beside, checked_name, places_of
 from app.service import Services, ShownPerson
-from app.web.i18n import Translator
 from app.web.pages.people_views import PersonTile, name_beside, person_tile
 
 _SAME_NAME: Final = 200

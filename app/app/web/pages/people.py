@@ -13,13 +13,14 @@ from fastapi.responses import HTMLResponse
 
 from app.catalog import DismissalKind, Order
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.people import MAX_NAME
 from app.security import hash_of
 from app.service import PeoplePage, Services, ShownPerson
 from app.web.audit import write_audit
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import ServicesDep
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.change_views import toast_of
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.people_views import FaceView, GroupTile, PersonTile, face_views, group_tile, person_tile

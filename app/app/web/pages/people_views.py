@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from app.catalog import Person
+from app.core.texts import Translator
 from app.core.types import FaceRecord
 from app.people import Suggestion
 from app.service import Bands, PersonFace, ShownGroup, ShownPerson, Sureness, Together, two_decimals
-from app.web.i18n import Translator
 from app.web.pages.names import printable, short_names
 from app.web.pages.result_views import day_text
 

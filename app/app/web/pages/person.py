@@ -12,13 +12,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.core.types import FaceFilter
 from app.security import Access
 from app.service import FaceOrder, Query, Services, ShownPerson
 from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.change_views import ChangeView, change_lines, read_lines
 from app.web.pages.counted import BarView, facets_view
 from app.web.pages.filters import Filters

@@ -10,13 +10,14 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.people import MAX_NAME, Author
 from app.security import Access
 from app.service import Services, ShownPerson
 from app.web.api.people import person_id_from
 from app.web.audit import write_audit
 from app.web.deps import AccessDep, ServicesDep
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.change_views import back_to, change_view
 from app.web.pages.form_fields import last_of, query_fields
 from app.web.pages.people import show

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse
 
 from app.core.boxes import area
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.images import PREVIEW_WIDTHS
 from app.library import Neighbours, Pictures, StoredImage
 from app.service import Services, Sureness, two_decimals
@@ -22,7 +23,7 @@ from app.web.api.faces import face_id_from
 from app.web.api.images import image_id_from
 from app.web.audit import write_audit
 from app.web.deps import ServicesDep
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.change_views import toast_of
 from app.web.pages.filters import FIRST_PAGE
 from app.web.pages.form_fields import last_of, query_fields

@@ -9,9 +9,9 @@ from typing import Final
 
 from fastapi.concurrency import run_in_threadpool
 
+from app.core.texts import Translator
 from app.core.types import FacePayload, Floats
 from app.service import Bands, Facets, Query, ResultPage, Services, encode_query, narrowed, people_of, two_decimals
-from app.web.i18n import Translator
 from app.web.pages.asked import Asked
 from app.web.pages.counted import BandView, FacetsView, band_views, facets_view
 from app.web.pages.filters import LEAST_MIN, Filters

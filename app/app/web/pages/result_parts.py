@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from app.core.texts import Translator
 from app.core.types import BBox, Picture
 from app.images import preview_webp
 from app.service import Bands, ListedMatch, ResultPage, two_decimals
-from app.web.i18n import Translator
 from app.web.pages.asked import Asked, Example
 from app.web.pages.names import encodable, printable, short_names
 from app.web.pages.result_views import (

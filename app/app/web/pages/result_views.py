@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from app.core.texts import Translator
 from app.core.types import BBox
 from app.service import Sureness
-from app.web.i18n import Translator
 from app.web.pages.counted import BandView, FacetsView
 from app.web.pages.filters import WITHOUT_CONDITIONS, Filters
 from app.web.pages.given import WrongField

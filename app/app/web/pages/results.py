@@ -21,6 +21,7 @@ from fastapi.responses import HTMLResponse
 from app.core.boxes import area
 from app.core.errors import OceanoError
 from app.core.paths import readable
+from app.core.texts import Translator, translator
 from app.core.types import Face, Picture
 from app.security import Action, hash_of
 from app.service import DEFAULT_DAYS, MAX_DAYS, Services, combine_pictures
@@ -28,7 +29,7 @@ from app.web.api.faces import face_id_from
 from app.web.audit import listed, write_audit
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import ServicesDep, services_of
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages import asked as persons
 from app.web.pages.asked import MAX_CHOICES, Asked, Example
 from app.web.pages.change_views import ChangeView, toast_of

@@ -7,9 +7,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
 
+from app.core.texts import translator
 from app.web.csrf import REFERRER_POLICY
 from app.web.deps import AccessDep, ServicesDep
-from app.web.i18n import language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.filters import MAX_EXAMPLES
 from app.web.pages.kept import kept_searches
 from app.web.pages.people import frequent_people

@@ -10,13 +10,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.responses import Response
 
 from app.core.errors import OceanoError
+from app.core.texts import Translator, translator
 from app.security import LOCAL
 from app.web.audit import write_audit
 from app.web.auth import Requires, access_of, address_of
 from app.web.csrf import REFERRER_POLICY, require_own_site
 from app.web.deps import AccessDep, services_of
 from app.web.errors import SIGN_IN
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.form_fields import last_of
 from app.web.pages.names import printable
 from app.web.pages.result_views import day_text

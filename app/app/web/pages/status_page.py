@@ -8,6 +8,7 @@ from typing import Final
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse
 
+from app.core.texts import Translator, translator
 from app.core.types import RUNTIME_NAMES
 from app.library import Progress
 from app.web.api.job_status import JobStatus
@@ -20,7 +21,7 @@ from app.web.api.responses import (
     RuntimeStatus,
     StatusResponse,
 )
-from app.web.i18n import Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.result_views import day_text
 from app.web.pages.templating import render
 

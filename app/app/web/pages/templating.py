@@ -16,13 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from app.core.errors import OceanoError
+from app.core.texts import LANGUAGES, Translator, translator
 from app.demo import PACK_VERSION
 from app.security import Access
 from app.service import Services
 from app.web.audit import purpose_of
 from app.web.csrf import TOKEN_FIELD
 from app.web.deps import services_of
-from app.web.i18n import LANGUAGES, Translator, language_of, translator
+from app.web.i18n import language_of
 from app.web.pages.names import printable, short_names
 from app.web.pages.views import ErrorView
 from app.web.root_path import root_path_of

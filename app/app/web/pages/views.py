@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.core.errors import OceanoError
-from app.web.i18n import Translator, error_message
+from app.core.texts import Translator
+from app.web.i18n import error_message
 
 _RETRY_STATUSES: Final = frozenset({429, 500, 503, 504})
 _OTHER_PHOTOGRAPH: Final = frozenset({"face_not_found", "unsupported_image", "invalid_image", "image_too_large"})

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from app.web.i18n import LANGUAGES
+from app.core.texts import LANGUAGES
 from tests.support.browsing import drop, is_as_wide_as_the_screen, settled
 
 pytestmark = pytest.mark.browser

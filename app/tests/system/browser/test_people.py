@@ -13,8 +13,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from app.core.texts import LANGUAGES
 from app.demo import draw_portrait
-from app.web.i18n import LANGUAGES
 from tests.support.browsing import as_new, faultless, is_as_wide_as_the_screen, opened, settled
 from tests.support.running import environment, ingest, service
 from tests.system.browser.test_pages import THEMES, require_that_axe_finds_nothing_serious
